@@ -1,0 +1,7 @@
+//! Luminate: a multi-tenant metrics database.
+
+pub mod clock;
+pub mod model;
+pub mod promql;
+pub mod storage;
+pub mod task;

@@ -1,0 +1,24 @@
+//! The nouns: what a series, a sample, a matcher and a tenant are. No I/O, no clock, no serialisation.
+//!
+//! Everything above speaks in these types, and both backends store exactly what they hold: float
+//! bits are never touched, labels are canonical from the moment a [`Labels`] exists, and a
+//! [`TenantId`] has been checked once, at the door.
+
+pub mod exemplar;
+pub mod histogram;
+pub mod labels;
+pub mod matcher;
+pub mod metadata;
+pub mod regex;
+pub mod sample;
+pub mod tenant;
+pub mod time;
+
+pub use exemplar::Exemplar;
+pub use histogram::Histogram;
+pub use labels::{Labels, LabelsBuilder, LabelsError, METRIC_NAME, SeriesId};
+pub use matcher::{MatchOp, Matcher};
+pub use metadata::{Metadata, MetricType};
+pub use sample::{STALE_NAN_BITS, is_stale, stale_nan};
+pub use tenant::{TenantId, TenantIdError};
+pub use time::{Millis, TimeRange, Timestamp};

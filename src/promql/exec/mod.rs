@@ -1,0 +1,2 @@
+//! Evaluates a plan.
+pub mod rows;

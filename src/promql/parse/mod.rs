@@ -1,0 +1,5 @@
+//! PromQL text to tree, and back.
+
+pub mod ast;
+
+pub use ast::*;

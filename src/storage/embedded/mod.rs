@@ -1,0 +1,3 @@
+//! Our own engine, for one node: a write-ahead log, a head in memory, immutable parts, a sled catalog.
+
+pub mod disk;

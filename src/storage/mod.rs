@@ -1,0 +1,170 @@
+//! What a store is, and the stores.
+//!
+//! [`Storage`] is the seam of the house: everything above it names a tenant and speaks in model
+//! types, everything below it decides where bytes go. Its promise is written twice, as the contract
+//! on the trait and as tests in [`conformance`], which every backend runs.
+//!
+//! * [`memory`]: the simplest store that keeps the promise, all but surviving its process; tests use it.
+//! * [`embedded`]: our own engine, for one node.
+
+pub mod batch;
+pub mod conformance;
+pub mod embedded;
+pub mod error;
+pub mod memory;
+pub mod selection;
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use crate::model::{Labels, Metadata, TenantId, TimeRange};
+
+pub use batch::{
+    AppendPolicy, Appended, BatchExemplar, BatchHistogram, BatchLabels, BatchSample, OnConflict,
+    RejectReason, Rejected, SampleKind, WriteBatch,
+};
+pub use error::{Fault, StorageError};
+pub use selection::{
+    Grid, HistogramSample, LabelsRequest, MatcherSets, ReadSeries, Run, Runs, SelectRequest, Selected,
+    SeriesExemplars, SeriesSamples,
+};
+
+/// What a call to a store returns.
+pub type Result<T, E = StorageError> = std::result::Result<T, E>;
+
+/// Keeps samples, and finds them again.
+///
+/// # Contract
+///
+/// * **Durable.** When [`append`](Self::append) returns `Ok`, what it reports written survives a crash.
+/// * **Repeatable.** After an error any part may have been kept; sending the batch again is right.
+/// * **Whole.** What one batch holds and the store does not reject is written; what is rejected is
+///   named, and never takes good samples with it.
+/// * **Exact.** Floats, histograms and start timestamps come back to the bit.
+/// * **Idempotent.** The same bits at the same series and time are a success and stored once. Other
+///   bits are settled by the batch's [`OnConflict`].
+/// * **Sorted.** Series come in label order and their samples in time order, however they arrived.
+/// * **Walled.** No call for one tenant can see what another has stored.
+#[async_trait]
+pub trait Storage: fmt::Debug + Send + Sync + 'static {
+    /// Appends a batch: how much of each kind was written, and which samples were refused and why.
+    async fn append(&self, tenant: &TenantId, batch: WriteBatch) -> Result<Appended>;
+
+    /// All matching series' labels first, in label order, then their samples.
+    ///
+    /// A series that has no sample in the range may be left out or come with no samples.
+    async fn select(&self, tenant: &TenantId, request: SelectRequest) -> Result<Selected>;
+
+    /// The labels of the series that match any of the request's sets and have samples in its range, sorted.
+    async fn series(&self, tenant: &TenantId, request: LabelsRequest) -> Result<Vec<Labels>>;
+
+    /// The label names those series have, sorted.
+    async fn label_names(&self, tenant: &TenantId, request: LabelsRequest) -> Result<Vec<String>>;
+
+    /// The values label `name` has on those series, sorted.
+    async fn label_values(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        request: LabelsRequest,
+    ) -> Result<Vec<String>>;
+
+    /// Metric metadata, sorted by metric; of one metric or of all.
+    async fn metadata(&self, tenant: &TenantId, metric: Option<&str>) -> Result<Vec<Metadata>>;
+
+    /// The exemplars of the matching series in the range, series in label order, exemplars in time order.
+    async fn exemplars(
+        &self,
+        tenant: &TenantId,
+        matchers: MatcherSets,
+        range: TimeRange,
+    ) -> Result<Vec<SeriesExemplars>>;
+
+    /// Hides the matching series' samples in the range, and whatever is written there again,
+    /// until [`clean_tombstones`](Self::clean_tombstones).
+    async fn delete(&self, tenant: &TenantId, matchers: MatcherSets, range: TimeRange) -> Result<()>;
+
+    /// Removes for good what was deleted; samples written to those ranges afterwards are seen again.
+    async fn clean_tombstones(&self, tenant: &TenantId) -> Result<()>;
+
+    /// How many series the tenant has in the part of the store that takes writes, and where they come from.
+    async fn cardinality(&self, tenant: &TenantId, limit: usize) -> Result<Cardinality>;
+
+    /// Makes everything held in memory durable in its final place, compacted.
+    async fn flush(&self) -> Result<()>;
+
+    /// Removes what is older than the retention.
+    async fn enforce_retention(&self) -> Result<()>;
+
+    /// What the store holds and what it costs.
+    async fn status(&self) -> Result<StorageStatus>;
+
+    /// Whether the store can do its work now; cheap, answered from memory.
+    fn health(&self) -> Health;
+
+    /// Stops background work and leaves everything durable. Calls after it fail.
+    async fn close(&self) -> Result<()>;
+}
+
+/// Where a tenant's series come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cardinality {
+    /// Series that take writes now.
+    pub series: u64,
+    /// Chunks they hold.
+    pub chunks: u64,
+    /// Their earliest and latest sample.
+    pub range: Option<TimeRange>,
+    /// Metrics with the most series, most first.
+    pub series_by_metric: Vec<(String, u64)>,
+    /// Label names with the most values, most first.
+    pub values_by_label: Vec<(String, u64)>,
+    /// Bytes that the values of a label take, most first.
+    pub bytes_by_label: Vec<(String, u64)>,
+    /// `name=value` pairs with the most series, most first.
+    pub series_by_pair: Vec<(String, u64)>,
+}
+
+/// What a store holds and what it costs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StorageStatus {
+    /// The backend's name.
+    pub backend: &'static str,
+    /// Series that take writes now, of all tenants.
+    pub active_series: u64,
+    /// Samples appended since the start.
+    pub samples_appended: u64,
+    /// Bytes on disk by kind of file (`wal`, `parts`, `catalog`, `ballast`, …).
+    pub disk_bytes: Vec<(&'static str, u64)>,
+    /// Samples in sealed parts.
+    pub part_samples: u64,
+    /// Sealed parts.
+    pub parts: u64,
+    /// Earliest and latest sample held.
+    pub range: Option<TimeRange>,
+    /// Files set aside because they do not read back.
+    pub quarantined: Vec<String>,
+}
+
+/// Whether a store can do its work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Reads and writes work.
+    Ready,
+    /// Still opening; `progress` is for a person.
+    Starting {
+        /// What it is doing.
+        progress: String,
+    },
+    /// Reads work, writes are refused until the cause is gone.
+    ReadOnly {
+        /// The cause.
+        reason: String,
+    },
+    /// Nothing works.
+    Unavailable {
+        /// The cause.
+        reason: String,
+    },
+}

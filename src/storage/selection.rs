@@ -1,0 +1,168 @@
+//! What is asked of a store, and the form of its answer.
+//!
+//! An answer is all series' labels first and then their samples, in the order that suits the store:
+//! one that can read any series on its own hands out a [`ReadSeries`] and is read by many threads at
+//! once; one that streams in time order sends [`Run`]s, which the engine sorts into its own memory.
+
+use std::{fmt, sync::Arc};
+
+use tokio::sync::mpsc;
+
+use super::Result;
+use crate::model::{Exemplar, Histogram, Labels, Matcher, Millis, TimeRange, Timestamp};
+
+/// Sets of matchers: within a set all must match, and one set is enough. None at all matches everything.
+pub type MatcherSets = Vec<Vec<Matcher>>;
+
+/// Which samples are wanted, and for what.
+#[derive(Clone, Debug)]
+pub struct SelectRequest {
+    /// All must match.
+    pub matchers: Vec<Matcher>,
+    /// The samples' times, both ends included.
+    pub range: TimeRange,
+    /// The steps the samples will be looked at from, if that is known.
+    pub grid: Option<Grid>,
+    /// How far back from a step a sample counts.
+    pub lookback: Millis,
+    /// Whether start timestamps are wanted.
+    pub start_timestamps: bool,
+    /// More series than this is an error; none is without bound.
+    pub max_series: Option<usize>,
+}
+
+impl SelectRequest {
+    /// Everything that matches in a range.
+    pub fn new(matchers: Vec<Matcher>, range: TimeRange) -> Self {
+        Self { matchers, range, grid: None, lookback: Millis(0), start_timestamps: true, max_series: None }
+    }
+}
+
+/// Evenly spaced instants, `start` and `end` included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    /// The first.
+    pub start: Timestamp,
+    /// The last possible; a step may not fall on it.
+    pub end: Timestamp,
+    /// The distance, above zero.
+    pub step: Millis,
+}
+
+/// Which series are wanted, of those with samples in a range.
+#[derive(Clone, Debug)]
+pub struct LabelsRequest {
+    /// One set must match.
+    pub matchers: MatcherSets,
+    /// When they must have samples. A store may round it out to its own blocks of time.
+    pub range: TimeRange,
+    /// No more answers than this; 0 is without bound.
+    pub limit: usize,
+}
+
+/// The answer to a [`SelectRequest`].
+#[derive(Debug)]
+pub struct Selected {
+    /// The series, sorted.
+    pub series: Vec<Labels>,
+    /// Their samples.
+    pub runs: Runs,
+    /// What the user should know (`a damaged block was left out`).
+    pub warnings: Vec<String>,
+}
+
+/// The samples of a selection, in the order the store can give them.
+#[derive(Debug)]
+pub enum Runs {
+    /// Any series, at any time, from any thread.
+    SeriesMajor(Arc<dyn ReadSeries>),
+    /// In time order per series, series mixed.
+    TimeMajor(mpsc::Receiver<Result<Vec<Run>>>),
+}
+
+/// Reads the samples of one selected series.
+pub trait ReadSeries: fmt::Debug + Send + Sync {
+    /// Adds the samples of series number `ordinal` in the request's range to `into`, in time order.
+    ///
+    /// May decode and read from disk, so it is called off the I/O threads.
+    fn read(&self, ordinal: usize, into: &mut SeriesSamples) -> Result<()>;
+}
+
+/// Some samples of one series.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Which of the selected series.
+    pub ordinal: u32,
+    /// The samples, later than those of this series' earlier runs.
+    pub samples: SeriesSamples,
+}
+
+/// Samples of one series in columns, each sorted by time, no time twice.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SeriesSamples {
+    /// Times of the float samples, in milliseconds.
+    pub timestamps: Vec<i64>,
+    /// Their values, to the bit.
+    pub values: Vec<f64>,
+    /// Their start timestamps (0 is not known); empty if none of them has one.
+    pub starts: Vec<i64>,
+    /// The histogram samples.
+    pub histograms: Vec<HistogramSample>,
+}
+
+impl SeriesSamples {
+    /// Forgets the samples and keeps the memory.
+    pub fn clear(&mut self) {
+        self.timestamps.clear();
+        self.values.clear();
+        self.starts.clear();
+        self.histograms.clear();
+    }
+
+    /// Adds a float sample that is later than all there are.
+    pub fn push(&mut self, timestamp: i64, value: f64, start: i64) {
+        if start != 0 && self.starts.is_empty() {
+            self.starts.resize(self.timestamps.len(), 0);
+        }
+        self.timestamps.push(timestamp);
+        self.values.push(value);
+        if start != 0 || !self.starts.is_empty() {
+            self.starts.push(start);
+        }
+    }
+
+    /// The start timestamp of float sample number `i`, 0 if not known.
+    pub fn start(&self, i: usize) -> i64 {
+        self.starts.get(i).copied().unwrap_or(0)
+    }
+
+    /// How many samples there are of both kinds.
+    pub fn len(&self) -> usize {
+        self.timestamps.len() + self.histograms.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A histogram sample.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistogramSample {
+    /// When, in milliseconds.
+    pub timestamp: i64,
+    /// When counting started; 0 is not known.
+    pub start: i64,
+    /// What.
+    pub histogram: Arc<Histogram>,
+}
+
+/// The exemplars of one series.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeriesExemplars {
+    /// The series.
+    pub series: Labels,
+    /// Its exemplars, in time order.
+    pub exemplars: Vec<Exemplar>,
+}
