@@ -262,6 +262,7 @@ impl<'a> Parser<'a> {
     }
 
     /// How the sides of an operator match: `on`, `ignoring`, `group_left`, `fill` and so on.
+    #[inline(never)]
     fn matching(&mut self) -> Parsed<VectorMatching> {
         let mut matching = VectorMatching {
             card: Cardinality::OneToOne,
@@ -346,6 +347,7 @@ impl<'a> Parser<'a> {
     }
 
     /// A number or a duration. The next token is known to be one.
+    #[inline(never)]
     pub(super) fn number_literal(&mut self) -> Parsed<NumberLiteral> {
         let token = self.advance()?;
         let text = token.text(self.text);
@@ -432,7 +434,13 @@ impl<'a> Parser<'a> {
     }
 
     fn call(&mut self, name: Token) -> Parsed<Node> {
-        let (args, height) = self.arguments()?;
+        let arguments = self.arguments()?;
+        self.finish_call(name, arguments)
+    }
+
+    /// The call, once its arguments are read. Apart, so that nested calls stack up small frames.
+    #[inline(never)]
+    fn finish_call(&self, name: Token, (args, height): (Vec<Expr>, u32)) -> Parsed<Node> {
         let span = self.span_from(name.span.start);
         let written = name.text(self.text);
         let found = match name.kind {
@@ -471,13 +479,25 @@ impl<'a> Parser<'a> {
     }
 
     fn aggregate(&mut self, op: AggregateOp, name: Token) -> Parsed<Node> {
-        let (mut grouping, (args, height)) = self.within(Context("aggregation", ""), |p| {
-            let grouping = p.aggregate_grouping()?;
-            Ok((grouping, p.arguments()?))
-        })?;
+        self.contexts.push(Context("aggregation", ""));
+        let mut grouping = self.aggregate_grouping()?;
+        let arguments = self.arguments()?;
+        self.contexts.pop();
         if grouping.is_none() {
             grouping = self.aggregate_grouping()?;
         }
+        self.finish_aggregate(op, name, grouping, arguments)
+    }
+
+    /// The aggregation, once all of it is read. Apart, so that nested ones stack up small frames.
+    #[inline(never)]
+    fn finish_aggregate(
+        &self,
+        op: AggregateOp,
+        name: Token,
+        grouping: Option<(bool, Vec<String>)>,
+        (args, height): (Vec<Expr>, u32),
+    ) -> Parsed<Node> {
         let span = self.span_from(name.span.start);
         let (without, grouping) = grouping.unwrap_or_default();
         let given = args.len();
@@ -506,6 +526,7 @@ impl<'a> Parser<'a> {
     }
 
     /// `by (…)` or `without (…)`, if one stands here: whether it was `without`, and the labels.
+    #[inline(never)]
     fn aggregate_grouping(&mut self) -> Parsed<Option<(bool, Vec<String>)>> {
         let without = match self.peek()? {
             Kind::Keyword(Keyword::By) => false,

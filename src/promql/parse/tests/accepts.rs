@@ -387,21 +387,21 @@ fn long_queries_are_broken_into_lines() {
     let long = "histogram_quantile(0.99, sum by (le, cluster, namespace) (rate(http_request_duration_seconds_bucket\
                 {cluster='one'}[5m]))) / on(cluster, namespace) group_left(owner) -(avg(kube_namespace_owner_information_about_teams) \
                 by (cluster, namespace, owner, another_label_name) + 1)";
-    let expect = "\
-  histogram_quantile(
-    0.99,
-    sum by (le, cluster, namespace) (
-      rate(http_request_duration_seconds_bucket{cluster=\"one\"}[5m])
-    )
-  )
-/ on (cluster, namespace) group_left (owner)
-  -(
-      avg by (cluster, namespace, owner, another_label_name) (
-        kube_namespace_owner_information_about_teams
-      )
-    +
-      1
-  )";
+    let expect = [
+        "  histogram_quantile(",
+        "    0.99,",
+        "    sum by (le, cluster, namespace) (rate(http_request_duration_seconds_bucket{cluster=\"one\"}[5m]))",
+        "  )",
+        "/ on (cluster, namespace) group_left (owner)",
+        "  -(",
+        "      avg by (cluster, namespace, owner, another_label_name) (",
+        "        kube_namespace_owner_information_about_teams",
+        "      )",
+        "    +",
+        "      1",
+        "  )",
+    ]
+    .join("\n");
     let printed = pretty::pretty(&read(long));
     assert_eq!(printed, expect);
     assert_eq!(read(&printed).to_string(), read(long).to_string());
@@ -409,12 +409,15 @@ fn long_queries_are_broken_into_lines() {
 
 #[test]
 fn a_broken_subquery_keeps_its_suffix() {
-    let text = "max_over_time(avg by (aaaaaaaaaaaaaaaaaaaaaaaa) (bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb_total{c=\"d\"})[1h:1m] offset 5m)";
-    let expect = "\
-max_over_time(
-  avg by (aaaaaaaaaaaaaaaaaaaaaaaa) (
-    bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb_total{c=\"d\"}
-  )[1h:1m] offset 5m
-)";
-    assert_eq!(pretty::pretty(&read(text)), expect);
+    let (label, metric) = ("a".repeat(40), "b".repeat(60));
+    let text = format!("max_over_time(avg by ({label}) ({metric}{{c=\"d\"}})[1h:1m] offset 5m)");
+    let expect = [
+        "max_over_time(".to_owned(),
+        format!("  avg by ({label}) ("),
+        format!("    {metric}{{c=\"d\"}}"),
+        "  )[1h:1m] offset 5m".to_owned(),
+        ")".to_owned(),
+    ]
+    .join("\n");
+    assert_eq!(pretty::pretty(&read(&text)), expect);
 }
