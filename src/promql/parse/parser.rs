@@ -2,6 +2,9 @@
 //!
 //! Tokens are read when they are asked for and not before: a mistake that is clear from the tokens so
 //! far is reported even if the next character is no token at all.
+//!
+//! Recursion is bounded by [`MAX_NESTING`]; what does not recurse is kept out of line (`inline(never)`),
+//! so that so many levels fit half of a thread's stack even in a build without optimisation.
 
 use super::{
     MAX_HEIGHT, MAX_NESTING, ParserFeatures,
@@ -19,13 +22,18 @@ pub(super) type Parsed<T> = Result<T, ParseError>;
 /// A part of the tree, and how high it is.
 #[derive(Debug)]
 pub(super) struct Node {
-    pub(super) expr: Expr,
+    /// Boxed, as most nodes end below another and all of them are handed up many levels.
+    pub(super) expr: Box<Expr>,
     pub(super) height: u32,
 }
 
 impl Node {
+    pub(super) fn new(expr: Expr, height: u32) -> Self {
+        Self { expr: Box::new(expr), height }
+    }
+
     pub(super) fn leaf(expr: Expr) -> Self {
-        Self { expr, height: 1 }
+        Self::new(expr, 1)
     }
 }
 
@@ -102,7 +110,7 @@ impl<'a> Parser<'a> {
         }
         let node = self.expression(0)?;
         self.expect(Kind::EndOfInput)?;
-        Ok(node.expr)
+        Ok(*node.expr)
     }
 
     /// A text that is one selector, without range or modifiers.
@@ -118,6 +126,7 @@ impl<'a> Parser<'a> {
 
     // Tokens.
 
+    #[inline(never)]
     pub(super) fn peek_token(&mut self) -> Parsed<Token> {
         if let Some(token) = self.peeked {
             return Ok(token);
@@ -148,6 +157,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Takes the next token, which has to be a `kind`.
+    #[inline(never)]
     pub(super) fn expect(&mut self, kind: Kind) -> Parsed<Token> {
         match self.take(kind)? {
             Some(token) => Ok(token),
@@ -162,6 +172,7 @@ impl<'a> Parser<'a> {
 
     // Mistakes.
 
+    #[inline(never)]
     pub(super) fn fail<T>(&self, span: Span, message: impl Into<String>) -> Parsed<T> {
         Err(error_at(self.text, span, message))
     }
@@ -173,6 +184,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Fails because of the next token.
+    #[inline(never)]
     pub(super) fn unexpected_in<T>(&mut self, Context(construct, expected): Context) -> Parsed<T> {
         let token = self.peek_token()?;
         let mut message = format!("unexpected {}", token.description(self.text));
@@ -213,6 +225,7 @@ impl<'a> Parser<'a> {
     }
 
     /// The height of a node over children of height `below`.
+    #[inline(never)]
     pub(super) fn height_over(&self, below: u32, span: Span) -> Parsed<u32> {
         if below < MAX_HEIGHT {
             return Ok(below + 1);
@@ -231,18 +244,33 @@ impl<'a> Parser<'a> {
                 if binds < least {
                     break;
                 }
-                left = p.binary(left, op, if op == BinaryOp::Pow { binds } else { binds + 1 })?;
+                let (op_span, return_bool, matching) = p.operator()?;
+                let right = p.expression(if op == BinaryOp::Pow { binds } else { binds + 1 })?;
+                left = p.finish_binary(op, op_span, return_bool, matching, left, right)?;
             }
             Ok(left)
         })
     }
 
-    /// The operator, its modifiers and its right side.
-    fn binary(&mut self, left: Node, op: BinaryOp, least: u8) -> Parsed<Node> {
+    /// A binary operator and its modifiers: its place, whether it said `bool`, and how its sides match.
+    #[inline(never)]
+    fn operator(&mut self) -> Parsed<(Span, bool, Box<VectorMatching>)> {
         let op_span = self.advance()?.span;
         let return_bool = self.take(Kind::Keyword(Keyword::Bool))?.is_some();
-        let matching = self.matching()?;
-        let right = self.expression(least)?;
+        Ok((op_span, return_bool, Box::new(self.matching()?)))
+    }
+
+    /// The operation, once both sides are read.
+    #[inline(never)]
+    fn finish_binary(
+        &self,
+        op: BinaryOp,
+        op_span: Span,
+        return_bool: bool,
+        matching: Box<VectorMatching>,
+        left: Node,
+        right: Node,
+    ) -> Parsed<Node> {
         let span = across(left.expr.span(), right.expr.span());
         let fills = matching.fill_left.is_some() || matching.fill_right.is_some();
         if fills && !self.features.fill_modifiers {
@@ -251,14 +279,14 @@ impl<'a> Parser<'a> {
         let height = self.height_over(left.height.max(right.height), op_span)?;
         let expr = Expr::Binary(Binary {
             op,
-            lhs: Box::new(left.expr),
-            rhs: Box::new(right.expr),
+            lhs: left.expr,
+            rhs: right.expr,
             return_bool,
-            matching: Some(matching),
+            matching: Some(*matching),
             span,
             op_span,
         });
-        Ok(Node { expr, height })
+        Ok(Node::new(expr, height))
     }
 
     /// How the sides of an operator match: `on`, `ignoring`, `group_left`, `fill` and so on.
@@ -367,13 +395,19 @@ impl<'a> Parser<'a> {
         let start = self.advance()?.span.start;
         let negative = op == BinaryOp::Sub;
         let operand = self.expression(SIGNED)?;
+        self.finish_signed(start, negative, operand)
+    }
+
+    /// The signed operand, once it is read: a number takes the sign in.
+    #[inline(never)]
+    fn finish_signed(&self, start: u32, negative: bool, operand: Node) -> Parsed<Node> {
         let span = Span { start, end: operand.expr.span().end };
-        if let Expr::Number(literal) = operand.expr {
+        if let Expr::Number(literal) = *operand.expr {
             let value = if negative { -literal.value } else { literal.value };
             return Ok(Node::leaf(Expr::Number(NumberLiteral { value, span, ..literal })));
         }
         let height = self.height_over(operand.height, span)?;
-        Ok(Node { expr: Expr::Unary(Unary { negative, expr: Box::new(operand.expr), span }), height })
+        Ok(Node::new(Expr::Unary(Unary { negative, expr: operand.expr, span }), height))
     }
 
     /// An operand with all that may stand behind it: ranges, `offset`, `@`, `anchored`, `smoothed`.
@@ -430,7 +464,7 @@ impl<'a> Parser<'a> {
         let close = self.expect(Kind::RightParen)?;
         let span = across(open.span, close.span);
         let height = self.height_over(inside.height, span)?;
-        Ok(Node { expr: Expr::Paren(Paren { expr: Box::new(inside.expr), span }), height })
+        Ok(Node::new(Expr::Paren(Paren { expr: inside.expr, span }), height))
     }
 
     fn call(&mut self, name: Token) -> Parsed<Node> {
@@ -438,7 +472,7 @@ impl<'a> Parser<'a> {
         self.finish_call(name, arguments)
     }
 
-    /// The call, once its arguments are read. Apart, so that nested calls stack up small frames.
+    /// The call, once its arguments are read.
     #[inline(never)]
     fn finish_call(&self, name: Token, (args, height): (Vec<Expr>, u32)) -> Parsed<Node> {
         let span = self.span_from(name.span.start);
@@ -455,7 +489,7 @@ impl<'a> Parser<'a> {
             return self.fail(name.span, format!("function {} is not enabled", quoted_text(written)));
         }
         let height = self.height_over(height, span)?;
-        Ok(Node { expr: Expr::Call(Call { function, args, span }), height })
+        Ok(Node::new(Expr::Call(Call { function, args, span }), height))
     }
 
     /// Arguments in parentheses, and the greatest of their heights.
@@ -468,7 +502,7 @@ impl<'a> Parser<'a> {
         loop {
             let arg = self.expression(0)?;
             height = height.max(arg.height);
-            args.push(arg.expr);
+            args.push(*arg.expr);
             let Some(comma) = self.take(Kind::Comma)? else { break };
             if !starts_expression(self.peek()?) {
                 return self.fail(comma.span, "trailing commas not allowed in function call args");
@@ -489,7 +523,7 @@ impl<'a> Parser<'a> {
         self.finish_aggregate(op, name, grouping, arguments)
     }
 
-    /// The aggregation, once all of it is read. Apart, so that nested ones stack up small frames.
+    /// The aggregation, once all of it is read.
     #[inline(never)]
     fn finish_aggregate(
         &self,
@@ -522,7 +556,7 @@ impl<'a> Parser<'a> {
         };
         let expr = Box::new(expr.expect("the arguments were counted"));
         let height = self.height_over(height, span)?;
-        Ok(Node { expr: Expr::Aggregate(Aggregate { op, expr, param, grouping, without, span }), height })
+        Ok(Node::new(Expr::Aggregate(Aggregate { op, expr, param, grouping, without, span }), height))
     }
 
     /// `by (…)` or `without (…)`, if one stands here: whether it was `without`, and the labels.

@@ -274,7 +274,6 @@ fn write_number(f: &mut Formatter<'_>, value: f64) -> fmt::Result {
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
     reason = "checked to be a whole positive number that fits"
 )]
 fn write_length(f: &mut Formatter<'_>, seconds: f64) -> fmt::Result {
@@ -299,7 +298,7 @@ fn write_length(f: &mut Formatter<'_>, seconds: f64) -> fmt::Result {
         f.write_char('-')?;
     }
     for (name, unit, only_exact) in UNITS {
-        if rest >= unit && (!only_exact || rest % unit == 0) {
+        if rest >= unit && (!only_exact || rest.is_multiple_of(unit)) {
             write!(f, "{}{name}", rest / unit)?;
             rest %= unit;
         }

@@ -1,4 +1,7 @@
 //! Which series and when: names, matchers, label lists, and what may stand behind a selector.
+//!
+//! What the recursion of the [parser](super::parser) passes by is kept out of line, so that its own
+//! frames on the stack stay small.
 
 use std::sync::Arc;
 
@@ -53,6 +56,7 @@ fn extend_to(expr: &mut Expr, end: u32) {
 
 impl Parser<'_> {
     /// A selector; the next token is known to start one.
+    #[inline(never)]
     pub(super) fn selector(&mut self) -> Parsed<VectorSelector> {
         if self.peek()? == Kind::LeftBrace {
             let (matchers, quoted, span) = self.matchers()?;
@@ -66,6 +70,7 @@ impl Parser<'_> {
     }
 
     /// A selector whose name is taken already.
+    #[inline(never)]
     pub(super) fn selector_named(&mut self, token: Token) -> Parsed<VectorSelector> {
         let name = token.text(self.text);
         let (mut matchers, mut span) = (Vec::new(), token.span);
@@ -186,6 +191,7 @@ impl Parser<'_> {
     }
 
     /// `[5m]` or `[1h:1m]` behind an expression.
+    #[inline(never)]
     pub(super) fn range(&mut self, node: Node) -> Parsed<Node> {
         let open = self.advance()?;
         let what = "number, duration, step(), or range()";
@@ -204,7 +210,7 @@ impl Parser<'_> {
     }
 
     fn matrix(&self, node: Node, range: DurationExpr, brackets: Span) -> Parsed<Node> {
-        let Expr::Vector(selector) = node.expr else {
+        let Expr::Vector(selector) = *node.expr else {
             return self.fail(brackets, "ranges only allowed for vector selectors");
         };
         if selector.offset.is_some() {
@@ -214,7 +220,7 @@ impl Parser<'_> {
             return self.fail(brackets, "no @ modifiers allowed before range");
         }
         let span = across(selector.span, brackets);
-        Ok(Node { expr: Expr::Matrix(MatrixSelector { selector, range, span }), height: node.height })
+        Ok(Node::new(Expr::Matrix(MatrixSelector { selector, range, span }), node.height))
     }
 
     fn subquery(&mut self, node: Node, range: DurationExpr) -> Parsed<Node> {
@@ -229,14 +235,13 @@ impl Parser<'_> {
         };
         let span = across(node.expr.span(), close.span);
         let height = self.height_over(node.height, span)?;
-        let expr = Box::new(node.expr);
-        Ok(Node {
-            expr: Expr::Subquery(Subquery { expr, range, step, offset: None, at: None, span }),
-            height,
-        })
+        let expr = node.expr;
+        let subquery = Subquery { expr, range, step, offset: None, at: None, span };
+        Ok(Node::new(Expr::Subquery(subquery), height))
     }
 
     /// `offset D` behind an expression.
+    #[inline(never)]
     pub(super) fn offset(&mut self, mut node: Node) -> Parsed<Node> {
         self.advance()?;
         let what = "number, duration, step(), or range()";
@@ -259,6 +264,7 @@ impl Parser<'_> {
     }
 
     /// `@ T` behind an expression.
+    #[inline(never)]
     pub(super) fn at(&mut self, mut node: Node) -> Parsed<Node> {
         self.advance()?;
         let span = node.expr.span();
@@ -306,6 +312,7 @@ impl Parser<'_> {
     }
 
     /// `anchored` or `smoothed` behind an expression.
+    #[inline(never)]
     pub(super) fn extended(&mut self, mut node: Node) -> Parsed<Node> {
         let token = self.advance()?;
         let span = node.expr.span();
@@ -316,7 +323,7 @@ impl Parser<'_> {
         if !self.features.extended_range_selectors {
             return self.fail(span, format!("{word} modifier is experimental and not enabled"));
         }
-        let selector = match &mut node.expr {
+        let selector = match &mut *node.expr {
             Expr::Vector(selector) => selector,
             Expr::Matrix(matrix) => &mut matrix.selector,
             Expr::Subquery(_) => {

@@ -8,9 +8,9 @@ fn error(text: &str) -> String {
     parse(text, &ParserFeatures::default()).unwrap_err().message
 }
 
-/// Runs where there is as much stack as a thread of the server has.
+/// Runs where there is half the stack that a thread of the server has.
 fn on_a_small_stack(run: impl FnOnce() + Send + 'static) {
-    let thread = std::thread::Builder::new().stack_size(2 << 20);
+    let thread = std::thread::Builder::new().stack_size(1 << 20);
     thread.spawn(run).expect("a thread starts").join().expect("nothing overflows");
 }
 
