@@ -16,7 +16,7 @@
 use std::sync::Arc;
 
 use super::{
-    RangeInput, Remarks,
+    RangeInput, Remarks, put_histogram,
     window::{self, Window},
 };
 use crate::{
@@ -55,9 +55,7 @@ pub(super) fn evaluate(kind: Kind, input: &RangeInput<'_>, out: &mut Row, remark
         }
         if !window.histograms.is_empty() {
             if let Some(result) = of_histograms(kind, input, &window, remarks) {
-                if let Ok(step) = u32::try_from(step) {
-                    out.histograms.push((step, Arc::new(result)));
-                }
+                put_histogram(out, step, Arc::new(result));
             }
             return;
         }
