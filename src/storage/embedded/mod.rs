@@ -2,3 +2,4 @@
 
 pub mod chunk;
 pub mod disk;
+pub mod part;
