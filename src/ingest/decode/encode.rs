@@ -12,10 +12,10 @@ pub(crate) struct Encoder(pub(crate) Vec<u8>);
 impl Encoder {
     pub(crate) fn number(&mut self, mut value: u64) -> &mut Self {
         while value >= 0x80 {
-            self.0.push((value & 0x7f) as u8 | 0x80);
+            self.0.push(low_byte(value) | 0x80);
             value >>= 7;
         }
-        self.0.push(value as u8);
+        self.0.push(low_byte(value));
         self
     }
 
@@ -24,7 +24,7 @@ impl Encoder {
     }
 
     pub(crate) fn int64(&mut self, field: u32, value: i64) -> &mut Self {
-        self.varint(field, value as u64)
+        self.varint(field, value.cast_unsigned())
     }
 
     pub(crate) fn sint(&mut self, field: u32, value: i64) -> &mut Self {
@@ -63,20 +63,27 @@ impl Encoder {
     }
 }
 
-fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
+fn low_byte(value: u64) -> u8 {
+    value.to_le_bytes()[0]
 }
+
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)).cast_unsigned()
+}
+
+/// Labels as a test writes them down.
+pub(crate) type Pairs = Vec<(String, String)>;
 
 /// A series as a test writes it down.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Series {
-    pub(crate) labels: Vec<(String, String)>,
+    pub(crate) labels: Pairs,
     /// Time, value, start.
     pub(crate) samples: Vec<(i64, f64, i64)>,
     /// Time, histogram, start.
     pub(crate) histograms: Vec<(i64, Histogram, i64)>,
     /// Labels, value, time.
-    pub(crate) exemplars: Vec<(Vec<(String, String)>, f64, i64)>,
+    pub(crate) exemplars: Vec<(Pairs, f64, i64)>,
     pub(crate) metadata: Option<Metadata>,
     pub(crate) created: i64,
 }
@@ -102,7 +109,7 @@ impl Series {
     }
 }
 
-pub(crate) fn owned(labels: &[(&str, &str)]) -> Vec<(String, String)> {
+pub(crate) fn owned(labels: &[(&str, &str)]) -> Pairs {
     labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
 }
 

@@ -280,18 +280,15 @@ fn counts_are_bounded() {
     let many = vec![up().sample(1, 1.0); 4];
     assert_eq!(too_large(decode1_within(&write_request(&many, &[]), &limits, FOREVER)), "series");
     let many = (0..11).fold(up(), |s, i| s.sample(i, 1.0));
-    assert_eq!(too_large(decode1_within(&write_request(&[many.clone()], &[]), &limits, FOREVER)), "samples");
-    assert_eq!(too_large(decode1_within(&write_request(&[many], &[]), &limits, Timestamp(0))), "samples");
+    let many = write_request(&[many], &[]);
+    assert_eq!(too_large(decode1_within(&many, &limits, FOREVER)), "samples");
+    assert_eq!(too_large(decode1_within(&many, &limits, Timestamp(0))), "samples");
     // A request of nothing but empty samples, two bytes each.
     let mut request = Encoder::default();
     request.message(1, |m| m.0 = [0x12, 0].repeat(3_000_000));
     assert_eq!(too_large(decode1(&request.0)), "samples");
-    let mut request = Encoder::default();
-    request.0 = [0x22, 0].repeat(3_000_000);
-    assert_eq!(too_large(decode2(&request.0)), "symbols");
-    let mut request = Encoder::default();
-    request.0 = [0x2a, 0].repeat(3_000_000);
-    assert_eq!(too_large(decode2(&request.0)), "series");
+    assert_eq!(too_large(decode2(&[0x22, 0].repeat(3_000_000))), "symbols");
+    assert_eq!(too_large(decode2(&[0x2a, 0].repeat(3_000_000))), "series");
 }
 
 #[test]

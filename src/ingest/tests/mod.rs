@@ -128,7 +128,7 @@ async fn metadata_is_remembered_once_it_is_written() {
     assert!(matches!(ingest.remote_write_v2(&tenant, body.clone()).await, Err(IngestError::Storage(_))));
     assert_eq!(ingest.remote_write_v2(&tenant, body.clone()).await.unwrap().metadata, 1);
     assert_eq!(ingest.remote_write_v2(&tenant, body).await.unwrap().metadata, 0);
-    assert_eq!(*store.metadata.lock(), [metadata.clone()]);
+    assert_eq!(*store.metadata.lock(), std::slice::from_ref(&metadata));
     let body = compress(&write_request(&[], &[metadata]));
     assert_eq!(ingest.remote_write_v1(&tenant, body).await.unwrap().metadata, 1);
 }
