@@ -183,7 +183,8 @@ fn count_events(input: &RangeInput<'_>, out: &mut Row, event: impl Fn(&Merged<'_
         })
         .collect();
     // The counts so far take the place of the values.
-    let counted = RangeInput { timestamps: &merged.times, values: &before, starts: &[], histograms: &[], ..*input };
+    let counted =
+        RangeInput { timestamps: &merged.times, values: &before, starts: &[], histograms: &[], ..*input };
     window::for_each(&counted, |step, window| {
         if let (Some(first), Some(last)) = (window.values.first(), window.values.last()) {
             out.floats[step] = last - first;

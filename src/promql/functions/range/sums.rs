@@ -53,15 +53,13 @@ fn fold(
     out: &mut Row,
     remarks: &mut Remarks,
 ) {
-    window::for_each(input, |step, window| {
-        match (window.values.is_empty(), window.histograms.is_empty()) {
-            (false, false) => remarks.mixed = true,
-            (false, true) => out.floats[step] = floats(window.values),
-            (true, _) => match histograms(&window, remarks) {
-                Ok(result) => put_histogram(out, step, Arc::new(result)),
-                Err(Mismatch::Schemas) => remarks.mixed_schemas = true,
-            },
-        }
+    window::for_each(input, |step, window| match (window.values.is_empty(), window.histograms.is_empty()) {
+        (false, false) => remarks.mixed = true,
+        (false, true) => out.floats[step] = floats(window.values),
+        (true, _) => match histograms(&window, remarks) {
+            Ok(result) => put_histogram(out, step, Arc::new(result)),
+            Err(Mismatch::Schemas) => remarks.mixed_schemas = true,
+        },
     });
 }
 
