@@ -12,4 +12,6 @@
 mod kill;
 mod memory;
 mod prometheus;
+mod promql_scripts;
+mod script;
 mod server;
