@@ -342,7 +342,7 @@ fn apply(db: &Db, before: Sum, rows: &Rows) -> io::Result<Sum> {
             batch.insert(key.as_slice(), value.as_slice());
         }
     }
-    batch.insert(&generation_key(), sum.encode());
+    batch.insert(generation_key().as_slice(), sum.encode());
     db.apply_batch(batch)?;
     db.flush()?;
     Ok(sum)
