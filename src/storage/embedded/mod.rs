@@ -1,3 +1,4 @@
 //! Our own engine, for one node: a write-ahead log, a head in memory, immutable parts, a sled catalog.
 
+pub mod chunk;
 pub mod disk;
