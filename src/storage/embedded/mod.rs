@@ -10,6 +10,7 @@ mod exemplars;
 mod faults;
 mod head;
 mod merge;
+pub mod part;
 mod varint;
 mod wal;
 
