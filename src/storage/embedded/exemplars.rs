@@ -1,30 +1,14 @@
 //! Exemplars: the newest of each tenant, in memory.
 //!
-//! Their log is the write-ahead log; at a flush all of them are written to the file `EXEMPLARS`, which
-//! is small because their number is bounded. Exemplars are few, so one lock holds them.
+//! Their log is the write-ahead log; at a flush all of them are written to the ledger, which they do not make
+//! large because their number is bounded. Exemplars are few, so one lock holds them.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    path::Path,
-};
+use std::collections::{BTreeMap, VecDeque};
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use super::{
-    disk::{Disk, read_file, replace_file},
-    wal::{
-        frame::{Found, Scan, seal},
-        record::{Record, decode, put_exemplars},
-    },
-};
-use crate::{
-    model::{Exemplar, Labels, TenantId},
-    storage::{Result, StorageError},
-};
-
-const FILE: &str = "EXEMPLARS";
-const MAGIC: [u8; 8] = *b"LUMIEXM1";
+use crate::model::{Exemplar, Labels, TenantId};
 
 /// Every tenant's exemplars.
 #[derive(Debug)]
@@ -104,55 +88,50 @@ impl Exemplars {
         }
     }
 
-    /// Writes all of them to their file, if they changed since the last time.
-    pub(crate) fn write(&self, disk: &dyn Disk, data_dir: &Path) -> Result<()> {
-        let mut bytes = MAGIC.to_vec();
-        {
-            let all = &mut *self.all.lock();
-            if !all.changed {
-                return Ok(());
-            }
-            for (tenant, ring) in &all.tenants {
-                // In the order they came, so that the oldest go first after a restart too.
-                let (front, back) = ring.order.as_slices();
-                put_exemplars(&mut bytes, tenant, front);
-                put_exemplars(&mut bytes, tenant, back);
-            }
-            all.changed = false;
+    /// All of them, series by series, if they changed since the last time.
+    pub(crate) fn changes(&self) -> Option<Vec<(TenantId, Labels, Vec<Exemplar>)>> {
+        let all = &mut *self.all.lock();
+        if !std::mem::take(&mut all.changed) {
+            return None;
         }
-        seal(&mut bytes[MAGIC.len()..], 0);
-        let written = replace_file(disk, data_dir, FILE, &bytes)
-            .map_err(|e| StorageError::io(format!("writing {FILE} in {}", data_dir.display()), e));
-        if written.is_err() {
-            self.all.lock().changed = true;
-        }
-        written
+        Some(all.everything())
     }
 
-    /// Reads the file back; what is damaged in it is told.
-    pub(crate) fn read(&self, disk: &dyn Disk, data_dir: &Path) -> Result<Vec<String>> {
-        let path = data_dir.join(FILE);
-        let context = |e| StorageError::io(format!("reading {}", path.display()), e);
-        let bytes = match read_file(disk, &path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(context(e)),
-        };
-        let mut damage = Vec::new();
-        for found in Scan::new(&bytes, 0, MAGIC.len().min(bytes.len()), Some(bytes.len())) {
-            match found {
-                Found::Frame { kind, payload, .. } => {
-                    if let Some(Record::Exemplars { tenant, exemplars }) = decode(kind, payload) {
-                        for (series, exemplar) in exemplars {
-                            self.insert(&tenant, &series, exemplar);
-                        }
-                    }
-                }
-                Found::Hole { from, to } => damage.push(format!("{FILE}: bytes {from} to {to} are damaged")),
-            }
+    /// All of them, series by series.
+    pub(crate) fn everything(&self) -> Vec<(TenantId, Labels, Vec<Exemplar>)> {
+        self.all.lock().everything()
+    }
+
+    /// Says whether what was last taken from [`changes`](Self::changes) is durable.
+    pub(crate) fn settled(&self, durable: bool) {
+        if !durable {
+            self.all.lock().changed = true;
+        }
+    }
+
+    /// Puts back what [`changes`](Self::changes) gave; the oldest will go first again.
+    pub(crate) fn restore(&self, kept: Vec<(TenantId, Labels, Vec<Exemplar>)>) {
+        let mut all: Vec<(TenantId, Labels, Exemplar)> = kept
+            .into_iter()
+            .flat_map(|(t, l, all)| all.into_iter().map(move |e| (t.clone(), l.clone(), e)))
+            .collect();
+        all.sort_by_key(|(_, _, e)| e.timestamp);
+        for (tenant, series, exemplar) in all {
+            self.insert(&tenant, &series, exemplar);
         }
         self.all.lock().changed = false;
-        Ok(damage)
+    }
+}
+
+impl All {
+    fn everything(&self) -> Vec<(TenantId, Labels, Vec<Exemplar>)> {
+        let mut all: Vec<(TenantId, Labels, Vec<Exemplar>)> = self
+            .tenants
+            .iter()
+            .flat_map(|(t, ring)| ring.series.iter().map(|(l, all)| (t.clone(), l.clone(), all.clone())))
+            .collect();
+        all.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+        all
     }
 }
 
@@ -175,24 +154,23 @@ fn same(a: &Exemplar, b: &Exemplar) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::Timestamp, storage::embedded::disk::SystemDisk};
+    use crate::model::Timestamp;
 
     fn exemplar(at: i64) -> Exemplar {
         Exemplar { labels: Labels::empty(), value: 1.0, timestamp: Timestamp(at) }
     }
 
     #[test]
-    fn the_oldest_go_and_the_rest_survives_a_file() {
-        let dir = tempfile::tempdir().unwrap();
+    fn the_oldest_go_and_the_rest_can_be_put_back() {
         let tenant = TenantId::anonymous();
         let series = Labels::from_pairs([("a", "b")]).unwrap();
         let exemplars = Exemplars::new(3);
         for at in [5, 1, 9, 9, 3] {
             exemplars.insert(&tenant, &series, exemplar(at));
         }
-        exemplars.write(&SystemDisk, dir.path()).unwrap();
         let again = Exemplars::new(3);
-        assert_eq!(again.read(&SystemDisk, dir.path()).unwrap(), Vec::<String>::new());
+        again.restore(exemplars.changes().unwrap());
+        assert!(exemplars.changes().is_none() && again.changes().is_none());
         for e in [&exemplars, &again] {
             let all = e.of(&tenant, |_| true, |_, _| true);
             assert_eq!(all[0].1.iter().map(|e| e.timestamp.0).collect::<Vec<_>>(), [1, 3, 9]);

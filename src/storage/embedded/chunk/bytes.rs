@@ -18,11 +18,6 @@ impl<'a> Reader<'a> {
         Self { bytes, at: 0 }
     }
 
-    /// How many bytes have been read.
-    pub(crate) fn position(&self) -> usize {
-        self.at
-    }
-
     /// How many bytes are left.
     pub(crate) fn remaining(&self) -> usize {
         self.bytes.len() - self.at
@@ -140,7 +135,6 @@ pub(crate) fn from_zigzag(value: u64) -> i64 {
 }
 
 /// Writes a LEB128 number.
-#[expect(clippy::cast_possible_truncation, reason = "seven bits are masked out before the cast")]
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push((value & 0x7f) as u8 | 0x80);

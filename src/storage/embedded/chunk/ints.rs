@@ -66,21 +66,20 @@ pub(crate) fn encode(values: &[i64], shapes: &[Shape], out: &mut Vec<u8>) {
         }
         let (heads, rest) = rest_of(values, *shape);
         for signed in [false, true] {
-            let draft = draft(*shape, heads, &rest, signed);
+            let below = best.as_ref().map_or(usize::MAX, |best| best.size);
+            let Some(draft) = draft(*shape, heads, &rest, signed, below) else { continue };
             let done = draft.even;
-            if best.as_ref().is_none_or(|best| draft.size < best.size) {
-                best = Some(draft);
-            }
+            best = Some(draft);
             if done {
                 break;
             }
         }
     }
-    let best = best.unwrap_or_else(|| {
+    let best = best.or_else(|| {
         let (heads, rest) = rest_of(values, Shape::Flat);
-        draft(Shape::Flat, heads, &rest, false)
+        draft(Shape::Flat, heads, &rest, false, usize::MAX)
     });
-    write(&best, out);
+    write(&best.expect("a draft without a bound is always made"), out);
 }
 
 fn rest_of(values: &[i64], shape: Shape) -> ([i64; 2], Vec<i64>) {
@@ -110,7 +109,8 @@ fn median(values: &mut [i64]) -> i64 {
     if values.is_empty() { 0 } else { *values.select_nth_unstable(middle).1 }
 }
 
-fn draft(shape: Shape, heads: [i64; 2], rest: &[i64], signed: bool) -> Draft {
+/// Drafts the column, unless that is not smaller than `below` bytes.
+fn draft(shape: Shape, heads: [i64; 2], rest: &[i64], signed: bool, below: usize) -> Option<Draft> {
     let base = if signed { median(&mut rest.to_vec()) } else { rest.iter().copied().min().unwrap_or(0) };
     let mut factor = 0_u64;
     for value in rest {
@@ -121,20 +121,30 @@ fn draft(shape: Shape, heads: [i64; 2], rest: &[i64], signed: bool) -> Draft {
     }
     let even = factor == 0;
     let factor = i64::try_from(factor).unwrap_or(1).max(1);
-    let numbers: Vec<u64> = if even {
-        Vec::new()
-    } else if signed {
-        rest.iter().map(|value| to_zigzag(value.wrapping_sub(base) / factor)).collect()
-    } else {
-        let factor = factor.cast_unsigned();
-        rest.iter().map(|value| value.wrapping_sub(base).cast_unsigned() / factor).collect()
-    };
-    let mut size = 1 + varint_size(to_zigzag(base)) + pack::packed_size(&numbers);
+    let mut numbers: Vec<u64> = Vec::new();
+    if !even {
+        // Dividing is dear, and there is mostly nothing to divide by.
+        let off = rest.iter().map(|value| value.wrapping_sub(base));
+        let divisor = factor.cast_unsigned();
+        match (signed, factor) {
+            (true, 1) => numbers.extend(off.map(to_zigzag)),
+            (true, _) => numbers.extend(off.map(|off| to_zigzag(off / factor))),
+            (false, 1) => numbers.extend(off.map(i64::cast_unsigned)),
+            (false, _) => numbers.extend(off.map(|off| off.cast_unsigned() / divisor)),
+        }
+    }
+    let mut size = 1 + varint_size(to_zigzag(base));
     size += heads[..shape.heads()].iter().map(|head| varint_size(to_zigzag(*head))).sum::<usize>();
     if factor > 1 {
         size += varint_size(factor.cast_unsigned());
     }
-    Draft { shape, signed, even, heads, base, factor, numbers, size }
+    // However they are packed and patched, no bit below a number's highest can be left out.
+    let bits: usize = numbers.iter().map(|number| 64 - number.leading_zeros() as usize).sum();
+    if size + bits / 8 >= below {
+        return None;
+    }
+    size += pack::packed_size(&numbers);
+    (size < below).then_some(Draft { shape, signed, even, heads, base, factor, numbers, size })
 }
 
 fn gcd(value: i64, signed: bool, with: u64) -> u64 {
