@@ -208,7 +208,7 @@ fn to_millis(seconds: f64) -> Option<i64> {
     // Taken apart so that today's seconds do not eat up the digits of the milliseconds.
     let (whole, part) = (seconds.trunc(), seconds.fract());
     let millis = whole * 1000.0 + (part * 1000.0).round();
-    (-BOUND <= millis && millis < BOUND).then_some(millis as i64)
+    (-BOUND..BOUND).contains(&millis).then_some(millis as i64)
 }
 
 /// `1970-01-01T00:00:04.5Z`, `2026-01-01T00:00:00+02:00`

@@ -25,9 +25,10 @@ use crate::{
     ingest::{Ingest, IngestLimits},
     model::{Labels, Metadata, MetricType, Millis, TenantId, Timestamp},
     promql::{
-        Answer, MatrixSeries, ParseError, Point, QueryError, QueryStats, Value, VectorElement, parse::Span,
+        Answer, Engine, EngineOptions, MatrixSeries, ParseError, Point, QueryError, QueryOptions, QueryStats,
+        Value, VectorElement, parse::Span,
     },
-    query::{Evaluate, EvaluateOptions, QueryLimits, QueryService},
+    query::{Evaluate, QueryLimits, QueryService},
     storage::{BatchSample, Storage, StorageError, WriteBatch, memory::MemoryStore},
 };
 
@@ -50,7 +51,7 @@ impl Evaluate for ByHeart {
         tenant: &TenantId,
         text: &str,
         at: Timestamp,
-        options: &EvaluateOptions,
+        options: &QueryOptions,
     ) -> Result<Answer, QueryError> {
         let timestamp = at.millis();
         let element = |name: &str, value| VectorElement {
@@ -99,7 +100,7 @@ impl Evaluate for ByHeart {
         start: Timestamp,
         end: Timestamp,
         _: Millis,
-        _: &EvaluateOptions,
+        _: &QueryOptions,
     ) -> Result<Answer, QueryError> {
         let series = |job: &str| MatrixSeries {
             labels: labels(&[("job", job)]),
@@ -161,6 +162,21 @@ impl TestApp {
     }
 
     async fn with(config: GatewayConfig) -> Self {
+        Self::over(config, |_, _| Arc::new(ByHeart)).await
+    }
+
+    /// With the engine itself.
+    async fn computing() -> Self {
+        Self::over(GatewayConfig::default(), |storage, clock| {
+            Arc::new(Engine::new(storage, EngineOptions::default(), clock).unwrap())
+        })
+        .await
+    }
+
+    async fn over(
+        config: GatewayConfig,
+        engine: impl FnOnce(Arc<dyn Storage>, Arc<dyn Clock>) -> Arc<dyn Evaluate>,
+    ) -> Self {
         let clock = HandClock::at(Timestamp(10_000));
         let storage: Arc<dyn Storage> = MemoryStore::new(Arc::<HandClock>::clone(&clock), None);
         let mut batch = WriteBatch::over(vec![
@@ -183,7 +199,8 @@ impl TestApp {
 
         let limits = QueryLimits { timeout: Duration::from_millis(200), ..QueryLimits::default() };
         let clock: Arc<dyn Clock> = clock;
-        let query = QueryService::new(Arc::new(ByHeart), Arc::clone(&storage), Arc::clone(&clock), limits);
+        let engine = engine(Arc::clone(&storage), Arc::clone(&clock));
+        let query = QueryService::new(engine, Arc::clone(&storage), Arc::clone(&clock), limits);
         let readiness = Arc::new(Readiness::default());
         readiness.enter(Stage::Serving);
         let state = Arc::new(State {
@@ -697,4 +714,30 @@ async fn a_write_that_is_not_one_is_refused() {
         )
         .await;
     assert_eq!(unnamed.status, 400);
+}
+
+#[tokio::test]
+async fn what_is_stored_is_computed_with() {
+    let app = TestApp::computing().await;
+    let data = async |path: &str| app.get(&format!("/api/v1/{path}")).await.json()["data"].clone();
+    assert_eq!(
+        data("query?query=sum%20by%20(job)%20(up)&time=6").await["result"],
+        json!([{"metric": {"job": "a"}, "value": [6, "1"]}, {"metric": {"job": "b"}, "value": [6, "1"]}])
+    );
+    assert_eq!(
+        data("query_range?query=count(up)&start=0&end=10&step=5").await,
+        json!({"resultType": "matrix", "result": [{"metric": {}, "values": [[5, "2"], [10, "2"]]}]})
+    );
+    assert_eq!(data("query?query=up%5B10s%5D&time=6&limit=1").await["result"].as_array().unwrap().len(), 1);
+    app.get("/api/v1/query").await.is_error(
+        400,
+        "bad_data",
+        r#"invalid parameter "query": unknown position: parse error: no expression found in input"#,
+    );
+    app.get("/api/v1/query_range?query=up%5B5m%5D&start=0&end=1&step=1").await.is_error(
+        400,
+        "bad_data",
+        "invalid parameter \"query\": invalid expression type \"range vector\" for range query, \
+         must be Scalar or instant Vector",
+    );
 }

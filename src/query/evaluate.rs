@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{QueryFailure, QueryService, TRUNCATED};
 use crate::{
     model::{Millis, TenantId, Timestamp},
-    promql::{Answer, QueryError, Value},
+    promql::{Answer, Engine, QueryError, QueryOptions, Value},
 };
 
 /// The furthest from the epoch that a query may be evaluated, either way: half of what there is, so
@@ -28,7 +28,7 @@ pub trait Evaluate: fmt::Debug + Send + Sync + 'static {
         tenant: &TenantId,
         text: &str,
         at: Timestamp,
-        options: &EvaluateOptions,
+        options: &QueryOptions,
     ) -> Result<Answer, QueryError>;
 
     /// Evaluates `text` at `start`, `start + step`, … up to `end`.
@@ -39,19 +39,33 @@ pub trait Evaluate: fmt::Debug + Send + Sync + 'static {
         start: Timestamp,
         end: Timestamp,
         step: Millis,
-        options: &EvaluateOptions,
+        options: &QueryOptions,
     ) -> Result<Answer, QueryError>;
 }
 
-/// What one evaluation does otherwise than the engine's defaults.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EvaluateOptions {
-    /// How far back a sample counts.
-    pub lookback: Option<Millis>,
-    /// How long it may take.
-    pub timeout: Option<Duration>,
-    /// Whether samples are counted per step, too.
-    pub per_step_stats: bool,
+#[async_trait]
+impl Evaluate for Engine {
+    async fn instant(
+        &self,
+        tenant: &TenantId,
+        text: &str,
+        at: Timestamp,
+        options: &QueryOptions,
+    ) -> Result<Answer, QueryError> {
+        Self::instant(self, tenant, text, at, options).await
+    }
+
+    async fn range(
+        &self,
+        tenant: &TenantId,
+        text: &str,
+        start: Timestamp,
+        end: Timestamp,
+        step: Millis,
+        options: &QueryOptions,
+    ) -> Result<Answer, QueryError> {
+        Self::range(self, tenant, text, start, end, step, options).await
+    }
 }
 
 /// The parameters every query has.
@@ -167,7 +181,7 @@ impl QueryService {
         evaluate: E,
     ) -> Result<Answer, QueryFailure>
     where
-        E: FnOnce(EvaluateOptions) -> F,
+        E: FnOnce(QueryOptions) -> F,
         F: Future<Output = Result<Answer, QueryError>>,
     {
         let began = self.clock.elapsed();
@@ -179,10 +193,11 @@ impl QueryService {
         let waited = self.clock.elapsed().saturating_sub(began);
         let left = timeout.saturating_sub(waited);
 
-        let options = EvaluateOptions {
+        let options = QueryOptions {
             lookback: controls.lookback,
             timeout: Some(left),
             per_step_stats: controls.per_step_stats,
+            ..QueryOptions::default()
         };
         let answer = tokio::time::timeout(left, evaluate(options))
             .await
@@ -293,7 +308,7 @@ mod tests {
             _: &TenantId,
             _: &str,
             at: Timestamp,
-            _: &EvaluateOptions,
+            _: &QueryOptions,
         ) -> Result<Answer, QueryError> {
             tokio::time::sleep(self.0).await;
             Ok(answer(Value::Scalar { timestamp: at.0, value: 1.0 }))
@@ -306,7 +321,7 @@ mod tests {
             _: Timestamp,
             _: Timestamp,
             _: Millis,
-            _: &EvaluateOptions,
+            _: &QueryOptions,
         ) -> Result<Answer, QueryError> {
             Ok(answer(Value::Matrix(vec![])))
         }

@@ -28,7 +28,7 @@ use admission::Admission;
 use crate::{clock::Clock, storage::Storage};
 
 pub use catalog::{CatalogQuery, Listed, MetadataQuery};
-pub use evaluate::{Evaluate, EvaluateOptions, InstantQuery, QueryControls, RangeQuery};
+pub use evaluate::{Evaluate, InstantQuery, QueryControls, RangeQuery};
 pub use failure::QueryFailure;
 
 /// What a caller is told when an answer was cut.
