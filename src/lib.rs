@@ -5,5 +5,6 @@ pub mod gateway;
 pub mod ingest;
 pub mod model;
 pub mod promql;
+pub mod query;
 pub mod storage;
 pub mod task;
