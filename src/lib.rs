@@ -1,6 +1,7 @@
 //! Luminate: a multi-tenant metrics database.
 
 pub mod clock;
+pub mod config;
 pub mod model;
 pub mod promql;
 pub mod storage;
