@@ -14,11 +14,11 @@ pub mod error;
 pub mod memory;
 pub mod selection;
 
-use std::fmt;
+use std::{collections::HashMap, fmt};
 
 use async_trait::async_trait;
 
-use crate::model::{Labels, Metadata, TenantId, TimeRange};
+use crate::model::{Labels, METRIC_NAME, Metadata, TenantId, TimeRange};
 
 pub use batch::{
     AppendPolicy, Appended, BatchExemplar, BatchHistogram, BatchLabels, BatchSample, OnConflict,
@@ -44,6 +44,7 @@ pub type Result<T, E = StorageError> = std::result::Result<T, E>;
 /// * **Exact.** Floats, histograms and start timestamps come back to the bit.
 /// * **Idempotent.** The same bits at the same series and time are a success and stored once. Other
 ///   bits are settled by the batch's [`OnConflict`].
+/// * **Single.** A series has one sample at a time: a float and a histogram there are in conflict too.
 /// * **Sorted.** Series come in label order and their samples in time order, however they arrived.
 /// * **Walled.** No call for one tenant can see what another has stored.
 #[async_trait]
@@ -167,4 +168,38 @@ pub enum Health {
         /// The cause.
         reason: String,
     },
+}
+
+/// Counts where the given series come from, for backends that can list them.
+pub(crate) fn cardinality_of<'a>(all: impl Iterator<Item = &'a Labels>, limit: usize) -> Cardinality {
+    let mut cardinality = Cardinality::default();
+    let mut pairs: HashMap<(String, String), u64> = HashMap::new();
+    for labels in all {
+        cardinality.series += 1;
+        for (name, value) in labels {
+            *pairs.entry((name.to_owned(), value.to_owned())).or_default() += 1;
+        }
+    }
+    let (mut metrics, mut values, mut bytes) = (HashMap::new(), HashMap::new(), HashMap::new());
+    for ((name, value), count) in &pairs {
+        *values.entry(name.clone()).or_default() += 1;
+        *bytes.entry(name.clone()).or_default() += value.len() as u64;
+        if name == METRIC_NAME {
+            metrics.insert(value.clone(), *count);
+        }
+    }
+    let pairs = pairs.into_iter().map(|((name, value), count)| (format!("{name}={value}"), count));
+    cardinality.series_by_metric = most(metrics.into_iter(), limit);
+    cardinality.values_by_label = most(values.into_iter(), limit);
+    cardinality.bytes_by_label = most(bytes.into_iter(), limit);
+    cardinality.series_by_pair = most(pairs, limit);
+    cardinality
+}
+
+/// The `limit` entries with the highest counts, ties by name.
+fn most(counts: impl Iterator<Item = (String, u64)>, limit: usize) -> Vec<(String, u64)> {
+    let mut counts: Vec<_> = counts.collect();
+    counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    counts.truncate(limit);
+    counts
 }

@@ -1,1 +1,15 @@
-//! Integration tests, one binary.
+//! Integration tests, one binary: the parts together, over HTTP, across crashes, against their peers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod kill;
+mod memory;
+mod prometheus;
+mod server;
