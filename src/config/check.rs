@@ -47,6 +47,7 @@ impl Config {
             },
         };
         refuse_open_door(&config, &mut keys);
+        refuse_narrow_budget(&config, &mut keys);
         let settings = keys.finish(absent)?;
         Ok((config, Settings(settings)))
     }
@@ -175,6 +176,20 @@ fn refuse_open_door(config: &Config, keys: &mut Reader<'_>) {
                 config.server.listen
             ),
         ),
+    }
+}
+
+/// A body that may be larger than all bodies together could never be taken.
+fn refuse_narrow_budget(config: &Config, keys: &mut Reader<'_>) {
+    let limits = config.server.limits;
+    if limits.max_in_flight_bytes < limits.max_decompressed_bytes {
+        keys.refuse(
+            "server.limits.max_in_flight_bytes",
+            format!(
+                "{} is less than the {} that one request may have (server.limits.max_decompressed_bytes)",
+                limits.max_in_flight_bytes, limits.max_decompressed_bytes
+            ),
+        );
     }
 }
 

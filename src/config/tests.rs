@@ -145,6 +145,15 @@ fn an_open_door_without_authentication_is_refused() {
 }
 
 #[test]
+fn one_request_has_to_fit_among_those_in_flight() {
+    refuses(
+        "server: {limits: {max_in_flight_bytes: 1MiB, max_decompressed_bytes: 2MiB}}",
+        &["server.limits.max_in_flight_bytes: 1MiB is less than the 2MiB that one request may have \
+           (server.limits.max_decompressed_bytes) (luminate.yaml)"],
+    );
+}
+
+#[test]
 fn a_value_of_the_wrong_kind_is_refused() {
     refuses("server: 5", &["server: is a section and takes keys, not a value (luminate.yaml)"]);
     refuses("server: {listen: {a: b}}", &["server.listen: takes text, not a section (luminate.yaml)"]);
