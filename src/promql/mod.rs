@@ -4,6 +4,7 @@ pub mod annotations;
 pub mod error;
 pub mod exec;
 pub mod functions;
+pub mod go_float;
 pub mod histogram;
 pub mod parse;
 pub mod value;
