@@ -1,0 +1,3 @@
+//! What each endpoint does.
+
+pub mod write;

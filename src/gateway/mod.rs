@@ -1,0 +1,3 @@
+//! HTTP: the only part that knows it.
+
+pub mod api;
