@@ -138,6 +138,12 @@ impl Budget {
         if held > self.most { Err(QueryError::TooManySamples) } else { Ok(()) }
     }
 
+    /// Fails if `rows` of `places` would not fit by themselves.
+    pub fn within(&self, rows: usize, places: usize) -> Result<(), QueryError> {
+        let weight = u64::try_from(rows.saturating_mul(places)).unwrap_or(u64::MAX) / 2;
+        if weight > self.most { Err(QueryError::TooManySamples) } else { Ok(()) }
+    }
+
     /// Lets `samples` go.
     pub fn release(&self, samples: u64) {
         self.held.fetch_sub(samples, Ordering::Relaxed);

@@ -8,20 +8,9 @@
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
 use super::rows::{Row, SeriesRow, is_absent};
-use crate::{
-    model::{Labels, METRIC_NAME},
-    promql::QueryError,
-};
+use crate::{model::Labels, promql::QueryError};
 
-/// Whether a label describes the metric rather than the series.
-pub fn is_metadata(name: &str) -> bool {
-    matches!(name, METRIC_NAME | "__type__" | "__unit__")
-}
-
-/// The labels without the metric's name, type and unit.
-pub fn without_name(labels: &Labels) -> Labels {
-    labels.without(is_metadata)
-}
+pub use crate::promql::functions::vector::drop_metadata as without_name;
 
 /// Takes the names of rows whose values have changed their meaning, or marks them.
 pub fn drop_names(rows: Vec<SeriesRow>, delayed: bool) -> Result<Vec<SeriesRow>, QueryError> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::{
     context::{Context, Findings, weight},
     data::SelectedSeries,
+    names::without_name,
     rows::{Row, SeriesRow, Steps, is_absent},
 };
 use crate::{
@@ -46,7 +47,9 @@ pub fn chunk(
     if instant.counted != Counted::Nowhere {
         findings.queryable.resize(steps.count, 0);
     }
+    // A time is not what the metric measured.
     let renamed = instant.take != Take::Value;
+    let delayed = context.settings.delayed_names;
     for ordinal in ordinals {
         context.check()?;
         let samples = series.samples(ordinal, &mut scratch)?;
@@ -59,8 +62,12 @@ pub fn chunk(
             let held = weight(&row);
             context.budget.hold(held)?;
             findings.held += held;
-            let labels = series.labels[ordinal].clone();
-            rows.push(SeriesRow { labels, drop_name: renamed && context.settings.delayed_names, row });
+            let labels = &series.labels[ordinal];
+            rows.push(SeriesRow {
+                labels: if renamed && !delayed { without_name(labels) } else { labels.clone() },
+                drop_name: renamed && delayed,
+                row,
+            });
         }
     }
     Ok(rows)

@@ -82,8 +82,10 @@ impl Plan {
 
     fn can_be_streamed(&self, operation: &Operation) -> bool {
         match operation {
-            Operation::Instant { .. } => true,
             // Elsewhere two series may become one when the name goes, which has to be looked for in all of them.
+            Operation::Instant { selection, take, .. } => {
+                *take == Take::Value || self.selections[*selection].one_name
+            }
             Operation::Range { windows, .. } => match windows.source {
                 Source::Selection(selection) => self.selections[selection].one_name,
                 Source::Subquery(_) => false,

@@ -2,7 +2,7 @@
 //!
 //! Sums are Neumaier's. An average divides the sum, unless the sum would leave the range of floats at
 //! some step: from there on that step keeps a running mean instead, in a table of its own, so that the
-//! loop over ordinary steps stays as it is. Two folds over different series merge into one.
+//! loop over ordinary steps stays as it is.
 
 use std::collections::BTreeMap;
 
@@ -55,11 +55,6 @@ impl Fold {
             means: BTreeMap::new(),
             histograms: BTreeMap::new(),
         }
-    }
-
-    /// What it takes in memory, in samples.
-    pub fn weight(&self) -> u64 {
-        u64::try_from(self.values.len() + self.owed.len() / 2).unwrap_or(u64::MAX)
     }
 
     /// Takes a series in.
@@ -197,96 +192,6 @@ impl Fold {
             | AggregateOp::Limitk
             | AggregateOp::LimitRatio => super::histogram_ignored(aggregation, notes),
         }
-    }
-
-    /// Whether it saw a histogram that it would have to join with another fold's.
-    pub fn has_histograms(&self) -> bool {
-        !self.histograms.is_empty()
-    }
-
-    /// Takes in what another fold has, of later series and without histograms.
-    pub fn merge(&mut self, other: &Self) {
-        for (step, value) in other.values.iter().enumerate() {
-            match self.op {
-                AggregateOp::Sum => self.merge_sum(step, other),
-                AggregateOp::Avg => self.merge_avg(step, other),
-                AggregateOp::Count => self.counts[step] += other.counts[step],
-                AggregateOp::Min => self.merge_extreme(step, *value, |best, value| value < best),
-                AggregateOp::Max => self.merge_extreme(step, *value, |best, value| value > best),
-                AggregateOp::Group
-                | AggregateOp::Stddev
-                | AggregateOp::Stdvar
-                | AggregateOp::Topk
-                | AggregateOp::Bottomk
-                | AggregateOp::CountValues
-                | AggregateOp::Quantile
-                | AggregateOp::Limitk
-                | AggregateOp::LimitRatio => {
-                    if !is_absent(*value) {
-                        self.values[step] = *value;
-                    }
-                }
-            }
-        }
-    }
-
-    fn merge_extreme(&mut self, step: usize, value: f64, beats: impl Fn(f64, f64) -> bool) {
-        let best = &mut self.values[step];
-        if !is_absent(value) && (best.is_nan() || beats(*best, value)) {
-            *best = value;
-        }
-    }
-
-    fn merge_sum(&mut self, step: usize, other: &Self) {
-        let value = other.values[step];
-        if is_absent(value) {
-            return;
-        }
-        if is_absent(self.values[step]) {
-            (self.values[step], self.owed[step]) = (value, other.owed[step]);
-            return;
-        }
-        let mut total = Neumaier { sum: self.values[step], compensation: self.owed[step] };
-        total.merge(Neumaier { sum: value, compensation: other.owed[step] });
-        (self.values[step], self.owed[step]) = (total.sum, total.compensation);
-    }
-
-    fn merge_avg(&mut self, step: usize, other: &Self) {
-        let (ours, theirs) = (self.counts[step], other.counts[step]);
-        if theirs == 0 {
-            return;
-        }
-        if ours == 0 {
-            (self.values[step], self.owed[step]) = (other.values[step], other.owed[step]);
-            self.counts[step] = theirs;
-            if let Some(mean) = other.means.get(&step) {
-                self.means.insert(step, *mean);
-            }
-            return;
-        }
-        self.counts[step] += theirs;
-        if !self.means.contains_key(&step) && !other.means.contains_key(&step) {
-            let mut total = Neumaier { sum: self.values[step], compensation: self.owed[step] };
-            total.merge(Neumaier { sum: other.values[step], compensation: other.owed[step] });
-            if total.sum.is_finite() || total.sum.is_nan() {
-                (self.values[step], self.owed[step]) = (total.sum, total.compensation);
-                return;
-            }
-        }
-        let both = f64::from(self.counts[step]);
-        let mut mean = self.mean_at(step, f64::from(ours));
-        mean.scale(f64::from(ours) / both);
-        let mut more = other.mean_at(step, f64::from(theirs));
-        more.scale(f64::from(theirs) / both);
-        mean.merge(more);
-        self.means.insert(step, mean);
-    }
-
-    fn mean_at(&self, step: usize, count: f64) -> Neumaier {
-        self.means.get(&step).copied().unwrap_or_else(|| Neumaier {
-            sum: self.values[step] / count,
-            compensation: self.owed[step] / count,
-        })
     }
 
     /// The result.
