@@ -38,7 +38,7 @@ use crate::{
     self_scrape::SelfScrape,
     storage::{
         self, AppendPolicy, Storage,
-        embedded::{self, EmbeddedConfig, EmbeddedCounters, EmbeddedStore, disk::RealDisk},
+        embedded::{self, EmbeddedConfig, EmbeddedCounters, EmbeddedStore, disk::SystemDisk},
     },
     task,
     telemetry::{self, Telemetry},
@@ -86,7 +86,7 @@ pub async fn run(
             return Ok(());
         }
     };
-    let parts = Parts::build(&config, opened, Arc::clone(&clock), seeds, address);
+    let parts = Parts::build(&config, opened, Arc::clone(&clock), seeds, address)?;
 
     parts.readiness.enter(Stage::Serving);
     tracing::info!(
@@ -154,7 +154,7 @@ async fn open_store(config: &StorageConfig, clock: Arc<dyn Clock>) -> anyhow::Re
             let open = move || {
                 // The store starts its background work on the runtime it is opened in.
                 let _entered = runtime.enter();
-                EmbeddedStore::open(embedded, Arc::new(RealDisk), clock)
+                EmbeddedStore::open(embedded, Arc::new(SystemDisk), clock)
             };
             let store = tokio::task::spawn_blocking(open)
                 .await
@@ -183,7 +183,7 @@ impl Parts {
         clock: Arc<dyn Clock>,
         seeds: Seeds,
         address: SocketAddr,
-    ) -> Self {
+    ) -> anyhow::Result<Self> {
         let Opened { storage, counters: store_counters } = opened;
         let ingest = Arc::new(Ingest::new(
             Arc::clone(&storage),
@@ -191,9 +191,10 @@ impl Parts {
             ingest_limits(config),
             seeds.ingest,
         ));
-        let engine = Arc::new(Engine::new(Arc::clone(&storage), engine_options(config), Arc::clone(&clock)));
+        let engine = Engine::new(Arc::clone(&storage), engine_options(config), Arc::clone(&clock))
+            .context("cannot start the threads that evaluate queries")?;
         let query = Arc::new(QueryService::new(
-            engine,
+            Arc::new(engine),
             Arc::clone(&storage),
             Arc::clone(&clock),
             query_limits(config),
@@ -218,7 +219,7 @@ impl Parts {
             readiness: Arc::clone(&readiness),
             counters,
         });
-        Self { state, readiness, telemetry }
+        Ok(Self { state, readiness, telemetry })
     }
 
     /// Starts keeping our own metrics, if that is wanted; gives what ends it.

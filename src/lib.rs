@@ -46,7 +46,6 @@
 pub mod gateway;
 
 pub mod ingest;
-pub mod query;
 
 pub mod promql;
 
@@ -54,8 +53,6 @@ pub mod storage;
 
 pub mod model;
 
-pub mod app;
-pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod self_scrape;
