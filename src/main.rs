@@ -1,1 +1,3 @@
+//! The `luminate` binary.
+
 fn main() {}

@@ -9,7 +9,10 @@
     reason = "tests"
 )]
 
+mod cli;
+mod config;
 mod kill;
+mod layers;
 mod memory;
 mod prometheus;
 mod promql_scripts;
