@@ -118,7 +118,12 @@ fn refuse(tenant: &TenantId, error: &IngestError) -> Response {
                 tracing::warn!(%tenant, %error, "write refused for now");
                 let retry_after = match error {
                     StorageError::Overloaded { retry_after, .. } => *retry_after,
-                    _ => RETRY_AFTER,
+                    StorageError::TooManySeries { .. }
+                    | StorageError::DiskFull { .. }
+                    | StorageError::Unavailable { .. }
+                    | StorageError::Corrupt { .. }
+                    | StorageError::Io { .. }
+                    | StorageError::Unsupported(_) => RETRY_AFTER,
                 };
                 with_retry(
                     text(StatusCode::SERVICE_UNAVAILABLE, "the store cannot take writes now"),
