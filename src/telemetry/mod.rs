@@ -13,6 +13,7 @@
 
 pub mod logs;
 pub mod process;
+pub mod requests;
 
 use std::{fmt, sync::Arc};
 
