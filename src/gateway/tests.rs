@@ -775,7 +775,7 @@ async fn what_grafana_asks_when_it_starts_is_answered() {
     let app = TestApp::start().await;
     app.get("/api/v1/rules").await.is_success(&json!({"groups": []}));
     app.get("/api/v1/alerts").await.is_success(&json!({"alerts": []}));
-    app.post("/api/v1/format_query", "query=sum(  up)+1").await.is_success(&json!("sum(up) + 1"));
+    app.post("/api/v1/format_query", "query=sum(++up)%2B1").await.is_success(&json!("sum(up) + 1"));
     let flags = app.get("/api/v1/status/flags").await;
     assert_eq!(flags.status, 404);
 }
