@@ -191,7 +191,6 @@ fn by_shard(keys: &[u128]) -> (Vec<u32>, [usize; SHARDS]) {
     (order, ends)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the top bits are what is asked for")]
 fn shard_of(key: u128) -> usize {
     (key >> (128 - SHARD_BITS)) as usize
 }

@@ -4,10 +4,10 @@
 //!
 //! 1. The size the body declares is checked, and bytes are taken from the budget of those being
 //!    worked on; where there are none left the sender is told to come again ([`Ingest`]).
-//! 2. The body is decompressed and walked over in place ([`decode`]): samples are copied out, labels
+//! 2. The body is decompressed and walked over in place (`decode`): samples are copied out, labels
 //!    stay where they are, as a place and a key. A large body is read off the I/O threads.
-//! 3. The keys are looked up ([`known`]). Only what is new is read, checked ([`validate`]) and made
-//!    into labels; what is wrong falls out alone, with a reason ([`outcome`]).
+//! 3. The keys are looked up (`known`). Only what is new is read, checked (`validate`) and made
+//!    into labels; what is wrong falls out alone, with a reason (`outcome`).
 //! 4. The batch goes to the store. What the store refuses is added to what was refused before.
 //!
 //! Good samples are kept when others are bad, whatever the protocol's version.
@@ -24,7 +24,7 @@ mod resolve;
 mod validate;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     sync::{

@@ -88,10 +88,7 @@ impl Annotations {
     }
 
     fn add_monotonicity(&mut self, text: String, span: Span, what: ForcedMonotonicity) {
-        self.monotonicity
-            .entry(text)
-            .and_modify(|(_, sum)| *sum = sum.union(what))
-            .or_insert((span, what));
+        self.monotonicity.entry(text).and_modify(|(_, sum)| *sum = sum.union(what)).or_insert((span, what));
     }
 
     /// Takes over what another evaluation found.
@@ -119,9 +116,8 @@ impl Annotations {
     /// The texts as the API shows them, warnings and infos: with prefix and `(LINE:COL)`, sorted, at
     /// most ten of each and a line that says how many are left out.
     pub fn render(&self, query_text: &str) -> (Vec<String>, Vec<String>) {
-        let warning = |(text, span): (&String, &Span)| {
-            format!("PromQL warning: {text} ({})", place(query_text, *span))
-        };
+        let warning =
+            |(text, span): (&String, &Span)| format!("PromQL warning: {text} ({})", place(query_text, *span));
         let mut warnings: Vec<String> = self.remarks.keys().cloned().collect();
         warnings.extend(self.warnings.iter().map(warning));
 
@@ -190,11 +186,7 @@ pub fn invalid_quantile(q: f64) -> String {
 
 /// Warns of a ratio outside -1..=1, and says what is taken instead.
 pub fn invalid_ratio(ratio: f64, taken: f64) -> String {
-    format!(
-        "ratio value should be between -1 and 1, got {}, capping to {}",
-        format_g(ratio),
-        format_g(taken)
-    )
+    format!("ratio value should be between -1 and 1, got {}, capping to {}", format_g(ratio), format_g(taken))
 }
 
 /// Warns of a classic bucket whose bound cannot be read.

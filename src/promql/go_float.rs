@@ -41,11 +41,8 @@ pub fn format_g_digits(value: f64, digits: usize) -> String {
     let digits = digits.max(1);
     let scientific = format!("{value:.*e}", digits - 1);
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let mantissa = if mantissa.contains('.') {
-        mantissa.trim_end_matches('0').trim_end_matches('.')
-    } else {
-        mantissa
-    };
+    let mantissa =
+        if mantissa.contains('.') { mantissa.trim_end_matches('0').trim_end_matches('.') } else { mantissa };
     let short = format!("{mantissa}e{exponent}");
     let rounded = short.parse().unwrap_or(value);
     general(&short, i32::try_from(digits).unwrap_or(i32::MAX), rounded)
@@ -117,7 +114,8 @@ fn without_underscores(text: &str) -> Option<String> {
     }
     let bytes = text.as_bytes();
     let digit = |i: Option<usize>| {
-        i.and_then(|i| bytes.get(i)).is_some_and(|b| b.is_ascii_hexdigit() || (i == Some(1) && b"xX".contains(b)))
+        i.and_then(|i| bytes.get(i))
+            .is_some_and(|b| b.is_ascii_hexdigit() || (i == Some(1) && b"xX".contains(b)))
     };
     let placed = |i: usize| digit(i.checked_sub(1)) && digit(i.checked_add(1));
     let all_placed = bytes.iter().enumerate().all(|(i, b)| *b != b'_' || placed(i));
@@ -132,7 +130,8 @@ fn parse_hex(text: &str) -> Option<f64> {
     {
         return None;
     }
-    let exponent = exponent.parse::<i64>().unwrap_or(if exponent.starts_with('-') { -1 << 20 } else { 1 << 20 });
+    let exponent =
+        exponent.parse::<i64>().unwrap_or(if exponent.starts_with('-') { -1 << 20 } else { 1 << 20 });
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     if whole.is_empty() && fraction.is_empty() {
         return None;
@@ -247,9 +246,10 @@ mod tests {
             assert_eq!(parse_go_float(text), Some(value), "{text}");
         }
         assert!(parse_go_float("nan").is_some_and(f64::is_nan));
-        for text in
-            ["", "+", "-nan", "1e", "1e400", "0x1", "0xp1", "0x1p", "0x1p+-1", "1__0", "_1", "1_", "++1", "+-1", " 1", "1d", "infin", "é", "."]
-        {
+        for text in [
+            "", "+", "-nan", "1e", "1e400", "0x1", "0xp1", "0x1p", "0x1p+-1", "1__0", "_1", "1_", "++1",
+            "+-1", " 1", "1d", "infin", "é", ".",
+        ] {
             assert_eq!(parse_go_float(text), None, "{text}");
         }
     }

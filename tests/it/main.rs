@@ -9,7 +9,12 @@
     reason = "tests"
 )]
 
+mod cli;
+mod config;
 mod kill;
+mod layers;
 mod memory;
 mod prometheus;
+mod promql_scripts;
+mod script;
 mod server;

@@ -118,7 +118,12 @@ fn refuse(tenant: &TenantId, error: &IngestError) -> Response {
                 tracing::warn!(%tenant, %error, "write refused for now");
                 let retry_after = match error {
                     StorageError::Overloaded { retry_after, .. } => *retry_after,
-                    _ => RETRY_AFTER,
+                    StorageError::TooManySeries { .. }
+                    | StorageError::DiskFull { .. }
+                    | StorageError::Unavailable { .. }
+                    | StorageError::Corrupt { .. }
+                    | StorageError::Io { .. }
+                    | StorageError::Unsupported(_) => RETRY_AFTER,
                 };
                 with_retry(
                     text(StatusCode::SERVICE_UNAVAILABLE, "the store cannot take writes now"),
@@ -156,4 +161,149 @@ fn with_retry(mut response: Response, after: Duration) -> Response {
     let seconds = u64::try_from(seconds).unwrap_or(3600);
     response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        clock::HandClock,
+        ingest::{
+            IngestLimits,
+            decode::encode::{Series, compress, write_request, write_request2},
+            tests::store::RecordingStore,
+        },
+        model::Timestamp,
+    };
+
+    const V2: &str = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+
+    struct Receiver {
+        store: Arc<RecordingStore>,
+        ingest: Ingest,
+    }
+
+    impl Receiver {
+        fn new() -> Self {
+            let store = Arc::new(RecordingStore::default());
+            let clock = HandClock::at(Timestamp(0));
+            let ingest = Ingest::new(Arc::clone(&store) as _, clock, IngestLimits::default(), (1, 2));
+            Self { store, ingest }
+        }
+
+        /// Sends a body; gives the status, what the headers say was written, and the body.
+        async fn send(&self, headers: &[(&str, &str)], body: Bytes) -> (u16, [Option<String>; 4], String) {
+            let headers: HeaderMap = headers
+                .iter()
+                .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap()))
+                .collect();
+            let response = remote_write(&self.ingest, &TenantId::anonymous(), &headers, body).await;
+            let status = response.status().as_u16();
+            let shown = [SAMPLES_WRITTEN, HISTOGRAMS_WRITTEN, EXEMPLARS_WRITTEN, header::RETRY_AFTER]
+                .map(|name| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned()));
+            let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+            (status, shown, String::from_utf8(body.to_vec()).unwrap())
+        }
+    }
+
+    fn written(samples: &str, histograms: &str, exemplars: &str) -> [Option<String>; 4] {
+        [Some(samples.into()), Some(histograms.into()), Some(exemplars.into()), None]
+    }
+
+    fn up() -> Series {
+        Series::new(&[("__name__", "up")]).sample(1, 1.0).sample(2, 1.0).exemplar(&[("t", "1")], 1.0, 1)
+    }
+
+    #[tokio::test]
+    async fn what_is_written_is_said_in_headers() {
+        let receiver = Receiver::new();
+        let v1 = compress(&write_request(&[up()], &[]));
+        let v2 = compress(&write_request2(&[up()]));
+        for content_type in [
+            "application/x-protobuf",
+            "application/x-protobuf;proto=prometheus.WriteRequest",
+            "Application/X-Protobuf ; Proto = \"prometheus.WriteRequest\"; charset=utf-8",
+            "",
+        ] {
+            let headers = [("content-type", content_type), ("content-encoding", "snappy")];
+            let answer = receiver.send(&headers, v1.clone()).await;
+            assert_eq!(answer, (204, written("2", "0", "1"), String::new()), "{content_type}");
+        }
+        assert_eq!(receiver.send(&[], v1).await.0, 204);
+        let answer = receiver.send(&[("content-type", V2), ("content-encoding", " Snappy ")], v2).await;
+        assert_eq!(answer, (204, written("2", "0", "1"), String::new()));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_remote_write_is_not_read() {
+        let receiver = Receiver::new();
+        for headers in [
+            [("content-type", "application/json"), ("content-encoding", "snappy")],
+            [("content-type", "image/png"), ("content-encoding", "snappy")],
+            [("content-type", "text/plain;proto=prometheus.WriteRequest"), ("content-encoding", "snappy")],
+            [("content-type", "application/x-protobuf;proto=x"), ("content-encoding", "snappy")],
+            [("content-type", "application/x-protobuf;proto="), ("content-encoding", "snappy")],
+            [("content-type", V2), ("content-encoding", "gzip")],
+            [("content-type", V2), ("content-encoding", "zstd")],
+            [("content-type", ""), ("content-encoding", "deflate")],
+        ] {
+            let (status, shown, _) = receiver.send(&headers, Bytes::from_static(b"x")).await;
+            assert_eq!((status, shown), (415, [None, None, None, None]), "{headers:?}");
+        }
+        let strange = HeaderValue::from_bytes(b"\xff").unwrap();
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, strange)]);
+        assert!(negotiate(&headers).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_partial_write_is_400_and_says_why() {
+        let receiver = Receiver::new();
+        let bad = Series::new(&[("job", "a")]).sample(1, 1.0);
+        let body = compress(&write_request2(&[bad, up()]));
+        let (status, shown, text) = receiver.send(&[("content-type", V2)], body).await;
+        assert_eq!((status, shown), (400, written("2", "0", "1")));
+        assert_eq!(text, "1 rejected: 1 missing_metric_name\n{job=\"a\"}: the series has no metric name");
+    }
+
+    #[tokio::test]
+    async fn failures_have_the_status_their_fault_asks_for() {
+        let receiver = Receiver::new();
+        let body = compress(&write_request2(&[up()]));
+        let headers = [("content-type", V2)];
+        let none = written("0", "0", "0");
+        let retry = |after: &str| {
+            let mut shown = written("0", "0", "0");
+            shown[3] = Some(after.to_owned());
+            shown
+        };
+        let (status, shown, _) = receiver.send(&headers, Bytes::from_static(b"\x05hello")).await;
+        assert_eq!((status, &shown), (400, &none));
+        let (status, shown, text) = receiver.send(&headers, compress(&vec![0; 40 << 20])).await;
+        assert_eq!((status, &shown), (413, &none));
+        assert_eq!(text, "the request has more than 33554432 decompressed bytes");
+        let io = std::io::Error::other("sector 7");
+        for (error, expected, shown) in [
+            (StorageError::DiskFull { detail: "/data".to_owned() }, 503, retry("5")),
+            (StorageError::Unavailable { detail: "closing".to_owned() }, 503, retry("5")),
+            (
+                StorageError::Overloaded {
+                    detail: "wal".to_owned(),
+                    retry_after: Duration::from_millis(1500),
+                },
+                503,
+                retry("2"),
+            ),
+            (StorageError::Io { context: "cannot write".to_owned(), source: io }, 500, none.clone()),
+            (StorageError::Unsupported("no".to_owned()), 400, none.clone()),
+        ] {
+            let text = error.to_string();
+            *receiver.store.fail.lock() = Some(error);
+            let (status, got, body) = receiver.send(&headers, body.clone()).await;
+            assert_eq!((status, got), (expected, shown), "{text}");
+            assert!(!body.contains("/data") && !body.contains("sector"), "{body}");
+        }
+        assert_eq!(receiver.send(&headers, body).await.0, 204);
+    }
 }

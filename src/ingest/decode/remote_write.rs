@@ -23,6 +23,9 @@ use crate::{
     model::{Exemplar, Metadata, MetricType, Timestamp},
 };
 
+/// The tag of a label in a series.
+const LABEL_TAG: u8 = 1 << 3 | 2;
+
 /// Reads a request.
 pub(crate) fn decode(
     buffer: Bytes,
@@ -98,6 +101,7 @@ fn series(
         match field.number {
             1 => {
                 field.message()?;
+                message.skip_run(LABEL_TAG);
                 let end = message.offset();
                 labels = match labels {
                     None => Some((field.offset, end)),

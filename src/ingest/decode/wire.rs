@@ -104,6 +104,23 @@ impl<'a> Message<'a> {
         Ok(Some(Field { number, offset, value }))
     }
 
+    /// Skips the fields that follow if they have this tag and are short; stops before any other.
+    ///
+    /// A series is mostly labels, and they are mostly short, so this is where its bytes go by.
+    #[inline]
+    pub(crate) fn skip_run(&mut self, tag: u8) {
+        let mut rest = self.rest;
+        while let [first, length, after @ ..] = rest
+            && *first == tag
+            && *length < 0x80
+            && let Some(after) = after.get(usize::from(*length)..)
+        {
+            rest = after;
+        }
+        self.offset += self.rest.len() - rest.len();
+        self.rest = rest;
+    }
+
     /// Reads a varint.
     #[inline]
     pub(crate) fn varint(&mut self) -> Result<u64, DecodeError> {

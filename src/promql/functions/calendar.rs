@@ -48,8 +48,7 @@ impl Civil {
         let year = year_of_era + era * 400 + i64::from(month <= 2);
 
         let leap = i64::from(is_leap_year(year));
-        let day_of_year =
-            if month <= 2 { day_from_march - 305 } else { day_from_march + 60 + leap };
+        let day_of_year = if month <= 2 { day_from_march - 305 } else { day_from_march + 60 + leap };
         let small = |n: i64| u32::try_from(n).unwrap_or(0);
         Self {
             year,

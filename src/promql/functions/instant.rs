@@ -281,7 +281,10 @@ fn each_time(row: &mut Row, part: impl Fn(Civil) -> f64) {
         if value.is_nan() {
             return f64::NAN;
         }
-        #[expect(clippy::cast_possible_truncation, reason = "what lies beyond the ends of time is taken for them")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "what lies beyond the ends of time is taken for them"
+        )]
         let seconds = value as i64;
         part(Civil::from_unix_seconds(seconds))
     });
@@ -325,7 +328,8 @@ mod tests {
         let got = call(name, values, params);
         for ((value, got), expected) in values.iter().zip(&got).zip(expected) {
             let close = (got - expected).abs() <= 1e-12 * expected.abs();
-            let same = got.to_bits() == expected.to_bits() || (got.is_nan() && expected.is_nan() && !is_absent(*got) && !is_absent(*expected));
+            let same = got.to_bits() == expected.to_bits()
+                || (got.is_nan() && expected.is_nan() && !is_absent(*got) && !is_absent(*expected));
             assert!(close || same, "{name}({value}, {params:?}) = {got}, not {expected}");
         }
     }
@@ -419,7 +423,8 @@ mod tests {
     fn a_histogram_comes_down_to_a_number() {
         let histogram = FloatHistogram { count: 4.0, sum: 10.0, ..FloatHistogram::default() };
         for (name, expected) in [("histogram_count", 4.0), ("histogram_sum", 10.0), ("histogram_avg", 2.5)] {
-            let mut row = Row { floats: vec![7.0, ABSENT], histograms: vec![(1, Arc::new(histogram.clone()))] };
+            let mut row =
+                Row { floats: vec![7.0, ABSENT], histograms: vec![(1, Arc::new(histogram.clone()))] };
             histogram_stat(HistogramStat::by_name(name).unwrap(), &mut row);
             assert!(is_absent(row.floats[0]) && row.histograms.is_empty());
             assert_eq!(row.floats[1], expected);

@@ -188,7 +188,8 @@ impl HistogramSum {
     }
 
     fn build(&self, value: impl Fn(&Neumaier) -> f64) -> FloatHistogram {
-        let pairs = |tallies: &[(i32, Neumaier)]| spans_of(tallies.iter().map(|(i, tally)| (*i, value(tally))));
+        let pairs =
+            |tallies: &[(i32, Neumaier)]| spans_of(tallies.iter().map(|(i, tally)| (*i, value(tally))));
         let (positive_spans, positive_buckets) = pairs(&self.positive);
         let (negative_spans, negative_buckets) = pairs(&self.negative);
         FloatHistogram {
@@ -371,11 +372,7 @@ fn covering_threshold(
 }
 
 /// Buckets at a schema that is `levels` coarser.
-fn coarser<T>(
-    fine: impl Iterator<Item = (i32, T)>,
-    levels: u32,
-    join: impl Fn(&mut T, T),
-) -> Vec<(i32, T)> {
+fn coarser<T>(fine: impl Iterator<Item = (i32, T)>, levels: u32, join: impl Fn(&mut T, T)) -> Vec<(i32, T)> {
     let mut coarse: Vec<(i32, T)> = Vec::new();
     for (index, count) in fine {
         let index = ((i64::from(index) - 1) >> levels.min(62)) + 1;

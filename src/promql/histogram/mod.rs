@@ -236,7 +236,8 @@ impl FloatHistogram {
                 && self.custom_values.iter().zip(other.custom_values.iter()).all(|(a, b)| same(*a, *b))
         };
         let filled = |(_, count): &(i32, f64)| *count != 0.0;
-        let same_buckets = |a: &mut dyn Iterator<Item = (i32, f64)>, b: &mut dyn Iterator<Item = (i32, f64)>| {
+        let same_buckets = |a: &mut dyn Iterator<Item = (i32, f64)>,
+                            b: &mut dyn Iterator<Item = (i32, f64)>| {
             let pair = |(index, count): (i32, f64)| (index, count.to_bits());
             a.filter(filled).map(pair).eq(b.filter(filled).map(pair))
         };

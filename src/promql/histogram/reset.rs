@@ -43,10 +43,7 @@ impl FloatHistogram {
 }
 
 /// Whether any bucket holds less than it did; a bucket that is not there holds nothing.
-fn shrank(
-    now: impl Iterator<Item = (i32, f64)>,
-    before: impl Iterator<Item = (i32, f64)>,
-) -> bool {
+fn shrank(now: impl Iterator<Item = (i32, f64)>, before: impl Iterator<Item = (i32, f64)>) -> bool {
     let mut now = now.peekable();
     for (index, count) in before {
         while now.next_if(|(i, _)| *i < index).is_some() {}

@@ -1,3 +1,47 @@
 //! Our own engine, for one node: a write-ahead log, a head in memory, immutable parts, a sled catalog.
+//!
+//! ```text
+//!            ┌─ head ──────────────┐   flush   ┌─ parts ─────────────┐
+//! append ───▶│ stripes, index      │──────────▶│ a file per UTC day  │──▶ merged, cleaned, dropped
+//!        └──▶│ log (wal), fsynced  │◀── let go │ + ledger, catalog   │
+//!            └─────────────────────┘           └─────────────────────┘
+//!                 └──────────── view: what a query sees ───────────┘
+//! ```
+//!
+//! 1. [`EmbeddedStore`] is the [`Storage`](super::Storage): it hands blocking work to threads that may block.
+//! 2. A write goes into the [head](head) and the queue of the [log](wal); it is answered when the log is durable.
+//! 3. A [flush](flush) freezes the head and writes [parts](part), then the ledger and the [catalog], and lets
+//!    the log go. A [rewrite](rewrite) makes one part of many, without what was deleted.
+//! 4. A query takes the [view](view) of the moment, finds series in heads and parts, and [merges](select) them.
+//! 5. Opening [recovers](recover): all parts, and the log on top.
+//!
+//! Files are drawn in `schema/disk/`; `layout.md` there says which of them are the truth.
 
+mod ballast;
+mod books;
+pub mod catalog;
+pub mod chunk;
+pub mod config;
+pub mod counters;
 pub mod disk;
+mod engine;
+mod exemplars;
+#[cfg(test)]
+mod faults;
+mod flush;
+mod head;
+mod lock;
+mod merge;
+pub mod part;
+mod recover;
+mod register;
+mod rewrite;
+mod select;
+pub mod store;
+mod varint;
+mod view;
+mod wal;
+
+pub use config::{EmbeddedConfig, WalSync};
+pub use counters::EmbeddedCounters;
+pub use store::EmbeddedStore;

@@ -19,9 +19,7 @@ pub fn quantile(q: f64, values: &mut [f64]) -> f64 {
     if q > 1.0 {
         return f64::INFINITY;
     }
-    values.sort_unstable_by(|a, b| {
-        a.partial_cmp(b).unwrap_or_else(|| b.is_nan().cmp(&a.is_nan()))
-    });
+    values.sort_unstable_by(|a, b| a.partial_cmp(b).unwrap_or_else(|| b.is_nan().cmp(&a.is_nan())));
     #[expect(clippy::cast_precision_loss, reason = "there are fewer than 2^53 values")]
     let rank = q * (values.len() - 1) as f64;
     #[expect(

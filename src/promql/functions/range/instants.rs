@@ -3,7 +3,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use super::{
-    RangeInput, Remarks,
+    RangeInput, Remarks, put_histogram,
     rate::started_again,
     window::{self, Window},
 };
@@ -45,9 +45,7 @@ pub(super) fn evaluate(kind: Kind, input: &RangeInput<'_>, out: &mut Row, remark
             }
             (Sample::Histogram(first), Sample::Histogram(last)) => {
                 if let Some(growth) = histogram_growth(kind, first, last, started_again, seconds, remarks) {
-                    if let Ok(step) = u32::try_from(step) {
-                        out.histograms.push((step, Arc::new(growth)));
-                    }
+                    put_histogram(out, step, Arc::new(growth));
                 }
             }
             (Sample::Float(_), Sample::Histogram(_)) | (Sample::Histogram(_), Sample::Float(_)) => {
@@ -185,7 +183,8 @@ fn count_events(input: &RangeInput<'_>, out: &mut Row, event: impl Fn(&Merged<'_
         })
         .collect();
     // The counts so far take the place of the values.
-    let counted = RangeInput { timestamps: &merged.times, values: &before, starts: &[], histograms: &[], ..*input };
+    let counted =
+        RangeInput { timestamps: &merged.times, values: &before, starts: &[], histograms: &[], ..*input };
     window::for_each(&counted, |step, window| {
         if let (Some(first), Some(last)) = (window.values.first(), window.values.last()) {
             out.floats[step] = last - first;

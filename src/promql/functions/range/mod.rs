@@ -24,6 +24,7 @@ mod window;
 
 use std::sync::Arc;
 
+pub use distribution::quantile;
 pub use window::Windows;
 
 use crate::promql::{
@@ -207,7 +208,12 @@ pub fn evaluate(
     Ok(())
 }
 
-pub use distribution::quantile;
+/// Puts a histogram at step `step`, which is later than all that the row has.
+fn put_histogram(out: &mut Row, step: usize, histogram: Arc<FloatHistogram>) {
+    if let Ok(step) = u32::try_from(step) {
+        out.histograms.push((step, histogram));
+    }
+}
 
 /// What was noticed over all windows of a series.
 #[derive(Clone, Copy, Debug, Default)]

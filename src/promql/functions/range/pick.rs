@@ -3,7 +3,7 @@
 use std::{cmp::Ordering, sync::Arc};
 
 use super::{
-    RangeInput,
+    RangeInput, put_histogram,
     window::{self, Window},
 };
 use crate::promql::{exec::rows::Row, histogram::FloatHistogram};
@@ -75,11 +75,7 @@ fn pick<'a>(
 fn put(picked: Option<Picked<'_>>, step: usize, out: &mut Row) {
     match picked {
         Some(Picked::Float(_, value)) => out.floats[step] = value,
-        Some(Picked::Histogram(_, histogram)) => {
-            if let Ok(step) = u32::try_from(step) {
-                out.histograms.push((step, Arc::clone(histogram)));
-            }
-        }
+        Some(Picked::Histogram(_, histogram)) => put_histogram(out, step, Arc::clone(histogram)),
         None => {}
     }
 }

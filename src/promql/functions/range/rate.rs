@@ -16,7 +16,7 @@
 use std::sync::Arc;
 
 use super::{
-    RangeInput, Remarks,
+    RangeInput, Remarks, put_histogram,
     window::{self, Window},
 };
 use crate::{
@@ -46,7 +46,8 @@ impl Kind {
 
 pub(super) fn evaluate(kind: Kind, input: &RangeInput<'_>, out: &mut Row, remarks: &mut Remarks) {
     let resets = if kind.is_counter() { float_resets(input) } else { Vec::new() };
-    let overlaps = if kind.is_counter() { start_overlaps(input.timestamps, input.starts) } else { Vec::new() };
+    let overlaps =
+        if kind.is_counter() { start_overlaps(input.timestamps, input.starts) } else { Vec::new() };
     let (mut low, mut high) = (0, 0);
     window::for_each(input, |step, window| {
         if !window.values.is_empty() && !window.histograms.is_empty() {
@@ -55,9 +56,7 @@ pub(super) fn evaluate(kind: Kind, input: &RangeInput<'_>, out: &mut Row, remark
         }
         if !window.histograms.is_empty() {
             if let Some(result) = of_histograms(kind, input, &window, remarks) {
-                if let Ok(step) = u32::try_from(step) {
-                    out.histograms.push((step, Arc::new(result)));
-                }
+                put_histogram(out, step, Arc::new(result));
             }
             return;
         }
@@ -70,8 +69,7 @@ pub(super) fn evaluate(kind: Kind, input: &RangeInput<'_>, out: &mut Row, remark
             low += 1;
         }
         let in_window = resets.get(low..high).unwrap_or_default();
-        remarks.start_time_overlap |=
-            overlaps.iter().any(|at| window.first < *at && *at < last);
+        remarks.start_time_overlap |= overlaps.iter().any(|at| window.first < *at && *at < last);
         if let Some(result) = of_floats(kind, input, &window, in_window) {
             out.floats[step] = result;
             remarks.float_from_counter |= kind.is_counter();
@@ -85,9 +83,7 @@ fn float_resets(input: &RangeInput<'_>) -> Vec<usize> {
     if input.starts.is_empty() {
         return (1..input.values.len()).filter(fell).collect();
     }
-    (1..input.values.len())
-        .filter(|i| fell(i) || started_again(input.timestamps, input.starts, *i))
-        .collect()
+    (1..input.values.len()).filter(|i| fell(i) || started_again(input.timestamps, input.starts, *i)).collect()
 }
 
 /// Whether the start timestamp of sample `i` says that the counter started after the sample before it.
@@ -118,8 +114,7 @@ fn start_in_window(first_time: i64, starts: &[i64], window: &Window<'_>) -> Opti
 fn of_floats(kind: Kind, input: &RangeInput<'_>, window: &Window<'_>, resets: &[usize]) -> Option<f64> {
     let (first, last) = (*window.values.first()?, *window.values.last()?);
     let (first_time, last_time) = (*window.times.first()?, *window.times.last()?);
-    let start =
-        if kind.is_counter() { start_in_window(first_time, window.starts, window) } else { None };
+    let start = if kind.is_counter() { start_in_window(first_time, window.starts, window) } else { None };
     if window.values.len() < 2 && start.is_none() {
         return None;
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    RangeInput, Remarks,
+    RangeInput, Remarks, put_histogram,
     window::{self, Window},
 };
 use crate::{
@@ -53,19 +53,13 @@ fn fold(
     out: &mut Row,
     remarks: &mut Remarks,
 ) {
-    window::for_each(input, |step, window| {
-        match (window.values.is_empty(), window.histograms.is_empty()) {
-            (false, false) => remarks.mixed = true,
-            (false, true) => out.floats[step] = floats(window.values),
-            (true, _) => match histograms(&window, remarks) {
-                Ok(result) => {
-                    if let Ok(step) = u32::try_from(step) {
-                        out.histograms.push((step, Arc::new(result)));
-                    }
-                }
-                Err(Mismatch::Schemas) => remarks.mixed_schemas = true,
-            },
-        }
+    window::for_each(input, |step, window| match (window.values.is_empty(), window.histograms.is_empty()) {
+        (false, false) => remarks.mixed = true,
+        (false, true) => out.floats[step] = floats(window.values),
+        (true, _) => match histograms(&window, remarks) {
+            Ok(result) => put_histogram(out, step, Arc::new(result)),
+            Err(Mismatch::Schemas) => remarks.mixed_schemas = true,
+        },
     });
 }
 

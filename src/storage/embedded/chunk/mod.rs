@@ -1,0 +1,273 @@
+//! Many samples of one series in few bytes, back to the bit.
+//!
+//! A chunk holds its samples in columns: times ([`times`]), start timestamps if any, and values. Each
+//! column is written in the codec that makes it smallest; the format, and how to add a codec, is drawn in
+//! `schema/disk/chunk.md`.
+//!
+//! ```text
+//! count │ time column │ body: flags, [starts], values
+//! ```
+//!
+//! The head keeps chunks whole ([`encode_floats`], [`decode_floats`]). A part stores time columns apart
+//! from bodies ([`encode_float_body`], [`decode_float_body`]), because the series of one scrape share them.
+//!
+//! A chunk has no checksum: what it lies in has one. Still no bytes at all make a decoder panic, or take
+//! much more memory than a chunk can hold.
+
+pub(crate) mod bytes;
+mod floats;
+mod histograms;
+mod ints;
+mod pack;
+mod stats;
+mod xor;
+
+use std::sync::Arc;
+
+use self::{
+    bytes::{Reader, put_length},
+    ints::Shape,
+};
+use crate::{
+    model::Histogram,
+    storage::selection::{HistogramSample, SeriesSamples},
+};
+
+pub use stats::{ChunkStats, ValueStats};
+
+/// The most samples a chunk can have; a decoder refuses more.
+pub const MAX_SAMPLES: usize = 1 << 20;
+
+const VERSION: u8 = 1;
+const HISTOGRAMS: u8 = 0x1;
+const STARTS: u8 = 0x2;
+
+/// Why bytes are not a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Damaged(pub &'static str);
+
+/// Writes float samples as a chunk.
+///
+/// `starts` is empty or as long as the others.
+///
+/// # Panics
+///
+/// If the columns differ in length or are longer than [`MAX_SAMPLES`].
+pub fn encode_floats(timestamps: &[i64], values: &[f64], starts: &[i64], out: &mut Vec<u8>) -> ChunkStats {
+    assert_eq!(timestamps.len(), values.len(), "every sample has a time and a value");
+    put_times(timestamps, out);
+    encode_float_body(values, starts, out);
+    ChunkStats { values: ValueStats::of(values), ..time_stats(timestamps) }
+}
+
+/// Reads a chunk of float samples and adds them to `into`; after an error `into` is as before.
+pub fn decode_floats(chunk: &[u8], into: &mut SeriesSamples) -> Result<(), Damaged> {
+    let before = into.timestamps.len();
+    let mut reader = Reader::new(chunk);
+    let decoded = take_times(&mut reader, &mut into.timestamps)
+        .and_then(|()| decode_float_body(reader.rest(), before, into));
+    if decoded.is_err() {
+        truncate_floats(into, before);
+    }
+    decoded
+}
+
+/// Writes histogram samples as a chunk.
+///
+/// # Panics
+///
+/// If there are more than [`MAX_SAMPLES`].
+pub fn encode_histograms(samples: &[HistogramSample], out: &mut Vec<u8>) -> ChunkStats {
+    let timestamps: Vec<i64> = samples.iter().map(|sample| sample.timestamp).collect();
+    put_times(&timestamps, out);
+    encode_histogram_body(samples, out);
+    time_stats(&timestamps)
+}
+
+/// Reads a chunk of histogram samples and adds them to `into`; after an error `into` is as before.
+pub fn decode_histograms(chunk: &[u8], into: &mut SeriesSamples) -> Result<(), Damaged> {
+    let mut reader = Reader::new(chunk);
+    let mut timestamps = Vec::new();
+    take_times(&mut reader, &mut timestamps)?;
+    decode_histogram_body(reader.rest(), &timestamps, into)
+}
+
+/// Whether a chunk holds histograms; none if it is too short to tell.
+pub fn holds_histograms(chunk: &[u8]) -> Option<bool> {
+    let mut reader = Reader::new(chunk);
+    reader.varint().ok()?;
+    let times = reader.varint_usize().ok()?;
+    reader.take(times).ok()?;
+    reader.u8().ok().map(|head| head & HISTOGRAMS != 0)
+}
+
+/// Writes times, which are mostly an even grid, as a column.
+pub fn encode_times(timestamps: &[i64], out: &mut Vec<u8>) {
+    ints::encode(timestamps, &[Shape::Delta, Shape::Grid, Shape::Delta2], out);
+}
+
+/// Reads a column of `count` times and adds them to `into`; after an error `into` is as before.
+pub fn decode_times(column: &[u8], count: usize, into: &mut Vec<i64>) -> Result<(), Damaged> {
+    if count > MAX_SAMPLES {
+        return Err(Damaged("chunk has too many samples"));
+    }
+    let before = into.len();
+    let mut reader = Reader::new(column);
+    let decoded = ints::decode(&mut reader, count, into).and_then(|()| ended(&reader));
+    if decoded.is_err() {
+        into.truncate(before);
+    }
+    decoded
+}
+
+/// Writes float values and their start timestamps (empty, or as many) as a body.
+pub fn encode_float_body(values: &[f64], starts: &[i64], out: &mut Vec<u8>) {
+    assert!(starts.is_empty() || starts.len() == values.len(), "every sample has a start or none has");
+    put_head(0, starts, out);
+    floats::encode(values, out);
+}
+
+/// Reads the body that belongs to the times from number `before` on, and adds what it holds.
+///
+/// After an error the times are still there, and values and starts as they were.
+pub fn decode_float_body(body: &[u8], before: usize, into: &mut SeriesSamples) -> Result<(), Damaged> {
+    let count = into.timestamps.len().saturating_sub(before);
+    let starts_before = into.starts.len();
+    let decoded = decode_float_columns(body, before, count, into);
+    if decoded.is_err() {
+        into.values.truncate(before);
+        into.starts.truncate(starts_before);
+    }
+    decoded
+}
+
+fn decode_float_columns(
+    body: &[u8],
+    before: usize,
+    count: usize,
+    into: &mut SeriesSamples,
+) -> Result<(), Damaged> {
+    let mut reader = Reader::new(body);
+    let head = head(&mut reader)?;
+    if head & HISTOGRAMS != 0 {
+        return Err(Damaged("chunk holds histograms where floats are expected"));
+    }
+    if head & STARTS != 0 {
+        let length = reader.varint_usize()?;
+        let mut column = Reader::new(reader.take(length)?);
+        into.starts.resize(before, 0);
+        ints::decode(&mut column, count, &mut into.starts)?;
+        ended(&column)?;
+    } else if !into.starts.is_empty() {
+        into.starts.resize(before + count, 0);
+    }
+    floats::decode(reader.rest(), count, &mut into.values)
+}
+
+/// Writes histograms and their start timestamps as a body.
+pub fn encode_histogram_body(samples: &[HistogramSample], out: &mut Vec<u8>) {
+    let starts: Vec<i64> = samples.iter().map(|sample| sample.start).collect();
+    put_head(HISTOGRAMS, &starts, out);
+    histograms::encode(samples.iter().map(|sample| &*sample.histogram), out);
+}
+
+/// Reads a body of as many histograms as there are times; after an error `into` is as before.
+pub fn decode_histogram_body(
+    body: &[u8],
+    timestamps: &[i64],
+    into: &mut SeriesSamples,
+) -> Result<(), Damaged> {
+    let before = into.histograms.len();
+    let decoded = decode_histogram_columns(body, timestamps, &mut into.histograms);
+    if decoded.is_err() {
+        into.histograms.truncate(before);
+    }
+    decoded
+}
+
+fn decode_histogram_columns(
+    body: &[u8],
+    timestamps: &[i64],
+    into: &mut Vec<HistogramSample>,
+) -> Result<(), Damaged> {
+    let mut reader = Reader::new(body);
+    let head = head(&mut reader)?;
+    if head & HISTOGRAMS == 0 {
+        return Err(Damaged("chunk holds floats where histograms are expected"));
+    }
+    let mut starts = Vec::new();
+    if head & STARTS != 0 {
+        let length = reader.varint_usize()?;
+        let mut column = Reader::new(reader.take(length)?);
+        ints::decode(&mut column, timestamps.len(), &mut starts)?;
+        ended(&column)?;
+    }
+    let mut samples = timestamps.iter().enumerate();
+    histograms::decode(&mut reader, timestamps.len(), |histogram: Arc<Histogram>| {
+        if let Some((i, timestamp)) = samples.next() {
+            let start = starts.get(i).copied().unwrap_or(0);
+            into.push(HistogramSample { timestamp: *timestamp, start, histogram });
+        }
+    })?;
+    ended(&reader)
+}
+
+fn time_stats(timestamps: &[i64]) -> ChunkStats {
+    ChunkStats {
+        count: u32::try_from(timestamps.len()).expect("a chunk has at most 2^20 samples"),
+        start: timestamps.first().copied().unwrap_or(0),
+        end: timestamps.last().copied().unwrap_or(0),
+        values: None,
+    }
+}
+
+fn put_times(timestamps: &[i64], out: &mut Vec<u8>) {
+    assert!(timestamps.len() <= MAX_SAMPLES, "a chunk has at most 2^20 samples");
+    put_length(out, timestamps.len());
+    let mut column = Vec::new();
+    encode_times(timestamps, &mut column);
+    put_length(out, column.len());
+    out.extend_from_slice(&column);
+}
+
+fn take_times(reader: &mut Reader<'_>, into: &mut Vec<i64>) -> Result<(), Damaged> {
+    let count = reader.varint_usize()?;
+    let length = reader.varint_usize()?;
+    decode_times(reader.take(length)?, count, into)
+}
+
+fn put_head(kind: u8, starts: &[i64], out: &mut Vec<u8>) {
+    let has_starts = starts.iter().any(|start| *start != 0);
+    out.push(VERSION << 4 | kind | if has_starts { STARTS } else { 0 });
+    if has_starts {
+        let mut column = Vec::new();
+        ints::encode(starts, &[Shape::Flat, Shape::Delta], &mut column);
+        put_length(out, column.len());
+        out.extend_from_slice(&column);
+    }
+}
+
+fn head(reader: &mut Reader<'_>) -> Result<u8, Damaged> {
+    let head = reader.u8()?;
+    if head >> 4 != VERSION {
+        return Err(Damaged("chunk is of an unknown version"));
+    }
+    if head & 0x0f & !(HISTOGRAMS | STARTS) != 0 {
+        return Err(Damaged("chunk has an unknown flag"));
+    }
+    Ok(head)
+}
+
+fn ended(reader: &Reader<'_>) -> Result<(), Damaged> {
+    if reader.remaining() == 0 { Ok(()) } else { Err(Damaged("column is longer than its samples")) }
+}
+
+fn truncate_floats(samples: &mut SeriesSamples, length: usize) {
+    samples.timestamps.truncate(length);
+    samples.values.truncate(length);
+    samples.starts.truncate(length);
+}
+
+#[cfg(test)]
+mod tests;

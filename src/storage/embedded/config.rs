@@ -1,0 +1,63 @@
+//! How an embedded store is set up.
+
+use std::{path::PathBuf, time::Duration};
+
+/// How an embedded store is set up.
+#[derive(Clone, Debug)]
+pub struct EmbeddedConfig {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// Samples older than this are refused and removed; none keeps them for ever.
+    pub retention: Option<Duration>,
+    /// When the log is made durable.
+    pub wal_sync: WalSync,
+    /// The log is written in files of this size.
+    pub segment_bytes: u64,
+    /// The head is flushed when the log has grown by so much.
+    pub flush_wal_bytes: u64,
+    /// The head is flushed after this time.
+    pub flush_interval: Duration,
+    /// The head is flushed when it takes about so much memory; at twice that, writes are refused.
+    pub head_bytes: u64,
+    /// Bytes that may wait to be written to the log; more is refused.
+    pub queue_bytes: usize,
+    /// Space held back for working on a full disk.
+    pub ballast_bytes: u64,
+    /// Exemplars kept for each tenant; beyond, the oldest go.
+    pub exemplars_per_tenant: usize,
+    /// Memory for pages of parts that were read.
+    pub page_cache_bytes: usize,
+    /// So many parts of a day are merged into one.
+    pub merge_at: usize,
+}
+
+impl EmbeddedConfig {
+    /// The defaults, in a directory.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            retention: Some(Duration::from_secs(30 * 86_400)),
+            wal_sync: WalSync::Commit,
+            segment_bytes: 64 << 20,
+            flush_wal_bytes: 128 << 20,
+            flush_interval: Duration::from_secs(2 * 3600),
+            head_bytes: 512 << 20,
+            queue_bytes: 64 << 20,
+            ballast_bytes: 64 << 20,
+            exemplars_per_tenant: 100_000,
+            page_cache_bytes: 64 << 20,
+            merge_at: 8,
+        }
+    }
+}
+
+/// When the log is made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalSync {
+    /// Before a write is answered.
+    Commit,
+    /// Every so often: a power cut may cost what was answered since, the end of the process nothing.
+    Interval(Duration),
+    /// When the operating system likes.
+    Os,
+}

@@ -1,0 +1,363 @@
+//! The parts of the store put together, without tasks: everything here may block.
+//!
+//! A write goes to the head and to the log's queue under the [gate](Engine::gate), which a flush closes for the moment
+//! in which it puts a new head in place and begins a new epoch of the log. So what is in a head is in the
+//! segments of its epoch, and in no others.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering::Relaxed, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, RwLock};
+
+use super::{
+    ballast::Ballast,
+    books::Books,
+    catalog::ledger::Ledger,
+    config::EmbeddedConfig,
+    counters::{EmbeddedCounters, add},
+    disk::{Disk, size_of_dir},
+    exemplars::Exemplars,
+    head::{Head, append::Surroundings},
+    lock::Lock,
+    part::PageCache,
+    register::{Register, hidden},
+    select::{Sight, wanted},
+    view::{Elsewhere, View},
+    wal::{
+        Ticket, Wal,
+        record::{put_exemplars, put_metadata, put_tombstone},
+    },
+};
+use crate::{
+    clock::Clock,
+    model::{Labels, Metadata, Millis, TenantId, TimeRange, Timestamp},
+    storage::{
+        Appended, Cardinality, Health, LabelsRequest, MatcherSets, RejectReason, Rejected, Result,
+        SampleKind, SelectRequest, Selected, SeriesExemplars, StorageError, StorageStatus, WriteBatch,
+        cardinality_of,
+    },
+};
+
+/// An open store.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) config: EmbeddedConfig,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) counters: Arc<EmbeddedCounters>,
+    pub(crate) ballast: Arc<Ballast>,
+    pub(crate) cache: Arc<PageCache>,
+    pub(crate) wal: Wal,
+    /// The head that takes writes; held while one goes to the head and to the log.
+    pub(crate) gate: RwLock<Arc<Head>>,
+    pub(crate) view: ArcSwap<View>,
+    /// Held by whatever changes the parts: flush, merge, clean, retention.
+    pub(crate) upkeep: Mutex<Upkeep>,
+    pub(crate) register: Register,
+    pub(crate) exemplars: Exemplars,
+    /// What was set aside or is missing, for a person.
+    pub(crate) damage: Mutex<Vec<String>>,
+    /// What is older has been removed, or will be.
+    pub(crate) horizon: AtomicI64,
+    pub(crate) closed: AtomicBool,
+    /// Dropped last.
+    pub(crate) _lock: Lock,
+}
+
+/// What only one at a time may change.
+#[derive(Debug)]
+pub(crate) struct Upkeep {
+    /// A head that could not be flushed yet, and the last segment of its log.
+    pub(crate) frozen: Option<(Arc<Head>, u64)>,
+    pub(crate) next_part: u64,
+    pub(crate) last_flush: Duration,
+    pub(crate) books: Books,
+    /// A ledger that was written and that the catalog does not have yet.
+    pub(crate) ledger: Option<Ledger>,
+    /// Up to which segment everything is in parts.
+    pub(crate) covers: u64,
+}
+
+impl Engine {
+    pub(crate) fn parts_dir(&self) -> PathBuf {
+        self.config.data_dir.join("parts")
+    }
+
+    pub(crate) fn quarantine_dir(&self) -> PathBuf {
+        self.config.data_dir.join("quarantine")
+    }
+
+    /// What is older than this is refused.
+    pub(crate) fn oldest(&self) -> Timestamp {
+        match self.config.retention {
+            None => Timestamp::MIN,
+            Some(keep) => self.clock.now().minus(Millis(i64::try_from(keep.as_millis()).unwrap_or(i64::MAX))),
+        }
+    }
+
+    /// Refuses what comes after the end.
+    pub(crate) fn is_open(&self) -> Result<()> {
+        if self.closed.load(SeqCst) {
+            return Err(StorageError::Unavailable { detail: "the store is closed".to_owned() });
+        }
+        Ok(())
+    }
+
+    /// The part of a range that was not removed.
+    fn kept(&self, range: TimeRange) -> Option<TimeRange> {
+        range.intersection(TimeRange::new(Timestamp(self.horizon.load(Relaxed)), Timestamp::MAX)?)
+    }
+
+    /// Puts a batch into the head and the log's queue. It is durable when the ticket says so.
+    pub(crate) fn append(&self, tenant: &TenantId, batch: WriteBatch) -> Result<(Appended, Ticket)> {
+        self.is_open()?;
+        self.wal
+            .admit(batch.samples.len() * 10 + batch.histograms.len() * 200 + batch.exemplars.len() * 300)?;
+        let gate = self.gate.read();
+        if gate.bytes() > self.config.head_bytes.saturating_mul(2) {
+            return Err(StorageError::Overloaded {
+                detail: format!("the head takes {} bytes of memory", gate.bytes()),
+                retry_after: Duration::from_secs(5),
+            });
+        }
+        let view = self.view.load();
+        let frozen = view.heads.len().checked_sub(2).map(|i| &*view.heads[i]);
+        let log = |frames| self.wal.push_quietly(frames);
+        let around = Surroundings {
+            oldest: self.oldest(),
+            previous: frozen,
+            before: &Elsewhere { view: &view, tenant },
+            log: &log,
+        };
+        let mut written = gate.append(tenant, &batch, &around)?;
+        self.append_exemplars(tenant, &batch, &mut written.appended, &mut written.frames);
+        self.append_metadata(tenant, batch.metadata, &mut written.appended, &mut written.frames);
+        let ticket = self.wal.push(written.frames);
+        drop(gate);
+        add(&self.counters.samples_appended, written.stored);
+        add(&self.counters.samples_duplicate, written.duplicate);
+        add(&self.counters.samples_out_of_order, written.out_of_order);
+        add(&self.counters.samples_rejected, written.appended.rejected.len() as u64);
+        add(&self.counters.series_created, written.created);
+        Ok((written.appended, ticket))
+    }
+
+    fn append_exemplars(
+        &self,
+        tenant: &TenantId,
+        batch: &WriteBatch,
+        appended: &mut Appended,
+        frames: &mut Vec<u8>,
+    ) {
+        let oldest = self.oldest();
+        let mut taken = Vec::new();
+        for e in &batch.exemplars {
+            if e.exemplar.timestamp < oldest {
+                appended.rejected.push(Rejected {
+                    series: e.series,
+                    kind: SampleKind::Exemplar,
+                    timestamp: e.exemplar.timestamp,
+                    reason: RejectReason::TooOld,
+                });
+                continue;
+            }
+            let series = batch.labels.labels(e.series as usize);
+            self.exemplars.insert(tenant, &series, e.exemplar.clone());
+            taken.push((series, e.exemplar.clone()));
+        }
+        appended.exemplars = taken.len() as u64;
+        put_exemplars(frames, tenant, &taken);
+    }
+
+    fn append_metadata(
+        &self,
+        tenant: &TenantId,
+        metadata: Vec<Metadata>,
+        appended: &mut Appended,
+        frames: &mut Vec<u8>,
+    ) {
+        if !metadata.is_empty() {
+            appended.metadata = metadata.len() as u64;
+            put_metadata(frames, tenant, &self.register.describe(tenant, metadata));
+        }
+    }
+
+    /// Hides samples; durable when the ticket says so.
+    pub(crate) fn delete(&self, tenant: &TenantId, sets: MatcherSets, range: TimeRange) -> Result<Ticket> {
+        self.is_open()?;
+        self.wal.admit(1024)?;
+        let gate = self.gate.read();
+        let tombstone = self.register.hide(tenant, sets, range);
+        let mut frames = Vec::new();
+        put_tombstone(&mut frames, tenant, &tombstone);
+        let ticket = self.wal.push(frames);
+        drop(gate);
+        Ok(ticket)
+    }
+
+    fn see<T>(&self, tenant: &TenantId, look: impl FnOnce(Sight<'_>) -> Result<T>) -> Result<T> {
+        self.is_open()?;
+        let view = self.view.load_full();
+        let tombstones = self.register.tombstones(tenant);
+        let warnings = self.damage.lock().clone();
+        look(Sight { view: &view, tenant, tombstones: &tombstones, warnings })
+    }
+
+    pub(crate) fn select(&self, tenant: &TenantId, request: &SelectRequest) -> Result<Selected> {
+        // What retention has removed is not seen.
+        let range = self.kept(request.range);
+        self.see(tenant, |sight| sight.select(request, range))
+    }
+
+    pub(crate) fn series(&self, tenant: &TenantId, request: &LabelsRequest) -> Result<Vec<Labels>> {
+        let Some(range) = self.kept(request.range) else { return Ok(Vec::new()) };
+        let mut series = self.see(tenant, |mut sight| sight.series(&request.matchers, range))?;
+        if request.limit > 0 {
+            series.truncate(request.limit);
+        }
+        Ok(series)
+    }
+
+    pub(crate) fn label_names(&self, tenant: &TenantId, request: &LabelsRequest) -> Result<Vec<String>> {
+        let Some(range) = self.kept(request.range) else { return Ok(Vec::new()) };
+        let names = self.see(tenant, |mut sight| sight.label_names(request, range))?;
+        Ok(limited(request.limit, names.into_iter()))
+    }
+
+    pub(crate) fn label_values(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        request: &LabelsRequest,
+    ) -> Result<Vec<String>> {
+        let Some(range) = self.kept(request.range) else { return Ok(Vec::new()) };
+        let values = self.see(tenant, |mut sight| sight.label_values(name, request, range))?;
+        Ok(limited(request.limit, values.into_iter()))
+    }
+
+    pub(crate) fn metadata(&self, tenant: &TenantId, metric: Option<&str>) -> Result<Vec<Metadata>> {
+        self.is_open()?;
+        Ok(self.register.metadata(tenant, metric))
+    }
+
+    pub(crate) fn exemplars(
+        &self,
+        tenant: &TenantId,
+        sets: &MatcherSets,
+        range: TimeRange,
+    ) -> Result<Vec<SeriesExemplars>> {
+        self.is_open()?;
+        let Some(range) = self.kept(range) else { return Ok(Vec::new()) };
+        let tombstones = self.register.tombstones(tenant);
+        let found = self.exemplars.of(
+            tenant,
+            |labels| wanted(sets, labels),
+            |labels, e| {
+                range.contains(e.timestamp)
+                    && !hidden(&tombstones, labels).iter().any(|r| r.contains(e.timestamp))
+            },
+        );
+        Ok(found.into_iter().map(|(series, exemplars)| SeriesExemplars { series, exemplars }).collect())
+    }
+
+    pub(crate) fn cardinality(&self, tenant: &TenantId, limit: usize) -> Result<Cardinality> {
+        self.is_open()?;
+        let view = self.view.load_full();
+        let mut all = std::collections::BTreeSet::new();
+        let (mut chunks, mut range) = (0, None::<TimeRange>);
+        for head in &view.heads {
+            for number in head.all(tenant) {
+                head.look(number, |series| {
+                    all.insert(series.labels.clone());
+                    chunks += series.chunks() as u64;
+                    range = union(range, series.range());
+                });
+            }
+        }
+        Ok(Cardinality { chunks, range, ..cardinality_of(all.iter(), limit) })
+    }
+
+    pub(crate) fn status(&self) -> Result<StorageStatus> {
+        self.is_open()?;
+        let view = self.view.load_full();
+        self.gauge(&view);
+        let dir = &self.config.data_dir;
+        let size = |name: &str| size_of_dir(self.disk.as_ref(), &dir.join(name)).unwrap_or(0);
+        let files = self.disk.list(dir).unwrap_or_default();
+        let file = |name: &str| files.iter().filter(|e| e.name == name).map(|e| e.size).sum::<u64>();
+        let named: u64 = files.iter().filter(|e| !e.is_dir).map(|e| e.size).sum();
+        let mut quarantined = self.damage.lock().clone();
+        quarantined.extend(view.parts.iter().filter_map(|p| p.damage()));
+        let ranges = view.parts.iter().map(|p| p.range()).chain(view.heads.iter().map(|h| h.range()));
+        Ok(StorageStatus {
+            backend: "embedded",
+            active_series: view.active().series_count() as u64,
+            samples_appended: self.counters.samples_appended.load(Relaxed),
+            disk_bytes: vec![
+                ("wal", size("wal")),
+                ("parts", size("parts")),
+                ("catalog", size(super::catalog::CATALOG)),
+                ("quarantine", size("quarantine")),
+                ("ballast", file("BALLAST")),
+                ("other", named - file("BALLAST")),
+            ],
+            part_samples: view.parts.iter().map(|p| p.samples()).sum(),
+            parts: view.parts.len() as u64,
+            range: ranges.fold(None, union),
+            quarantined,
+        })
+    }
+
+    /// Brings the gauges among the counters up to date.
+    pub(crate) fn gauge(&self, view: &View) {
+        let c = &self.counters;
+        let heads = || view.heads.iter();
+        c.head_series.store(view.active().series_count() as u64, Relaxed);
+        c.head_samples.store(heads().map(|h| h.samples()).sum(), Relaxed);
+        c.head_bytes.store(heads().map(|h| h.bytes()).sum(), Relaxed);
+        c.parts.store(view.parts.len() as u64, Relaxed);
+        let damaged = view.parts.iter().filter(|p| p.damage().is_some()).count();
+        c.quarantined.store((self.damage.lock().len() + damaged) as u64, Relaxed);
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        if self.closed.load(SeqCst) {
+            return Health::Unavailable { reason: "the store is closed".to_owned() };
+        }
+        match self.wal.refusal() {
+            None => Health::Ready,
+            Some(refusal) => Health::ReadOnly { reason: StorageError::from(refusal).to_string() },
+        }
+    }
+
+    /// Flushes and stops. What cannot be flushed is in the log.
+    pub(crate) fn close(&self) -> Result<()> {
+        if self.closed.swap(true, SeqCst) {
+            return Ok(());
+        }
+        if let Err(error) = self.flush() {
+            tracing::warn!(%error, "the last flush failed, the log keeps what it would have written");
+        }
+        self.wal.stop();
+        self.upkeep.lock().books.close();
+        Ok(())
+    }
+}
+
+fn union(a: Option<TimeRange>, b: Option<TimeRange>) -> Option<TimeRange> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.union(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+fn limited<T>(limit: usize, all: impl Iterator<Item = T>) -> Vec<T> {
+    all.take(if limit == 0 { usize::MAX } else { limit }).collect()
+}

@@ -1,0 +1,335 @@
+//! From the head to parts.
+//!
+//! A flush freezes the head, begins a new epoch of the log, and writes all that the frozen head has to a part
+//! per UTC day, while writes go to the new head and queries see both. Only when everything is durable does the log let go of its
+//! segments. If something fails the frozen head stays in the view and the next flush tries again.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use super::{
+    catalog::ledger::Ledger,
+    counters::{add, add_micros},
+    disk::Disk,
+    engine::{Engine, Upkeep},
+    head::Head,
+    part::{Part, PartFacts, PartId, PartWriter},
+    view::{Sealed, View},
+};
+use crate::{
+    model::{Labels, Millis, TenantId, TimeRange, Timestamp},
+    storage::{Result, SeriesSamples, StorageError},
+};
+
+/// A flush writes no more parts than this at once; if there are more days, several share one.
+const MOST_PARTS: usize = 64;
+/// Series with a sample in this time before the head's end stay known after a flush.
+const ACTIVE: Millis = Millis(15 * 60_000);
+
+impl Engine {
+    /// Makes everything in memory durable outside the log.
+    pub(crate) fn flush(&self) -> Result<()> {
+        let upkeep = &mut *self.upkeep.lock();
+        self.flush_with(upkeep)?;
+        self.merge_days(upkeep)
+    }
+
+    /// Whether it is time for a flush.
+    pub(crate) fn flush_is_due(&self) -> bool {
+        let head = Arc::clone(&self.gate.read());
+        let big = self.wal.grown() >= self.config.flush_wal_bytes || head.bytes() >= self.config.head_bytes;
+        let stuck = self.view.load().heads.len() > 1;
+        big || stuck || {
+            // A flush that is going on will do.
+            let last = self.upkeep.try_lock().map(|u| u.last_flush);
+            let late = |last| self.clock.elapsed().saturating_sub(last) >= self.config.flush_interval;
+            head.samples() > 0 && last.is_some_and(late)
+        }
+    }
+
+    pub(crate) fn flush_with(&self, upkeep: &mut Upkeep) -> Result<()> {
+        let before = self.clock.elapsed();
+        let flushed = self.flush_frozen(upkeep).and_then(|()| {
+            self.freeze(upkeep)?;
+            self.flush_frozen(upkeep)
+        });
+        upkeep.last_flush = self.clock.elapsed();
+        match &flushed {
+            Ok(()) => add(&self.counters.flushes, 1),
+            Err(_) => add(&self.counters.flush_failures, 1),
+        }
+        add_micros(&self.counters.flush_micros, upkeep.last_flush.saturating_sub(before));
+        flushed
+    }
+
+    /// Puts a new head in place of the one that takes writes, if that has anything.
+    fn freeze(&self, upkeep: &mut Upkeep) -> Result<()> {
+        let mut gate = self.gate.write();
+        if gate.samples() == 0 && self.wal.grown() == 0 {
+            return Ok(());
+        }
+        let ticket = self.wal.rotate();
+        let old = std::mem::replace(&mut *gate, Head::new());
+        let view = self.view.load();
+        let heads = vec![Arc::clone(&old), Arc::clone(&gate)];
+        self.view.store(Arc::new(View { heads, parts: view.parts.clone() }));
+        drop(gate);
+        // What the log could not make durable is in the frozen head, and will be in its parts.
+        let covers = ticket.block().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the log stopped before a flush");
+            upkeep.covers
+        });
+        upkeep.frozen = Some((old, covers));
+        Ok(())
+    }
+
+    fn flush_frozen(&self, upkeep: &mut Upkeep) -> Result<()> {
+        let Some((head, covers)) = upkeep.frozen.clone() else { return Ok(()) };
+        let mut written = self.write_head(upkeep, &head, covers);
+        if matches!(written, Err(StorageError::DiskFull { .. })) {
+            // This is what the reserve is for.
+            self.ballast.release();
+            written = self.write_head(upkeep, &head, covers);
+        }
+        let new = written?;
+        self.write_ledger(upkeep, covers)?;
+        let view = self.view.load();
+        let mut parts = view.parts.clone();
+        parts.extend(new);
+        let parts = View { heads: Vec::new(), parts: Vec::new() }.with_parts(parts).parts;
+        upkeep.books.settle(&self.disk, &parts, upkeep.ledger.take(), covers);
+        self.view.store(Arc::new(View { heads: vec![Arc::clone(view.active())], parts }));
+        upkeep.frozen = None;
+        upkeep.covers = covers;
+        self.keep_active(&head, view.active());
+        self.wal.release(covers)
+    }
+
+    /// Writes tombstones, metadata and exemplars down, if they changed.
+    pub(crate) fn write_ledger(&self, upkeep: &mut Upkeep, covers: u64) -> Result<()> {
+        let exemplars = self.exemplars.changes();
+        if !self.register.take_changed() && exemplars.is_none() {
+            return Ok(());
+        }
+        let mut ledger = Ledger { covers_wal: covers, ..Ledger::default() };
+        self.register.enter(&mut ledger);
+        let exemplars = exemplars.unwrap_or_else(|| self.exemplars.everything());
+        ledger.exemplars = exemplars
+            .into_iter()
+            .map(|(tenant, series, exemplars)| super::catalog::ExemplarRow { tenant, series, exemplars })
+            .collect();
+        let written = upkeep.books.write_ledger(&self.disk, &ledger);
+        self.register.settled(written.is_ok());
+        self.exemplars.settled(written.is_ok());
+        upkeep.ledger = Some(ledger);
+        written
+    }
+
+    /// Lets series that are still written to stay known, so that their next sample finds them.
+    fn keep_active(&self, old: &Head, new: &Head) {
+        let Some(end) = old.range().map(|r| r.end().minus(ACTIVE)) else { return };
+        for tenant in old.tenants() {
+            for number in old.all(&tenant) {
+                let active = old.look(number, |s| {
+                    s.newest().is_some_and(|n| Timestamp(n) >= end).then(|| (s.labels.clone(), s.id))
+                });
+                if let Some((labels, id)) = active.flatten() {
+                    new.adopt(&tenant, &labels, id);
+                }
+            }
+        }
+    }
+
+    /// Writes a head's samples to a part per day; on an error none of them stays.
+    fn write_head(&self, upkeep: &mut Upkeep, head: &Head, covers: u64) -> Result<Vec<Arc<Sealed>>> {
+        let Some(range) = head.range() else { return Ok(Vec::new()) };
+        let mut days = DayWriters {
+            engine: self,
+            next: &mut upkeep.next_part,
+            buckets: buckets(head, range),
+            open: Vec::new(),
+        };
+        let mut samples = SeriesSamples::default();
+        for tenant in head.tenants() {
+            let mut series: Vec<(Labels, u32)> = head
+                .all(&tenant)
+                .into_iter()
+                .filter_map(|number| Some((head.look(number, |s| s.labels.clone())?, number)))
+                .collect();
+            series.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+            for (labels, number) in series {
+                samples.clear();
+                head.read(number, TimeRange::ALL, &mut samples);
+                days.add(&tenant, &labels, &mut samples)?;
+            }
+        }
+        days.finish(covers)
+    }
+
+    /// Opens a part that was just written, after its directory is durable.
+    pub(crate) fn open_part(&self, id: PartId, at: Timestamp) -> Result<Arc<Sealed>> {
+        let path = id.path(&self.parts_dir(), at);
+        Ok(Sealed::new(Part::open_with_cache(&self.disk, &path, &self.cache)?))
+    }
+
+    /// Makes the directories of days durable.
+    pub(crate) fn sync_parts_dir(&self) -> Result<()> {
+        for dir in [self.parts_dir(), self.config.data_dir.clone()] {
+            self.disk
+                .sync_dir(&dir)
+                .map_err(|e| StorageError::io(format!("syncing {}", dir.display()), e))?;
+        }
+        Ok(())
+    }
+}
+
+/// The first days of the spans of time that get a part each, rising.
+fn buckets(head: &Head, range: TimeRange) -> Vec<i64> {
+    let (first, last) = (range.start().day(), range.end().day());
+    if last - first < MOST_PARTS as i64 {
+        return (first..=last).collect();
+    }
+    // Samples may lie anywhere in time, and a part for each of millions of days would help nobody.
+    let mut days = BTreeSet::new();
+    let mut samples = SeriesSamples::default();
+    for tenant in head.tenants() {
+        for number in head.all(&tenant) {
+            samples.clear();
+            head.read(number, TimeRange::ALL, &mut samples);
+            days.extend(samples.timestamps.iter().map(|at| Timestamp(*at).day()));
+            days.extend(samples.histograms.iter().map(|h| Timestamp(h.timestamp).day()));
+        }
+    }
+    let days: Vec<i64> = days.into_iter().collect();
+    days.chunks(days.len().div_ceil(MOST_PARTS).max(1)).map(|span| span[0]).collect()
+}
+
+/// A part being written for each span of days that has samples.
+struct DayWriters<'a> {
+    engine: &'a Engine,
+    next: &'a mut u64,
+    buckets: Vec<i64>,
+    open: Vec<OpenPart>,
+}
+
+struct OpenPart {
+    bucket: usize,
+    id: PartId,
+    /// A time in the day whose directory the part lies in.
+    at: Timestamp,
+    writer: PartWriter,
+}
+
+impl DayWriters<'_> {
+    fn bucket(&self, at: i64) -> usize {
+        self.buckets.partition_point(|first| *first <= Timestamp(at).day()).saturating_sub(1)
+    }
+
+    fn add(&mut self, tenant: &TenantId, labels: &Labels, samples: &mut SeriesSamples) -> Result<()> {
+        loop {
+            let first = samples.timestamps.first().copied();
+            let first_histogram = samples.histograms.first().map(|h| h.timestamp);
+            let Some(first) = first.into_iter().chain(first_histogram).min() else { return Ok(()) };
+            let bucket = self.bucket(first);
+            let end = self.buckets.get(bucket + 1).copied();
+            let inside = |at: i64| end.is_none_or(|end| Timestamp(at).day() < end);
+            let floats = samples.timestamps.partition_point(|at| inside(*at));
+            let histograms = samples.histograms.partition_point(|h| inside(h.timestamp));
+            let writer = self.writer(bucket, Timestamp(first))?;
+            if floats == samples.timestamps.len() && histograms == samples.histograms.len() {
+                return writer.add(tenant, labels, samples);
+            }
+            let now = SeriesSamples {
+                timestamps: samples.timestamps.drain(..floats).collect(),
+                values: samples.values.drain(..floats).collect(),
+                starts: samples.starts.drain(..floats.min(samples.starts.len())).collect(),
+                histograms: samples.histograms.drain(..histograms).collect(),
+            };
+            writer.add(tenant, labels, &now)?;
+        }
+    }
+
+    fn writer(&mut self, bucket: usize, at: Timestamp) -> Result<&mut PartWriter> {
+        let place = match self.open.iter().position(|open| open.bucket == bucket) {
+            Some(place) => place,
+            None => {
+                let id = PartId(*self.next);
+                *self.next += 1;
+                let path = id.path(&self.engine.parts_dir(), at);
+                let writer = PartWriter::create(&self.engine.disk, &path)?;
+                self.open.push(OpenPart { bucket, id, at, writer });
+                self.open.len() - 1
+            }
+        };
+        Ok(&mut self.open[place].writer)
+    }
+
+    fn finish(self, covers: u64) -> Result<Vec<Arc<Sealed>>> {
+        let engine = self.engine;
+        let mut places = Vec::new();
+        let mut finish = || {
+            let mut sealed = Vec::new();
+            for open in self.open {
+                places.push((open.id, open.at));
+                open.writer.finish(PartFacts { id: open.id, covers_wal: covers, replaces: Vec::new() })?;
+            }
+            engine.sync_parts_dir()?;
+            for (id, at) in &places {
+                sealed.push(engine.open_part(*id, *at)?);
+            }
+            Ok(sealed)
+        };
+        let sealed = finish();
+        if sealed.is_err() {
+            // The head still has everything; what was finished would only be there twice.
+            for (id, at) in places {
+                let _ = engine.disk.remove_file(&id.path(&engine.parts_dir(), at));
+            }
+        }
+        sealed
+    }
+}
+
+/// Removes files, durably in the directories they are in; what cannot be removed is told and left.
+pub(crate) fn remove_parts(disk: &dyn Disk, gone: &[Arc<Sealed>]) -> Result<()> {
+    let mut dirs = BTreeSet::new();
+    for sealed in gone {
+        let path = sealed.path();
+        match disk.remove_file(path) {
+            Ok(()) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(StorageError::io(format!("removing {}", path.display()), e)),
+        }
+        dirs.extend(path.parent().map(std::path::Path::to_owned));
+    }
+    for dir in dirs {
+        disk.sync_dir(&dir).map_err(|e| StorageError::io(format!("syncing {}", dir.display()), e))?;
+    }
+    Ok(())
+}
+
+impl Engine {
+    /// Removes what is older than the retention.
+    pub(crate) fn enforce_retention(&self) -> Result<()> {
+        let oldest = self.oldest();
+        if oldest == Timestamp::MIN {
+            return Ok(());
+        }
+        let upkeep = &mut *self.upkeep.lock();
+        self.horizon.fetch_max(oldest.0, Relaxed);
+        self.exemplars.remove(None, |_, e| e.timestamp < oldest);
+        self.register.forget_before(oldest.0);
+        let view = self.view.load();
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            view.parts.iter().map(Arc::clone).partition(|p| p.range().is_none_or(|r| r.end() < oldest));
+        if gone.is_empty() {
+            return Ok(());
+        }
+        upkeep.books.settle(&self.disk, &kept, None, upkeep.covers);
+        self.view.store(Arc::new(view.with_parts(kept)));
+        tracing::info!(parts = gone.len(), %oldest, "removed what is older than the retention");
+        remove_parts(self.disk.as_ref(), &gone)
+    }
+}

@@ -1,0 +1,314 @@
+//! A batch into the head, and into the form the log keeps.
+//!
+//! Samples are sorted by stripe first, so that a batch takes each lock once. A series that the log
+//! of this epoch does not know is logged while its stripe is still locked: nobody else can log a
+//! sample of it before. Samples that are there already are logged all the same: that they are in the head does not
+//! say that the write which brought them was durable.
+
+use std::ops::Range;
+
+use super::{
+    Head, HeadTenant, STRIPES, Stripe, hash,
+    series::{Before, NewValue, Taken},
+    stripe_of,
+};
+use crate::{
+    model::{Labels, TenantId, Timestamp},
+    storage::{
+        Appended, RejectReason, Rejected, Result, SampleKind, StorageError, WriteBatch,
+        embedded::wal::record::{
+            LoggedHistogram, LoggedSample, put_histogram, put_histograms, put_samples, put_series,
+        },
+    },
+};
+
+/// What a batch meets.
+pub(crate) struct Surroundings<'a> {
+    /// What is older is refused.
+    pub(crate) oldest: Timestamp,
+    /// The head before this one, whose labels are shared.
+    pub(crate) previous: Option<&'a Head>,
+    /// What the store has outside this head.
+    pub(crate) before: &'a dyn Before,
+    /// Takes frames that make series known.
+    pub(crate) log: &'a dyn Fn(Vec<u8>),
+}
+
+/// What became of a batch's samples.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    /// The answer, without exemplars and metadata.
+    pub(crate) appended: Appended,
+    /// What the log has to keep.
+    pub(crate) frames: Vec<u8>,
+    pub(crate) stored: u64,
+    pub(crate) duplicate: u64,
+    pub(crate) out_of_order: u64,
+    pub(crate) created: u64,
+}
+
+const UNKNOWN: u32 = u32::MAX;
+
+/// A batch on its way through the head.
+struct Pass<'a> {
+    head: &'a Head,
+    tenant: &'a HeadTenant,
+    tenant_id: &'a TenantId,
+    batch: &'a WriteBatch,
+    around: &'a Surroundings<'a>,
+    /// Slot and number of each series, once they are known.
+    known: Vec<(u32, u32)>,
+    /// Which float samples were refused; empty if none was.
+    refused: Vec<bool>,
+    fresh: Vec<(u32, Labels)>,
+    written: Written,
+    bytes: u64,
+    range: Range<i64>,
+}
+
+impl Head {
+    /// Appends the samples of a batch.
+    pub(crate) fn append(
+        &self,
+        tenant_id: &TenantId,
+        batch: &WriteBatch,
+        around: &Surroundings<'_>,
+    ) -> Result<Written> {
+        let indices = batch.samples.iter().map(|s| s.series).chain(batch.histograms.iter().map(|h| h.series));
+        let indices = indices.chain(batch.exemplars.iter().map(|e| e.series));
+        if let Some(most) = indices.max()
+            && most as usize >= batch.series.len()
+        {
+            return Err(StorageError::Unsupported(format!(
+                "a batch of {} series names series number {most}",
+                batch.series.len()
+            )));
+        }
+        if batch.samples.is_empty() && batch.histograms.is_empty() {
+            return Ok(Written::default());
+        }
+        let tenant = self.tenant_or_new(tenant_id);
+        let mut pass = Pass {
+            head: self,
+            tenant: &tenant,
+            tenant_id,
+            batch,
+            around,
+            known: vec![(UNKNOWN, UNKNOWN); batch.series.len()],
+            refused: Vec::new(),
+            fresh: Vec::new(),
+            written: Written::default(),
+            bytes: 0,
+            range: i64::MAX..i64::MIN,
+        };
+        pass.floats();
+        pass.histograms();
+        Ok(pass.finish())
+    }
+}
+
+impl Pass<'_> {
+    fn floats(&mut self) {
+        let (order, ends) = self.by_stripe();
+        let mut from = 0;
+        for (stripe, end) in ends.into_iter().enumerate() {
+            if from < end {
+                self.stripe(stripe, &order[from..end]);
+            }
+            from = end;
+        }
+        let numbers = &self.known;
+        if self.refused.is_empty() {
+            put_samples(&mut self.written.frames, self.batch.samples.iter().map(|s| logged(numbers, s)));
+        } else {
+            let refused = &self.refused;
+            let taken: Vec<LoggedSample> = self
+                .batch
+                .samples
+                .iter()
+                .zip(refused)
+                .filter(|(_, no)| !**no)
+                .map(|(s, _)| logged(numbers, s))
+                .collect();
+            put_samples(&mut self.written.frames, taken.into_iter());
+        }
+    }
+
+    /// The samples in the order of their stripes, and where each stripe's end there.
+    fn by_stripe(&self) -> (Vec<u32>, [usize; STRIPES]) {
+        let stripes: Vec<u8> = self
+            .batch
+            .series
+            .iter()
+            .map(|id| super::narrow_stripe(stripe_of(hash(*id, self.tenant.ordinal))))
+            .collect();
+        let mut ends = [0; STRIPES];
+        for sample in &self.batch.samples {
+            ends[usize::from(stripes[sample.series as usize])] += 1;
+        }
+        let mut total = 0;
+        for end in &mut ends {
+            total += *end;
+            *end = total - *end;
+        }
+        let mut order = vec![0; self.batch.samples.len()];
+        for (i, sample) in (0_u32..).zip(&self.batch.samples) {
+            let place = &mut ends[usize::from(stripes[sample.series as usize])];
+            order[*place] = i;
+            *place += 1;
+        }
+        (order, ends)
+    }
+
+    fn stripe(&mut self, at: usize, samples: &[u32]) {
+        let head = self.head;
+        let mut stripe = head.stripes[at].lock();
+        for i in samples {
+            let sample = &self.batch.samples[*i as usize];
+            let value = NewValue::Float(sample.value.to_bits());
+            match self.sample(&mut stripe, at, sample.series, sample.timestamp, value, sample.start) {
+                Ok(()) => self.written.appended.samples += 1,
+                Err(reason) => {
+                    self.refused.resize(self.batch.samples.len(), false);
+                    self.refused[*i as usize] = true;
+                    self.reject(sample.series, SampleKind::Float, sample.timestamp, reason);
+                }
+            }
+        }
+        self.log_fresh();
+    }
+
+    fn histograms(&mut self) {
+        let mut arena = Vec::new();
+        let mut taken = Vec::new();
+        for h in &self.batch.histograms {
+            let from = arena.len();
+            put_histogram(&mut arena, &h.histogram);
+            let at = stripe_of(hash(self.batch.series[h.series as usize], self.tenant.ordinal));
+            let result = {
+                let head = self.head;
+                let mut stripe = head.stripes[at].lock();
+                let value = NewValue::Histogram(&arena[from..]);
+                let result = self.sample(&mut stripe, at, h.series, h.timestamp, value, h.start);
+                self.log_fresh();
+                result
+            };
+            match result {
+                Ok(()) => {
+                    self.written.appended.histograms += 1;
+                    let number = self.known[h.series as usize].1;
+                    taken.push((number, h.timestamp.0, h.start, from..arena.len()));
+                }
+                Err(reason) => self.reject(h.series, SampleKind::Histogram, h.timestamp, reason),
+            }
+        }
+        let logged: Vec<LoggedHistogram<'_>> = taken
+            .into_iter()
+            .map(|(number, timestamp, start, at)| LoggedHistogram {
+                number,
+                timestamp,
+                start,
+                bytes: &arena[at],
+            })
+            .collect();
+        put_histograms(&mut self.written.frames, &logged);
+    }
+
+    fn sample(
+        &mut self,
+        stripe: &mut Stripe,
+        at: usize,
+        series: u32,
+        timestamp: Timestamp,
+        value: NewValue<'_>,
+        start: i64,
+    ) -> Result<(), RejectReason> {
+        if timestamp < self.around.oldest {
+            return Err(RejectReason::TooOld);
+        }
+        let slot = self.locate(stripe, at, series);
+        let entry = stripe.get_mut(slot).expect("a slot that was found or made");
+        let taken = entry.append(timestamp.0, value, start, self.batch.policy, self.around.before)?;
+        if !entry.logged {
+            entry.logged = true;
+            self.fresh.push((entry.number, entry.labels.clone()));
+        }
+        let size = match value {
+            NewValue::Histogram(bytes) => bytes.len() as u64 + 80,
+            NewValue::Float(_) => 5,
+        };
+        match taken {
+            Taken::Duplicate => self.written.duplicate += 1,
+            Taken::InOrder => {
+                self.written.stored += 1;
+                self.bytes += size;
+            }
+            Taken::OutOfOrder => {
+                self.written.stored += 1;
+                self.written.out_of_order += 1;
+                self.bytes += size + 55;
+            }
+        }
+        self.range = self.range.start.min(timestamp.0)..self.range.end.max(timestamp.0);
+        Ok(())
+    }
+
+    fn locate(&mut self, stripe: &mut Stripe, at: usize, series: u32) -> u32 {
+        let known = self.known[series as usize];
+        if known.0 != UNKNOWN {
+            return known.0;
+        }
+        let id = self.batch.series[series as usize];
+        let hash = hash(id, self.tenant.ordinal);
+        let (slot, number) = match stripe.find(hash, id, self.tenant.ordinal) {
+            Some(slot) => (slot, stripe.get(slot).map_or(UNKNOWN, |s| s.number)),
+            None => {
+                let shared =
+                    self.around.previous.and_then(|p| p.look_up(self.tenant_id, id, |s| s.labels.clone()));
+                let labels = shared.unwrap_or_else(|| self.batch.labels.labels(series as usize));
+                let (slot, number) = self.head.create(stripe, at, self.tenant, id, labels.clone());
+                self.tenant.index.write().insert(number, &labels);
+                self.written.created += 1;
+                (slot, number)
+            }
+        };
+        self.known[series as usize] = (slot, number);
+        slot
+    }
+
+    /// Logs the series that the log did not know; the stripe they are in is locked.
+    fn log_fresh(&mut self) {
+        if !self.fresh.is_empty() {
+            let mut frames = Vec::new();
+            put_series(&mut frames, self.tenant_id, &self.fresh);
+            self.fresh.clear();
+            (self.around.log)(frames);
+        }
+    }
+
+    fn reject(&mut self, series: u32, kind: SampleKind, timestamp: Timestamp, reason: RejectReason) {
+        self.written.appended.rejected.push(Rejected { series, kind, timestamp, reason });
+    }
+
+    fn finish(mut self) -> Written {
+        use std::sync::atomic::Ordering::Relaxed;
+        let stats = &self.head.stats;
+        if self.range.start <= self.range.end {
+            stats.oldest.fetch_min(self.range.start, Relaxed);
+            stats.newest.fetch_max(self.range.end, Relaxed);
+        }
+        stats.bytes.fetch_add(self.bytes, Relaxed);
+        stats.samples.fetch_add(self.written.stored, Relaxed);
+        self.written.appended.rejected.sort_by_key(|r| (r.series, r.timestamp));
+        self.written
+    }
+}
+
+fn logged(known: &[(u32, u32)], sample: &crate::storage::BatchSample) -> LoggedSample {
+    LoggedSample {
+        number: known[sample.series as usize].1,
+        timestamp: sample.timestamp.0,
+        value: sample.value,
+        start: sample.start,
+    }
+}

@@ -1,0 +1,314 @@
+//! What was written since the last flush, in memory.
+//!
+//! A head is 256 stripes, each a table of [`Series`](series::Series) behind a lock; a series' id says which stripe it is
+//! in. A batch is [appended](append) stripe by stripe, so that each lock is taken once. Every series has a
+//! number, counted up in the head: it stands for the series in the log, and in each tenant's
+//! [index](index::Index).
+//!
+//! ```text
+//! SeriesId ─▶ stripe ─▶ table ─▶ Series { number, labels, stream, blocks, late }
+//! matchers ─▶ index of the tenant ─▶ numbers ─▶ places (stripe, slot) ─▶ Series
+//! ```
+//!
+//! A flush does not empty a head: it is frozen, written out and dropped, and a new one takes the writes.
+//! Locks are taken in this order: a stripe, then the places, then an index.
+
+pub(crate) mod append;
+pub(crate) mod index;
+pub(crate) mod series;
+pub(crate) mod stream;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+};
+
+use hashbrown::{HashMap, HashTable};
+use parking_lot::{Mutex, RwLock};
+use roaring::RoaringBitmap;
+
+use self::{
+    index::Index,
+    series::{NewValue, Nothing, Series},
+};
+use crate::{
+    model::{Labels, Matcher, SeriesId, TenantId, TimeRange, Timestamp},
+    storage::{AppendPolicy, SeriesSamples},
+};
+
+const STRIPES: usize = 256;
+/// Series are kept in pages of this many, so that a growing stripe never copies them.
+const PAGE: usize = 64;
+
+/// Everything in memory that takes writes.
+#[derive(Debug)]
+pub(crate) struct Head {
+    stripes: Box<[Mutex<Stripe>]>,
+    /// Where the series with each number is.
+    places: RwLock<Vec<Place>>,
+    tenants: RwLock<Tenants>,
+    stats: Stats,
+}
+
+#[derive(Debug, Default)]
+struct Tenants {
+    by_id: HashMap<TenantId, Arc<HeadTenant>, foldhash::fast::RandomState>,
+}
+
+/// One tenant's part of a head.
+#[derive(Debug)]
+pub(crate) struct HeadTenant {
+    ordinal: u32,
+    index: RwLock<Index>,
+}
+
+#[derive(Debug, Default)]
+struct Stripe {
+    table: HashTable<u32>,
+    pages: Vec<Vec<Series>>,
+}
+
+/// Where a series is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    stripe: u8,
+    slot: u32,
+}
+
+#[derive(Debug)]
+struct Stats {
+    samples: AtomicU64,
+    bytes: AtomicU64,
+    oldest: AtomicI64,
+    newest: AtomicI64,
+}
+
+impl Head {
+    /// A head with nothing in it.
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            places: RwLock::default(),
+            tenants: RwLock::default(),
+            stats: Stats {
+                samples: AtomicU64::new(0),
+                bytes: AtomicU64::new(0),
+                oldest: AtomicI64::new(i64::MAX),
+                newest: AtomicI64::new(i64::MIN),
+            },
+        })
+    }
+
+    /// How many samples there are, late ones that replace others counted too.
+    pub(crate) fn samples(&self) -> u64 {
+        self.stats.samples.load(Relaxed)
+    }
+
+    /// How many series there are.
+    pub(crate) fn series_count(&self) -> usize {
+        self.places.read().len()
+    }
+
+    /// About how much memory this takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.stats.bytes.load(Relaxed)
+    }
+
+    /// The times between which the samples lie.
+    pub(crate) fn range(&self) -> Option<TimeRange> {
+        let oldest = Timestamp(self.stats.oldest.load(Relaxed));
+        let newest = Timestamp(self.stats.newest.load(Relaxed));
+        if self.samples() == 0 { None } else { TimeRange::new(oldest, newest) }
+    }
+
+    /// The tenants with series, sorted.
+    pub(crate) fn tenants(&self) -> Vec<TenantId> {
+        let mut all: Vec<TenantId> = self.tenants.read().by_id.keys().cloned().collect();
+        all.sort();
+        all
+    }
+
+    pub(crate) fn tenant(&self, id: &TenantId) -> Option<Arc<HeadTenant>> {
+        self.tenants.read().by_id.get(id).map(Arc::clone)
+    }
+
+    fn tenant_or_new(&self, id: &TenantId) -> Arc<HeadTenant> {
+        if let Some(tenant) = self.tenant(id) {
+            return tenant;
+        }
+        let mut tenants = self.tenants.write();
+        let ordinal = u32::try_from(tenants.by_id.len()).expect("fewer tenants than bytes of memory");
+        let new = || Arc::new(HeadTenant { ordinal, index: RwLock::default() });
+        Arc::clone(tenants.by_id.entry(id.clone()).or_insert_with(new))
+    }
+
+    /// The numbers of a tenant's series that all matchers let pass.
+    pub(crate) fn find(&self, tenant: &TenantId, matchers: &[Matcher]) -> RoaringBitmap {
+        self.tenant(tenant).map_or_else(RoaringBitmap::new, |t| t.index.read().find(matchers))
+    }
+
+    /// The numbers of all of a tenant's series.
+    pub(crate) fn all(&self, tenant: &TenantId) -> RoaringBitmap {
+        self.tenant(tenant).map_or_else(RoaringBitmap::new, |t| t.index.read().all().clone())
+    }
+
+    /// Adds the label names a tenant's series have.
+    pub(crate) fn names_into(&self, tenant: &TenantId, into: &mut std::collections::BTreeSet<String>) {
+        if let Some(tenant) = self.tenant(tenant) {
+            tenant.index.read().names_into(into);
+        }
+    }
+
+    /// Adds the values a label has on a tenant's series.
+    pub(crate) fn values_into(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        into: &mut std::collections::BTreeSet<String>,
+    ) {
+        if let Some(tenant) = self.tenant(tenant) {
+            tenant.index.read().values_into(name, into);
+        }
+    }
+
+    /// Looks at the series with a number.
+    pub(crate) fn look<T>(&self, number: u32, look: impl FnOnce(&Series) -> T) -> Option<T> {
+        let place = *self.places.read().get(usize::try_from(number).ok()?)?;
+        let stripe = self.stripes[usize::from(place.stripe)].lock();
+        stripe.get(place.slot).map(look)
+    }
+
+    /// Looks at the series with an id.
+    pub(crate) fn look_up<T>(
+        &self,
+        tenant: &TenantId,
+        id: SeriesId,
+        look: impl FnOnce(&Series) -> T,
+    ) -> Option<T> {
+        let tenant = self.tenant(tenant)?;
+        let hash = hash(id, tenant.ordinal);
+        let stripe = self.stripes[stripe_of(hash)].lock();
+        let slot = stripe.find(hash, id, tenant.ordinal)?;
+        stripe.get(slot).map(look)
+    }
+
+    /// Adds the samples of a series in a range to `into`, which is empty.
+    pub(crate) fn read(&self, number: u32, range: TimeRange, into: &mut SeriesSamples) {
+        self.look(number, |series| series.read(range, into));
+    }
+
+    /// Makes a series known without a record in the log: it gets one with its next sample.
+    pub(crate) fn adopt(&self, tenant: &TenantId, labels: &Labels, id: SeriesId) -> Place {
+        let tenant = self.tenant_or_new(tenant);
+        let hash = hash(id, tenant.ordinal);
+        let at = stripe_of(hash);
+        let mut stripe = self.stripes[at].lock();
+        let slot = match stripe.find(hash, id, tenant.ordinal) {
+            Some(slot) => slot,
+            None => {
+                let (slot, number) = self.create(&mut stripe, at, &tenant, id, labels.clone());
+                tenant.index.write().insert(number, labels);
+                slot
+            }
+        };
+        Place { stripe: narrow_stripe(at), slot }
+    }
+
+    /// Puts a sample from the log back.
+    pub(crate) fn restore(&self, place: Place, at: i64, value: NewValue<'_>, start: i64) {
+        let taken = {
+            let mut stripe = self.stripes[usize::from(place.stripe)].lock();
+            let Some(series) = stripe.get_mut(place.slot) else { return };
+            series.append(at, value, start, AppendPolicy::default(), &Nothing)
+        };
+        if let Ok(taken) = taken {
+            self.count(taken, at, value);
+        }
+    }
+
+    fn count(&self, taken: series::Taken, at: i64, value: NewValue<'_>) {
+        let bytes = match (taken, value) {
+            (series::Taken::Duplicate, _) => return,
+            (_, NewValue::Histogram(bytes)) => bytes.len() as u64 + 80,
+            (series::Taken::InOrder, NewValue::Float(_)) => 5,
+            (series::Taken::OutOfOrder, NewValue::Float(_)) => 60,
+        };
+        self.stats.samples.fetch_add(1, Relaxed);
+        self.stats.bytes.fetch_add(bytes, Relaxed);
+        self.stats.oldest.fetch_min(at, Relaxed);
+        self.stats.newest.fetch_max(at, Relaxed);
+    }
+
+    /// Creates a series in a stripe: its slot and its number. The index is up to the caller.
+    fn create(
+        &self,
+        stripe: &mut Stripe,
+        at: usize,
+        tenant: &HeadTenant,
+        id: SeriesId,
+        labels: Labels,
+    ) -> (u32, u32) {
+        let slot = stripe.next_slot();
+        let number = {
+            let mut places = self.places.write();
+            let number = u32::try_from(places.len()).expect("fewer series than bytes of memory");
+            places.push(Place { stripe: narrow_stripe(at), slot });
+            number
+        };
+        let text = labels.as_canonical().len() as u64;
+        self.stats.bytes.fetch_add(400 + text + text / 2, Relaxed);
+        stripe.insert(hash(id, tenant.ordinal), Series::new(id, tenant.ordinal, number, labels));
+        (slot, number)
+    }
+}
+
+impl Stripe {
+    fn find(&self, hash: u64, id: SeriesId, tenant: u32) -> Option<u32> {
+        let same = |slot: &u32| self.get(*slot).is_some_and(|s| s.id == id && s.tenant == tenant);
+        self.table.find(hash, same).copied()
+    }
+
+    fn get(&self, slot: u32) -> Option<&Series> {
+        let slot = slot as usize;
+        self.pages.get(slot / PAGE)?.get(slot % PAGE)
+    }
+
+    fn get_mut(&mut self, slot: u32) -> Option<&mut Series> {
+        let slot = slot as usize;
+        self.pages.get_mut(slot / PAGE)?.get_mut(slot % PAGE)
+    }
+
+    fn next_slot(&self) -> u32 {
+        let full = self.pages.len().saturating_sub(1) * PAGE;
+        let slot = full + self.pages.last().map_or(0, Vec::len);
+        u32::try_from(slot).expect("fewer series than bytes of memory")
+    }
+
+    fn insert(&mut self, hash_of_new: u64, series: Series) {
+        let slot = self.next_slot();
+        if self.pages.last().is_none_or(|page| page.len() == PAGE) {
+            // The first page grows as it must, so that many small heads stay small.
+            self.pages.push(if self.pages.is_empty() { Vec::new() } else { Vec::with_capacity(PAGE) });
+        }
+        self.pages.last_mut().expect("a page was just made sure of").push(series);
+        let pages = &self.pages;
+        self.table.insert_unique(hash_of_new, slot, |slot| {
+            let slot = *slot as usize;
+            let series = &pages[slot / PAGE][slot % PAGE];
+            hash(series.id, series.tenant)
+        });
+    }
+}
+
+fn hash(id: SeriesId, tenant: u32) -> u64 {
+    id.hash64() ^ u64::from(tenant).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// The stripe of a hash, from bits that the table in it does not use first.
+fn stripe_of(hash: u64) -> usize {
+    usize::from(hash.to_le_bytes()[5])
+}
+
+fn narrow_stripe(stripe: usize) -> u8 {
+    u8::try_from(stripe).expect("there are 256 stripes")
+}

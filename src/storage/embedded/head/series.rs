@@ -1,0 +1,402 @@
+//! One series in the head.
+//!
+//! Floats that arrive in time order, which is nearly all, go to a [`Stream`], cut into sealed blocks. Everything
+//! else goes to `late`, sorted by time: floats behind the stream's end, and all histograms. An entry of `late`
+//! was written after whatever the stream has at its time, so reading lays it over the stream.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::stream::{Stream, unpack};
+use crate::{
+    model::{Labels, SeriesId, TimeRange, Timestamp},
+    storage::{
+        AppendPolicy, HistogramSample, OnConflict, RejectReason, SeriesSamples, embedded::wal::record,
+    },
+};
+
+/// A stream is sealed at this many samples: so many are unpacked to find one.
+const BLOCK_SAMPLES: u32 = 256;
+
+/// A series that takes writes.
+#[derive(Debug)]
+pub(crate) struct Series {
+    pub(crate) id: SeriesId,
+    /// Which of the head's tenants.
+    pub(crate) tenant: u32,
+    /// The series' number in the log and in the index.
+    pub(crate) number: u32,
+    pub(crate) labels: Labels,
+    /// Whether the log of this epoch knows the number.
+    pub(crate) logged: bool,
+    stream: Stream,
+    blocks: Vec<Block>,
+    rest: Option<Box<Rest>>,
+}
+
+#[derive(Debug)]
+struct Block {
+    first: i64,
+    last: i64,
+    /// Samples in the blocks before.
+    before: u32,
+    bytes: Box<[u8]>,
+}
+
+/// What most series do not have.
+#[derive(Debug, Default)]
+struct Rest {
+    late: BTreeMap<i64, Late>,
+    /// From which sample of the streams on which start timestamp holds.
+    starts: Vec<(u32, i64)>,
+    /// The newest sample outside the head, once it has been asked for.
+    newest_before: Option<Option<i64>>,
+}
+
+#[derive(Debug)]
+struct Late {
+    start: i64,
+    value: LateValue,
+}
+
+#[derive(Debug, PartialEq)]
+enum LateValue {
+    Float(u64),
+    Histogram(Box<[u8]>),
+}
+
+/// A value on its way in: a float's bits, or an encoded histogram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NewValue<'a> {
+    Float(u64),
+    Histogram(&'a [u8]),
+}
+
+impl PartialEq<NewValue<'_>> for LateValue {
+    fn eq(&self, other: &NewValue<'_>) -> bool {
+        match (self, other) {
+            (Self::Float(a), NewValue::Float(b)) => a == b,
+            (Self::Histogram(a), NewValue::Histogram(b)) => **a == **b,
+            (Self::Float(_), NewValue::Histogram(_)) | (Self::Histogram(_), NewValue::Float(_)) => false,
+        }
+    }
+}
+
+/// What became of a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    InOrder,
+    OutOfOrder,
+    Duplicate,
+}
+
+/// What the store has of a series outside this head.
+pub(crate) trait Before {
+    /// The time of its newest sample.
+    fn newest(&self, labels: &Labels) -> Option<i64>;
+
+    /// Whether there is a sample at a time, and whether it has the same bits.
+    fn same_at(&self, labels: &Labels, at: i64, value: NewValue<'_>) -> Option<bool>;
+}
+
+/// Nothing.
+#[derive(Debug)]
+pub(crate) struct Nothing;
+
+impl Before for Nothing {
+    fn newest(&self, _labels: &Labels) -> Option<i64> {
+        None
+    }
+
+    fn same_at(&self, _labels: &Labels, _at: i64, _value: NewValue<'_>) -> Option<bool> {
+        None
+    }
+}
+
+impl Series {
+    pub(crate) fn new(id: SeriesId, tenant: u32, number: u32, labels: Labels) -> Self {
+        Self {
+            id,
+            tenant,
+            number,
+            labels,
+            logged: false,
+            stream: Stream::default(),
+            blocks: Vec::new(),
+            rest: None,
+        }
+    }
+
+    /// Adds a sample, or says why not.
+    pub(crate) fn append(
+        &mut self,
+        at: i64,
+        value: NewValue<'_>,
+        start: i64,
+        policy: AppendPolicy,
+        before: &dyn Before,
+    ) -> Result<Taken, RejectReason> {
+        let late = self.rest.as_ref().is_some_and(|rest| !rest.late.is_empty());
+        let plain = policy.on_conflict == OnConflict::Last && policy.out_of_order_window.is_none();
+        if plain
+            && !late
+            && let NewValue::Float(bits) = value
+            && self.follows(at)
+        {
+            self.push(at, bits, start);
+            return Ok(Taken::InOrder);
+        }
+        match self
+            .same_at(at, value)
+            .or_else(|| if plain { None } else { before.same_at(&self.labels, at, value) })
+        {
+            Some(true) => return Ok(Taken::Duplicate),
+            Some(false) if policy.on_conflict == OnConflict::Reject => return Err(RejectReason::Conflict),
+            Some(false) | None => {}
+        }
+        if let Some(window) = policy.out_of_order_window
+            && let Some(newest) = self.newest().max(self.newest_before(before))
+            && Timestamp(at) < Timestamp(newest).minus(window)
+        {
+            return Err(RejectReason::OutOfOrder);
+        }
+        let newest = self.newest();
+        match value {
+            NewValue::Float(bits)
+                if self.follows(at) && !self.rest.as_ref().is_some_and(|r| r.late.contains_key(&at)) =>
+            {
+                self.push(at, bits, start);
+            }
+            NewValue::Float(bits) => self.insert_late(at, start, LateValue::Float(bits)),
+            NewValue::Histogram(bytes) => self.insert_late(at, start, LateValue::Histogram(bytes.into())),
+        }
+        Ok(if newest.is_none_or(|newest| newest < at) { Taken::InOrder } else { Taken::OutOfOrder })
+    }
+
+    /// Whether a time is behind the end of the stream.
+    fn follows(&self, at: i64) -> bool {
+        (self.stream.count() == 0 && self.blocks.is_empty()) || self.stream.last() < at
+    }
+
+    fn push(&mut self, at: i64, bits: u64, start: i64) {
+        let known = self.rest.as_ref().and_then(|rest| rest.starts.last()).map_or(0, |(_, start)| *start);
+        if known != start {
+            let from = self.streamed();
+            self.rest.get_or_insert_default().starts.push((from, start));
+        }
+        self.stream.push(at, bits);
+        if self.stream.count() >= BLOCK_SAMPLES {
+            let before = self.streamed() - self.stream.count();
+            let (first, last) = (self.stream.first(), self.stream.last());
+            self.blocks.push(Block { first, last, before, bytes: self.stream.take() });
+        }
+    }
+
+    fn insert_late(&mut self, at: i64, start: i64, value: LateValue) {
+        self.rest.get_or_insert_default().late.insert(at, Late { start, value });
+    }
+
+    /// How many samples the streams have.
+    fn streamed(&self) -> u32 {
+        self.blocks.last().map_or(0, |b| b.before + BLOCK_SAMPLES) + self.stream.count()
+    }
+
+    fn same_at(&self, at: i64, value: NewValue<'_>) -> Option<bool> {
+        if let Some(late) = self.rest.as_ref().and_then(|rest| rest.late.get(&at)) {
+            return Some(late.value == value);
+        }
+        let bits = self.streamed_at(at)?;
+        Some(value == NewValue::Float(bits))
+    }
+
+    fn streamed_at(&self, at: i64) -> Option<u64> {
+        let bytes = if self.stream.count() > 0 && self.stream.first() <= at {
+            if at > self.stream.last() {
+                return None;
+            }
+            if at == self.stream.last() {
+                return Some(self.stream.last_bits());
+            }
+            self.stream.bytes()
+        } else {
+            let block = &self.blocks[..self.blocks.partition_point(|b| b.first <= at)].last()?;
+            if at > block.last {
+                return None;
+            }
+            &block.bytes
+        };
+        let mut found = None;
+        unpack(bytes, |t, bits| {
+            if t == at {
+                found = Some(bits);
+            }
+            t < at
+        });
+        found
+    }
+
+    /// The time of the newest sample in the head.
+    pub(crate) fn newest(&self) -> Option<i64> {
+        let streamed = (self.streamed() > 0).then(|| self.stream.last());
+        let late = self.rest.as_ref().and_then(|rest| rest.late.last_key_value()).map(|(at, _)| *at);
+        streamed.max(late)
+    }
+
+    /// The time of the oldest sample in the head.
+    fn oldest(&self) -> Option<i64> {
+        let streamed = match self.blocks.first() {
+            Some(block) => Some(block.first),
+            None => (self.stream.count() > 0).then(|| self.stream.first()),
+        };
+        let late = self.rest.as_ref().and_then(|rest| rest.late.first_key_value()).map(|(at, _)| *at);
+        [streamed, late].into_iter().flatten().min()
+    }
+
+    /// The times between which the samples in the head lie.
+    pub(crate) fn range(&self) -> Option<TimeRange> {
+        TimeRange::new(Timestamp(self.oldest()?), Timestamp(self.newest()?))
+    }
+
+    /// How many chunks of memory the samples are in.
+    pub(crate) fn chunks(&self) -> usize {
+        let late = self.rest.as_ref().is_some_and(|rest| !rest.late.is_empty());
+        self.blocks.len() + usize::from(self.stream.count() > 0) + usize::from(late)
+    }
+
+    fn newest_before(&mut self, before: &dyn Before) -> Option<i64> {
+        let labels = &self.labels;
+        *self.rest.get_or_insert_default().newest_before.get_or_insert_with(|| before.newest(labels))
+    }
+
+    /// Adds the samples of a range to `into`, which is empty.
+    pub(crate) fn read(&self, range: TimeRange, into: &mut SeriesSamples) {
+        let (start, end) = (range.start().0, range.end().0);
+        let late = self.rest.as_ref().map(|rest| rest.late.range(start..=end)).into_iter().flatten();
+        let mut late = late.peekable();
+        let starts: &[(u32, i64)] = self.rest.as_ref().map_or(&[], |rest| &rest.starts);
+        let blocks = self.blocks.iter().map(|b| (b.first, b.last, b.before, &*b.bytes));
+        let open = (self.stream.count() > 0).then(|| {
+            let before = self.streamed() - self.stream.count();
+            (self.stream.first(), self.stream.last(), before, self.stream.bytes())
+        });
+        for (first, last, before, bytes) in blocks.chain(open) {
+            if last < start || end < first {
+                continue;
+            }
+            let mut ordinal = before;
+            unpack(bytes, |at, bits| {
+                if at > end {
+                    return false;
+                }
+                if at >= start {
+                    while let Some((t, entry)) = late.next_if(|(t, _)| **t < at) {
+                        put_late(into, *t, entry);
+                    }
+                    if late.peek().is_none_or(|(t, _)| **t != at) {
+                        let change = starts.partition_point(|(from, _)| *from <= ordinal);
+                        let begun = change.checked_sub(1).map_or(0, |i| starts[i].1);
+                        into.push(at, f64::from_bits(bits), begun);
+                    }
+                }
+                ordinal += 1;
+                true
+            });
+        }
+        for (at, entry) in late {
+            put_late(into, *at, entry);
+        }
+    }
+}
+
+fn put_late(into: &mut SeriesSamples, at: i64, late: &Late) {
+    match &late.value {
+        LateValue::Float(bits) => into.push(at, f64::from_bits(*bits), late.start),
+        LateValue::Histogram(bytes) => {
+            if let Some(histogram) = record::histogram(bytes) {
+                let histogram = Arc::new(histogram);
+                into.histograms.push(HistogramSample { timestamp: at, start: late.start, histogram });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Millis;
+
+    const LAST: AppendPolicy = AppendPolicy { on_conflict: OnConflict::Last, out_of_order_window: None };
+
+    fn series() -> Series {
+        let labels = Labels::from_pairs([("a", "b")]).unwrap();
+        Series::new(labels.id(), 0, 0, labels)
+    }
+
+    fn put(series: &mut Series, at: i64, value: f64, policy: AppendPolicy) -> Result<Taken, RejectReason> {
+        series.append(at, NewValue::Float(value.to_bits()), 0, policy, &Nothing)
+    }
+
+    fn all(series: &Series, range: TimeRange) -> Vec<(i64, f64)> {
+        let mut samples = SeriesSamples::default();
+        series.read(range, &mut samples);
+        samples.timestamps.into_iter().zip(samples.values).collect()
+    }
+
+    #[test]
+    fn samples_in_any_order_come_back_in_order_and_the_last_one_stays() {
+        let mut s = series();
+        let mut model = BTreeMap::new();
+        let mut state = 12345_u64;
+        for i in 0..5000_i64 {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let at = if state >> 60 == 0 { i64::from((state >> 40) as u32 % 60_000) } else { i * 10 };
+            let value = f64::from((state >> 33) as u32 % 100) / 4.0;
+            put(&mut s, at, value, LAST).unwrap();
+            model.insert(at, value);
+        }
+        assert_eq!(all(&s, TimeRange::ALL), model.clone().into_iter().collect::<Vec<_>>());
+        let range = TimeRange::new(Timestamp(777), Timestamp(33_333)).unwrap();
+        assert_eq!(all(&s, range), model.range(777..=33_333).map(|(a, b)| (*a, *b)).collect::<Vec<_>>());
+        assert_eq!(s.range().unwrap().start().0, *model.first_key_value().unwrap().0);
+        assert_eq!(s.range().unwrap().end().0, *model.last_key_value().unwrap().0);
+    }
+
+    #[test]
+    fn duplicates_are_told_wherever_they_lie() {
+        let mut s = series();
+        for at in 0..1000 {
+            assert_eq!(put(&mut s, at, 1.0, LAST), Ok(Taken::InOrder));
+        }
+        for at in [0, 1, 255, 256, 700, 999] {
+            assert_eq!(put(&mut s, at, 1.0, LAST), Ok(Taken::Duplicate));
+            assert_eq!(put(&mut s, at, 2.0, LAST), Ok(Taken::OutOfOrder));
+            assert_eq!(put(&mut s, at, 2.0, LAST), Ok(Taken::Duplicate));
+        }
+        assert_eq!(all(&s, TimeRange::ALL).len(), 1000);
+    }
+
+    #[test]
+    fn policies_reject() {
+        let mut s = series();
+        let reject = AppendPolicy { on_conflict: OnConflict::Reject, ..LAST };
+        let window = AppendPolicy { out_of_order_window: Some(Millis(10)), ..LAST };
+        put(&mut s, 100, 1.0, reject).unwrap();
+        assert_eq!(put(&mut s, 100, 2.0, reject), Err(RejectReason::Conflict));
+        assert_eq!(put(&mut s, 100, 1.0, reject), Ok(Taken::Duplicate));
+        assert_eq!(put(&mut s, 89, 2.0, window), Err(RejectReason::OutOfOrder));
+        assert_eq!(put(&mut s, 90, 2.0, window), Ok(Taken::OutOfOrder));
+    }
+
+    #[test]
+    fn start_timestamps_hold_until_they_change() {
+        let mut s = series();
+        for at in 0..600_i64 {
+            let value = NewValue::Float(1.0_f64.to_bits());
+            s.append(at * 10, value, at / 100, LAST, &Nothing).unwrap();
+        }
+        s.append(5, NewValue::Float(0), 77, LAST, &Nothing).unwrap();
+        let mut samples = SeriesSamples::default();
+        s.read(TimeRange::ALL, &mut samples);
+        assert_eq!(samples.start(1), 77);
+        assert!((2..601).all(|i| samples.start(i) == (i as i64 - 1) / 100));
+    }
+}

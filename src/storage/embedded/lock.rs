@@ -1,0 +1,70 @@
+//! One process at a time has a data directory.
+
+use std::{
+    fs::File,
+    io::{Read, Seek, Write},
+    path::Path,
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::storage::{Result, StorageError};
+
+/// Holds the directory until it is dropped, or the process ends however it ends.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the directory, or says who has it.
+    pub(crate) fn take(data_dir: &Path) -> Result<Self> {
+        let path = data_dir.join("LOCK");
+        let context = |e| StorageError::io(format!("locking {}", path.display()), e);
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(context)?;
+        if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            if error != rustix::io::Errno::WOULDBLOCK {
+                return Err(context(error.into()));
+            }
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            let holder = match holder.trim() {
+                "" => "another process".to_owned(),
+                pid => format!("process {pid}"),
+            };
+            return Err(StorageError::Unavailable {
+                detail: format!("{} is in use by {holder}", data_dir.display()),
+            });
+        }
+        let written = file
+            .set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()));
+        if let Err(error) = written {
+            // The lock holds without the number, which is only for a person.
+            tracing::warn!(%error, "the process id could not be written to the lock file");
+        }
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_is_told_who_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = Lock::take(dir.path()).unwrap();
+        let error = Lock::take(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
+        drop(lock);
+        Lock::take(dir.path()).unwrap();
+    }
+}

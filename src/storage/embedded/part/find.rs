@@ -1,0 +1,281 @@
+//! Finds a part's series by their labels.
+//!
+//! A matcher becomes a set of ordinals: a value is looked up, a list of values is looked up one by one, a
+//! pattern with a fixed beginning walks the values that begin so, and only what is left tries every value
+//! of that one label. A matcher that the absent label passes too, or that is negated, is taken from the
+//! series that have the label. The cheapest go first, and when they leave few series, dear patterns look
+//! at those series' labels instead of at all values.
+
+use fst::{IntoStreamer, Streamer};
+use roaring::RoaringBitmap;
+
+use super::{
+    super::chunk::Damaged,
+    footer::{NamesAt, Section},
+    names::{self, NameEntry, Postings},
+    reader::Part,
+};
+use crate::{
+    model::{MatchOp, Matcher, TenantId, regex::Regex},
+    storage::{Result, StorageError},
+};
+
+/// With so few series left, their labels are looked at.
+const FEW: u64 = 32;
+
+/// How much work a matcher is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Cost {
+    /// One value.
+    Lookup,
+    /// Several values.
+    Lookups,
+    /// A stretch of the values.
+    Prefix,
+    /// All values of the label.
+    Scan,
+}
+
+impl Part {
+    /// The ordinals of a tenant's series that pass all matchers; they are in label order.
+    pub fn find(&self, tenant: &TenantId, matchers: &[Matcher]) -> Result<RoaringBitmap> {
+        let Some((names, all)) = self.tenant(tenant) else { return Ok(RoaringBitmap::new()) };
+        let mut order: Vec<&Matcher> = matchers.iter().collect();
+        order.sort_by_key(|matcher| cost(matcher));
+        let mut found = all.clone();
+        for matcher in order {
+            if found.is_empty() {
+                break;
+            }
+            if cost(matcher) >= Cost::Prefix && found.len() <= FEW {
+                found = self.pass(&found, matcher)?;
+            } else {
+                found &= self.matching(names, &all, matcher)?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The names of all labels that a tenant's series have, sorted.
+    pub fn label_names(&self, tenant: &TenantId) -> Result<Vec<String>> {
+        let Some((names, _)) = self.tenant(tenant) else { return Ok(Vec::new()) };
+        self.entries(names)?.map(|entry| Ok(self.checked(entry)?.name.to_owned())).collect()
+    }
+
+    /// The names of the labels that these series of a tenant have, sorted.
+    pub fn label_names_of(&self, tenant: &TenantId, series: &RoaringBitmap) -> Result<Vec<String>> {
+        let Some((names, _)) = self.tenant(tenant) else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for entry in self.entries(names)? {
+            let entry = self.checked(entry)?;
+            if self.touches(&entry.present, series)? {
+                found.push(entry.name.to_owned());
+            }
+        }
+        Ok(found)
+    }
+
+    /// The values that label `name` has on a tenant's series, sorted.
+    pub fn label_values(&self, tenant: &TenantId, name: &str) -> Result<Vec<String>> {
+        let mut values = Vec::new();
+        self.each_value(tenant, name, |value, _| {
+            values.push(value.to_owned());
+            Ok(())
+        })?;
+        Ok(values)
+    }
+
+    /// The values that label `name` has on these series of a tenant, sorted.
+    pub fn label_values_of(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        series: &RoaringBitmap,
+    ) -> Result<Vec<String>> {
+        let mut values = Vec::new();
+        self.each_value(tenant, name, |value, postings| {
+            if self.touches(&postings, series)? {
+                values.push(value.to_owned());
+            }
+            Ok(())
+        })?;
+        Ok(values)
+    }
+
+    /// Where the tenant's names lie, and all its series.
+    fn tenant(&self, tenant: &TenantId) -> Option<(NamesAt, RoaringBitmap)> {
+        let footer = self.footer();
+        let at = footer.meta.tenants.binary_search_by(|meta| meta.tenant.cmp(tenant)).ok()?;
+        let (meta, names) = (&footer.meta.tenants[at], footer.names[at]);
+        let mut all = RoaringBitmap::new();
+        all.insert_range(meta.first..meta.first + meta.series);
+        Some((names, all))
+    }
+
+    fn entries(&self, at: NamesAt) -> Result<impl Iterator<Item = Result<NameEntry<'_>, Damaged>>> {
+        names::entries(self.section(Section::Names), at).map_err(|e| self.names_corrupt(e))
+    }
+
+    fn names_corrupt(&self, damaged: Damaged) -> StorageError {
+        self.index_corrupt(Section::Names, damaged)
+    }
+
+    fn checked<T>(&self, outcome: Result<T, Damaged>) -> Result<T> {
+        outcome.map_err(|e| self.names_corrupt(e))
+    }
+
+    fn name(&self, at: NamesAt, name: &str) -> Result<Option<NameEntry<'_>>> {
+        for entry in self.entries(at)? {
+            let entry = self.checked(entry)?;
+            if entry.name == name {
+                return Ok(Some(entry));
+            }
+            if entry.name > name {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    fn values<'a>(&self, entry: &NameEntry<'a>) -> Result<fst::Map<&'a [u8]>> {
+        fst::Map::new(entry.values).map_err(|_| self.names_corrupt(Damaged("values do not read back")))
+    }
+
+    fn each_value(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        mut each: impl FnMut(&str, Postings) -> Result<()>,
+    ) -> Result<()> {
+        let Some((names, _)) = self.tenant(tenant) else { return Ok(()) };
+        let Some(entry) = self.name(names, name)? else { return Ok(()) };
+        let values = self.values(&entry)?;
+        let mut stream = values.stream();
+        while let Some((value, code)) = stream.next() {
+            each(self.text(value)?, self.checked(Postings::decode(code))?)?;
+        }
+        Ok(())
+    }
+
+    fn text<'v>(&self, value: &'v [u8]) -> Result<&'v str> {
+        std::str::from_utf8(value).map_err(|_| self.names_corrupt(Damaged("label value is not UTF-8")))
+    }
+
+    fn touches(&self, postings: &Postings, series: &RoaringBitmap) -> Result<bool> {
+        Ok(match postings {
+            Postings::One(ordinal) => series.contains(*ordinal),
+            Postings::Run(run) => series.range_cardinality(run.clone()) > 0,
+            Postings::Bitmap(_) => !self.bitmap(postings)?.is_disjoint(series),
+        })
+    }
+
+    /// Which of a few series pass, by their labels.
+    fn pass(&self, series: &RoaringBitmap, matcher: &Matcher) -> Result<RoaringBitmap> {
+        let mut passed = RoaringBitmap::new();
+        for ordinal in series {
+            if matcher.matches(self.labels(ordinal)?.get(matcher.name()).unwrap_or_default()) {
+                passed.insert(ordinal);
+            }
+        }
+        Ok(passed)
+    }
+
+    /// Which of a tenant's series pass.
+    fn matching(&self, names: NamesAt, all: &RoaringBitmap, matcher: &Matcher) -> Result<RoaringBitmap> {
+        let Some(entry) = self.name(names, matcher.name())? else {
+            return Ok(if matcher.matches_empty() { all.clone() } else { RoaringBitmap::new() });
+        };
+        let lookup = |value: &str| -> Result<RoaringBitmap> {
+            if value.is_empty() {
+                return Ok(all - self.bitmap(&entry.present)?);
+            }
+            match self.values(&entry)?.get(value) {
+                Some(code) => self.bitmap(&self.checked(Postings::decode(code))?),
+                None => Ok(RoaringBitmap::new()),
+            }
+        };
+        match (matcher.op(), matcher.regex()) {
+            (MatchOp::Equal, _) => lookup(matcher.value()),
+            (MatchOp::NotEqual, _) => Ok(all - lookup(matcher.value())?),
+            (MatchOp::Matches, Some(regex)) => self.matching_regex(&entry, all, regex),
+            (MatchOp::NotMatches, Some(regex)) => Ok(all - self.matching_regex(&entry, all, regex)?),
+            (MatchOp::Matches | MatchOp::NotMatches, None) => {
+                unreachable!("a pattern matcher is only made with its regex")
+            }
+        }
+    }
+
+    fn matching_regex(
+        &self,
+        entry: &NameEntry<'_>,
+        all: &RoaringBitmap,
+        regex: &Regex,
+    ) -> Result<RoaringBitmap> {
+        if regex.is_match_all() {
+            return Ok(all.clone());
+        }
+        let mut set = Union::default();
+        if regex.is_match("") {
+            set.bitmap |= all - self.bitmap(&entry.present)?;
+        }
+        if regex.is_match_non_empty() {
+            return self.bitmap(&entry.present);
+        }
+        let values = self.values(entry)?;
+        if let Some(texts) = regex.set_matches() {
+            for text in texts.iter().filter(|text| !text.is_empty()) {
+                if let Some(code) = values.get(text) {
+                    set.add(self, code)?;
+                }
+            }
+            return Ok(set.finish());
+        }
+        let prefix = regex.prefix().as_bytes();
+        let mut stream = values.range().ge(prefix).into_stream();
+        while let Some((value, code)) = stream.next() {
+            if !value.starts_with(prefix) {
+                break;
+            }
+            if regex.is_match(self.text(value)?) {
+                set.add(self, code)?;
+            }
+        }
+        Ok(set.finish())
+    }
+}
+
+/// Gathers the series of many values, of which most have one series.
+#[derive(Default)]
+struct Union {
+    bitmap: RoaringBitmap,
+    ones: Vec<u32>,
+}
+
+impl Union {
+    fn add(&mut self, part: &Part, code: u64) -> Result<()> {
+        match part.checked(Postings::decode(code))? {
+            Postings::One(ordinal) => self.ones.push(ordinal),
+            Postings::Run(run) => {
+                self.bitmap.insert_range(run);
+            }
+            postings @ Postings::Bitmap(_) => self.bitmap |= part.bitmap(&postings)?,
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> RoaringBitmap {
+        self.ones.sort_unstable();
+        self.bitmap.extend(self.ones);
+        self.bitmap
+    }
+}
+
+fn cost(matcher: &Matcher) -> Cost {
+    match matcher.regex() {
+        None => Cost::Lookup,
+        Some(regex) if regex.is_match_all() || regex.is_match_non_empty() => Cost::Lookup,
+        Some(regex) if regex.set_matches().is_some() => Cost::Lookups,
+        Some(regex) if !regex.prefix().is_empty() => Cost::Prefix,
+        Some(_) => Cost::Scan,
+    }
+}

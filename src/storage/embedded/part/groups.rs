@@ -1,0 +1,79 @@
+//! Entries of uneven size that are found by number.
+//!
+//! Entries are written in groups of a fixed count, and the section ends with the offset of each group. So
+//! an entry costs a fraction of an offset, and finding it walks at most one group.
+
+use super::super::chunk::{Damaged, bytes::Reader};
+
+/// Writes a grouped section.
+#[derive(Debug)]
+pub(super) struct GroupWriter {
+    per_group: u32,
+    entries: u32,
+    bytes: Vec<u8>,
+    offsets: Vec<u64>,
+}
+
+impl GroupWriter {
+    /// Starts a section with this many entries in each group.
+    pub(super) fn new(per_group: u32) -> Self {
+        Self { per_group, entries: 0, bytes: Vec::new(), offsets: Vec::new() }
+    }
+
+    /// Starts an entry; true if it is the first of its group, where differences start anew.
+    pub(super) fn start_entry(&mut self) -> bool {
+        let first = self.entries.is_multiple_of(self.per_group);
+        if first {
+            self.offsets.push(self.bytes.len() as u64);
+        }
+        self.entries += 1;
+        first
+    }
+
+    /// Where the entry's bytes go.
+    pub(super) fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// How many entries were started.
+    pub(super) fn entries(&self) -> u32 {
+        self.entries
+    }
+
+    /// The section.
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        for offset in &self.offsets {
+            self.bytes.extend_from_slice(&offset.to_le_bytes());
+        }
+        let groups = u32::try_from(self.offsets.len()).expect("groups are no more than entries");
+        self.bytes.extend_from_slice(&groups.to_le_bytes());
+        self.bytes
+    }
+}
+
+/// Reads a grouped section.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Groups<'a>(pub(super) &'a [u8]);
+
+impl<'a> Groups<'a> {
+    /// The bytes of group number `group`.
+    pub(super) fn group(&self, group: u32) -> Result<&'a [u8], Damaged> {
+        const MISSING: Damaged = Damaged("group lies outside its section");
+        let at_count = self.0.len().checked_sub(4).ok_or(MISSING)?;
+        let groups = Reader::new(&self.0[at_count..]).u32()?;
+        let table = usize::try_from(groups).ok().and_then(|n| n.checked_mul(8)).ok_or(MISSING)?;
+        let table = at_count.checked_sub(table).ok_or(MISSING)?;
+        if group >= groups {
+            return Err(MISSING);
+        }
+        let offset = |group: u32| -> Result<usize, Damaged> {
+            if group == groups {
+                return Ok(table);
+            }
+            let at = table + group as usize * 8;
+            usize::try_from(Reader::new(&self.0[at..]).u64()?).map_err(|_| MISSING)
+        };
+        let (start, end) = (offset(group)?, offset(group + 1)?);
+        self.0[..table].get(start..end).ok_or(MISSING)
+    }
+}

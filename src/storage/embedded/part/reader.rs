@@ -1,0 +1,567 @@
+//! Opens a part and reads the samples of its series.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use roaring::RoaringBitmap;
+
+use super::{
+    super::{
+        chunk::{self, Damaged, ValueStats, bytes::Reader},
+        disk::{Disk, Mapped, ReadFile},
+    },
+    PartId, PartMeta,
+    footer::{Footer, HEADER, Section, TRAILER, Trailer},
+    groups::Groups,
+    names::Postings,
+    pages::{PAGE_HEADER, PageCache, page_crc},
+};
+use crate::{
+    model::{Labels, TenantId, TimeRange, Timestamp},
+    storage::{Result, SeriesSamples, StorageError},
+};
+
+/// Entries per group of the index sections.
+pub(super) const TIMES_PER_GROUP: u32 = 16;
+pub(super) const SERIES_PER_GROUP: u32 = 16;
+pub(super) const LABELS_PER_GROUP: u32 = 128;
+
+/// The chunk holds histograms.
+pub(super) const CHUNK_HISTOGRAMS: u8 = 0x1;
+/// Statistics of its values follow.
+pub(super) const CHUNK_STATS: u8 = 0x2;
+/// Its offset follows, because it does not start where the one before ended.
+pub(super) const CHUNK_OFFSET: u8 = 0x4;
+
+/// What a group of labels may unpack to.
+const MAX_LABELS_GROUP: usize = 1 << 30;
+
+/// What a part keeps of its pages when it is opened without a shared cache.
+const OWN_CACHE: usize = 4 << 20;
+
+/// An open part.
+///
+/// Reading is safe from many threads. What does not read back is [`StorageError::Corrupt`] with the
+/// file and the place, and does not keep other series from being read.
+pub struct Part {
+    path: PathBuf,
+    file: Arc<dyn ReadFile>,
+    index: Mapped,
+    /// Where the index starts in the file.
+    index_at: u64,
+    footer: Footer,
+    total_crc: u32,
+    cache: Arc<PageCache>,
+    owner: u64,
+    /// The group of labels read last: series are mostly asked for in order.
+    labels_group: Mutex<Option<(u32, Arc<[u8]>)>>,
+}
+
+/// A series of a part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartSeries {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Its number in the part.
+    pub ordinal: u32,
+    /// Its labels.
+    pub labels: Labels,
+}
+
+/// Where a chunk lies and what is known of it.
+#[derive(Clone, Debug)]
+struct ChunkEntry {
+    histograms: bool,
+    page: u32,
+    offset: u32,
+    length: u32,
+    times: u32,
+    stats: Option<ValueStats>,
+}
+
+/// Where a time column lies and what is known of it.
+#[derive(Clone, Copy, Debug)]
+struct TimesEntry {
+    page: u32,
+    offset: u32,
+    length: u32,
+    count: usize,
+    start: i64,
+    end: i64,
+}
+
+impl TimesEntry {
+    fn overlaps(&self, range: TimeRange) -> bool {
+        self.start <= range.end().0 && range.start().0 <= self.end
+    }
+}
+
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Part")
+            .field("path", &self.path)
+            .field("meta", &self.footer.meta)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.cache.forget(self.owner);
+    }
+}
+
+impl Part {
+    /// Opens a part with a small page cache of its own.
+    pub fn open(disk: &Arc<dyn Disk>, path: &Path) -> Result<Self> {
+        Self::open_with_cache(disk, path, &PageCache::new(OWN_CACHE))
+    }
+
+    /// Opens a part: reads its end, maps and checks its index. Costs nothing per sample.
+    pub fn open_with_cache(disk: &Arc<dyn Disk>, path: &Path, cache: &Arc<PageCache>) -> Result<Self> {
+        let io = |e| StorageError::io(format!("opening part {}", path.display()), e);
+        let corrupt = |offset: u64, detail: &str| StorageError::Corrupt {
+            path: path.to_owned(),
+            offset,
+            detail: detail.to_owned(),
+        };
+        let file = disk.open(path).map_err(io)?;
+        let length = file.len().map_err(io)?;
+        let end = length
+            .checked_sub(TRAILER as u64)
+            .filter(|end| *end >= HEADER.len() as u64)
+            .ok_or_else(|| corrupt(0, "file is too short to be a part"))?;
+        let mut header = [0; HEADER.len()];
+        file.read_exact_at(&mut header, 0).map_err(io)?;
+        if header != HEADER {
+            return Err(corrupt(0, "file does not start like a part"));
+        }
+        let mut trailer = [0; TRAILER];
+        file.read_exact_at(&mut trailer, end).map_err(io)?;
+        let trailer = Trailer::decode(&trailer).map_err(|e| corrupt(end, e.0))?;
+        let footer_length = u64::from(trailer.footer_length);
+        if trailer.index < HEADER.len() as u64
+            || trailer.index > trailer.footer
+            || trailer.footer.checked_add(footer_length) != Some(end)
+        {
+            return Err(corrupt(end, "trailer does not fit the file"));
+        }
+        let too_long = || corrupt(end, "index is larger than memory");
+        let mapped = usize::try_from(end - trailer.index).map_err(|_| too_long())?;
+        let index = disk.map(path, trailer.index, mapped).map_err(io)?;
+        let footer_at = usize::try_from(trailer.footer - trailer.index).map_err(|_| too_long())?;
+        let footer_bytes = &index[footer_at..];
+        if crc32c::crc32c(footer_bytes) != trailer.footer_crc {
+            return Err(corrupt(trailer.footer, "footer's checksum is wrong"));
+        }
+        let footer = Footer::decode(footer_bytes, length).map_err(|e| corrupt(trailer.footer, e.0))?;
+        let mut at = trailer.index;
+        for section in &footer.sections {
+            if section.offset != at
+                || section.offset.checked_add(section.length).is_none_or(|e| e > trailer.footer)
+            {
+                return Err(corrupt(trailer.footer, "section lies outside the index"));
+            }
+            at = section.offset + section.length;
+        }
+        if at != trailer.footer {
+            return Err(corrupt(trailer.footer, "sections do not fill the index"));
+        }
+        let owner = cache.register();
+        let part = Self {
+            path: path.to_owned(),
+            file,
+            index,
+            index_at: trailer.index,
+            footer,
+            total_crc: trailer.total_crc,
+            cache: Arc::clone(cache),
+            owner,
+            labels_group: Mutex::new(None),
+        };
+        for section in [
+            Section::Pages,
+            Section::Times,
+            Section::Series,
+            Section::Labels,
+            Section::Names,
+            Section::Postings,
+        ] {
+            let at = part.footer.sections[section as usize];
+            if crc32c::crc32c(part.section(section)) != at.crc {
+                return Err(part.corrupt(at.offset, "section's checksum is wrong"));
+            }
+        }
+        Ok(part)
+    }
+
+    /// What the part holds and what it stands for.
+    pub fn meta(&self) -> &PartMeta {
+        &self.footer.meta
+    }
+
+    /// Which part it is.
+    pub fn id(&self) -> PartId {
+        self.footer.meta.id
+    }
+
+    /// The part's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The labels of series number `ordinal`.
+    pub fn labels(&self, ordinal: u32) -> Result<Labels> {
+        let group = self.labels_group(ordinal / LABELS_PER_GROUP)?;
+        let wrong = |e: Damaged| self.index_corrupt(Section::Labels, e);
+        let mut reader = Reader::new(&group);
+        for _ in 0..ordinal % LABELS_PER_GROUP {
+            let length = reader.varint_usize().map_err(wrong)?;
+            reader.take(length).map_err(wrong)?;
+        }
+        let text = reader.text().map_err(wrong)?;
+        Labels::from_canonical(text).map_err(|_| wrong(Damaged("labels are not in canonical form")))
+    }
+
+    /// When series number `ordinal` has its first and its last sample.
+    pub fn series_range(&self, ordinal: u32) -> Result<TimeRange> {
+        let mut range: Option<TimeRange> = None;
+        for chunk in self.chunks(ordinal)? {
+            let times = self.times(chunk.times)?;
+            let of_chunk = TimeRange::new(Timestamp(times.start), Timestamp(times.end));
+            let of_chunk = of_chunk.ok_or_else(|| {
+                self.index_corrupt(Section::Times, Damaged("time column ends before it starts"))
+            })?;
+            range = Some(range.map_or(of_chunk, |range| range.union(of_chunk)));
+        }
+        range.ok_or_else(|| self.index_corrupt(Section::Series, Damaged("series has no chunks")))
+    }
+
+    /// What is known of the float chunks of a series that overlap `range`, without reading samples:
+    /// the time range and the statistics of each, in order of time.
+    pub fn chunk_stats(
+        &self,
+        ordinal: u32,
+        range: TimeRange,
+    ) -> Result<Vec<(TimeRange, u32, Option<ValueStats>)>> {
+        let mut stats = Vec::new();
+        for chunk in self.chunks(ordinal)?.into_iter().filter(|chunk| !chunk.histograms) {
+            let times = self.times(chunk.times)?;
+            let span = TimeRange::new(Timestamp(times.start), Timestamp(times.end));
+            if let Some(span) = span.filter(|span| span.overlaps(range)) {
+                stats.push((span, u32::try_from(times.count).unwrap_or(u32::MAX), chunk.stats));
+            }
+        }
+        Ok(stats)
+    }
+
+    /// Adds the samples of series number `ordinal` in `range` to `into`, in order of time.
+    ///
+    /// After an error `into` is as before.
+    pub fn read(&self, ordinal: u32, range: TimeRange, into: &mut SeriesSamples) -> Result<()> {
+        let (floats, starts, histograms) = (into.timestamps.len(), into.starts.len(), into.histograms.len());
+        let read = self.read_chunks(ordinal, range, into);
+        if read.is_err() {
+            into.timestamps.truncate(floats);
+            into.values.truncate(floats);
+            into.starts.truncate(starts);
+            into.histograms.truncate(histograms);
+        }
+        read
+    }
+
+    fn read_chunks(&self, ordinal: u32, range: TimeRange, into: &mut SeriesSamples) -> Result<()> {
+        for chunk in self.chunks(ordinal)? {
+            let times = self.times(chunk.times)?;
+            if !times.overlaps(range) {
+                continue;
+            }
+            let wrong_times = |e| self.page_corrupt(times.page, times.offset, e);
+            let wrong = |e| self.page_corrupt(chunk.page, chunk.offset, e);
+            let column_page = self.page(times.page)?;
+            let column = piece(&column_page, times.offset, times.length).map_err(wrong_times)?;
+            let body_page = self.page(chunk.page)?;
+            let body = piece(&body_page, chunk.offset, chunk.length).map_err(wrong)?;
+            if chunk.histograms {
+                let mut timestamps = Vec::new();
+                chunk::decode_times(column, times.count, &mut timestamps).map_err(wrong_times)?;
+                let before = into.histograms.len();
+                chunk::decode_histogram_body(body, &timestamps, into).map_err(wrong)?;
+                let inside = within(&timestamps, range);
+                into.histograms.truncate(before + inside.end);
+                into.histograms.drain(before..before + inside.start);
+            } else {
+                let before = into.timestamps.len();
+                chunk::decode_times(column, times.count, &mut into.timestamps).map_err(wrong_times)?;
+                chunk::decode_float_body(body, before, into).map_err(wrong)?;
+                let inside = within(&into.timestamps[before..], range);
+                keep(&mut into.timestamps, before, &inside);
+                keep(&mut into.values, before, &inside);
+                if !into.starts.is_empty() {
+                    keep(&mut into.starts, before, &inside);
+                }
+            }
+        }
+        // What was trimmed away may have been all that had starts.
+        if into.starts.iter().all(|start| *start == 0) {
+            into.starts.clear();
+        }
+        Ok(())
+    }
+
+    /// Walks over all series, in order. After an error the walk goes on with the next series.
+    pub fn iter(&self) -> impl Iterator<Item = Result<PartSeries>> + '_ {
+        self.footer.meta.tenants.iter().flat_map(move |tenant| {
+            (tenant.first..tenant.first.saturating_add(tenant.series)).map(move |ordinal| {
+                Ok(PartSeries { tenant: tenant.tenant.clone(), ordinal, labels: self.labels(ordinal)? })
+            })
+        })
+    }
+
+    /// Reads and decodes everything; the first thing that is wrong is the error.
+    pub fn verify(&self) -> Result<()> {
+        let end = self.footer.meta.bytes - TRAILER as u64;
+        let (mut at, mut crc, mut buffer) = (0_u64, 0_u32, vec![0_u8; 1 << 20]);
+        while at < end {
+            let length = usize::try_from(end - at).map_or(buffer.len(), |left| left.min(buffer.len()));
+            self.file.read_exact_at(&mut buffer[..length], at).map_err(|e| self.io(e))?;
+            crc = crc32c::crc32c_append(crc, &buffer[..length]);
+            at += length as u64;
+        }
+        for page in 0..self.page_count() {
+            self.load_page(page)?;
+        }
+        let mut seen = BTreeSet::new();
+        let mut last: Option<PartSeries> = None;
+        let mut samples = SeriesSamples::default();
+        let (mut floats, mut histograms) = (0_u64, 0_u64);
+        for series in self.iter() {
+            let series = series?;
+            if let Some(last) = &last
+                && (&last.tenant, &last.labels) >= (&series.tenant, &series.labels)
+            {
+                return Err(self.index_corrupt(Section::Labels, Damaged("series are not in order")));
+            }
+            samples.clear();
+            self.read(series.ordinal, TimeRange::ALL, &mut samples)?;
+            let ascending = samples.timestamps.windows(2).all(|pair| pair[0] < pair[1])
+                && samples.histograms.windows(2).all(|pair| pair[0].timestamp < pair[1].timestamp);
+            if !ascending {
+                return Err(self.index_corrupt(Section::Series, Damaged("samples are not in order")));
+            }
+            floats += samples.timestamps.len() as u64;
+            histograms += samples.histograms.len() as u64;
+            seen.insert(series.ordinal);
+            last = Some(series);
+        }
+        let meta = &self.footer.meta;
+        if (seen.len() as u64, floats, histograms) != (u64::from(meta.series), meta.samples, meta.histograms)
+        {
+            return Err(self.index_corrupt(Section::Series, Damaged("counts differ from the footer's")));
+        }
+        for tenant in &meta.tenants {
+            let all = self.find(&tenant.tenant, &[])?;
+            for name in self.label_names(&tenant.tenant)? {
+                self.label_values_of(&tenant.tenant, &name, &all)?;
+            }
+        }
+        if crc != self.total_crc {
+            return Err(self.corrupt(0, "file's checksum is wrong"));
+        }
+        Ok(())
+    }
+
+    /// The bytes of an index section.
+    pub(super) fn section(&self, section: Section) -> &[u8] {
+        let at = self.footer.sections[section as usize];
+        let start = usize::try_from(at.offset - self.index_at).expect("the index was mapped");
+        let length = usize::try_from(at.length).expect("the index was mapped");
+        &self.index[start..start + length]
+    }
+
+    /// The footer.
+    pub(super) fn footer(&self) -> &Footer {
+        &self.footer
+    }
+
+    /// The set that postings stand for.
+    pub(super) fn bitmap(&self, postings: &Postings) -> Result<RoaringBitmap> {
+        match postings {
+            Postings::One(ordinal) => Ok(RoaringBitmap::from_iter([*ordinal])),
+            Postings::Run(run) => {
+                let mut bitmap = RoaringBitmap::new();
+                bitmap.insert_range(run.clone());
+                Ok(bitmap)
+            }
+            Postings::Bitmap(offset) => {
+                let wrong = |_| self.index_corrupt(Section::Postings, Damaged("postings do not read back"));
+                let section = self.section(Section::Postings);
+                let at = usize::try_from(*offset).unwrap_or(usize::MAX).min(section.len());
+                RoaringBitmap::deserialize_from(&section[at..]).map_err(wrong)
+            }
+        }
+    }
+
+    /// Says that something in an index section is wrong.
+    pub(super) fn index_corrupt(&self, section: Section, damaged: Damaged) -> StorageError {
+        self.corrupt(self.footer.sections[section as usize].offset, damaged.0)
+    }
+
+    fn page_corrupt(&self, page: u32, offset: u32, damaged: Damaged) -> StorageError {
+        let at = self.page_at(page).map_or(0, |(at, _)| at + PAGE_HEADER as u64 + u64::from(offset));
+        self.corrupt(at, damaged.0)
+    }
+
+    fn corrupt(&self, offset: u64, detail: &str) -> StorageError {
+        StorageError::Corrupt { path: self.path.clone(), offset, detail: detail.to_owned() }
+    }
+
+    fn io(&self, source: std::io::Error) -> StorageError {
+        StorageError::io(format!("reading part {}", self.path.display()), source)
+    }
+
+    fn labels_group(&self, group: u32) -> Result<Arc<[u8]>> {
+        if let Some((at, bytes)) = &*self.labels_group.lock()
+            && *at == group
+        {
+            return Ok(Arc::clone(bytes));
+        }
+        let unpacked = unpack_labels(Groups(self.section(Section::Labels)), group)
+            .map_err(|e| self.index_corrupt(Section::Labels, e))?;
+        let unpacked: Arc<[u8]> = Arc::from(unpacked);
+        *self.labels_group.lock() = Some((group, Arc::clone(&unpacked)));
+        Ok(unpacked)
+    }
+
+    fn chunks(&self, ordinal: u32) -> Result<Vec<ChunkEntry>> {
+        let groups = Groups(self.section(Section::Series));
+        chunk_entries(groups, ordinal).map_err(|e| self.index_corrupt(Section::Series, e))
+    }
+
+    fn times(&self, number: u32) -> Result<TimesEntry> {
+        let groups = Groups(self.section(Section::Times));
+        times_entry(groups, number).map_err(|e| self.index_corrupt(Section::Times, e))
+    }
+
+    fn page_count(&self) -> u32 {
+        u32::try_from(self.section(Section::Pages).len() / 12).unwrap_or(u32::MAX)
+    }
+
+    fn page_at(&self, page: u32) -> Result<(u64, u32)> {
+        let section = self.section(Section::Pages);
+        let at = (page as usize).saturating_mul(12).min(section.len());
+        let mut reader = Reader::new(&section[at..]);
+        let wrong = |e| self.index_corrupt(Section::Pages, e);
+        Ok((reader.u64().map_err(wrong)?, reader.u32().map_err(wrong)?))
+    }
+
+    fn page(&self, page: u32) -> Result<Arc<[u8]>> {
+        if let Some(page) = self.cache.get((self.owner, page)) {
+            return Ok(page);
+        }
+        let loaded = self.load_page(page)?;
+        self.cache.put((self.owner, page), &loaded);
+        Ok(loaded)
+    }
+
+    /// Reads a page and checks it.
+    fn load_page(&self, page: u32) -> Result<Arc<[u8]>> {
+        let (at, length) = self.page_at(page)?;
+        let whole = PAGE_HEADER + length as usize;
+        if at.checked_add(whole as u64).is_none_or(|end| end > self.index_at) {
+            return Err(self.index_corrupt(Section::Pages, Damaged("page lies outside the file")));
+        }
+        let mut bytes = vec![0; whole];
+        self.file.read_exact_at(&mut bytes, at).map_err(|e| self.io(e))?;
+        let (header, payload) = bytes.split_at(PAGE_HEADER);
+        if header[..4] != length.to_le_bytes()
+            || header[4..] != page_crc(length.to_le_bytes(), payload).to_le_bytes()
+        {
+            return Err(self.corrupt(at, "page's checksum is wrong"));
+        }
+        Ok(Arc::from(bytes))
+    }
+}
+
+/// A piece of a page's payload.
+fn piece(page: &[u8], offset: u32, length: u32) -> Result<&[u8], Damaged> {
+    let start = PAGE_HEADER + offset as usize;
+    page.get(start..start.saturating_add(length as usize)).ok_or(Damaged("chunk lies outside its page"))
+}
+
+/// Which of the sorted times lie in a range.
+fn within(timestamps: &[i64], range: TimeRange) -> std::ops::Range<usize> {
+    let start = timestamps.partition_point(|t| *t < range.start().0);
+    let end = timestamps.partition_point(|t| *t <= range.end().0);
+    start..end.max(start)
+}
+
+/// Keeps, of what lies behind `before`, only `inside`.
+fn keep<T>(column: &mut Vec<T>, before: usize, inside: &std::ops::Range<usize>) {
+    column.truncate(before + inside.end);
+    column.drain(before..before + inside.start);
+}
+
+fn unpack_labels(groups: Groups<'_>, group: u32) -> Result<Vec<u8>, Damaged> {
+    let mut reader = Reader::new(groups.group(group)?);
+    let length = reader.varint_usize()?;
+    if length > MAX_LABELS_GROUP {
+        return Err(Damaged("labels unpack to too much memory"));
+    }
+    let unpacked =
+        zstd::bulk::decompress(reader.rest(), length).map_err(|_| Damaged("labels do not unpack"))?;
+    if unpacked.len() == length { Ok(unpacked) } else { Err(Damaged("labels unpack to another length")) }
+}
+
+fn add_signed(to: u32, difference: i64) -> Result<u32, Damaged> {
+    let sum = i64::from(to).checked_add(difference).and_then(|sum| u32::try_from(sum).ok());
+    sum.ok_or(Damaged("difference leaves its range"))
+}
+
+fn chunk_entries(groups: Groups<'_>, ordinal: u32) -> Result<Vec<ChunkEntry>, Damaged> {
+    let mut reader = Reader::new(groups.group(ordinal / SERIES_PER_GROUP)?);
+    let (mut page, mut end, mut times) = (0_u32, 0_u32, 0_u32);
+    let mut entries = Vec::new();
+    for _ in 0..=ordinal % SERIES_PER_GROUP {
+        entries.clear();
+        for _ in 0..reader.count(4)? {
+            let flags = reader.u8()?;
+            if flags & !(CHUNK_HISTOGRAMS | CHUNK_STATS | CHUNK_OFFSET) != 0 {
+                return Err(Damaged("chunk has an unknown flag"));
+            }
+            let turned = reader.zigzag()?;
+            page = add_signed(page, turned)?;
+            let expected = if turned == 0 { end } else { 0 };
+            let offset = if flags & CHUNK_OFFSET == 0 { expected } else { reader.varint_u32()? };
+            let length = reader.varint_u32()?;
+            times = add_signed(times, reader.zigzag()?)?;
+            let stats = if flags & CHUNK_STATS == 0 { None } else { Some(ValueStats::decode(&mut reader)?) };
+            end = offset.checked_add(length).ok_or(Damaged("chunk has no end"))?;
+            let histograms = flags & CHUNK_HISTOGRAMS != 0;
+            entries.push(ChunkEntry { histograms, page, offset, length, times, stats });
+        }
+    }
+    Ok(entries)
+}
+
+fn times_entry(groups: Groups<'_>, number: u32) -> Result<TimesEntry, Damaged> {
+    let mut reader = Reader::new(groups.group(number / TIMES_PER_GROUP)?);
+    let mut entry = TimesEntry { page: 0, offset: 0, length: 0, count: 0, start: 0, end: 0 };
+    for _ in 0..=number % TIMES_PER_GROUP {
+        let page = add_signed(entry.page, reader.zigzag()?)?;
+        let (offset, length) = (reader.varint_u32()?, reader.varint_u32()?);
+        let count = reader.varint_usize()?;
+        let start = entry.start.wrapping_add(reader.zigzag()?);
+        let end = start.wrapping_add(reader.varint()?.cast_signed());
+        entry = TimesEntry { page, offset, length, count, start, end };
+    }
+    if entry.count > chunk::MAX_SAMPLES {
+        return Err(Damaged("time column has too many times"));
+    }
+    Ok(entry)
+}

@@ -1,0 +1,280 @@
+//! Opening: from whatever a process left behind to a store that serves.
+//!
+//! The files are the truth. Every part that opens serves, unless another that is there replaces it; the log is
+//! replayed on top, also where a part may have it already, since the same sample twice is one sample. The
+//! catalog only helps: to notice that a part is missing. What does not read back is set aside and told, and never
+//! keeps the store from opening.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
+    },
+};
+
+use arc_swap::ArcSwap;
+use hashbrown::{HashMap, HashSet};
+use parking_lot::{Mutex, RwLock};
+
+use super::{
+    ballast::Ballast,
+    books::{Books, Told},
+    config::EmbeddedConfig,
+    counters::{EmbeddedCounters, add, add_micros},
+    disk::Disk,
+    engine::{Engine, Upkeep},
+    exemplars::Exemplars,
+    head::{Head, Place, series::NewValue},
+    lock::Lock,
+    part::{PageCache, Part, PartId, TEMPORARY_SUFFIX},
+    register::Register,
+    view::{Sealed, View},
+    wal::{Wal, WalConfig, WalGround, record::Record, replay::replay},
+};
+use crate::{
+    clock::Clock,
+    model::{Labels, TenantId},
+    storage::{Result, StorageError},
+};
+
+/// What the parts on disk are.
+#[derive(Debug, Default)]
+struct Shelf {
+    parts: Vec<Arc<Sealed>>,
+    /// Every id that has been used.
+    seen: HashSet<PartId>,
+    damage: Vec<String>,
+}
+
+impl Engine {
+    /// Opens a store, or begins one.
+    pub(crate) fn open_at(
+        config: EmbeddedConfig,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let before = clock.elapsed();
+        let dir = config.data_dir.clone();
+        for sub in ["", "wal", "parts"] {
+            let path = dir.join(sub);
+            disk.create_dir_all(&path)
+                .map_err(|e| StorageError::io(format!("creating {}", path.display()), e))?;
+        }
+        let lock = Lock::take(&dir)?;
+        let counters = Arc::new(EmbeddedCounters::default());
+        let cache = PageCache::new(config.page_cache_bytes);
+        let ballast = Arc::new(Ballast::new(Arc::clone(&disk), &dir, config.ballast_bytes));
+        let (books, told) = Books::open(&disk, &dir)?;
+        let shelf = shelve(&disk, &dir, &cache, &told)?;
+        let register = Register::default();
+        let exemplars = Exemplars::new(config.exemplars_per_tenant);
+        let Told { ledger, damage: mut damage_of_books, .. } = told;
+        register.restore_all(&ledger);
+        exemplars.restore(ledger.exemplars.into_iter().map(|r| (r.tenant, r.series, r.exemplars)).collect());
+        let head = Head::new();
+        let mut restore = Restore::new(&head, &register, &exemplars);
+        let wal_dir = dir.join("wal");
+        let replayed = replay(disk.as_ref(), &wal_dir, &dir.join("quarantine"), 0, |epoch, record| {
+            restore.record(epoch, record);
+        })?;
+        add(&counters.replay_samples, restore.samples);
+        add(&counters.replay_lost, restore.lost);
+        let mut damage = shelf.damage;
+        damage.append(&mut damage_of_books);
+        damage.extend(replayed.damage);
+        if restore.lost > 0 {
+            damage
+                .push(format!("{} samples of the log belong to series that do not read back", restore.lost));
+        }
+        for what in &damage {
+            tracing::error!(what, "found damage, going on without");
+        }
+        let covered = shelf.parts.iter().map(|p| p.age().0).max().unwrap_or(0).max(told.covers_wal);
+        let last = replayed.last.unwrap_or(0);
+        let next = last.max(covered) + 1;
+        let ground = WalGround {
+            disk: Arc::clone(&disk),
+            clock: Arc::clone(&clock),
+            ballast: Arc::clone(&ballast),
+            counters: Arc::clone(&counters),
+        };
+        let wal_config = WalConfig {
+            dir: wal_dir,
+            sync: config.wal_sync,
+            segment_bytes: config.segment_bytes,
+            queue_bytes: config.queue_bytes,
+            next,
+            epoch: replayed.epoch + 1,
+            previous_end: if next == last + 1 { replayed.end } else { 0 },
+        };
+        let wal = Wal::start(wal_config, ground)?;
+        wal.count_replayed(replayed.bytes);
+        ballast.restore(config.segment_bytes.saturating_mul(2));
+        let next_part = shelf.seen.iter().map(|id| id.0).max().unwrap_or(0) + 1;
+        let view = View { heads: vec![Arc::clone(&head)], parts: Vec::new() }.with_parts(shelf.parts);
+        add_micros(&counters.open_micros, clock.elapsed().saturating_sub(before));
+        let engine = Self {
+            upkeep: Mutex::new(Upkeep {
+                frozen: None,
+                next_part,
+                last_flush: clock.elapsed(),
+                books,
+                ledger: None,
+                covers: covered,
+            }),
+            config,
+            disk,
+            clock,
+            counters,
+            ballast,
+            cache,
+            wal,
+            gate: RwLock::new(head),
+            view: ArcSwap::from_pointee(view),
+            register,
+            exemplars,
+            damage: Mutex::new(damage),
+            horizon: AtomicI64::new(i64::MIN),
+            closed: AtomicBool::new(false),
+            _lock: lock,
+        };
+        engine.horizon.store(engine.oldest().0, Relaxed);
+        engine.gauge(&engine.view.load());
+        Ok(engine)
+    }
+}
+
+/// Opens all parts, sets aside those that do not open, and removes waste.
+fn shelve(disk: &Arc<dyn Disk>, dir: &Path, cache: &Arc<PageCache>, told: &Told) -> Result<Shelf> {
+    let parts_dir = dir.join("parts");
+    let list =
+        |path: &Path| disk.list(path).map_err(|e| StorageError::io(format!("listing {}", path.display()), e));
+    let mut shelf = Shelf::default();
+    remove_waste(disk.as_ref(), dir)?;
+    for day in list(&parts_dir)?.into_iter().filter(|e| e.is_dir) {
+        let day_dir = parts_dir.join(&day.name);
+        remove_waste(disk.as_ref(), &day_dir)?;
+        for entry in list(&day_dir)? {
+            let Some(id) = PartId::from_file_name(&entry.name) else { continue };
+            let path = day_dir.join(&entry.name);
+            shelf.seen.insert(id);
+            match Part::open_with_cache(disk, &path, cache) {
+                Ok(part) => shelf.parts.push(Sealed::new(part)),
+                Err(error @ StorageError::Corrupt { .. }) => {
+                    shelf.damage.push(format!("part {id} was set aside: {error}"));
+                    set_aside(disk.as_ref(), dir, &path, &entry.name);
+                }
+                // Perhaps only today: it stays where it is.
+                Err(error) => shelf.damage.push(format!("part {id} could not be opened: {error}")),
+            }
+        }
+    }
+    for entry in list(&dir.join("quarantine"))? {
+        if let Some(id) = PartId::from_file_name(&entry.name)
+            && shelf.seen.insert(id)
+        {
+            shelf.damage.push(format!("part {id} is in quarantine"));
+        }
+    }
+    // A part's replacement has all that it had.
+    let replaced: HashSet<PartId> =
+        shelf.parts.iter().flat_map(|p| p.part.meta().replaces.iter().copied()).collect();
+    let (gone, kept): (Vec<_>, Vec<_>) =
+        shelf.parts.into_iter().partition(|p| replaced.contains(&p.part.id()));
+    shelf.parts = kept;
+    super::flush::remove_parts(disk.as_ref(), &gone)?;
+    let missing = told.parts.iter().filter(|id| !shelf.seen.contains(*id) && !replaced.contains(*id));
+    shelf.damage.extend(missing.map(|id| format!("part {id} is missing")));
+    shelf.seen.extend(replaced);
+    shelf.seen.extend(&told.parts);
+    Ok(shelf)
+}
+
+fn remove_waste(disk: &dyn Disk, dir: &Path) -> Result<()> {
+    let entries = disk.list(dir).map_err(|e| StorageError::io(format!("listing {}", dir.display()), e))?;
+    for entry in entries.iter().filter(|e| !e.is_dir && e.name.ends_with(TEMPORARY_SUFFIX)) {
+        if let Err(error) = disk.remove_file(&dir.join(&entry.name)) {
+            tracing::warn!(%error, name = entry.name, "an unfinished file could not be removed");
+        }
+    }
+    Ok(())
+}
+
+fn set_aside(disk: &dyn Disk, dir: &Path, path: &Path, name: &str) {
+    let quarantine = dir.join("quarantine");
+    let moved = disk
+        .create_dir_all(&quarantine)
+        .and_then(|()| disk.rename(path, &quarantine.join(name)))
+        .and_then(|()| disk.sync_dir(&quarantine));
+    if let Err(error) = moved {
+        tracing::error!(%error, name, "a damaged part could not be set aside");
+    }
+}
+
+/// Puts what the log has back into memory.
+struct Restore<'a> {
+    head: &'a Head,
+    register: &'a Register,
+    exemplars: &'a Exemplars,
+    epoch: u64,
+    /// Where the series are that this epoch's numbers stand for.
+    places: HashMap<u32, Place, foldhash::fast::RandomState>,
+    samples: u64,
+    lost: u64,
+}
+
+impl<'a> Restore<'a> {
+    fn new(head: &'a Head, register: &'a Register, exemplars: &'a Exemplars) -> Self {
+        Self { head, register, exemplars, epoch: 0, places: HashMap::default(), samples: 0, lost: 0 }
+    }
+
+    fn record(&mut self, epoch: u64, record: Record<'_>) {
+        if epoch != self.epoch {
+            self.places.clear();
+            self.epoch = epoch;
+        }
+        match record {
+            Record::Series { tenant, series } => self.series(&tenant, &series),
+            Record::Samples(samples) => {
+                for s in samples {
+                    let value = NewValue::Float(s.value.to_bits());
+                    self.sample(s.number, s.timestamp, value, s.start);
+                }
+            }
+            Record::Histograms(histograms) => {
+                for h in histograms {
+                    self.sample(h.number, h.timestamp, NewValue::Histogram(h.bytes), h.start);
+                }
+            }
+            Record::Exemplars { tenant, exemplars } => {
+                for (series, exemplar) in exemplars {
+                    self.exemplars.insert(&tenant, &series, exemplar);
+                }
+            }
+            Record::Metadata { tenant, metadata } => {
+                self.register.describe(&tenant, metadata);
+            }
+            Record::Tombstone { tenant, tombstone } => self.register.restore(&tenant, tombstone),
+            Record::Cleaned { tenant, up_to } => {
+                self.register.cleaned(&tenant, up_to);
+            }
+        }
+    }
+
+    fn series(&mut self, tenant: &TenantId, series: &[(u32, Labels)]) {
+        for (number, labels) in series {
+            self.places.insert(*number, self.head.adopt(tenant, labels, labels.id()));
+        }
+    }
+
+    fn sample(&mut self, number: u32, timestamp: i64, value: NewValue<'_>, start: i64) {
+        match self.places.get(&number) {
+            Some(place) => {
+                self.samples += 1;
+                self.head.restore(*place, timestamp, value, start);
+            }
+            None => self.lost += 1,
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What is known of a tenant besides samples: metadata and tombstones.
+//!
+//! All of it is in memory, in the log until the next flush, and then in the ledger.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+use parking_lot::RwLock;
+
+use super::{
+    catalog::{self, Cursor, MetadataRow, ledger::Ledger},
+    wal::record::Tombstone,
+};
+use crate::{
+    model::{Labels, Matcher, Metadata, TenantId, TimeRange},
+    storage::MatcherSets,
+};
+
+/// The cursor that counts tombstones.
+const TOMBSTONES: &str = "tombstones";
+
+/// Every tenant's metadata and tombstones.
+#[derive(Debug, Default)]
+pub(crate) struct Register {
+    all: RwLock<All>,
+}
+
+#[derive(Debug, Default)]
+struct All {
+    tenants: BTreeMap<TenantId, Entries>,
+    last_tombstone: u64,
+    changed: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Entries {
+    metadata: HashMap<String, Metadata>,
+    tombstones: Vec<Tombstone>,
+}
+
+impl Register {
+    /// Takes metadata, and says which of it is news.
+    pub(crate) fn describe(&self, tenant: &TenantId, metadata: Vec<Metadata>) -> Vec<Metadata> {
+        let all = &mut *self.all.write();
+        let entries = all.tenants.entry(tenant.clone()).or_default();
+        let mut news = Vec::new();
+        for m in metadata {
+            if entries.metadata.get(&m.metric) != Some(&m) {
+                entries.metadata.insert(m.metric.clone(), m.clone());
+                news.push(m);
+            }
+        }
+        all.changed |= !news.is_empty();
+        news
+    }
+
+    /// A tenant's metadata of one metric or of all, sorted.
+    pub(crate) fn metadata(&self, tenant: &TenantId, metric: Option<&str>) -> Vec<Metadata> {
+        let all = self.all.read();
+        let Some(entries) = all.tenants.get(tenant) else { return Vec::new() };
+        match metric {
+            Some(metric) => entries.metadata.get(metric).cloned().into_iter().collect(),
+            None => {
+                let mut found: Vec<Metadata> = entries.metadata.values().cloned().collect();
+                found.sort_by(|a, b| a.metric.cmp(&b.metric));
+                found
+            }
+        }
+    }
+
+    /// Hides series under a new number.
+    pub(crate) fn hide(&self, tenant: &TenantId, sets: MatcherSets, range: TimeRange) -> Tombstone {
+        let id = {
+            let all = &mut *self.all.write();
+            all.last_tombstone += 1;
+            all.last_tombstone
+        };
+        let tombstone = Tombstone { id, sets, range };
+        self.restore(tenant, tombstone.clone());
+        tombstone
+    }
+
+    /// Puts a tombstone back under its number.
+    pub(crate) fn restore(&self, tenant: &TenantId, tombstone: Tombstone) {
+        let all = &mut *self.all.write();
+        all.last_tombstone = all.last_tombstone.max(tombstone.id);
+        let there = &mut all.tenants.entry(tenant.clone()).or_default().tombstones;
+        if there.iter().all(|t| t.id != tombstone.id) {
+            there.push(tombstone);
+            all.changed = true;
+        }
+    }
+
+    /// Forgets a tenant's tombstones up to a number.
+    pub(crate) fn cleaned(&self, tenant: &TenantId, up_to: u64) {
+        let all = &mut *self.all.write();
+        all.last_tombstone = all.last_tombstone.max(up_to);
+        if let Some(entries) = all.tenants.get_mut(tenant) {
+            entries.tombstones.retain(|t| t.id > up_to);
+            all.changed = true;
+        }
+    }
+
+    /// Forgets the tombstones of times before `oldest`: what they hid is gone.
+    pub(crate) fn forget_before(&self, oldest: i64) {
+        let all = &mut *self.all.write();
+        for entries in all.tenants.values_mut() {
+            let before = entries.tombstones.len();
+            entries.tombstones.retain(|t| t.range.end().0 >= oldest);
+            all.changed |= entries.tombstones.len() != before;
+        }
+    }
+
+    /// A tenant's tombstones.
+    pub(crate) fn tombstones(&self, tenant: &TenantId) -> Vec<Tombstone> {
+        self.all.read().tenants.get(tenant).map(|e| e.tombstones.clone()).unwrap_or_default()
+    }
+
+    /// Whether anything changed since it was last asked.
+    pub(crate) fn take_changed(&self) -> bool {
+        std::mem::take(&mut self.all.write().changed)
+    }
+
+    /// Says whether what had changed is durable.
+    pub(crate) fn settled(&self, durable: bool) {
+        if !durable {
+            self.all.write().changed = true;
+        }
+    }
+
+    /// Adds everything to a ledger.
+    pub(crate) fn enter(&self, ledger: &mut Ledger) {
+        let all = self.all.read();
+        ledger.cursors.push(Cursor { name: TOMBSTONES.to_owned(), value: all.last_tombstone });
+        for (tenant, entries) in &all.tenants {
+            let mut metadata: Vec<&Metadata> = entries.metadata.values().collect();
+            metadata.sort_by(|a, b| a.metric.cmp(&b.metric));
+            let row = |m: &Metadata| MetadataRow { tenant: tenant.clone(), metadata: m.clone() };
+            ledger.metadata.extend(metadata.into_iter().map(row));
+            ledger.tombstones.extend(entries.tombstones.iter().map(|t| catalog::Tombstone {
+                tenant: tenant.clone(),
+                sequence: t.id,
+                matchers: t.sets.clone(),
+                range: t.range,
+            }));
+        }
+    }
+
+    /// Takes what a ledger has.
+    pub(crate) fn restore_all(&self, ledger: &Ledger) {
+        for row in &ledger.metadata {
+            self.describe(&row.tenant, vec![row.metadata.clone()]);
+        }
+        for row in &ledger.tombstones {
+            let tombstone = Tombstone { id: row.sequence, sets: row.matchers.clone(), range: row.range };
+            self.restore(&row.tenant, tombstone);
+        }
+        if let Some(cursor) = ledger.cursors.iter().find(|c| c.name == TOMBSTONES) {
+            let all = &mut *self.all.write();
+            all.last_tombstone = all.last_tombstone.max(cursor.value);
+        }
+        self.all.write().changed = false;
+    }
+}
+
+/// When `tombstones` hide the series with these labels.
+pub(crate) fn hidden(tombstones: &[Tombstone], labels: &Labels) -> Vec<TimeRange> {
+    tombstones.iter().filter(|t| matches_any(&t.sets, labels)).map(|t| t.range).collect()
+}
+
+/// Whether one of the sets lets a series pass; none at all lets every series pass.
+pub(crate) fn matches_any(sets: &MatcherSets, labels: &Labels) -> bool {
+    sets.is_empty() || sets.iter().any(|set| matches_all(set, labels))
+}
+
+fn matches_all(matchers: &[Matcher], labels: &Labels) -> bool {
+    matchers.iter().all(|m| m.matches(labels.get(m.name()).unwrap_or_default()))
+}

@@ -1,0 +1,218 @@
+//! The engine as a [`Storage`]: calls that may block go to threads that may, and upkeep happens by itself.
+
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::{sync::watch, task::JoinHandle};
+
+use super::{config::EmbeddedConfig, counters::EmbeddedCounters, disk::Disk, engine::Engine};
+use crate::{
+    clock::Clock,
+    model::{Labels, Metadata, TenantId, TimeRange},
+    storage::{
+        Appended, Cardinality, Health, LabelsRequest, MatcherSets, Result, SelectRequest, Selected,
+        SeriesExemplars, Storage, StorageError, StorageStatus, WriteBatch,
+    },
+};
+
+/// How often upkeep looks whether there is something to do.
+const LOOK: Duration = Duration::from_millis(500);
+/// How often what is too old is removed.
+const RETENTION: Duration = Duration::from_secs(3600);
+/// How often the reserve is laid down again, if it is not there.
+const BALLAST: Duration = Duration::from_secs(30);
+
+/// A store in a directory of this machine.
+pub struct EmbeddedStore {
+    engine: Arc<Engine>,
+    stop: watch::Sender<bool>,
+    upkeep: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for EmbeddedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedStore")
+            .field("data_dir", &self.engine.config.data_dir)
+            .finish_non_exhaustive()
+    }
+}
+
+impl EmbeddedStore {
+    /// Opens the store in a directory, or begins one there. Blocks while the log is replayed.
+    ///
+    /// Within a tokio runtime flush and retention happen by themselves; without one, on request.
+    pub fn open(config: EmbeddedConfig, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
+        let engine = Arc::new(Engine::open_at(config, disk, clock)?);
+        let (stop, stopped) = watch::channel(false);
+        let upkeep = tokio::runtime::Handle::try_current().ok().map(|runtime| {
+            let _inside = runtime.enter();
+            crate::task::spawn("embedded-upkeep", upkeep(Arc::downgrade(&engine), stopped))
+        });
+        Ok(Arc::new(Self { engine, stop, upkeep: Mutex::new(upkeep) }))
+    }
+
+    /// What the engine counts of itself, gauges as of now.
+    pub fn counters(&self) -> Arc<EmbeddedCounters> {
+        self.engine.gauge(&self.engine.view.load());
+        Arc::clone(&self.engine.counters)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Engine) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let engine = Arc::clone(&self.engine);
+        tokio::task::spawn_blocking(move || work(&engine))
+            .await
+            .unwrap_or_else(|e| Err(StorageError::Unavailable { detail: format!("the work was lost: {e}") }))
+    }
+}
+
+/// Flushes when it is time, removes what is too old, and lays the reserve down again.
+async fn upkeep(engine: Weak<Engine>, mut stopped: watch::Receiver<bool>) {
+    let mut last_retention = None;
+    let mut last_ballast = Duration::ZERO;
+    loop {
+        tokio::select! {
+            // The sender is gone when the store was dropped.
+            _ = stopped.changed() => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        let Some(engine) = engine.upgrade() else { return };
+        let now = engine.clock.elapsed();
+        let retention = last_retention.is_none_or(|last| now.saturating_sub(last) >= RETENTION);
+        let ballast = now.saturating_sub(last_ballast) >= BALLAST;
+        if retention {
+            last_retention = Some(now);
+        }
+        if ballast {
+            last_ballast = now;
+        }
+        let work = move || {
+            if engine.flush_is_due()
+                && let Err(error) = engine.flush()
+            {
+                tracing::error!(%error, "a flush failed, the log keeps what it would have written");
+            }
+            if retention && let Err(error) = engine.enforce_retention() {
+                tracing::error!(%error, "what is too old could not be removed");
+            }
+            if ballast && engine.wal.refusal().is_none() {
+                engine.ballast.restore(engine.config.segment_bytes.saturating_mul(2));
+            }
+        };
+        if let Err(error) = tokio::task::spawn_blocking(work).await {
+            tracing::error!(%error, "upkeep of the store failed");
+        }
+    }
+}
+
+#[async_trait]
+impl Storage for EmbeddedStore {
+    async fn append(&self, tenant: &TenantId, batch: WriteBatch) -> Result<Appended> {
+        let careful = batch.policy != crate::storage::AppendPolicy::default();
+        let (appended, ticket) = if careful {
+            // Such a batch may have to look into parts.
+            let tenant = tenant.clone();
+            self.blocking(move |engine| engine.append(&tenant, batch)).await?
+        } else {
+            self.engine.append(tenant, batch)?
+        };
+        ticket.wait().await?;
+        Ok(appended)
+    }
+
+    async fn select(&self, tenant: &TenantId, request: SelectRequest) -> Result<Selected> {
+        let tenant = tenant.clone();
+        self.blocking(move |engine| engine.select(&tenant, &request)).await
+    }
+
+    async fn series(&self, tenant: &TenantId, request: LabelsRequest) -> Result<Vec<Labels>> {
+        let tenant = tenant.clone();
+        self.blocking(move |engine| engine.series(&tenant, &request)).await
+    }
+
+    async fn label_names(&self, tenant: &TenantId, request: LabelsRequest) -> Result<Vec<String>> {
+        let tenant = tenant.clone();
+        self.blocking(move |engine| engine.label_names(&tenant, &request)).await
+    }
+
+    async fn label_values(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        request: LabelsRequest,
+    ) -> Result<Vec<String>> {
+        let (tenant, name) = (tenant.clone(), name.to_owned());
+        self.blocking(move |engine| engine.label_values(&tenant, &name, &request)).await
+    }
+
+    async fn metadata(&self, tenant: &TenantId, metric: Option<&str>) -> Result<Vec<Metadata>> {
+        self.engine.metadata(tenant, metric)
+    }
+
+    async fn exemplars(
+        &self,
+        tenant: &TenantId,
+        matchers: MatcherSets,
+        range: TimeRange,
+    ) -> Result<Vec<SeriesExemplars>> {
+        let tenant = tenant.clone();
+        self.blocking(move |engine| engine.exemplars(&tenant, &matchers, range)).await
+    }
+
+    async fn delete(&self, tenant: &TenantId, matchers: MatcherSets, range: TimeRange) -> Result<()> {
+        self.engine.delete(tenant, matchers, range)?.wait().await
+    }
+
+    async fn clean_tombstones(&self, tenant: &TenantId) -> Result<()> {
+        let tenant = tenant.clone();
+        self.blocking(move |engine| engine.clean_tombstones(&tenant)).await
+    }
+
+    async fn cardinality(&self, tenant: &TenantId, limit: usize) -> Result<Cardinality> {
+        let tenant = tenant.clone();
+        self.blocking(move |engine| engine.cardinality(&tenant, limit)).await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.blocking(|engine| {
+            engine.is_open()?;
+            engine.flush()
+        })
+        .await
+    }
+
+    async fn enforce_retention(&self) -> Result<()> {
+        self.blocking(|engine| {
+            engine.is_open()?;
+            engine.enforce_retention()
+        })
+        .await
+    }
+
+    async fn status(&self) -> Result<StorageStatus> {
+        self.blocking(Engine::status).await
+    }
+
+    fn health(&self) -> Health {
+        self.engine.health()
+    }
+
+    async fn close(&self) -> Result<()> {
+        // Nobody listens if upkeep never began.
+        let _ = self.stop.send(true);
+        let upkeep = self.upkeep.lock().take();
+        if let Some(upkeep) = upkeep
+            && let Err(error) = upkeep.await
+        {
+            tracing::warn!(%error, "upkeep did not end in order");
+        }
+        self.blocking(Engine::close).await
+    }
+}

@@ -1,0 +1,156 @@
+//! Reading the log back at the start.
+//!
+//! Segments are read in order. In one that has a successor everything up to the end that the successor names must
+//! read back; the last one may be torn. What is damaged is copied to `quarantine/` and stepped over, and
+//! everything else is handed on.
+
+use std::{path::Path, sync::Arc};
+
+use super::{
+    frame::{Found, SEGMENT_START, Scan, SegmentHeader},
+    record::{Record, decode},
+    segment_path, segments,
+};
+use crate::storage::{
+    Result, StorageError,
+    embedded::disk::{Disk, ReadFile},
+};
+
+/// What the log held.
+#[derive(Debug, Default)]
+pub(crate) struct Replayed {
+    /// The last segment's number.
+    pub(crate) last: Option<u64>,
+    /// Where it ends.
+    pub(crate) end: u64,
+    /// The highest epoch.
+    pub(crate) epoch: u64,
+    /// Bytes of records.
+    pub(crate) bytes: u64,
+    /// What did not read back, for a person.
+    pub(crate) damage: Vec<String>,
+}
+
+struct Segment {
+    seq: u64,
+    file: Arc<dyn ReadFile>,
+    length: u64,
+    header: Option<SegmentHeader>,
+}
+
+/// Reads all segments above `covered` and hands on their records, in order, with their epoch.
+pub(crate) fn replay(
+    disk: &dyn Disk,
+    dir: &Path,
+    quarantine: &Path,
+    covered: u64,
+    mut each: impl FnMut(u64, Record<'_>),
+) -> Result<Replayed> {
+    let mut replayed = Replayed::default();
+    let numbers: Vec<u64> = segments(disk, dir)?.into_iter().filter(|n| *n > covered).collect();
+    let all: Vec<Segment> = numbers.iter().map(|seq| open(disk, dir, *seq)).collect::<Result<_>>()?;
+    for (i, segment) in all.iter().enumerate() {
+        let next = all.get(i + 1);
+        replayed.last = Some(segment.seq);
+        replayed.end = SEGMENT_START as u64;
+        let must_reach = next.and_then(|next| {
+            let header = next.header.filter(|_| next.seq == segment.seq + 1)?;
+            usize::try_from(header.previous_end).ok()
+        });
+        let Some(header) = segment.header else {
+            // The last segment may have been torn while it was begun; then nothing was in it.
+            if next.is_some_and(|_| must_reach != Some(SEGMENT_START)) || segment.has_content()? {
+                replayed.damage.push(format!("log segment {:016x} has no readable header", segment.seq));
+                copy_aside(disk, dir, quarantine, segment);
+            }
+            continue;
+        };
+        replayed.epoch = replayed.epoch.max(header.epoch);
+        let bytes = segment.read(must_reach)?;
+        let mut scan = Scan::new(&bytes, header.salt, SEGMENT_START, must_reach);
+        let mut damaged = false;
+        while let Some(found) = scan.next() {
+            match found {
+                Found::Frame { at, kind, payload } => match decode(kind, payload) {
+                    Some(record) => each(header.epoch, record),
+                    None => {
+                        damaged = true;
+                        let seq = segment.seq;
+                        replayed
+                            .damage
+                            .push(format!("log segment {seq:016x}: record at {at} is not readable"));
+                    }
+                },
+                Found::Hole { from, to } => {
+                    damaged = true;
+                    let seq = segment.seq;
+                    replayed.damage.push(format!("log segment {seq:016x}: bytes {from} to {to} are damaged"));
+                }
+            }
+        }
+        let end = must_reach.unwrap_or(scan.end());
+        replayed.end = end as u64;
+        replayed.bytes += (end - SEGMENT_START.min(end)) as u64;
+        if damaged {
+            copy_aside(disk, dir, quarantine, segment);
+        }
+        if next.is_none() && !damaged {
+            cut_torn_tail(disk, dir, segment, end as u64);
+        }
+    }
+    Ok(replayed)
+}
+
+impl Segment {
+    fn read(&self, must_reach: Option<usize>) -> Result<Vec<u8>> {
+        let length = usize::try_from(self.length).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; must_reach.unwrap_or(length).min(length)];
+        self.file
+            .read_exact_at(&mut bytes, 0)
+            .map_err(|e| StorageError::io(format!("reading log segment {:016x}", self.seq), e))?;
+        Ok(bytes)
+    }
+
+    fn has_content(&self) -> Result<bool> {
+        Ok(self.read(None)?.get(SEGMENT_START..).is_some_and(|rest| rest.iter().any(|b| *b != 0)))
+    }
+}
+
+fn open(disk: &dyn Disk, dir: &Path, seq: u64) -> Result<Segment> {
+    let path = segment_path(dir, seq);
+    let context = |e| StorageError::io(format!("opening {}", path.display()), e);
+    let file = disk.open(&path).map_err(context)?;
+    let length = file.len().map_err(context)?;
+    let mut head = [0; SEGMENT_START];
+    let there = usize::try_from(length).unwrap_or(SEGMENT_START).min(SEGMENT_START);
+    file.read_exact_at(&mut head[..there], 0).map_err(context)?;
+    Ok(Segment { seq, file, length, header: SegmentHeader::decode(&head).filter(|h| h.seq == seq) })
+}
+
+/// Keeps a copy of a damaged segment; the segment itself goes its way.
+fn copy_aside(disk: &dyn Disk, dir: &Path, quarantine: &Path, segment: &Segment) {
+    let name = format!("{:016x}.seg", segment.seq);
+    let copied = disk.create_dir_all(quarantine).and_then(|()| {
+        disk.hard_link(&segment_path(dir, segment.seq), &quarantine.join(&name))?;
+        disk.sync_dir(quarantine)
+    });
+    match copied {
+        Ok(()) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) => tracing::error!(%error, name, "a damaged log segment could not be set aside"),
+    }
+}
+
+/// Cuts what was never acknowledged off the last segment.
+fn cut_torn_tail(disk: &dyn Disk, dir: &Path, segment: &Segment, end: u64) {
+    if end < segment.length {
+        let cut = disk.open_write(&segment_path(dir, segment.seq)).and_then(|mut file| {
+            file.truncate(end)?;
+            file.sync_all()
+        });
+        if let Err(error) = cut {
+            // The next segment's header says where this one ends, so nothing depends on it.
+            tracing::warn!(%error, "the end of the log could not be cut");
+        }
+    }
+}
