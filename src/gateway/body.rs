@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::{body::Body, http::Extensions};
 use bytes::{Bytes, BytesMut};
 use hyper::body::Body as HttpBody;
 
-use super::error::ApiError;
+use super::{
+    error::ApiError,
+    in_flight::{BodyRoom, Share},
+};
 
 /// Bounds on a request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,22 +20,33 @@ pub struct BodyLimits {
     pub timeout: Duration,
 }
 
-/// Reads a body to its end.
-pub async fn read(body: Body, limits: BodyLimits) -> Result<Bytes, ApiError> {
+/// A body that has been read, and its share of the room there is for bodies.
+#[derive(Debug)]
+pub struct Held {
+    /// The whole body.
+    pub bytes: Bytes,
+    /// Given back when dropped.
+    _share: Share,
+}
+
+/// Reads a body to its end; `extensions` are those of its request, where the room for bodies is.
+pub async fn read(body: Body, extensions: &Extensions, limits: BodyLimits) -> Result<Held, ApiError> {
     let max_bytes = u64::try_from(limits.max_bytes).unwrap_or(u64::MAX);
     if body.size_hint().lower() > max_bytes {
         return Err(ApiError::body_too_large(limits.max_bytes));
     }
-    match tokio::time::timeout(limits.timeout, collect(body, limits.max_bytes)).await {
+    let room = extensions.get::<BodyRoom>();
+    match tokio::time::timeout(limits.timeout, collect(body, room, limits.max_bytes)).await {
         Ok(read) => read,
         Err(_) => Err(ApiError::body_too_slow(limits.timeout)),
     }
 }
 
-async fn collect(mut body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
+async fn collect(mut body: Body, room: Option<&BodyRoom>, max_bytes: usize) -> Result<Held, ApiError> {
     // Most bodies come in one or two frames: the first is kept as it is, and copied only if there are more.
     let mut first = Bytes::new();
     let mut whole: Option<BytesMut> = None;
+    let mut share = Share::default();
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(max_bytes).min(max_bytes);
     while let Some(frame) = next_frame(&mut body).await {
         let frame =
@@ -41,6 +55,9 @@ async fn collect(mut body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
         let so_far = whole.as_ref().map_or(first.len(), BytesMut::len);
         if data.len() > max_bytes - so_far {
             return Err(ApiError::body_too_large(max_bytes));
+        }
+        if let Some(room) = room {
+            room.extend(&mut share, data.len())?;
         }
         match &mut whole {
             Some(whole) => whole.extend_from_slice(&data),
@@ -53,7 +70,7 @@ async fn collect(mut body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
             }
         }
     }
-    Ok(whole.map_or(first, BytesMut::freeze))
+    Ok(Held { bytes: whole.map_or(first, BytesMut::freeze), _share: share })
 }
 
 async fn next_frame(body: &mut Body) -> Option<Result<hyper::body::Frame<Bytes>, axum::Error>> {
@@ -68,6 +85,10 @@ mod tests {
 
     const LIMITS: BodyLimits = BodyLimits { max_bytes: 8, timeout: Duration::from_millis(50) };
 
+    async fn read(body: Body) -> Result<Held, ApiError> {
+        super::read(body, &Extensions::new(), LIMITS).await
+    }
+
     fn frames(frames: &'static [&'static str]) -> Body {
         Body::from_stream(stream::iter(
             frames.iter().map(|f| Ok::<_, std::io::Error>(Bytes::from_static(f.as_bytes()))),
@@ -79,26 +100,39 @@ mod tests {
         for (body, whole) in
             [(Body::empty(), ""), (Body::from("abc"), "abc"), (frames(&["abc", "", "de", "fgh"]), "abcdefgh")]
         {
-            assert_eq!(read(body, LIMITS).await.unwrap(), whole);
+            assert_eq!(read(body).await.unwrap().bytes, whole);
         }
     }
 
     #[tokio::test]
     async fn a_body_above_the_limit_is_refused_announced_or_not() {
         for body in [Body::from("123456789"), frames(&["12345", "6789"]), frames(&["123456789"])] {
-            assert_eq!(read(body, LIMITS).await.unwrap_err().status(), 413);
+            assert_eq!(read(body).await.unwrap_err().status(), 413);
         }
     }
 
     #[tokio::test]
     async fn a_body_that_does_not_come_is_given_up() {
         let never = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
-        assert_eq!(read(never, LIMITS).await.unwrap_err().status(), 408);
+        assert_eq!(read(never).await.unwrap_err().status(), 408);
     }
 
     #[tokio::test]
     async fn a_body_that_breaks_off_is_bad_data() {
         let broken = Body::from_stream(stream::iter([Err::<Bytes, _>(std::io::Error::other("gone"))]));
-        assert_eq!(read(broken, LIMITS).await.unwrap_err().status(), 400);
+        assert_eq!(read(broken).await.unwrap_err().status(), 400);
+    }
+
+    #[tokio::test]
+    async fn bodies_share_the_room_there_is_and_give_it_back() {
+        let mut extensions = Extensions::new();
+        extensions.insert(BodyRoom::new(10));
+        let read = async |body: &'static str| super::read(Body::from(body), &extensions, LIMITS).await;
+        let first = read("12345678").await.unwrap();
+        let refused = read("123").await.unwrap_err();
+        assert_eq!(refused.status(), 503);
+        let _fits = read("12").await.unwrap();
+        drop(first);
+        read("12345678").await.unwrap();
     }
 }

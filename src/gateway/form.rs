@@ -100,8 +100,8 @@ impl FromRequest<Arc<State>> for Form {
         if !matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
             return Self::parse(url_query, b"");
         }
-        let body = body::read(body, state.config.form_body).await?;
-        let form: &[u8] = if is_form(&parts.headers, &body) { &body } else { b"" };
+        let body = body::read(body, &parts.extensions, state.config.form_body).await?;
+        let form: &[u8] = if is_form(&parts.headers, &body.bytes) { &body.bytes } else { b"" };
         Self::parse(url_query, form)
     }
 }

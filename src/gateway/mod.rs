@@ -8,7 +8,7 @@
 //! * [`host_guard`] and [`cors`]: what web pages may do.
 //! * [`tenant`]: whose data a request is about; it alone makes a [`Tenant`](tenant::Tenant), and
 //!   handlers of tenants' data take one.
-//! * [`form`] and [`body`]: parameters and bodies, with bounds.
+//! * [`form`] and [`body`]: parameters and bodies, with bounds; [`in_flight`]: the bounds on all together.
 //!
 //! Nothing here reads the clock or a backend: both come in with the [`State`].
 
@@ -19,6 +19,7 @@ pub mod error;
 pub mod form;
 pub mod health;
 pub mod host_guard;
+pub mod in_flight;
 pub mod listener;
 pub mod request;
 pub mod router;
@@ -50,6 +51,9 @@ pub struct GatewayConfig {
     pub form_body: BodyLimits,
     /// API requests at one time; one more is told to come back.
     pub max_in_flight: usize,
+    /// Bytes of bodies that are being read or worked on at one time; a body that does not fit is told to
+    /// come back.
+    pub max_body_bytes_in_flight: usize,
     /// Makes the ids of this process's requests unlike those of others.
     pub request_id_seed: u64,
 }
@@ -63,6 +67,7 @@ impl Default for GatewayConfig {
             write_body: BodyLimits { max_bytes: 32 * 1024 * 1024, timeout },
             form_body: BodyLimits { max_bytes: 10 * 1024 * 1024, timeout },
             max_in_flight: 2048,
+            max_body_bytes_in_flight: 256 * 1024 * 1024,
             request_id_seed: 0,
         }
     }

@@ -141,7 +141,7 @@ pub enum Endpoint {
     Query,
     /// A range query.
     QueryRange,
-    /// Series, labels, values, metadata.
+    /// Series, labels, values, metadata, exemplars.
     Catalog,
     /// About ourselves.
     Status,
@@ -199,8 +199,8 @@ impl Endpoint {
             "write" | "push" | "receive" => Self::Write,
             "query" => Self::Query,
             "query_range" => Self::QueryRange,
-            "series" | "labels" | "label" | "metadata" => Self::Catalog,
-            "status" => Self::Status,
+            "series" | "labels" | "label" | "metadata" | "query_exemplars" => Self::Catalog,
+            "status" | "rules" | "alerts" => Self::Status,
             "admin" => Self::Admin,
             "health" => Self::Health,
             _ => Self::Other,

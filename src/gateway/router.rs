@@ -10,7 +10,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use tokio::sync::Semaphore;
 use tower_http::{
     CompressionLevel,
     compression::{CompressionLayer, predicate::SizeAbove},
@@ -18,9 +17,10 @@ use tower_http::{
 
 use super::{
     State,
-    api::{admin, catalog, health, metrics, page, query, receive, status},
+    api::{admin, catalog, health, metrics, page, query, receive, rules, status},
     cors,
     error::{ApiError, ErrorKind},
+    in_flight::{self, InFlight},
     request, tenant,
 };
 
@@ -29,7 +29,7 @@ const COMPRESSED_FROM: u16 = 1024;
 
 /// Builds the router.
 pub fn router(state: Arc<State>) -> Router {
-    let in_flight = Arc::new(Semaphore::new(state.config.max_in_flight.clamp(1, Semaphore::MAX_PERMITS)));
+    let in_flight = InFlight::new(&state.config);
 
     // What is about a tenant's data. A layer stands before those above it: read them from below.
     let tenants = Router::new()
@@ -38,6 +38,7 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/receive", post(receive::samples))
         .route("/query", get(query::instant).post(query::instant))
         .route("/query_range", get(query::range).post(query::range))
+        .route("/query_exemplars", get(query::exemplars).post(query::exemplars))
         .route("/series", get(catalog::series).post(catalog::series))
         .route("/labels", get(catalog::label_names).post(catalog::label_names))
         .route("/label/{name}/values", get(catalog::label_values))
@@ -50,8 +51,11 @@ pub fn router(state: Arc<State>) -> Router {
     let api = tenants
         .route("/admin/tsdb/flush", post(admin::flush))
         .route("/status/storage", get(status::storage))
+        .route("/format_query", get(query::format).post(query::format))
+        .route("/rules", get(rules::groups))
+        .route("/alerts", get(rules::alerts))
         .route("/status/buildinfo", get(status::build_info))
-        .route_layer(from_fn_with_state(in_flight, limit_in_flight))
+        .route_layer(from_fn_with_state(in_flight, in_flight::limit))
         // Health is answered however much else there is to do.
         .route("/health", get(health::report));
 
@@ -89,19 +93,6 @@ async fn guard_host(Extract(state): Extract<Arc<State>>, request: Request, next:
     match checked {
         Ok(()) => next.run(request).await,
         Err(refusal) => ApiError::new(ErrorKind::Forbidden, refusal.to_string()).into_response(),
-    }
-}
-
-async fn limit_in_flight(
-    Extract(in_flight): Extract<Arc<Semaphore>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    match in_flight.try_acquire() {
-        Ok(_place) => next.run(request).await,
-        Err(_) => ApiError::new(ErrorKind::Unavailable, "too many requests are being answered already")
-            .retry_after(std::time::Duration::from_secs(1))
-            .into_response(),
     }
 }
 

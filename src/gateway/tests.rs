@@ -23,13 +23,13 @@ use super::{
 use crate::{
     clock::{Clock, HandClock},
     ingest::{Ingest, IngestLimits},
-    model::{Labels, Metadata, MetricType, Millis, TenantId, Timestamp},
+    model::{Exemplar, Labels, Metadata, MetricType, Millis, TenantId, Timestamp},
     promql::{
         Answer, Engine, EngineOptions, MatrixSeries, ParseError, Point, QueryError, QueryOptions, QueryStats,
         Value, VectorElement, parse::Span,
     },
     query::{Evaluate, QueryLimits, QueryService},
-    storage::{BatchSample, Storage, StorageError, WriteBatch, memory::MemoryStore},
+    storage::{BatchExemplar, BatchSample, Storage, StorageError, WriteBatch, memory::MemoryStore},
 };
 
 /// An engine that answers by heart.
@@ -187,6 +187,14 @@ impl TestApp {
         batch.samples = (0..3)
             .map(|series| BatchSample { series, timestamp: Timestamp(5_000), value: 1.0, start: 0 })
             .collect();
+        batch.exemplars = vec![BatchExemplar {
+            series: 0,
+            exemplar: Exemplar {
+                labels: labels(&[("trace_id", "t1")]),
+                value: 0.5,
+                timestamp: Timestamp(5_500),
+            },
+        }];
         batch.metadata = ["up", "down"]
             .map(|metric| Metadata {
                 metric: metric.to_owned(),
@@ -722,7 +730,7 @@ async fn what_is_stored_is_computed_with() {
     let data = async |path: &str| app.get(&format!("/api/v1/{path}")).await.json()["data"].clone();
     assert_eq!(
         data("query?query=sum%20by%20(job)%20(up)&time=6").await["result"],
-        json!([{"metric": {"job": "a"}, "value": [6, "1"]}, {"metric": {"job": "b"}, "value": [6, "1"]}])
+        json!([{"metric": {"job": "b"}, "value": [6, "1"]}, {"metric": {"job": "a"}, "value": [6, "1"]}])
     );
     assert_eq!(
         data("query_range?query=count(up)&start=0&end=10&step=5").await,
@@ -740,4 +748,34 @@ async fn what_is_stored_is_computed_with() {
         "invalid parameter \"query\": invalid expression type \"range vector\" for range query, \
          must be Scalar or instant Vector",
     );
+}
+
+#[tokio::test]
+async fn exemplars_are_found_by_what_a_query_looks_at() {
+    let app = TestApp::start().await;
+    let found = json!([{
+        "seriesLabels": {"__name__": "up", "job": "a"},
+        "exemplars": [{"labels": {"trace_id": "t1"}, "value": "0.5", "timestamp": 5.5}],
+    }]);
+    app.get("/api/v1/query_exemplars?query=rate(up%5B5m%5D)&start=0&end=10").await.is_success(&found);
+    app.get("/api/v1/query_exemplars?query=down%2B1&start=0&end=10").await.is_success(&json!([]));
+    // Grafana asks so when it starts, and its times are milliseconds.
+    app.post("/api/v1/query_exemplars", "query=test&start=1795229823766&end=1795229823767")
+        .await
+        .is_success(&json!([]));
+    app.get("/api/v1/query_exemplars?query=1&start=1&end=0").await.is_error(
+        400,
+        "bad_data",
+        r#"invalid parameter "end": end timestamp must not be before start time"#,
+    );
+}
+
+#[tokio::test]
+async fn what_grafana_asks_when_it_starts_is_answered() {
+    let app = TestApp::start().await;
+    app.get("/api/v1/rules").await.is_success(&json!({"groups": []}));
+    app.get("/api/v1/alerts").await.is_success(&json!({"alerts": []}));
+    app.post("/api/v1/format_query", "query=sum(++up)%2B1").await.is_success(&json!("sum(up) + 1"));
+    let flags = app.get("/api/v1/status/flags").await;
+    assert_eq!(flags.status, 404);
 }

@@ -5,11 +5,12 @@
 //! the functions below, so that each is worded in one place. One kind carries numbers that add up over
 //! its occurrences: [`ForcedMonotonicity`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    model::{Timestamp, labels::Quoted},
+    model::labels::Quoted,
     promql::{
+        functions::calendar::Civil,
         go_float::{format_g, format_g_digits},
         parse::Span,
     },
@@ -26,7 +27,7 @@ pub struct Annotations {
     /// By the text without its numbers.
     monotonicity: BTreeMap<String, (Span, ForcedMonotonicity)>,
     /// Warnings that do not come from the query and have no place in it.
-    remarks: BTreeMap<String, ()>,
+    remarks: BTreeSet<String>,
 }
 
 /// What had to be corrected to make the buckets of classic histograms monotonic.
@@ -74,7 +75,7 @@ impl Annotations {
 
     /// Adds a warning that is shown as it is, without prefix and place (the store's, for example).
     pub fn remark(&mut self, text: impl Into<String>) {
-        self.remarks.insert(text.into(), ());
+        self.remarks.insert(text.into());
     }
 
     /// Adds the info that buckets had to be corrected; the numbers of equal texts are joined.
@@ -118,7 +119,7 @@ impl Annotations {
     pub fn render(&self, query_text: &str) -> (Vec<String>, Vec<String>) {
         let warning =
             |(text, span): (&String, &Span)| format!("PromQL warning: {text} ({})", place(query_text, *span));
-        let mut warnings: Vec<String> = self.remarks.keys().cloned().collect();
+        let mut warnings: Vec<String> = self.remarks.iter().cloned().collect();
         warnings.extend(self.warnings.iter().map(warning));
 
         let monotonicity = self.monotonicity.iter().map(|(text, (span, what))| {
@@ -164,9 +165,8 @@ fn place(text: &str, span: Span) -> String {
 
 /// `2006-01-02T15:04:05Z`
 fn rfc3339(millis: i64) -> String {
-    use crate::promql::functions::calendar::Civil;
     let Civil { year, month, day, hour, minute, second, .. } =
-        Civil::from_unix_seconds(Timestamp(millis).millis().div_euclid(1000));
+        Civil::from_unix_seconds(millis.div_euclid(1000));
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 

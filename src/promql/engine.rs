@@ -257,20 +257,24 @@ impl Engine {
         let (data, remarks) = self.select(tenant, &plan, &context.budget).await?;
         stats.select_seconds = watch.lap();
 
+        let (text, options) = (text.to_owned(), *options);
         let evaluation = tokio::task::spawn_blocking(move || {
             let evaluated = exec::evaluate(&context, &plan, &data);
-            let peak = context.budget.peak();
-            // Big answers of the store take time to let go of; that is not the I/O threads' work either.
-            drop((data, plan, place));
-            evaluated.map(|evaluated| (evaluated, peak))
+            stats.peak_samples = context.budget.peak();
+            let answer = evaluated.and_then(|done| answer(&text, kind, steps, &options, done, remarks, stats));
+            // The place is taken until the samples are gone.
+            drop((data, plan));
+            drop(place);
+            answer
         });
-        let (evaluated, peak) = match evaluation.await {
-            Ok(evaluated) => evaluated?,
-            Err(failed) => return Err(QueryError::Execution(format!("unexpected error: {failed}"))),
-        };
-        stats.evaluate_seconds = watch.lap();
-        stats.peak_samples = peak;
-        answer(text, kind, steps, options, evaluated, remarks, stats)
+        match evaluation.await {
+            Ok(answer) => {
+                let mut answer = answer?;
+                answer.stats.evaluate_seconds = watch.lap();
+                Ok(answer)
+            }
+            Err(failed) => Err(QueryError::Execution(format!("unexpected error: {failed}"))),
+        }
     }
 
     /// Parses, checks and plans.

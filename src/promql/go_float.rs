@@ -23,9 +23,9 @@ pub fn format_json_value(value: f64) -> String {
     }
 }
 
-/// Writes as `%g` and `%v` do: an exponent below 1e-4 and from 1e6 on … unless all digits count.
+/// Writes as `%g` and `%v` do: an exponent below 1e-4 and from 1e6 on, all digits either way.
 ///
-/// Go decides by six digits when it may choose the precision itself, so 123456789 is `1.23456789e+08`.
+/// So 123456 is `123456`, and 1234567 is `1.234567e+06`.
 pub fn format_g(value: f64) -> String {
     if let Some(text) = special(value) {
         return text.to_owned();
@@ -92,11 +92,9 @@ fn special(value: f64) -> Option<&'static str> {
     }
 }
 
-/// Picks between the exponent form and the plain form of `value`, whose digits are `scientific`.
+/// Picks between the exponent form and the plain form of `value`, which in Rust's exponent form is `scientific`.
 fn general(scientific: &str, precision: i32, value: f64) -> String {
     let exponent = scientific.split_once('e').and_then(|(_, e)| e.parse::<i32>().ok()).unwrap_or(0);
-    // Go's shortest form decides by 6 digits, but a number with more digits than that before the
-    // point still goes to the exponent form, so one rule serves both.
     if exponent < -4 || exponent >= precision { exponent_form(scientific) } else { value.to_string() }
 }
 

@@ -147,7 +147,7 @@ impl QueryService {
         Ok(LabelsRequest { matchers, range: query.range()?, limit: query.storage_limit() })
     }
 
-    async fn within_timeout<T>(
+    pub(super) async fn within_timeout<T>(
         &self,
         call: impl Future<Output = Result<T, StorageError>>,
     ) -> Result<T, QueryFailure> {

@@ -163,7 +163,7 @@ impl QueryService {
         .await
     }
 
-    fn check_text(&self, text: &str) -> Result<(), QueryFailure> {
+    pub(super) fn check_text(&self, text: &str) -> Result<(), QueryFailure> {
         let limit = self.limits.max_query_bytes;
         if text.len() > limit {
             let reason = format!("the query is {} bytes long, the limit is {limit}", text.len());

@@ -10,7 +10,8 @@
 //!    client that hangs up costs nothing more.
 //! 4. **Cut.** `limit` truncates the result and says so in a warning; a slow query is logged.
 //!
-//! Questions about labels and metadata ([`catalog`]) skip the line: they read no samples.
+//! Questions about labels and metadata ([`catalog`]), and about [`exemplars`], skip the line: they read no
+//! samples.
 //!
 //! What is wrong with a request is a [`QueryFailure`], by meaning; which status that is, the gateway
 //! decides.
@@ -18,6 +19,7 @@
 pub mod admission;
 pub mod catalog;
 pub mod evaluate;
+pub mod exemplars;
 pub mod failure;
 pub mod selectors;
 

@@ -7,7 +7,7 @@ use luminate::promql::{
     parse::{self, Expr, ParserFeatures},
 };
 
-use crate::script::{self, Action, Command};
+use crate::script::{self, Action, Command, Text};
 
 /// All scripts, by name.
 pub(crate) fn scripts() -> Vec<(String, Vec<Command>)> {
@@ -34,9 +34,13 @@ fn every_query_of_the_scripts_parses_unless_it_has_to_fail() {
         for Command { line, action } in script {
             let Action::Eval(eval) = action else { continue };
             evals += 1;
-            if let (Err(e), None) = (parse::parse(&eval.query, &ParserFeatures::default()), &eval.expect.fail)
-            {
-                panic!("{name}:{line}: {}: {e}", eval.query);
+            let error = parse::parse(&eval.query, &ParserFeatures::default()).err().map(|e| e.to_string());
+            match (error, &eval.expect.fail) {
+                (None, _) | (Some(_), Some(Text::Any | Text::Matches(_))) => {}
+                (Some(error), Some(Text::Contains(part))) => {
+                    assert!(error.contains(part), "{name}:{line}: {}: {error}", eval.query);
+                }
+                (Some(error), None) => panic!("{name}:{line}: {}: {error}", eval.query),
             }
         }
     }

@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use luminate::{
     model::{Histogram, Labels},
-    promql::{Answer, MatrixSeries, Point, Value, histogram::FloatHistogram},
+    promql::{Answer, MatrixSeries, Point, Value, VectorElement, histogram::FloatHistogram},
 };
 pub(crate) use read::parse;
 
@@ -174,9 +174,9 @@ fn evaluate(eval: &Eval, target: &mut dyn Target) -> Result<(), String> {
                 const STEP: i64 = 60_000;
                 let answer = target.range(&eval.query, at - STEP, at + STEP, STEP);
                 let answer = answer.map_err(|e| format!("as a range query: {e}"))?;
-                let middle = Answer { value: at_step(answer.value, at), ..answer };
-                compare::check_values(eval, &middle.value, target)
-                    .map_err(|e| format!("as a range query: {e}"))?;
+                let is_scalar = matches!(eval.wanted.as_slice(), [Wanted { labels: None, .. }]);
+                let middle = at_step(answer.value, at, is_scalar);
+                compare::check_values(eval, &middle, target).map_err(|e| format!("as a range query: {e}"))?;
             }
             Ok(())
         }
@@ -191,21 +191,26 @@ fn has_a_middle_step(eval: &Eval) -> bool {
     whole_values && DEPENDS.iter().all(|word| !eval.query.contains(word))
 }
 
-/// The vector that a matrix holds at a time.
-fn at_step(value: Value, at: i64) -> Value {
+/// The vector that a matrix holds at a time, or the scalar, which a range query gives as a series.
+fn at_step(value: Value, at: i64, is_scalar: bool) -> Value {
     let Value::Matrix(series) = value else { return value };
     let element = |MatrixSeries { labels, floats, histograms }: MatrixSeries| {
         let float = floats.into_iter().find(|(t, _)| *t == at).map(|(_, v)| Point::Float(v));
         let histogram = || histograms.into_iter().find(|(t, _)| *t == at).map(|(_, h)| Point::Histogram(h));
-        let value = float.or_else(histogram)?;
-        Some(luminate::promql::VectorElement { labels, timestamp: at, value })
+        Some(VectorElement { labels, timestamp: at, value: float.or_else(histogram)? })
     };
-    Value::Vector(series.into_iter().filter_map(element).collect())
+    let elements: Vec<VectorElement> = series.into_iter().filter_map(element).collect();
+    match elements.as_slice() {
+        [VectorElement { labels, value: Point::Float(value), .. }] if is_scalar && labels.is_empty() => {
+            Value::Scalar { timestamp: at, value: *value }
+        }
+        _ => Value::Vector(elements),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use luminate::promql::{QueryStats, VectorElement};
+    use luminate::promql::QueryStats;
 
     use super::*;
 
@@ -224,7 +229,13 @@ mod tests {
         }
 
         fn range(&mut self, _: &str, start: i64, _: i64, step: i64) -> Result<Answer, String> {
-            let Ok(Answer { value: Value::Vector(elements), .. }) = &self.0 else { return self.0.clone() };
+            let elements = match &self.0 {
+                Ok(Answer { value: Value::Vector(elements), .. }) => elements.clone(),
+                Ok(Answer { value: Value::Scalar { value, .. }, .. }) => {
+                    vec![VectorElement { labels: Labels::empty(), timestamp: 0, value: Point::Float(*value) }]
+                }
+                other => return other.clone(),
+            };
             let series = elements.iter().map(|e| MatrixSeries {
                 labels: e.labels.clone(),
                 floats: match e.value {

@@ -7,6 +7,7 @@ pub mod metrics;
 pub mod page;
 pub mod query;
 pub mod receive;
+pub mod rules;
 pub mod status;
 pub mod write;
 

@@ -1,4 +1,4 @@
-//! `/api/v1/query` and `/api/v1/query_range`.
+//! `/api/v1/query`, `/api/v1/query_range`, and what else takes a query.
 
 use axum::{extract::State, response::Response};
 
@@ -10,6 +10,7 @@ use crate::{
         tenant::Tenant,
         wire::json::{self, StatsDetail},
     },
+    model::TimeRange,
     promql::{Answer, Value},
     query::{InstantQuery, QueryControls, RangeQuery},
 };
@@ -34,6 +35,21 @@ pub async fn range(State(state): Shared, tenant: Tenant, form: Form) -> Result<R
     let query = RangeQuery { text: text(&form), start, end, step, controls };
     let answer = state.query.range(tenant.id(), query).await?;
     write(answer, stats).await
+}
+
+/// The exemplars of the series that a query looks at.
+pub async fn exemplars(State(state): Shared, tenant: Tenant, form: Form) -> Result<Response, ApiError> {
+    let (start, end) = (form.required_time("start")?, form.required_time("end")?);
+    let range = TimeRange::new(start, end)
+        .ok_or_else(|| ApiError::parameter("end", "end timestamp must not be before start time"))?;
+    let exemplars = state.query.exemplars(tenant.id(), &text(&form), range).await?;
+    Ok(respond(json::exemplars(&exemplars)))
+}
+
+/// A query at its most readable.
+pub async fn format(State(state): Shared, form: Form) -> Result<Response, ApiError> {
+    let formatted = state.query.format(&text(&form))?;
+    Ok(respond(json::document(&serde_json::Value::String(formatted))))
 }
 
 fn text(form: &Form) -> String {

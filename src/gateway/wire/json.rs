@@ -19,6 +19,7 @@ use crate::{
         histogram::FloatHistogram,
     },
     query::Listed,
+    storage::SeriesExemplars,
 };
 
 /// What the answers below are.
@@ -116,6 +117,27 @@ pub fn metadata(entries: &[Metadata]) -> Vec<u8> {
         });
     }
     out.push(b'}');
+    finish(out, &[], &[])
+}
+
+/// Writes exemplars by series.
+pub fn exemplars(found: &[SeriesExemplars]) -> Vec<u8> {
+    let mut out = begin(found.iter().map(|of_series| 64 + of_series.exemplars.len() * 128).sum());
+    push_list(&mut out, found, |out, of_series| {
+        out.extend_from_slice(br#"{"seriesLabels":"#);
+        push_labels(out, &of_series.series);
+        out.extend_from_slice(br#","exemplars":"#);
+        push_list(out, &of_series.exemplars, |out, exemplar| {
+            out.extend_from_slice(br#"{"labels":"#);
+            push_labels(out, &exemplar.labels);
+            out.extend_from_slice(br#","value":"#);
+            push_value(out, exemplar.value);
+            out.extend_from_slice(br#","timestamp":"#);
+            push_time(out, exemplar.timestamp.millis());
+            out.push(b'}');
+        });
+        out.push(b'}');
+    });
     finish(out, &[], &[])
 }
 

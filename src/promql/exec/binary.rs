@@ -30,10 +30,7 @@ pub fn with_scalar(
     let side = Side { is_left: vector_is_left, is_kept: true };
     let scalar = Row { floats: scalar, histograms: Vec::new() };
     let mut rows = rows;
-    for row in &mut rows {
-        context.check()?;
-        operator.apply(&mut row.row, side, &scalar, notes);
-    }
+    notes.merge(context.for_rows(&mut rows, |row, notes| operator.apply(&mut row.row, side, &scalar, notes))?);
     rows.retain(|row| !row.row.is_empty());
     if operator.changes_meaning() || operator.return_bool {
         drop_names(rows, context.settings.delayed_names)
@@ -45,8 +42,7 @@ pub fn with_scalar(
 /// A minus sign before a vector.
 pub fn negate(context: &Context, rows: Vec<SeriesRow>) -> Result<Vec<SeriesRow>, QueryError> {
     let mut rows = rows;
-    for row in &mut rows {
-        context.check()?;
+    context.for_rows(&mut rows, |row, _| {
         for value in row.row.floats.iter_mut().filter(|value| !is_absent(**value)) {
             *value = -*value;
         }
@@ -55,6 +51,6 @@ pub fn negate(context: &Context, rows: Vec<SeriesRow>) -> Result<Vec<SeriesRow>,
             negated.mul(-1.0);
             *histogram = Arc::new(negated);
         }
-    }
+    })?;
     drop_names(rows, context.settings.delayed_names)
 }

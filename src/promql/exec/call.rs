@@ -1,10 +1,8 @@
 //! Functions of vectors and scalars that are not functions of a range.
 
-use rayon::iter::{IntoParallelRefMutIterator, ParallelIterator};
-
 use super::{
     Output,
-    context::{CHUNK, Context},
+    context::Context,
     names::drop_names,
     rows::{Row, SeriesRow, Steps, is_absent},
     select::seconds,
@@ -29,13 +27,7 @@ pub fn map(
     params: &[&[f64]],
 ) -> Result<Vec<SeriesRow>, QueryError> {
     let mut rows = rows;
-    let apply = |row: &mut SeriesRow| instant::map(function, &mut row.row, params);
-    if rows.len() > CHUNK {
-        context.pool.install(|| rows.par_iter_mut().for_each(apply));
-    } else {
-        rows.iter_mut().for_each(apply);
-    }
-    context.check()?;
+    context.for_rows(&mut rows, |row, _| instant::map(function, &mut row.row, params))?;
     rows.retain(|row| !row.row.is_empty());
     drop_names(rows, context.settings.delayed_names)
 }

@@ -8,9 +8,12 @@ use std::{
     },
 };
 
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
+use rayon::{
+    iter::{IntoParallelIterator, ParallelIterator},
+    slice::ParallelSliceMut,
+};
 
-use super::rows::{Row, is_absent};
+use super::rows::{Row, SeriesRow, is_absent};
 use crate::promql::{QueryError, annotations::Annotations};
 
 /// Series evaluated in one go by one thread.
@@ -112,6 +115,33 @@ impl Context {
                 take(result)?;
             }
             at = end;
+        }
+        Ok(all)
+    }
+}
+
+impl Context {
+    /// Changes every row in parallel.
+    pub fn for_rows(
+        &self,
+        rows: &mut [SeriesRow],
+        work: impl Fn(&mut SeriesRow, &mut Annotations) + Sync,
+    ) -> Result<Annotations, QueryError> {
+        let chunk = |rows: &mut [SeriesRow]| -> Result<Annotations, QueryError> {
+            let mut notes = Annotations::default();
+            for row in rows {
+                self.check()?;
+                work(row, &mut notes);
+            }
+            Ok(notes)
+        };
+        if rows.len() <= CHUNK {
+            return chunk(rows);
+        }
+        let parts: Vec<_> = self.pool.install(|| rows.par_chunks_mut(CHUNK).map(chunk).collect());
+        let mut all = Annotations::default();
+        for notes in parts {
+            all.merge(notes?);
         }
         Ok(all)
     }

@@ -10,7 +10,7 @@
 use foldhash::{HashMap, HashMapExt};
 
 use super::{
-    context::Context,
+    context::{Context, Findings},
     element::{Operator, Side, is_name},
     names::{merge_into, same_labels, without_name},
     rows::{ABSENT, Row, SeriesRow, Steps},
@@ -65,14 +65,25 @@ pub fn vectors(
     join.refuse_ambiguous_many(&meetings)?;
 
     let mut results = Results { rows: Vec::new(), places: HashMap::new(), matching };
-    for (row, meeting) in join.many.iter().zip(&of_many) {
-        context.check()?;
-        join.combine(row, *meeting, &meetings[*meeting], &mut results, notes)?;
-    }
+    let work = |rows: std::ops::Range<usize>, findings: &mut Findings| {
+        let mut combined = Vec::with_capacity(rows.len());
+        for (row, meeting) in join.many[rows.clone()].iter().zip(&of_many[rows]) {
+            context.check()?;
+            let found = join.combine(row, &meetings[*meeting], &mut findings.notes);
+            combined.extend(found.into_iter().map(|result| (result, *meeting)));
+        }
+        Ok(combined)
+    };
+    let findings = context.over_chunks(join.many.len(), work, |combined| {
+        combined.into_iter().try_for_each(|(row, meeting)| results.put(row, meeting))
+    })?;
+    notes.merge(findings.notes);
     if let Some(fill) = join.fill_many {
         for (number, meeting) in meetings.iter().enumerate().filter(|(_, meeting)| !meeting.one.is_empty()) {
             context.check()?;
-            join.fill_in(fill, number, meeting, &mut results, notes)?;
+            for row in join.fill_in(fill, meeting, notes) {
+                results.put(row, number)?;
+            }
         }
     }
     Ok(results.rows)
@@ -167,68 +178,46 @@ impl Join<'_> {
     }
 
     /// Combines a row of the many side with those it meets.
-    fn combine(
-        &self,
-        row: &SeriesRow,
-        number: usize,
-        meeting: &Meeting,
-        results: &mut Results<'_>,
-        notes: &mut Annotations,
-    ) -> Result<(), QueryError> {
+    fn combine(&self, row: &SeriesRow, meeting: &Meeting, notes: &mut Annotations) -> Vec<SeriesRow> {
+        let mut combined = Vec::with_capacity(1);
+        let many = (&row.labels, row.drop_name);
         for one in meeting.one.iter().map(|i| &self.one[*i]) {
             let mut result = row.row.clone();
             self.operator.apply(&mut result, self.side, &one.row, notes);
-            self.put(result, (&row.labels, row.drop_name), &one.labels, number, results)?;
+            combined.extend(self.result(result, many, &one.labels));
         }
         if let Some(fill) = self.fill_one {
-            let mut other = Row { floats: vec![fill; self.steps.count], histograms: Vec::new() };
-            for (step, place) in other.floats.iter_mut().enumerate() {
-                if meeting.one.iter().any(|i| self.one[*i].row.has(step)) {
-                    *place = ABSENT;
-                }
-            }
+            let other = self.stand_in(fill, &meeting.one, self.one);
             let mut result = row.row.clone();
             self.operator.apply(&mut result, self.side, &other, notes);
-            let labels = signature(&row.labels, self.matching);
-            self.put(result, (&row.labels, row.drop_name), &labels, number, results)?;
+            combined.extend(self.result(result, many, &signature(&row.labels, self.matching)));
         }
-        Ok(())
+        combined
     }
 
     /// Combines the rows of the one side with what stands in for missing ones of the many side.
-    fn fill_in(
-        &self,
-        fill: f64,
-        number: usize,
-        meeting: &Meeting,
-        results: &mut Results<'_>,
-        notes: &mut Annotations,
-    ) -> Result<(), QueryError> {
+    fn fill_in(&self, fill: f64, meeting: &Meeting, notes: &mut Annotations) -> Vec<SeriesRow> {
+        let mut combined = Vec::with_capacity(meeting.one.len());
         for one in meeting.one.iter().map(|i| &self.one[*i]) {
-            let mut result = Row { floats: vec![fill; self.steps.count], histograms: Vec::new() };
-            for (step, place) in result.floats.iter_mut().enumerate() {
-                if meeting.many.iter().any(|i| self.many[*i].row.has(step)) {
-                    *place = ABSENT;
-                }
-            }
+            let mut result = self.stand_in(fill, &meeting.many, self.many);
             self.operator.apply(&mut result, self.side, &one.row, notes);
             let labels = signature(&one.labels, self.matching);
-            self.put(result, (&labels, false), &one.labels, number, results)?;
+            combined.extend(self.result(result, (&labels, false), &one.labels));
         }
-        Ok(())
+        combined
     }
 
-    /// Puts a result under the labels it has by its many side and its one side.
-    fn put(
-        &self,
-        result: Row,
-        (many, many_drops): (&Labels, bool),
-        one: &Labels,
-        meeting: usize,
-        results: &mut Results<'_>,
-    ) -> Result<(), QueryError> {
-        if result.is_empty() {
-            return Ok(());
+    /// A row of `fill` where none of the members has a value.
+    fn stand_in(&self, fill: f64, members: &[usize], rows: &[SeriesRow]) -> Row {
+        let has = |step: usize| members.iter().any(|i| rows[*i].row.has(step));
+        let floats = (0..self.steps.count).map(|step| if has(step) { ABSENT } else { fill });
+        Row { floats: floats.collect(), histograms: Vec::new() }
+    }
+
+    /// A result under the labels it has by its many side and its one side, if it has any value.
+    fn result(&self, row: Row, (many, many_drops): (&Labels, bool), one: &Labels) -> Option<SeriesRow> {
+        if row.is_empty() {
+            return None;
         }
         let delayed = self.context.settings.delayed_names;
         let drops = !self.operator.changes_meaning() && many_drops || self.operator.return_bool;
@@ -236,8 +225,7 @@ impl Join<'_> {
         if self.operator.return_bool && !delayed {
             labels = without_name(&labels);
         }
-        let row = SeriesRow { labels, drop_name: delayed && drops, row: result };
-        results.put(row, meeting)
+        Some(SeriesRow { labels, drop_name: delayed && drops, row })
     }
 
     fn result_labels(&self, many: &Labels, one: &Labels) -> Labels {

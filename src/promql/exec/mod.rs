@@ -244,7 +244,7 @@ impl Walk<'_> {
                 }
                 let rows = self.take(aggregation.input)?.vector()?;
                 let notes = &mut self.done.notes;
-                Output::Vector(aggregate::aggregate(aggregation, rows, param.as_deref(), &steps, notes)?)
+                Output::Vector(aggregate::aggregate(self.context, aggregation, rows, param.as_deref(), &steps, notes)?)
             }
             Operation::Binary { op, lhs, rhs, return_bool, matching, span } => {
                 let operator = Operator { op: *op, return_bool: *return_bool, span: *span };
@@ -428,7 +428,7 @@ impl Walk<'_> {
         if self.may_become_same(operation) {
             let rows = self.leaf_rows(operation, *steps, &params)?;
             names::refuse_same(&rows)?;
-            return aggregate::aggregate(aggregation, rows, None, steps, &mut self.done.notes);
+            return aggregate::aggregate(self.context, aggregation, rows, None, steps, &mut self.done.notes);
         }
         let mut groups: Vec<(Labels, bool, Fold)> = Vec::new();
         let mut places: HashMap<Labels, usize> = HashMap::new();

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Samples in windows that are evaluated between two looks at whether anybody still waits.
-const SLICE: u64 = 1 << 22;
+const SLICE: u64 = 1 << 20;
 
 /// A range function's parameters.
 #[derive(Clone, Copy, Debug)]
@@ -227,8 +227,8 @@ fn slices(samples: &Samples, windowed: &Windowed<'_>, queryable: &mut Vec<u64>) 
         advance(&mut histograms, samples.histograms.len(), start, end, |i| samples.histograms[i].0);
         let mut count = u64::try_from(floats.len()).unwrap_or(u64::MAX);
         count += samples.histograms[histograms.clone()].iter().map(|(_, h)| h.size_in_samples()).sum::<u64>();
-        if windowed.counted != Counted::Nowhere {
-            queryable[step] += count;
+        if let Some(sum) = queryable.get_mut(step) {
+            *sum += count;
         }
         if slice.steps.is_empty() {
             slice = Slice { steps: step..step, floats: floats.clone(), histograms: histograms.clone() };

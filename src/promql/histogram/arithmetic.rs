@@ -5,7 +5,7 @@
 //! buckets inside it; custom ones to the bounds that both have. A [`HistogramSum`] does all of it, with
 //! a compensated sum per bucket; a plain addition is a sum of two.
 
-use std::sync::Arc;
+use std::{cmp::Ordering, sync::Arc};
 
 use super::{FloatHistogram, exponential_bound, spans_of};
 use crate::{
@@ -256,8 +256,9 @@ impl HistogramSum {
                 covering_threshold(self.schema, threshold, positive, negative)
             };
             let (zero_count, both) = other.zero_count_within(own);
-            if both == own {
-                break (zero_count, both);
+            // Also the end if the threshold is no number.
+            if both.partial_cmp(&own) != Some(Ordering::Greater) {
+                break (zero_count, own);
             }
             threshold = both;
         };

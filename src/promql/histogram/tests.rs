@@ -174,6 +174,18 @@ fn the_wider_zero_bucket_swallows_what_lies_in_it() {
 }
 
 #[test]
+fn a_threshold_that_is_no_number_does_no_harm() {
+    let odd = |zero_threshold: f64| FloatHistogram { zero_threshold, ..exponential(0, 1.0, 1, &[1.0]) };
+    for (a, b) in [(f64::NAN, f64::NAN), (f64::NAN, 1.5), (1.5, f64::NAN), (f64::INFINITY, 0.0), (-1.0, 0.0)]
+    {
+        let mut sum = odd(a);
+        sum.add(&odd(b)).unwrap();
+        assert_eq!(sum.count, 2.0);
+        let _ = odd(a).detect_reset(&odd(b));
+    }
+}
+
+#[test]
 fn custom_buckets_meet_at_the_bounds_they_share() {
     let mut sum = custom(&[1.0, 2.0, 4.0], &[1.0, 2.0, 3.0, 4.0]);
     let joined = sum.add(&custom(&[1.0, 3.0, 4.0], &[10.0, 20.0, 30.0, 40.0])).unwrap();

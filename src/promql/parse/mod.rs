@@ -6,13 +6,12 @@
 //!                                       └───── print ◀─────┘
 //! ```
 //!
-//! [`parse`] walks over the text once. A [`lexer`](lex) hands out tokens, a Pratt parser ([`parser`],
-//! with [`selectors`] and [`durations`] for what is special there) builds [`Expr`] nodes that know
-//! their place in the text, and [`check`] looks at types, as Prometheus does, only when the syntax is
-//! right. The first mistake ends the walk. Its message has Prometheus' words, which name the innermost
+//! [`parse`] walks over the text once. A lexer (`lex`) hands out tokens, a Pratt parser (`parser`, with
+//! `selectors` and `durations` for what is special there) builds [`Expr`] nodes that know their place
+//! in the text, and `check` looks at types, as Prometheus does, only when the syntax is right. The first mistake ends the walk. Its message has Prometheus' words, which name the innermost
 //! construct that the mistake is in: the parser keeps a stack of these.
 //!
-//! [`print`] writes a tree on one line; reading that back gives the same tree but for positions.
+//! `print` writes a tree on one line; reading that back gives the same tree but for positions.
 //! [`pretty`] breaks long lines.
 //!
 //! Invariant: a tree is never higher than [`MAX_HEIGHT`] nodes, so everything that walks over one may

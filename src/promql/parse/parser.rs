@@ -3,7 +3,7 @@
 //! Tokens are read when they are asked for and not before: a mistake that is clear from the tokens so
 //! far is reported even if the next character is no token at all.
 //!
-//! Recursion is bounded by [`MAX_NESTING`]; what does not recurse is kept out of line (`inline(never)`),
+//! Recursion is bounded by `MAX_NESTING`; what does not recurse is kept out of line (`inline(never)`),
 //! so that so many levels fit half of a thread's stack even in a build without optimisation.
 
 use super::{
@@ -262,6 +262,7 @@ impl<'a> Parser<'a> {
 
     /// The operation, once both sides are read.
     #[inline(never)]
+    #[expect(clippy::boxed_local, reason = "a caller in the recursion would hold it unboxed")]
     fn finish_binary(
         &self,
         op: BinaryOp,

@@ -197,20 +197,7 @@ fn write_series(f: &mut Formatter<'_>, selector: &VectorSelector) -> fmt::Result
 
 /// Whether a word outside braces is never a metric's name.
 fn is_reserved(name: &str) -> bool {
-    const WORDS: [&str; 11] = [
-        "atan2",
-        "bool",
-        "group_left",
-        "group_right",
-        "ignoring",
-        "on",
-        "inf",
-        "nan",
-        // Names only if no parenthesis follows, as one may after `*`.
-        "fill",
-        "fill_left",
-        "fill_right",
-    ];
+    const WORDS: [&str; 8] = ["atan2", "bool", "group_left", "group_right", "ignoring", "on", "inf", "nan"];
     WORDS.iter().any(|word| name.eq_ignore_ascii_case(word))
 }
 

@@ -1,6 +1,6 @@
 //! Which series and when: names, matchers, label lists, and what may stand behind a selector.
 //!
-//! What the recursion of the [parser](super::parser) passes by is kept out of line, so that its own
+//! What the recursion of the parser passes by is kept out of line, so that its own
 //! frames on the stack stay small.
 
 use std::sync::Arc;

@@ -218,6 +218,9 @@ impl Builder<'_> {
                 binary.op.as_str()
             )));
         }
+        if matches!(binary.op, BinaryOp::TrimUpper | BinaryOp::TrimLower) {
+            return Err(QueryError::Execution(format!("operator {:?} is not supported yet", binary.op.as_str())));
+        }
         let output = if scalars == [true, true] { ValueType::Scalar } else { ValueType::InstantVector };
         let matching = if scalars == [false, false] { binary.matching.clone() } else { None };
         let operation = Operation::Binary {

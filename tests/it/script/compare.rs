@@ -1,5 +1,7 @@
 //! Whether an answer is the one that was wanted.
 
+use std::sync::Arc;
+
 use luminate::{
     model::{Labels, is_stale},
     promql::{Answer, MatrixSeries, Point, Value, VectorElement},
@@ -131,7 +133,7 @@ fn matrix(eval: &Eval, got: &[MatrixSeries], target: &dyn Target) -> Result<(), 
             count += 1;
             let float = found.floats.iter().find(|(t, _)| *t == at).map(|(_, v)| Point::Float(*v));
             let histogram =
-                found.histograms.iter().find(|(t, _)| *t == at).map(|(_, h)| Point::Histogram(h.clone()));
+                found.histograms.iter().find(|(t, _)| *t == at).map(|(_, h)| Point::Histogram(Arc::clone(h)));
             let Some(point) = float.or(histogram) else {
                 return Err(format!("{}: nothing at {at}, only {:?}", found.labels, found.floats));
             };

@@ -12,7 +12,10 @@ use crate::{
     promql::{
         QueryError,
         annotations::Annotations,
-        exec::rows::{ABSENT, Row, SeriesRow, Steps, is_absent},
+        exec::{
+            context::Context,
+            rows::{ABSENT, Row, SeriesRow, Steps, is_absent},
+        },
         functions::range::quantile as quantile_of,
         go_float::format_f,
         parse::AggregateOp,
@@ -22,13 +25,14 @@ use crate::{
 
 /// The spread around the mean, by Welford's method without compensation.
 pub fn deviation(
+    context: &Context,
     aggregation: &Aggregation,
     groups: &Groups,
     rows: &[SeriesRow],
     steps: &Steps,
     notes: &mut Annotations,
-) -> Vec<SeriesRow> {
-    per_step(aggregation, groups, rows, steps, notes, |members, step| {
+) -> Result<Vec<SeriesRow>, QueryError> {
+    per_step(context, aggregation, groups, rows, steps, notes, |members, step| {
         let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
         for value in floats_at(rows, members, step) {
             count += 1.0;
@@ -51,15 +55,16 @@ pub fn deviation(
 
 /// The value at part `q` of the sorted values.
 pub fn quantile(
+    context: &Context,
     aggregation: &Aggregation,
     groups: &Groups,
     rows: &[SeriesRow],
     q: &[f64],
     steps: &Steps,
     notes: &mut Annotations,
-) -> Vec<SeriesRow> {
+) -> Result<Vec<SeriesRow>, QueryError> {
     let mut values = Vec::new();
-    per_step(aggregation, groups, rows, steps, notes, |members, step| {
+    per_step(context, aggregation, groups, rows, steps, notes, |members, step| {
         values.clear();
         values.extend(floats_at(rows, members, step));
         if values.is_empty() { ABSENT } else { quantile_of(q.get(step).copied().unwrap_or(f64::NAN), &mut values) }
@@ -67,26 +72,29 @@ pub fn quantile(
 }
 
 fn per_step(
+    context: &Context,
     aggregation: &Aggregation,
     groups: &Groups,
     rows: &[SeriesRow],
     steps: &Steps,
     notes: &mut Annotations,
     mut value: impl FnMut(&[usize], usize) -> f64,
-) -> Vec<SeriesRow> {
+) -> Result<Vec<SeriesRow>, QueryError> {
     let mut done = Vec::with_capacity(groups.all.len());
     for group in &groups.all {
+        context.check()?;
         if group.members.iter().any(|member| !rows[*member].row.histograms.is_empty()) {
             histogram_ignored(aggregation, notes);
         }
         let floats = (0..steps.count).map(|step| value(&group.members, step)).collect();
         done.extend(group.row(Row { floats, histograms: Vec::new() }));
     }
-    done
+    Ok(done)
 }
 
 /// How often each value is there, the value as a label.
 pub fn count_values(
+    context: &Context,
     aggregation: &Aggregation,
     rows: &[SeriesRow],
     steps: &Steps,
@@ -116,6 +124,7 @@ pub fn count_values(
         place
     };
     for row in rows {
+        context.check()?;
         // A value that stays the same is written as text once.
         let mut last: Option<(u64, String)> = None;
         for (step, value) in row.row.floats.iter().enumerate() {

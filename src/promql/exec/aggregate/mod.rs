@@ -10,7 +10,10 @@ pub mod gather;
 pub mod group;
 pub mod rank;
 
-use super::rows::{SeriesRow, Steps, is_absent};
+use super::{
+    context::Context,
+    rows::{SeriesRow, Steps, is_absent},
+};
 use crate::promql::{
     QueryError,
     annotations::{self, Annotations},
@@ -24,6 +27,7 @@ use group::Groups;
 ///
 /// `param` holds the scalar parameter of every step, for those that take one.
 pub fn aggregate(
+    context: &Context,
     aggregation: &Aggregation,
     rows: Vec<SeriesRow>,
     param: Option<&[f64]>,
@@ -44,6 +48,7 @@ pub fn aggregate(
             for group in &groups.all {
                 let mut fold = Fold::new(aggregation.op, steps.count);
                 for member in &group.members {
+                    context.check()?;
                     if let Some(row) = rows[*member].take() {
                         fold.add(&row.row, aggregation, notes);
                     }
@@ -54,18 +59,18 @@ pub fn aggregate(
         }
         AggregateOp::Stddev | AggregateOp::Stdvar => {
             let groups = Groups::of(&rows, aggregation);
-            Ok(gather::deviation(aggregation, &groups, &rows, steps, notes))
+            gather::deviation(context, aggregation, &groups, &rows, steps, notes)
         }
         AggregateOp::Quantile => {
             warn_of_quantiles(param, aggregation, notes);
             let groups = Groups::of(&rows, aggregation);
-            Ok(gather::quantile(aggregation, &groups, &rows, param, steps, notes))
+            gather::quantile(context, aggregation, &groups, &rows, param, steps, notes)
         }
-        AggregateOp::CountValues => gather::count_values(aggregation, &rows, steps),
+        AggregateOp::CountValues => gather::count_values(context, aggregation, &rows, steps),
         AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk => {
             let Some(k) = rank::counts(param)? else { return Ok(Vec::new()) };
             let groups = Groups::of(&rows, aggregation);
-            Ok(rank::pick(aggregation, &groups, rows, &k, steps, notes))
+            rank::pick(context, aggregation, &groups, rows, &k, steps, notes)
         }
         AggregateOp::LimitRatio => {
             let Some(ratios) = rank::ratios(param, aggregation, notes)? else { return Ok(Vec::new()) };
@@ -100,5 +105,3 @@ fn floats_at<'a>(rows: &'a [SeriesRow], members: &'a [usize], step: usize) -> im
     members.iter().map(move |member| rows[*member].row.floats[step]).filter(|value| !is_absent(*value))
 }
 
-#[cfg(test)]
-mod tests;

@@ -8,7 +8,10 @@ use crate::{
     promql::{
         QueryError,
         annotations::{self, Annotations},
-        exec::rows::{ABSENT, Row, SeriesRow, Steps, is_absent},
+        exec::{
+            context::Context,
+            rows::{ABSENT, Row, SeriesRow, Steps, is_absent},
+        },
         go_float::format_g,
         parse::AggregateOp,
         plan::Aggregation,
@@ -60,13 +63,14 @@ pub fn ratios(
 
 /// Keeps the `k` first of each group by the aggregation's order.
 pub fn pick(
+    context: &Context,
     aggregation: &Aggregation,
     groups: &Groups,
     rows: Vec<SeriesRow>,
     k: &[usize],
     steps: &Steps,
     notes: &mut Annotations,
-) -> Vec<SeriesRow> {
+) -> Result<Vec<SeriesRow>, QueryError> {
     let mut picked: Vec<Row> = rows.iter().map(|_| Row::default()).collect();
     // Best first, for the order of an instant query's result.
     let mut order = Vec::new();
@@ -78,6 +82,7 @@ pub fn pick(
             histogram_ignored(aggregation, notes);
         }
         for step in 0..steps.count {
+            context.check()?;
             let k = k.get(step).copied().unwrap_or(0);
             if k == 0 {
                 continue;
@@ -123,7 +128,7 @@ pub fn pick(
         let row = rows[member].take()?;
         Some(SeriesRow { row: std::mem::take(&mut picked[member]), ..row })
     });
-    picked.collect()
+    Ok(picked.collect())
 }
 
 /// Keeps those series whose hash is below the ratio, or, with a negative ratio, the others.

@@ -1,5 +1,7 @@
 //! `quantile_over_time` and `mad_over_time`, and the quantile that aggregations use too.
 
+use std::cmp::Ordering;
+
 use super::{RangeInput, Remarks, window};
 use crate::promql::{
     annotations::{self, Annotations},
@@ -8,7 +10,7 @@ use crate::promql::{
 
 /// The value at part `q` of the sorted values, between two of them in proportion.
 ///
-/// NaN sorts lowest. `values` are left sorted. No values, or a NaN `q`, give NaN; a `q` outside 0..=1 an infinity.
+/// NaN sorts lowest. `values` are left in another order. No values, or a NaN `q`, give NaN; a `q` outside 0..=1 an infinity.
 pub fn quantile(q: f64, values: &mut [f64]) -> f64 {
     if values.is_empty() || q.is_nan() {
         return f64::NAN;
@@ -19,7 +21,6 @@ pub fn quantile(q: f64, values: &mut [f64]) -> f64 {
     if q > 1.0 {
         return f64::INFINITY;
     }
-    values.sort_unstable_by(|a, b| a.partial_cmp(b).unwrap_or_else(|| b.is_nan().cmp(&a.is_nan())));
     #[expect(clippy::cast_precision_loss, reason = "there are fewer than 2^53 values")]
     let rank = q * (values.len() - 1) as f64;
     #[expect(
@@ -28,9 +29,16 @@ pub fn quantile(q: f64, values: &mut [f64]) -> f64 {
         reason = "the rank is between 0 and the number of values"
     )]
     let lower = (rank.floor() as usize).min(values.len() - 1);
-    let upper = (lower + 1).min(values.len() - 1);
     let weight = rank - rank.floor();
-    values[lower] * (1.0 - weight) + values[upper] * weight
+    // Only two neighbours of the sorted order are needed: the one at the rank, and the least after it.
+    let (_, low, above) = values.select_nth_unstable_by(lower, nan_first);
+    let low = *low;
+    let high = above.iter().copied().min_by(nan_first).unwrap_or(low);
+    low * (1.0 - weight) + high * weight
+}
+
+fn nan_first(a: &f64, b: &f64) -> Ordering {
+    a.partial_cmp(b).unwrap_or_else(|| b.is_nan().cmp(&a.is_nan()))
 }
 
 pub(super) fn quantile_over_time(
@@ -41,7 +49,7 @@ pub(super) fn quantile_over_time(
 ) {
     let q_at = |step: usize| input.params.first().and_then(|q| q.get(step)).copied().unwrap_or(f64::NAN);
     let mut warned: Option<u64> = None;
-    let mut sorted = Vec::new();
+    let mut values = Vec::new();
     window::for_each(input, |step, window| {
         if !remarks.floats_of(&window, 1) {
             return;
@@ -51,9 +59,9 @@ pub(super) fn quantile_over_time(
             warned = Some(q.to_bits());
             notes.warn(annotations::invalid_quantile(q), input.param_span);
         }
-        sorted.clear();
-        sorted.extend_from_slice(window.values);
-        out.floats[step] = quantile(q, &mut sorted);
+        values.clear();
+        values.extend_from_slice(window.values);
+        out.floats[step] = quantile(q, &mut values);
     });
 }
 

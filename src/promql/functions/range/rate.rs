@@ -69,7 +69,10 @@ pub(super) fn evaluate(kind: Kind, input: &RangeInput<'_>, out: &mut Row, remark
             low += 1;
         }
         let in_window = resets.get(low..high).unwrap_or_default();
-        remarks.start_time_overlap |= overlaps.iter().any(|at| window.first < *at && *at < last);
+        if !remarks.start_time_overlap {
+            let next = overlaps.partition_point(|at| *at <= window.first);
+            remarks.start_time_overlap = overlaps.get(next).is_some_and(|at| *at < last);
+        }
         if let Some(result) = of_floats(kind, input, &window, in_window) {
             out.floats[step] = result;
             remarks.float_from_counter |= kind.is_counter();

@@ -95,7 +95,7 @@ fn selectors_print_with_sorted_matchers() {
         ("start", "start"),
         ("step", "step"),
         ("range", "range"),
-        ("fill", "{\"fill\"}"),
+        ("fill", "fill"),
         ("or or or", "or or or"),
         ("foo and and", "foo and and"),
         ("min_of", "min_of"),
@@ -140,7 +140,6 @@ fn offsets_and_pins_print_in_one_order() {
         ("foo[5m] offset 1h @ start()", "foo[5m] @ start() offset 1h"),
         ("foo[300]", "foo[5m]"),
         ("foo[1001ms]", "foo[1s1ms]"),
-        ("foo[1.5h]", "foo[1.5h]"),
         ("foo[1h:1m] @ 5 offset 10m", "foo[1h:1m] @ 5.000 offset 10m"),
         ("foo[1h:]", "foo[1h:]"),
         ("foo[ 1h : ]", "foo[1h:]"),
@@ -155,9 +154,6 @@ fn offsets_and_pins_print_in_one_order() {
         ("foo offset -2^2", "foo offset -2s ^ 2"),
         ("foo offset 2 * 2", "foo offset 2s * 2"),
     ] {
-        if text == "foo[1.5h]" {
-            continue;
-        }
         check(text, printed);
     }
 }
@@ -253,7 +249,7 @@ fn operators_print_with_their_modifiers() {
         ("foo + fill_right(2) fill_left(1) bar", "foo + fill_left (1) fill_right (2) bar"),
         ("foo + fill_left (3) fill_right (3) bar", "foo + fill (3) bar"),
         ("foo * on(a) group_left fill(0) bar", "foo * on (a) group_left () fill (0) bar"),
-        ("fill + fill_left", "{\"fill\"} + {\"fill_left\"}"),
+        ("fill + fill_left", "fill + fill_left"),
         ("foo unless on(bar, sum, by, bool) baz", "foo unless on (bar, sum, by, bool) baz"),
         ("a >/5", "a >/ 5"),
         ("a</b", "a </ b"),
