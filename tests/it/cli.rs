@@ -1,17 +1,41 @@
 //! The commands, as they are typed, against a server.
 
-use std::process::Output;
+use std::{
+    io::Read,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use crate::server::{Options, Server, luminate, now_ms, remote_write};
 
+/// Exit code, standard output and standard error of a command, which has a minute.
 fn run(server: Option<&Server>, arguments: &[&str]) -> (i32, String, String) {
     let mut command = luminate();
     if let Some(server) = server {
         command.env("LUMINATE_URL", server.url(""));
     }
-    let Output { status, stdout, stderr } = command.args(arguments).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (status.code().unwrap(), text(stdout), text(stderr))
+    let mut child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let read_out = std::thread::spawn(move || {
+        let mut text = String::new();
+        out.read_to_string(&mut text).map(|_| text).unwrap()
+    });
+    let read_err = std::thread::spawn(move || {
+        let mut text = String::new();
+        err.read_to_string(&mut text).map(|_| text).unwrap()
+    });
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("luminate {arguments:?} still runs after a minute");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    (status.code().unwrap(), read_out.join().unwrap(), read_err.join().unwrap())
 }
 
 fn server_with_up() -> (tempfile::TempDir, Server) {
@@ -82,14 +106,14 @@ fn a_server_scrapes_itself_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options::default().env("LUMINATE_SELF_SCRAPE__ENABLED", "true");
     let server = Server::start(dir.path(), &options);
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let up = server.api("/api/v1/query", &[("query", "up{job=\"luminate\"}")]);
         if up["result"][0]["value"][1] == "1" {
             break;
         }
-        assert!(std::time::Instant::now() < deadline, "{up}");
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(Instant::now() < deadline, "{up}");
+        std::thread::sleep(Duration::from_millis(20));
     }
     let (status, metrics) = server.get("/metrics");
     assert_eq!(status, 200);
