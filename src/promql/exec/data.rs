@@ -55,6 +55,14 @@ impl SelectedSeries {
         Ok((Self { labels: selected.series, samples }, selected.warnings))
     }
 
+    /// What reading `samples` adds to what is held: nothing if they have been here since they were received.
+    pub fn weight(&self, samples: u64) -> u64 {
+        match &self.samples {
+            Samples::InStore(_) => samples,
+            Samples::Here(_) => 0,
+        }
+    }
+
     /// The samples of series number `ordinal`; `scratch` is where they are read into if need be.
     pub fn samples<'a>(
         &'a self,

@@ -129,11 +129,12 @@ pub fn chunk(
         let read = series.samples(ordinal, &mut scratch)?;
         let count = u64::try_from(read.len()).unwrap_or(u64::MAX);
         findings.samples_read += count;
-        context.budget.hold(count)?;
+        let loaded = series.weight(count);
+        context.budget.hold(loaded)?;
         samples.load(read, context.settings.use_start_timestamps);
         let labels = &series.labels[ordinal];
         let row = evaluate(context, labels, &samples, windowed, findings)?;
-        context.budget.release(count);
+        context.budget.release(loaded);
         let Some(row) = row else { continue };
         let held = weight(&row);
         context.budget.hold(held)?;

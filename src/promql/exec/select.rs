@@ -55,9 +55,10 @@ pub fn chunk(
         let samples = series.samples(ordinal, &mut scratch)?;
         let read = u64::try_from(samples.len()).unwrap_or(u64::MAX);
         findings.samples_read += read;
-        context.budget.hold(read)?;
+        let loaded = series.weight(read);
+        context.budget.hold(loaded)?;
         let row = row(samples, instant, steps, &mut findings.queryable);
-        context.budget.release(read);
+        context.budget.release(loaded);
         if let Some(row) = row {
             let held = weight(&row);
             context.budget.hold(held)?;
