@@ -25,7 +25,7 @@ macro_rules! counters {
 counters![
     /// Bytes written to the log.
     wal_bytes,
-    /// Batches of frames written to the log.
+    /// Buffers of frames handed to the log.
     wal_records,
     /// Writes to the log, each of which carries what was waiting.
     wal_writes,

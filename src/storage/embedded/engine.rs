@@ -200,8 +200,9 @@ impl Engine {
 
     fn see<T>(&self, tenant: &TenantId, look: impl FnOnce(Sight<'_>) -> Result<T>) -> Result<T> {
         self.is_open()?;
-        let view = self.view.load_full();
+        // In this order: a tombstone goes after the samples it hides have gone from the view.
         let tombstones = self.register.tombstones(tenant);
+        let view = self.view.load_full();
         let warnings = self.damage.lock().clone();
         look(Sight { view: &view, tenant, tombstones: &tombstones, warnings })
     }

@@ -10,6 +10,9 @@ use parking_lot::Mutex;
 
 use crate::model::{Exemplar, Labels, TenantId};
 
+/// A tenant's series and its exemplars, in time order.
+pub(crate) type Kept = (TenantId, Labels, Vec<Exemplar>);
+
 /// Every tenant's exemplars.
 #[derive(Debug)]
 pub(crate) struct Exemplars {
@@ -89,7 +92,7 @@ impl Exemplars {
     }
 
     /// All of them, series by series, if they changed since the last time.
-    pub(crate) fn changes(&self) -> Option<Vec<(TenantId, Labels, Vec<Exemplar>)>> {
+    pub(crate) fn changes(&self) -> Option<Vec<Kept>> {
         let all = &mut *self.all.lock();
         if !std::mem::take(&mut all.changed) {
             return None;
@@ -98,7 +101,7 @@ impl Exemplars {
     }
 
     /// All of them, series by series.
-    pub(crate) fn everything(&self) -> Vec<(TenantId, Labels, Vec<Exemplar>)> {
+    pub(crate) fn everything(&self) -> Vec<Kept> {
         self.all.lock().everything()
     }
 
@@ -110,7 +113,7 @@ impl Exemplars {
     }
 
     /// Puts back what [`changes`](Self::changes) gave; the oldest will go first again.
-    pub(crate) fn restore(&self, kept: Vec<(TenantId, Labels, Vec<Exemplar>)>) {
+    pub(crate) fn restore(&self, kept: Vec<Kept>) {
         let mut all: Vec<(TenantId, Labels, Exemplar)> = kept
             .into_iter()
             .flat_map(|(t, l, all)| all.into_iter().map(move |e| (t.clone(), l.clone(), e)))
@@ -124,8 +127,8 @@ impl Exemplars {
 }
 
 impl All {
-    fn everything(&self) -> Vec<(TenantId, Labels, Vec<Exemplar>)> {
-        let mut all: Vec<(TenantId, Labels, Vec<Exemplar>)> = self
+    fn everything(&self) -> Vec<Kept> {
+        let mut all: Vec<Kept> = self
             .tenants
             .iter()
             .flat_map(|(t, ring)| ring.series.iter().map(|(l, all)| (t.clone(), l.clone(), all.clone())))

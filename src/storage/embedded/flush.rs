@@ -40,13 +40,10 @@ impl Engine {
     pub(crate) fn flush_is_due(&self) -> bool {
         let head = Arc::clone(&self.gate.read());
         let big = self.wal.grown() >= self.config.flush_wal_bytes || head.bytes() >= self.config.head_bytes;
-        let stuck = self.view.load().heads.len() > 1;
-        big || stuck || {
-            // A flush that is going on will do.
-            let last = self.upkeep.try_lock().map(|u| u.last_flush);
-            let late = |last| self.clock.elapsed().saturating_sub(last) >= self.config.flush_interval;
-            head.samples() > 0 && last.is_some_and(late)
-        }
+        // A flush that is going on will do.
+        let Some(upkeep) = self.upkeep.try_lock() else { return false };
+        let late = self.clock.elapsed().saturating_sub(upkeep.last_flush) >= self.config.flush_interval;
+        big || upkeep.frozen.is_some() || (late && head.samples() > 0)
     }
 
     pub(crate) fn flush_with(&self, upkeep: &mut Upkeep) -> Result<()> {
@@ -87,14 +84,17 @@ impl Engine {
 
     fn flush_frozen(&self, upkeep: &mut Upkeep) -> Result<()> {
         let Some((head, covers)) = upkeep.frozen.clone() else { return Ok(()) };
-        let mut written = self.write_head(upkeep, &head, covers);
+        let write = |upkeep: &mut Upkeep| {
+            self.write_ledger(upkeep, covers)?;
+            self.write_head(upkeep, &head, covers)
+        };
+        let mut written = write(upkeep);
         if matches!(written, Err(StorageError::DiskFull { .. })) {
             // This is what the reserve is for.
             self.ballast.release();
-            written = self.write_head(upkeep, &head, covers);
+            written = write(upkeep);
         }
         let new = written?;
-        self.write_ledger(upkeep, covers)?;
         let view = self.view.load();
         let mut parts = view.parts.clone();
         parts.extend(new);

@@ -14,7 +14,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 use parking_lot::{Mutex, RwLock};
 
 use super::{
@@ -25,7 +25,7 @@ use super::{
     disk::Disk,
     engine::{Engine, Upkeep},
     exemplars::Exemplars,
-    head::{Head, Place, series::NewValue},
+    head::{Head, Place, Tally, series::NewValue},
     lock::Lock,
     part::{PageCache, Part, PartId, TEMPORARY_SUFFIX},
     register::Register,
@@ -37,6 +37,9 @@ use crate::{
     model::{Labels, TenantId},
     storage::{Result, StorageError},
 };
+
+/// A number may be so far ahead of all before it: those between were written by others at the same time, or are lost.
+const MOST_SKIPPED: usize = 1 << 24;
 
 /// What the parts on disk are.
 #[derive(Debug, Default)]
@@ -78,6 +81,7 @@ impl Engine {
         let replayed = replay(disk.as_ref(), &wal_dir, &dir.join("quarantine"), 0, |epoch, record| {
             restore.record(epoch, record);
         })?;
+        head.add(&restore.tally);
         add(&counters.replay_samples, restore.samples);
         add(&counters.replay_lost, restore.lost);
         let mut damage = shelf.damage;
@@ -219,14 +223,24 @@ struct Restore<'a> {
     exemplars: &'a Exemplars,
     epoch: u64,
     /// Where the series are that this epoch's numbers stand for.
-    places: HashMap<u32, Place, foldhash::fast::RandomState>,
+    places: Vec<Option<Place>>,
+    tally: Tally,
     samples: u64,
     lost: u64,
 }
 
 impl<'a> Restore<'a> {
     fn new(head: &'a Head, register: &'a Register, exemplars: &'a Exemplars) -> Self {
-        Self { head, register, exemplars, epoch: 0, places: HashMap::default(), samples: 0, lost: 0 }
+        Self {
+            head,
+            register,
+            exemplars,
+            epoch: 0,
+            places: Vec::new(),
+            tally: Tally::default(),
+            samples: 0,
+            lost: 0,
+        }
     }
 
     fn record(&mut self, epoch: u64, record: Record<'_>) {
@@ -264,17 +278,24 @@ impl<'a> Restore<'a> {
 
     fn series(&mut self, tenant: &TenantId, series: &[(u32, Labels)]) {
         for (number, labels) in series {
-            self.places.insert(*number, self.head.adopt(tenant, labels, labels.id()));
+            let number = *number as usize;
+            // Numbers are counted up, so one far off is not one of ours.
+            if number < self.places.len() + MOST_SKIPPED {
+                if self.places.len() <= number {
+                    self.places.resize(number + 1, None);
+                }
+                self.places[number] = Some(self.head.adopt(tenant, labels, labels.id()));
+            }
         }
     }
 
     fn sample(&mut self, number: u32, timestamp: i64, value: NewValue<'_>, start: i64) {
-        match self.places.get(&number) {
-            Some(place) => {
+        match self.places.get(number as usize) {
+            Some(Some(place)) => {
                 self.samples += 1;
-                self.head.restore(*place, timestamp, value, start);
+                self.head.restore(*place, timestamp, value, start, &mut self.tally);
             }
-            None => self.lost += 1,
+            Some(None) | None => self.lost += 1,
         }
     }
 }

@@ -43,6 +43,9 @@ enum Source {
 /// A series in a source: the source's place in the list, and the series' number in it.
 type At = (u32, u32);
 
+/// A series' labels and one place where it is.
+type Found = (Labels, At);
+
 #[derive(Debug)]
 struct Selection {
     sources: Vec<Source>,
@@ -184,11 +187,7 @@ impl Sight<'_> {
     }
 
     /// Every series that passes one of the sets, in each source that has samples of it in the range.
-    fn gather(
-        &mut self,
-        sets: &[Vec<Matcher>],
-        range: TimeRange,
-    ) -> Result<(Vec<Source>, Vec<(Labels, At)>)> {
+    fn gather(&mut self, sets: &[Vec<Matcher>], range: TimeRange) -> Result<(Vec<Source>, Vec<Found>)> {
         let (mut sources, mut all) = (Vec::new(), Vec::new());
         for sealed in self.sealed(range) {
             let source = u32::try_from(sources.len()).expect("fewer parts than that are open");
@@ -275,7 +274,7 @@ fn series_of(
 }
 
 /// Brings the places of each series together, in label order.
-fn grouped(mut found: Vec<(Labels, At)>) -> (Vec<Labels>, Vec<SmallVec<[At; 2]>>) {
+fn grouped(mut found: Vec<Found>) -> (Vec<Labels>, Vec<SmallVec<[At; 2]>>) {
     // The lists of the sources are sorted already, which this sort makes use of; it keeps their order.
     found.sort_by(|a, b| a.0.cmp(&b.0));
     let mut series: Vec<Labels> = Vec::with_capacity(found.len());

@@ -210,7 +210,7 @@ async fn retention_removes_parts_and_hides_the_rest() {
         .unwrap();
     store.flush().await.unwrap();
     assert_eq!(store.status().await.unwrap().parts, 2);
-    hand.advance(Duration::from_millis(29 * day as u64 + 1));
+    hand.advance(Duration::from_millis(29 * day.cast_unsigned() + 1));
     store.enforce_retention().await.unwrap();
     assert_eq!(store.status().await.unwrap().parts, 1);
     assert_eq!(everything(&store).await[0].1, [(NOW.0 - day + 5000, 3.0_f64.to_bits())]);

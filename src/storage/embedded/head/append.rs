@@ -5,10 +5,8 @@
 //! sample of it before. Samples that are there already are logged all the same: that they are in the head does not
 //! say that the write which brought them was durable.
 
-use std::ops::Range;
-
 use super::{
-    Head, HeadTenant, STRIPES, Stripe, hash,
+    Head, HeadTenant, STRIPES, Stripe, Tally, hash,
     series::{Before, NewValue, Taken},
     stripe_of,
 };
@@ -62,8 +60,7 @@ struct Pass<'a> {
     refused: Vec<bool>,
     fresh: Vec<(u32, Labels)>,
     written: Written,
-    bytes: u64,
-    range: Range<i64>,
+    tally: Tally,
 }
 
 impl Head {
@@ -98,8 +95,7 @@ impl Head {
             refused: Vec::new(),
             fresh: Vec::new(),
             written: Written::default(),
-            bytes: 0,
-            range: i64::MAX..i64::MIN,
+            tally: Tally::default(),
         };
         pass.floats();
         pass.histograms();
@@ -233,23 +229,15 @@ impl Pass<'_> {
             entry.logged = true;
             self.fresh.push((entry.number, entry.labels.clone()));
         }
-        let size = match value {
-            NewValue::Histogram(bytes) => bytes.len() as u64 + 80,
-            NewValue::Float(_) => 5,
-        };
         match taken {
             Taken::Duplicate => self.written.duplicate += 1,
-            Taken::InOrder => {
-                self.written.stored += 1;
-                self.bytes += size;
-            }
+            Taken::InOrder => self.written.stored += 1,
             Taken::OutOfOrder => {
                 self.written.stored += 1;
                 self.written.out_of_order += 1;
-                self.bytes += size + 55;
             }
         }
-        self.range = self.range.start.min(timestamp.0)..self.range.end.max(timestamp.0);
+        self.tally.count(taken, timestamp.0, value);
         Ok(())
     }
 
@@ -291,14 +279,7 @@ impl Pass<'_> {
     }
 
     fn finish(mut self) -> Written {
-        use std::sync::atomic::Ordering::Relaxed;
-        let stats = &self.head.stats;
-        if self.range.start <= self.range.end {
-            stats.oldest.fetch_min(self.range.start, Relaxed);
-            stats.newest.fetch_max(self.range.end, Relaxed);
-        }
-        stats.bytes.fetch_add(self.bytes, Relaxed);
-        stats.samples.fetch_add(self.written.stored, Relaxed);
+        self.head.add(&self.tally);
         self.written.appended.rejected.sort_by_key(|r| (r.series, r.timestamp));
         self.written
     }

@@ -29,7 +29,7 @@ use roaring::RoaringBitmap;
 
 use self::{
     index::Index,
-    series::{NewValue, Nothing, Series},
+    series::{NewValue, Nothing, Series, Taken},
 };
 use crate::{
     model::{Labels, Matcher, SeriesId, TenantId, TimeRange, Timestamp},
@@ -215,28 +215,21 @@ impl Head {
     }
 
     /// Puts a sample from the log back.
-    pub(crate) fn restore(&self, place: Place, at: i64, value: NewValue<'_>, start: i64) {
-        let taken = {
-            let mut stripe = self.stripes[usize::from(place.stripe)].lock();
-            let Some(series) = stripe.get_mut(place.slot) else { return };
-            series.append(at, value, start, AppendPolicy::default(), &Nothing)
-        };
-        if let Ok(taken) = taken {
-            self.count(taken, at, value);
+    pub(crate) fn restore(&self, place: Place, at: i64, value: NewValue<'_>, start: i64, tally: &mut Tally) {
+        let mut stripe = self.stripes[usize::from(place.stripe)].lock();
+        if let Some(series) = stripe.get_mut(place.slot)
+            && let Ok(taken) = series.append(at, value, start, AppendPolicy::default(), &Nothing)
+        {
+            tally.count(taken, at, value);
         }
     }
 
-    fn count(&self, taken: series::Taken, at: i64, value: NewValue<'_>) {
-        let bytes = match (taken, value) {
-            (series::Taken::Duplicate, _) => return,
-            (_, NewValue::Histogram(bytes)) => bytes.len() as u64 + 80,
-            (series::Taken::InOrder, NewValue::Float(_)) => 5,
-            (series::Taken::OutOfOrder, NewValue::Float(_)) => 60,
-        };
-        self.stats.samples.fetch_add(1, Relaxed);
-        self.stats.bytes.fetch_add(bytes, Relaxed);
-        self.stats.oldest.fetch_min(at, Relaxed);
-        self.stats.newest.fetch_max(at, Relaxed);
+    /// Adds to the head's sums what was counted apart.
+    pub(crate) fn add(&self, tally: &Tally) {
+        self.stats.samples.fetch_add(tally.samples, Relaxed);
+        self.stats.bytes.fetch_add(tally.bytes, Relaxed);
+        self.stats.oldest.fetch_min(tally.oldest, Relaxed);
+        self.stats.newest.fetch_max(tally.newest, Relaxed);
     }
 
     /// Creates a series in a stripe: its slot and its number. The index is up to the caller.
@@ -259,6 +252,35 @@ impl Head {
         self.stats.bytes.fetch_add(400 + text + text / 2, Relaxed);
         stripe.insert(hash(id, tenant.ordinal), Series::new(id, tenant.ordinal, number, labels));
         (slot, number)
+    }
+}
+
+/// Sums over samples on their way into a head, so that not each one touches what all threads share.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    samples: u64,
+    bytes: u64,
+    oldest: i64,
+    newest: i64,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self { samples: 0, bytes: 0, oldest: i64::MAX, newest: i64::MIN }
+    }
+}
+
+impl Tally {
+    fn count(&mut self, taken: Taken, at: i64, value: NewValue<'_>) {
+        self.bytes += match (taken, value) {
+            (Taken::Duplicate, _) => return,
+            (_, NewValue::Histogram(bytes)) => bytes.len() as u64 + 80,
+            (Taken::InOrder, NewValue::Float(_)) => 5,
+            (Taken::OutOfOrder, NewValue::Float(_)) => 60,
+        };
+        self.samples += 1;
+        self.oldest = self.oldest.min(at);
+        self.newest = self.newest.max(at);
     }
 }
 

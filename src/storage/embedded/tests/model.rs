@@ -11,9 +11,9 @@ type Model = BTreeMap<Labels, BTreeMap<i64, u64>>;
 struct Random(u64);
 
 impl Random {
-    fn below(&mut self, n: u64) -> u64 {
+    fn below(&mut self, n: u32) -> u32 {
         self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.0 >> 33) % n
+        u32::try_from(self.0 >> 33).unwrap() % n
     }
 }
 
@@ -43,7 +43,7 @@ async fn the_engine_agrees_with_a_map_across_flushes_restarts_and_crashes() {
                 }
                 4 => {
                     let which = &series[random.below(30) as usize];
-                    let from = at(random.below(200) as i64 - 172_800);
+                    let from = at(i64::from(random.below(200)) - 172_800);
                     let range = TimeRange::new(Timestamp(from), Timestamp(from + 50_000)).unwrap();
                     let sets = vec![which.iter().map(|(n, v)| crate::model::Matcher::equal(n, v)).collect()];
                     store.delete(&tenant(), sets, range).await.unwrap();
@@ -61,11 +61,11 @@ async fn the_engine_agrees_with_a_map_across_flushes_restarts_and_crashes() {
                     let samples: Vec<(u32, i64, f64)> = (0..random.below(300))
                         .map(|_| {
                             let t = if random.below(4) == 0 {
-                                at(random.below(300) as i64 - 172_800)
+                                at(i64::from(random.below(300)) - 172_800)
                             } else {
-                                at(step * 10 + random.below(20) as i64)
+                                at(step * 10 + i64::from(random.below(20)))
                             };
-                            (random.below(30) as u32, t, random.below(1000) as f64 / 8.0)
+                            (random.below(30), t, f64::from(random.below(1000)) / 8.0)
                         })
                         .collect();
                     store.append(&tenant(), batch(&series, &samples)).await.unwrap();

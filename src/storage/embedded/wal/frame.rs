@@ -203,7 +203,7 @@ mod tests {
         (bytes, starts)
     }
 
-    fn payloads<'a>(bytes: &'a [u8], must_reach: Option<usize>) -> (Vec<&'a [u8]>, Vec<(usize, usize)>) {
+    fn payloads(bytes: &[u8], must_reach: Option<usize>) -> (Vec<&[u8]>, Vec<(usize, usize)>) {
         let (mut good, mut holes) = (Vec::new(), Vec::new());
         for found in Scan::new(bytes, 77, SEGMENT_START, must_reach) {
             match found {

@@ -69,7 +69,7 @@ pub(crate) fn replay(
         let bytes = segment.read(must_reach)?;
         let mut scan = Scan::new(&bytes, header.salt, SEGMENT_START, must_reach);
         let mut damaged = false;
-        while let Some(found) = scan.next() {
+        for found in scan.by_ref() {
             match found {
                 Found::Frame { at, kind, payload } => match decode(kind, payload) {
                     Some(record) => each(header.epoch, record),
