@@ -188,7 +188,8 @@ impl Engine {
     ) -> Result<Answer, QueryError> {
         if step.0 <= 0 {
             return Err(QueryError::BadData(
-                "zero or negative query resolution step widths are not accepted. Try a positive integer".to_owned(),
+                "zero or negative query resolution step widths are not accepted. Try a positive integer"
+                    .to_owned(),
             ));
         }
         if end < start {
@@ -261,7 +262,8 @@ impl Engine {
         let evaluation = tokio::task::spawn_blocking(move || {
             let evaluated = exec::evaluate(&context, &plan, &data);
             stats.peak_samples = context.budget.peak();
-            let answer = evaluated.and_then(|done| answer(&text, kind, steps, &options, done, remarks, stats));
+            let answer =
+                evaluated.and_then(|done| answer(&text, kind, steps, &options, done, remarks, stats));
             // The place is taken until the samples are gone.
             drop((data, plan));
             drop(place);
@@ -443,3 +445,6 @@ fn matrix(output: Output, steps: &Steps) -> Result<Vec<MatrixSeries>, QueryError
     series.sort_by(|a, b| a.labels.cmp(&b.labels));
     Ok(series)
 }
+
+#[cfg(test)]
+mod tests;

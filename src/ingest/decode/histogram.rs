@@ -1,6 +1,11 @@
 //! Reads a native histogram.
+//!
+//! Histograms are few beside floats and own what they hold anyway, so prost reads them; the message is
+//! drawn in `schema/proto`.
 
-use super::wire::{DecodeError, Message, zigzag, zigzag32};
+use prost::Message as _;
+
+use super::wire::{DecodeError, Message};
 use crate::model::{
     Histogram, Timestamp,
     histogram::{Counts, ResetHint, Span},
@@ -14,96 +19,96 @@ pub(super) struct DecodedHistogram {
     pub(super) start: i64,
 }
 
-/// The numbers as they stand in the message: one kind is used, the other is to be empty.
-#[derive(Debug, Default)]
-struct Numbers {
-    count: u64,
+/// `Histogram` of remote write 1.0 and 2.0, which share its numbers.
+#[derive(Clone, PartialEq, prost::Message)]
+struct HistogramMessage {
+    #[prost(oneof = "Count", tags = "1, 2")]
+    count: Option<Count>,
+    #[prost(double, tag = "3")]
+    sum: f64,
+    #[prost(sint32, tag = "4")]
+    schema: i32,
+    #[prost(double, tag = "5")]
+    zero_threshold: f64,
+    // The zero counts are a oneof too; which of them counts is settled by `count`.
+    #[prost(uint64, tag = "6")]
     zero_count: u64,
-    positive: Vec<i64>,
-    negative: Vec<i64>,
-    count_float: f64,
+    #[prost(double, tag = "7")]
     zero_count_float: f64,
-    positive_float: Vec<f64>,
-    negative_float: Vec<f64>,
+    #[prost(message, repeated, tag = "8")]
+    negative_spans: Vec<BucketSpan>,
+    #[prost(sint64, repeated, tag = "9")]
+    negative_deltas: Vec<i64>,
+    #[prost(double, repeated, tag = "10")]
+    negative_counts: Vec<f64>,
+    #[prost(message, repeated, tag = "11")]
+    positive_spans: Vec<BucketSpan>,
+    #[prost(sint64, repeated, tag = "12")]
+    positive_deltas: Vec<i64>,
+    #[prost(double, repeated, tag = "13")]
+    positive_counts: Vec<f64>,
+    #[prost(int32, tag = "14")]
+    reset_hint: i32,
+    #[prost(int64, tag = "15")]
+    timestamp: i64,
+    #[prost(double, repeated, tag = "16")]
+    custom_values: Vec<f64>,
+    #[prost(int64, tag = "17")]
+    start_timestamp: i64,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Oneof)]
+enum Count {
+    #[prost(uint64, tag = "1")]
+    Integer(u64),
+    #[prost(double, tag = "2")]
+    Float(f64),
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct BucketSpan {
+    #[prost(sint32, tag = "1")]
+    offset: i32,
+    #[prost(uint32, tag = "2")]
+    length: u32,
 }
 
 /// Reads a histogram. Of the two kinds of count the one set last decides what it is.
-pub(super) fn histogram(mut message: Message<'_>) -> Result<DecodedHistogram, DecodeError> {
-    let mut numbers = Numbers::default();
-    let mut float = false;
-    let mut timestamp = 0;
-    let mut start = 0;
-    let mut histogram = Histogram {
-        schema: 0,
-        zero_threshold: 0.0,
-        sum: 0.0,
-        reset_hint: ResetHint::Unknown,
-        positive_spans: Vec::new(),
-        negative_spans: Vec::new(),
-        counts: Counts::Integer { count: 0, zero_count: 0, positive: Vec::new(), negative: Vec::new() },
-        custom_values: Vec::new(),
+pub(super) fn histogram(message: Message<'_>) -> Result<DecodedHistogram, DecodeError> {
+    let malformed =
+        |_| DecodeError::Malformed { what: "histogram that does not decode", offset: message.offset() };
+    let read = HistogramMessage::decode(message.bytes()).map_err(malformed)?;
+    let spans = |spans: Vec<BucketSpan>| {
+        spans.into_iter().map(|BucketSpan { offset, length }| Span { offset, length }).collect()
     };
-    while let Some(field) = message.next()? {
-        match field.number {
-            1 => {
-                numbers.count = field.varint()?;
-                float = false;
-            }
-            2 => {
-                numbers.count_float = field.double()?;
-                float = true;
-            }
-            3 => histogram.sum = field.double()?,
-            4 => histogram.schema = zigzag32(field.varint()?),
-            5 => histogram.zero_threshold = field.double()?,
-            6 => numbers.zero_count = field.varint()?,
-            7 => numbers.zero_count_float = field.double()?,
-            8 => histogram.negative_spans.push(span(field.message()?)?),
-            9 => field.each_varint(|n| numbers.negative.push(zigzag(n)))?,
-            10 => field.each_double(|n| numbers.negative_float.push(n))?,
-            11 => histogram.positive_spans.push(span(field.message()?)?),
-            12 => field.each_varint(|n| numbers.positive.push(zigzag(n)))?,
-            13 => field.each_double(|n| numbers.positive_float.push(n))?,
-            14 => {
-                histogram.reset_hint = match field.varint()? {
-                    1 => ResetHint::Yes,
-                    2 => ResetHint::No,
-                    3 => ResetHint::Gauge,
-                    _ => ResetHint::Unknown,
-                }
-            }
-            15 => timestamp = field.int64()?,
-            16 => field.each_double(|n| histogram.custom_values.push(n))?,
-            17 => start = field.int64()?,
-            _ => {}
-        }
-    }
-    histogram.counts = if float {
-        Counts::Float {
-            count: numbers.count_float,
-            zero_count: numbers.zero_count_float,
-            positive: numbers.positive_float,
-            negative: numbers.negative_float,
-        }
-    } else {
-        Counts::Integer {
-            count: numbers.count,
-            zero_count: numbers.zero_count,
-            positive: numbers.positive,
-            negative: numbers.negative,
-        }
+    let counts = match read.count.unwrap_or(Count::Integer(0)) {
+        Count::Float(count) => Counts::Float {
+            count,
+            zero_count: read.zero_count_float,
+            positive: read.positive_counts,
+            negative: read.negative_counts,
+        },
+        Count::Integer(count) => Counts::Integer {
+            count,
+            zero_count: read.zero_count,
+            positive: read.positive_deltas,
+            negative: read.negative_deltas,
+        },
     };
-    Ok(DecodedHistogram { histogram, timestamp: Timestamp(timestamp), start })
-}
-
-fn span(mut message: Message<'_>) -> Result<Span, DecodeError> {
-    let mut span = Span { offset: 0, length: 0 };
-    while let Some(field) = message.next()? {
-        match field.number {
-            1 => span.offset = zigzag32(field.varint()?),
-            2 => span.length = field.uint32()?,
-            _ => {}
-        }
-    }
-    Ok(span)
+    let histogram = Histogram {
+        schema: read.schema,
+        zero_threshold: read.zero_threshold,
+        sum: read.sum,
+        reset_hint: match read.reset_hint {
+            1 => ResetHint::Yes,
+            2 => ResetHint::No,
+            3 => ResetHint::Gauge,
+            _ => ResetHint::Unknown,
+        },
+        positive_spans: spans(read.positive_spans),
+        negative_spans: spans(read.negative_spans),
+        counts,
+        custom_values: read.custom_values,
+    };
+    Ok(DecodedHistogram { histogram, timestamp: Timestamp(read.timestamp), start: read.start_timestamp })
 }

@@ -250,34 +250,9 @@ impl<'a> Field<'a> {
         Ok(())
     }
 
-    /// Gives `each` the numbers of a repeated `double` field, packed or not.
-    pub(crate) fn each_double(self, mut each: impl FnMut(f64)) -> Result<(), DecodeError> {
-        match self.value {
-            Value::Fixed64(bits) => each(f64::from_bits(bits)),
-            Value::Bytes(mut packed) => {
-                while !packed.rest.is_empty() {
-                    each(f64::from_bits(packed.fixed64()?));
-                }
-            }
-            Value::Varint(_) | Value::Fixed32 | Value::Group => return Err(self.wrong_type()),
-        }
-        Ok(())
-    }
-
     fn wrong_type(self) -> DecodeError {
         malformed("wrong wire type", self.offset)
     }
-}
-
-/// The signed number that a `sint64` is written as.
-pub(crate) fn zigzag(value: u64) -> i64 {
-    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
-}
-
-/// The signed number that a `sint32` is written as.
-pub(crate) fn zigzag32(value: u64) -> i32 {
-    let value = low32(value);
-    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
 }
 
 /// The lower half, which is what a 32-bit field keeps of a longer number.

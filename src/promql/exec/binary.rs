@@ -30,7 +30,8 @@ pub fn with_scalar(
     let side = Side { is_left: vector_is_left, is_kept: true };
     let scalar = Row { floats: scalar, histograms: Vec::new() };
     let mut rows = rows;
-    notes.merge(context.for_rows(&mut rows, |row, notes| operator.apply(&mut row.row, side, &scalar, notes))?);
+    notes
+        .merge(context.for_rows(&mut rows, |row, notes| operator.apply(&mut row.row, side, &scalar, notes))?);
     rows.retain(|row| !row.row.is_empty());
     if operator.changes_meaning() || operator.return_bool {
         drop_names(rows, context.settings.delayed_names)

@@ -39,7 +39,11 @@ impl SelectedSeries {
                         budget.hold(u64::try_from(run.samples.len()).unwrap_or(u64::MAX))?;
                         let place = usize::try_from(run.ordinal).ok().and_then(|at| sorted.get_mut(at));
                         let Some(into) = place else {
-                            let text = format!("the store sent samples of series {} of {}", run.ordinal, selected.series.len());
+                            let text = format!(
+                                "the store sent samples of series {} of {}",
+                                run.ordinal,
+                                selected.series.len()
+                            );
                             return Err(QueryError::Execution(text));
                         };
                         extend(into, &run.samples);

@@ -51,7 +51,8 @@ impl Operator {
         let before = row.clone();
         self.floats(&mut row.floats, side, &other.floats);
         row.histograms.clear();
-        let mut steps: Vec<u32> = before.histograms.iter().chain(&other.histograms).map(|(step, _)| *step).collect();
+        let mut steps: Vec<u32> =
+            before.histograms.iter().chain(&other.histograms).map(|(step, _)| *step).collect();
         steps.sort_unstable();
         steps.dedup();
         for step in steps {

@@ -135,7 +135,11 @@ impl Join<'_> {
         let mut others: Option<Vec<bool>> = None;
         for meeting in meetings.iter().filter(|meeting| meeting.one.len() > 1) {
             let others = others.get_or_insert_with(|| {
-                if self.fill_many.is_some() { vec![true; self.steps.count] } else { presence(self.many, self.steps) }
+                if self.fill_many.is_some() {
+                    vec![true; self.steps.count]
+                } else {
+                    presence(self.many, self.steps)
+                }
             });
             let until = first.as_ref().map_or(self.steps.count, |(step, ..)| *step);
             for step in (0..until).filter(|step| others[*step]) {
@@ -165,7 +169,8 @@ impl Join<'_> {
         }
         for meeting in meetings.iter().filter(|meeting| meeting.many.len() > 1) {
             for step in 0..self.steps.count {
-                let matched = self.fill_one.is_some() || meeting.one.iter().any(|i| self.one[*i].row.has(step));
+                let matched =
+                    self.fill_one.is_some() || meeting.one.iter().any(|i| self.one[*i].row.has(step));
                 if matched && meeting.many.iter().filter(|i| self.many[**i].row.has(step)).nth(1).is_some() {
                     return Err(QueryError::Execution(
                         "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)"

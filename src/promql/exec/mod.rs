@@ -244,7 +244,14 @@ impl Walk<'_> {
                 }
                 let rows = self.take(aggregation.input)?.vector()?;
                 let notes = &mut self.done.notes;
-                Output::Vector(aggregate::aggregate(self.context, aggregation, rows, param.as_deref(), &steps, notes)?)
+                Output::Vector(aggregate::aggregate(
+                    self.context,
+                    aggregation,
+                    rows,
+                    param.as_deref(),
+                    &steps,
+                    notes,
+                )?)
             }
             Operation::Binary { op, lhs, rhs, return_bool, matching, span } => {
                 let operator = Operator { op: *op, return_bool: *return_bool, span: *span };
@@ -309,7 +316,9 @@ impl Walk<'_> {
                 (context.over_chunks(series.labels.len(), work, take)?, *counted)
             }
             Operation::Range { function, windows, span, param_span, counted, .. } => {
-                let Source::Selection(selection) = windows.source else { return Err(unexpected("range vector")) };
+                let Source::Selection(selection) = windows.source else {
+                    return Err(unexpected("range vector"));
+                };
                 let series = &self.data[selection];
                 let windowed = Windowed {
                     function: *function,
@@ -369,7 +378,11 @@ impl Walk<'_> {
     }
 
     /// A range function over the store's series.
-    fn range(&mut self, operation: &Operation, windowed: &Windowed<'_>) -> Result<Vec<SeriesRow>, QueryError> {
+    fn range(
+        &mut self,
+        operation: &Operation,
+        windowed: &Windowed<'_>,
+    ) -> Result<Vec<SeriesRow>, QueryError> {
         let rows = self.leaf_rows(operation, windowed.steps, windowed.params)?;
         if !windowed.function.keeps_name() && !self.context.settings.delayed_names {
             names::refuse_same(&rows)?;
@@ -464,13 +477,16 @@ impl Walk<'_> {
     /// Whether series of one metric can become the same when `__type__` and `__unit__` go with the name.
     fn may_become_same(&self, operation: &Operation) -> bool {
         let (selection, drops) = match operation {
-            Operation::Range { function, windows: Windows { source: Source::Selection(selection), .. }, .. } => {
-                (*selection, !function.keeps_name())
-            }
+            Operation::Range {
+                function,
+                windows: Windows { source: Source::Selection(selection), .. },
+                ..
+            } => (*selection, !function.keeps_name()),
             Operation::Instant { selection, take, .. } => (*selection, *take != Take::Value),
             _ => return false,
         };
-        let described = |labels: &Labels| labels.get("__type__").is_some() || labels.get("__unit__").is_some();
+        let described =
+            |labels: &Labels| labels.get("__type__").is_some() || labels.get("__unit__").is_some();
         drops && !self.context.settings.delayed_names && self.data[selection].labels.iter().any(described)
     }
 
@@ -520,13 +536,15 @@ impl Walk<'_> {
                 let mut samples = range::Samples::default();
                 for series in &inner {
                     subquery::load(&series.row, &inner_steps, &mut samples);
-                    let row = range::evaluate(self.context, &series.labels, &samples, &windowed, &mut findings)?;
+                    let row =
+                        range::evaluate(self.context, &series.labels, &samples, &windowed, &mut findings)?;
                     row.iter().for_each(|row| matching::mark_presence(row, &mut present));
                 }
                 self.count(findings, counted);
             }
         }
-        let floats: Vec<f64> = present.into_iter().map(|there| if there { rows::ABSENT } else { 1.0 }).collect();
+        let floats: Vec<f64> =
+            present.into_iter().map(|there| if there { rows::ABSENT } else { 1.0 }).collect();
         let row = Row { floats, histograms: Vec::new() };
         if row.is_empty() {
             return Ok(Vec::new());
@@ -553,7 +571,8 @@ impl Walk<'_> {
                         findings.samples_read += u64::try_from(read.len()).unwrap_or(u64::MAX);
                         samples.load(read, false);
                         context.budget.hold(samples.weight())?;
-                        findings.queryable = vec![findings.queryable.first().unwrap_or(&0) + samples.weight()];
+                        findings.queryable =
+                            vec![findings.queryable.first().unwrap_or(&0) + samples.weight()];
                         taken.extend(range::raw(&series.labels[ordinal], &samples, end, range));
                     }
                     Ok(taken)

@@ -16,8 +16,8 @@ use crate::{
     model::Labels,
     promql::{
         MatrixSeries, QueryError,
-        histogram::FloatHistogram,
         functions::range::{self, RangeFunction, RangeInput},
+        histogram::FloatHistogram,
         parse::Span,
         plan::{Counted, Reference},
     },
@@ -84,7 +84,8 @@ impl Samples {
             }
         }
         for sample in from.histograms.iter().filter(|h| !h.histogram.is_stale()) {
-            self.histograms.push((sample.timestamp, Arc::new(FloatHistogram::from_histogram(&sample.histogram))));
+            self.histograms
+                .push((sample.timestamp, Arc::new(FloatHistogram::from_histogram(&sample.histogram))));
             if starts {
                 self.histogram_starts.push(sample.start);
             }
@@ -177,7 +178,10 @@ pub fn evaluate(
             range_ms: windowed.range,
             params: &params,
             metric_name: labels.metric_name().unwrap_or_default(),
-            type_label: context.settings.type_and_unit_labels.then(|| labels.get("__type__").unwrap_or_default()),
+            type_label: context
+                .settings
+                .type_and_unit_labels
+                .then(|| labels.get("__type__").unwrap_or_default()),
             span: windowed.span,
             param_span: windowed.param_span,
         };
@@ -262,8 +266,13 @@ fn advance(window: &mut Range<usize>, len: usize, start: i64, end: i64, time: im
 /// The samples of each window of a range vector that is not given to any function, series by series.
 pub fn raw(labels: &Labels, samples: &Samples, end: i64, range: i64) -> Option<MatrixSeries> {
     let within = |t: i64| end.saturating_sub(range) < t && t <= end;
-    let floats: Vec<(i64, f64)> =
-        samples.timestamps.iter().copied().zip(samples.values.iter().copied()).filter(|(t, _)| within(*t)).collect();
+    let floats: Vec<(i64, f64)> = samples
+        .timestamps
+        .iter()
+        .copied()
+        .zip(samples.values.iter().copied())
+        .filter(|(t, _)| within(*t))
+        .collect();
     let histograms: Vec<_> = samples.histograms.iter().filter(|(t, _)| within(*t)).cloned().collect();
     if floats.is_empty() && histograms.is_empty() {
         return None;

@@ -93,7 +93,9 @@ fn row(samples: &SeriesSamples, instant: &Instant, steps: &Steps, queryable: &mu
         let newest_float = float.checked_sub(1).map(|i| (samples.timestamps[i], i));
         let newest_histogram = histogram.checked_sub(1).map(|i| (samples.histograms[i].timestamp, i));
         let is_histogram = newest_histogram.map(|(t, _)| t) > newest_float.map(|(t, _)| t);
-        let Some((timestamp, i)) = (if is_histogram { newest_histogram } else { newest_float }) else { continue };
+        let Some((timestamp, i)) = (if is_histogram { newest_histogram } else { newest_float }) else {
+            continue;
+        };
         if timestamp <= at.saturating_sub(instant.lookback) {
             continue;
         }
@@ -108,7 +110,9 @@ fn row(samples: &SeriesSamples, instant: &Instant, steps: &Steps, queryable: &mu
             if instant.take == Take::Value {
                 let value = match row.histograms.last() {
                     // The same sample as at the step before.
-                    Some((_, last)) if step > 0 && same_as_before(&row, step, timestamp, steps, instant) => Arc::clone(last),
+                    Some((_, last)) if step > 0 && same_as_before(&row, step, timestamp, steps, instant) => {
+                        Arc::clone(last)
+                    }
                     _ => Arc::new(FloatHistogram::from_histogram(&sample.histogram)),
                 };
                 counts = value.size_in_samples();

@@ -5,7 +5,7 @@ use foldhash::{HashMap, HashMapExt};
 use super::{
     context::Context,
     matching::{mark_presence, signature},
-    names::{merge_into},
+    names::merge_into,
     rows::{ABSENT, SeriesRow, Steps},
 };
 use crate::{

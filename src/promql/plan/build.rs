@@ -20,8 +20,8 @@ use crate::{
             vector::absent_labels,
         },
         parse::{
-            Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Expr, MatrixSelector, Span, Subquery, ValueType,
-            VectorSelector,
+            Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Expr, MatrixSelector, Span, Subquery,
+            ValueType, VectorSelector,
         },
     },
     storage::{Grid, SelectRequest},
@@ -210,7 +210,13 @@ impl Builder<'_> {
         Ok(left)
     }
 
-    fn binary(&mut self, binary: &Binary, lhs: NodeId, rhs: NodeId, scope: Scope) -> Result<NodeId, QueryError> {
+    fn binary(
+        &mut self,
+        binary: &Binary,
+        lhs: NodeId,
+        rhs: NodeId,
+        scope: Scope,
+    ) -> Result<NodeId, QueryError> {
         let scalars = [lhs, rhs].map(|side| self.nodes[side].output == ValueType::Scalar);
         if matches!(binary.op, BinaryOp::And | BinaryOp::Or | BinaryOp::Unless) && scalars != [false, false] {
             return Err(QueryError::BadData(format!(
@@ -219,7 +225,10 @@ impl Builder<'_> {
             )));
         }
         if matches!(binary.op, BinaryOp::TrimUpper | BinaryOp::TrimLower) {
-            return Err(QueryError::Execution(format!("operator {:?} is not supported yet", binary.op.as_str())));
+            return Err(QueryError::Execution(format!(
+                "operator {:?} is not supported yet",
+                binary.op.as_str()
+            )));
         }
         let output = if scalars == [true, true] { ValueType::Scalar } else { ValueType::InstantVector };
         let matching = if scalars == [false, false] { binary.matching.clone() } else { None };
@@ -334,7 +343,8 @@ impl Builder<'_> {
     ) -> usize {
         let (first, last) = ends(reference, &scope.steps);
         let earliest = first.saturating_sub(back).saturating_add(1).min(last);
-        let range = TimeRange::new(Timestamp(earliest), Timestamp(last)).expect("the earliest is no later than the last");
+        let range = TimeRange::new(Timestamp(earliest), Timestamp(last))
+            .expect("the earliest is no later than the last");
         let step = if first < last { scope.steps.step.max(1) } else { 1 };
         let request = SelectRequest {
             matchers: selector.matchers.to_vec(),
@@ -380,7 +390,12 @@ impl Builder<'_> {
         }
     }
 
-    fn range_call(&mut self, function: RangeFunction, call: &Call, scope: Scope) -> Result<NodeId, QueryError> {
+    fn range_call(
+        &mut self,
+        function: RangeFunction,
+        call: &Call,
+        scope: Scope,
+    ) -> Result<NodeId, QueryError> {
         let mut windows = None;
         let (mut span, mut param_span) = (call.span, call.span);
         let mut params = Vec::new();
@@ -396,17 +411,29 @@ impl Builder<'_> {
             }
         }
         let windows = windows.ok_or_else(|| wrong_arguments(call))?;
-        let operation = Operation::Range { function, windows, params, span, param_span, counted: scope.counted };
+        let operation =
+            Operation::Range { function, windows, params, span, param_span, counted: scope.counted };
         Ok(self.add(operation, scope, ValueType::InstantVector))
     }
 
-    fn map_call(&mut self, function: InstantFunction, call: &Call, scope: Scope) -> Result<NodeId, QueryError> {
+    fn map_call(
+        &mut self,
+        function: InstantFunction,
+        call: &Call,
+        scope: Scope,
+    ) -> Result<NodeId, QueryError> {
         let input = match call.args.first() {
             Some(arg) => self.expr(arg, scope)?,
             // The parts of a date are those of the step's own time.
             None => {
                 let time = self.add(Operation::Time, scope, ValueType::Scalar);
-                self.vector_function(VectorFunction::Vector, vec![time], vec![call.span], scope, ValueType::InstantVector)
+                self.vector_function(
+                    VectorFunction::Vector,
+                    vec![time],
+                    vec![call.span],
+                    scope,
+                    ValueType::InstantVector,
+                )
             }
         };
         let mut params = Vec::new();

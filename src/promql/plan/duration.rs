@@ -39,7 +39,10 @@ fn resolve(expr: &DurationExpr, times: &QueryTimes<'_>) -> Result<(i64, f64), Qu
     }
     let millis = seconds * 1000.0;
     let millis = if is_literal(expr) { millis.round() } else { millis.trunc() };
-    #[expect(clippy::cast_possible_truncation, reason = "within 2^63 nanoseconds, so within an i64 of milliseconds")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "within 2^63 nanoseconds, so within an i64 of milliseconds"
+    )]
     Ok((millis as i64, seconds))
 }
 
@@ -148,7 +151,10 @@ mod tests {
         assert_eq!(positive(&zero, &TIMES).unwrap_err().to_string(), "2:2: division by zero");
         let negative = DurationExpr::Unary(DurationOp::Sub, literal(5.0), Span { start: 3, end: 5 });
         assert_eq!(signed(&negative, &TIMES).unwrap(), -5000);
-        assert_eq!(positive(&negative, &TIMES).unwrap_err().to_string(), "2:1: duration must be greater than 0");
+        assert_eq!(
+            positive(&negative, &TIMES).unwrap_err().to_string(),
+            "2:1: duration must be greater than 0"
+        );
         let huge = DurationExpr::Binary(DurationOp::Pow, literal(1e9), literal(99.0), Span::default());
         assert!(signed(&huge, &TIMES).unwrap_err().to_string().ends_with("duration is out of range"));
     }

@@ -344,6 +344,8 @@ impl Operation {
 /// Whether the matchers allow only one value of the metric's name.
 pub(crate) fn names_one_metric(matchers: &Arc<[Matcher]>) -> bool {
     matchers.iter().any(|m| {
-        m.name() == crate::model::METRIC_NAME && m.op() == crate::model::MatchOp::Equal && !m.value().is_empty()
+        m.name() == crate::model::METRIC_NAME
+            && m.op() == crate::model::MatchOp::Equal
+            && !m.value().is_empty()
     })
 }

@@ -67,8 +67,8 @@ pub(crate) struct Engine {
     /// What is older has been removed, or will be.
     pub(crate) horizon: AtomicI64,
     pub(crate) closed: AtomicBool,
-    /// Dropped last.
-    pub(crate) _lock: Lock,
+    /// Held until the store is closed or dropped.
+    pub(crate) lock: Mutex<Option<Lock>>,
 }
 
 /// What only one at a time may change.
@@ -88,10 +88,6 @@ pub(crate) struct Upkeep {
 impl Engine {
     pub(crate) fn parts_dir(&self) -> PathBuf {
         self.config.data_dir.join("parts")
-    }
-
-    pub(crate) fn quarantine_dir(&self) -> PathBuf {
-        self.config.data_dir.join("quarantine")
     }
 
     /// What is older than this is refused.
@@ -347,6 +343,7 @@ impl Engine {
         }
         self.wal.stop();
         self.upkeep.lock().books.close();
+        self.lock.lock().take();
         Ok(())
     }
 }

@@ -269,7 +269,7 @@ impl DayWriters<'_> {
     fn finish(self, covers: u64) -> Result<Vec<Arc<Sealed>>> {
         let engine = self.engine;
         let mut places = Vec::new();
-        let mut finish = || {
+        let finish = || {
             let mut sealed = Vec::new();
             for open in self.open {
                 places.push((open.id, open.at));

@@ -13,7 +13,7 @@ use crate::storage::{Result, StorageError};
 /// Holds the directory until it is dropped, or the process ends however it ends.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -50,7 +50,16 @@ impl Lock {
             // The lock holds without the number, which is only for a person.
             tracing::warn!(%error, "the process id could not be written to the lock file");
         }
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+/// Lets go at once: closing alone would wait for a child process that is just being started.
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Err(error) = flock(&self.file, FlockOperation::Unlock) {
+            tracing::warn!(%error, "the data directory could not be unlocked");
+        }
     }
 }
 

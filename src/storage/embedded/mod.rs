@@ -38,6 +38,8 @@ mod register;
 mod rewrite;
 mod select;
 pub mod store;
+#[cfg(test)]
+mod tests;
 mod varint;
 mod view;
 mod wal;

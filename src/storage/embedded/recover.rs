@@ -137,7 +137,7 @@ impl Engine {
             damage: Mutex::new(damage),
             horizon: AtomicI64::new(i64::MIN),
             closed: AtomicBool::new(false),
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
         };
         engine.horizon.store(engine.oldest().0, Relaxed);
         engine.gauge(&engine.view.load());

@@ -124,7 +124,8 @@ impl Fold {
                     continue;
                 }
                 let before = count - 1.0;
-                let mean = Neumaier { sum: self.values[step] / before, compensation: self.owed[step] / before };
+                let mean =
+                    Neumaier { sum: self.values[step] / before, compensation: self.owed[step] / before };
                 self.means.insert(step, mean);
             }
             if let Some(mean) = self.means.get_mut(&step) {

@@ -67,7 +67,11 @@ pub fn quantile(
     per_step(context, aggregation, groups, rows, steps, notes, |members, step| {
         values.clear();
         values.extend(floats_at(rows, members, step));
-        if values.is_empty() { ABSENT } else { quantile_of(q.get(step).copied().unwrap_or(f64::NAN), &mut values) }
+        if values.is_empty() {
+            ABSENT
+        } else {
+            quantile_of(q.get(step).copied().unwrap_or(f64::NAN), &mut values)
+        }
     })
 }
 

@@ -104,4 +104,3 @@ fn histogram_ignored(aggregation: &Aggregation, notes: &mut Annotations) {
 fn floats_at<'a>(rows: &'a [SeriesRow], members: &'a [usize], step: usize) -> impl Iterator<Item = f64> + 'a {
     members.iter().map(move |member| rows[*member].row.floats[step]).filter(|value| !is_absent(*value))
 }
-

@@ -34,7 +34,11 @@ pub fn counts(param: &[f64]) -> Result<Option<Vec<usize>>, QueryError> {
             return Err(QueryError::Execution(format!("Scalar value {} {what} int64", format_g(*k))));
         }
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "cut off on purpose, above zero")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "cut off on purpose, above zero"
+    )]
     Ok(Some(param.iter().map(|k| k.max(0.0) as usize).collect()))
 }
 
@@ -118,7 +122,8 @@ pub fn pick(
                 }
                 into.floats[step] = *value;
                 if let Some(histogram) = rows[*member].row.histogram(step) {
-                    into.histograms.push((u32::try_from(step).unwrap_or(u32::MAX), std::sync::Arc::clone(histogram)));
+                    into.histograms
+                        .push((u32::try_from(step).unwrap_or(u32::MAX), std::sync::Arc::clone(histogram)));
                 }
             }
         }

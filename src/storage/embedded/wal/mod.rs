@@ -44,8 +44,6 @@ use crate::{
     storage::{Result, StorageError},
 };
 
-pub use record::Tombstone;
-
 /// The log, as those who write to it see it.
 #[derive(Debug)]
 pub(crate) struct Wal {

@@ -50,13 +50,13 @@ const SPLIT_BYTES: usize = 1 << 20;
 
 /// A delete, as it is kept.
 #[derive(Clone, Debug)]
-pub struct Tombstone {
+pub(crate) struct Tombstone {
     /// Its number, rising within the store.
-    pub id: u64,
+    pub(crate) id: u64,
     /// Whose series it hides: those that match one of the sets.
-    pub sets: MatcherSets,
+    pub(crate) sets: MatcherSets,
     /// When it hides them.
-    pub range: TimeRange,
+    pub(crate) range: TimeRange,
 }
 
 /// A sample as the log keeps it.

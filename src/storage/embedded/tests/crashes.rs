@@ -1,0 +1,250 @@
+//! Damage: the power goes at any write, any byte of any file flips, files are gone, the disk is full.
+
+use std::{path::PathBuf, sync::atomic::Ordering::SeqCst};
+
+use super::*;
+use crate::storage::{Health, StorageError};
+
+fn series(i: usize) -> Labels {
+    labels(&[("__name__", "m"), ("i", &format!("{i:02}"))])
+}
+
+/// A store with parts of two days, a ledger, a catalog and a log, and what it holds.
+async fn furnished(dir: &Path) -> Vec<(Labels, Vec<(i64, u64)>)> {
+    let store = open(dir).unwrap();
+    for round in 0..3_i64 {
+        let all: Vec<Labels> = (0..5).map(series).collect();
+        let samples: Vec<(u32, i64, f64)> = (0..5_u32)
+            .flat_map(|s| {
+                (0..4_i64).map(move |i| (s, at(round * 40 + i * 10 - 86_400 * (i % 2)), f64::from(s)))
+            })
+            .collect();
+        let mut batch = batch(&all, &samples);
+        batch.metadata = vec![crate::model::Metadata {
+            metric: "m".to_owned(),
+            kind: crate::model::MetricType::Gauge,
+            help: round.to_string(),
+            unit: String::new(),
+        }];
+        store.append(&tenant(), batch).await.unwrap();
+        if round < 2 {
+            store.flush().await.unwrap();
+        }
+    }
+    let hide = TimeRange::new(Timestamp(0), Timestamp(1)).unwrap();
+    store.delete(&tenant(), vec![], hide).await.unwrap();
+    everything(&store).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_file_is_damaged_the_store_opens_and_tells_and_serves_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = furnished(dir.path()).await;
+    let samples: usize = whole.iter().map(|(_, s)| s.len()).sum();
+    let files: Vec<PathBuf> =
+        walk(dir.path()).into_iter().filter(|f| !f.ends_with("BALLAST") && !f.ends_with("LOCK")).collect();
+    assert!(files.len() >= 6, "{files:?}");
+    for file in files {
+        let length = std::fs::metadata(&file).unwrap().len();
+        let name = file.strip_prefix(dir.path()).unwrap().to_owned();
+        let step = (length / 23).max(1);
+        let mut places: Vec<u64> = (0..length).step_by(usize::try_from(step).unwrap()).collect();
+        places.push(length.saturating_sub(1));
+        for place in places {
+            let copy = tempfile::tempdir().unwrap();
+            copy_dir(dir.path(), copy.path());
+            let mut bytes = std::fs::read(copy.path().join(&name)).unwrap();
+            let Some(byte) = bytes.get_mut(usize::try_from(place).unwrap()) else { continue };
+            *byte ^= 0x20;
+            std::fs::write(copy.path().join(&name), bytes).unwrap();
+            let store = open(copy.path()).unwrap_or_else(|e| panic!("{name:?} at {place}: {e}"));
+            let request = || SelectRequest::new(vec![], TimeRange::ALL);
+            // The first to meet a bad page is told by an error, those after by a warning.
+            let mut first_failed = false;
+            for round in 0..2 {
+                let selected = store.select(&tenant(), request()).await.unwrap();
+                let crate::storage::Runs::SeriesMajor(reader) = selected.runs else { panic!("series major") };
+                let mut found = 0;
+                for (i, labels) in selected.series.iter().enumerate() {
+                    let mut samples = crate::storage::SeriesSamples::default();
+                    match reader.read(i, &mut samples) {
+                        Ok(()) => {}
+                        Err(StorageError::Corrupt { .. }) if round == 0 => first_failed = true,
+                        Err(e) => panic!("{name:?} at {place}: {e}"),
+                    }
+                    found += samples.len();
+                    let expect = &whole.iter().find(|(l, _)| l == labels).unwrap().1;
+                    for (t, v) in samples.timestamps.iter().zip(&samples.values) {
+                        assert!(expect.contains(&(*t, v.to_bits())), "{name:?} at {place}: {labels} {t} {v}");
+                    }
+                }
+                let told = first_failed || !selected.warnings.is_empty();
+                let in_log_tail = name.starts_with("wal");
+                assert!(found == samples || told || in_log_tail, "{name:?} at {place}: {found} of {samples}");
+                if name.starts_with(super::super::catalog::CATALOG)
+                    || name.ends_with("LEDGER")
+                    || name.ends_with("SUPERBLOCK")
+                {
+                    assert_eq!(found, samples, "{name:?} at {place}");
+                    let metadata = store.metadata(&tenant(), None).await.unwrap();
+                    assert_eq!(metadata[0].help, "2", "{name:?} at {place}");
+                }
+            }
+            store.flush().await.unwrap();
+            store.close().await.unwrap();
+        }
+        let copy = tempfile::tempdir().unwrap();
+        copy_dir(dir.path(), copy.path());
+        std::fs::remove_file(copy.path().join(&name)).unwrap();
+        let store = open(copy.path()).unwrap_or_else(|e| panic!("{name:?} removed: {e}"));
+        let found: usize = everything(&store).await.iter().map(|(_, s)| s.len()).sum();
+        let told = !store.status().await.unwrap().quarantined.is_empty();
+        assert!(found == samples || told || name.starts_with("wal"), "{name:?} removed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_or_old_catalog_costs_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    write(&store, &series(1), &[(at(1), 1.0)]).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let kv = super::super::catalog::CATALOG;
+    copy_dir(&dir.path().join(kv), &old.path().join(kv));
+    let whole = furnished(dir.path()).await;
+    for case in ["gone", "old", "superblock gone", "ledger gone"] {
+        let copy = tempfile::tempdir().unwrap();
+        copy_dir(dir.path(), copy.path());
+        match case {
+            "superblock gone" => std::fs::remove_file(copy.path().join("SUPERBLOCK")).unwrap(),
+            "ledger gone" => std::fs::remove_file(copy.path().join("LEDGER")).unwrap(),
+            _ => {
+                std::fs::remove_dir_all(copy.path().join(kv)).unwrap();
+                if case == "old" {
+                    copy_dir(&old.path().join(kv), &copy.path().join(kv));
+                }
+            }
+        }
+        for round in 0..3 {
+            let store = open(copy.path()).unwrap();
+            assert!(everything(&store).await == whole, "{case}, round {round}");
+            assert_eq!(store.metadata(&tenant(), None).await.unwrap()[0].help, "2");
+            assert_eq!(store.status().await.unwrap().quarantined, Vec::<String>::new(), "{case}");
+            store.flush().await.unwrap();
+            store.close().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_power_may_go_at_any_change_of_the_disk() {
+    let mut survived_all = false;
+    for cut in 2_u64..400 {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = FaultyDisk::over(Arc::new(SystemDisk));
+        let mut acked = Vec::new();
+        disk.power.store(cut, SeqCst);
+        if let Ok(store) = open_on(dir.path(), &disk) {
+            for i in 0..12_i64 {
+                let which = series(usize::try_from(i % 3).unwrap());
+                if write(&store, &which, &[(at(i), i as f64)]).await.is_ok() {
+                    acked.push((which, at(i)));
+                }
+                if i % 4 == 3 {
+                    let _ = store.flush().await;
+                }
+            }
+            if cut % 3 == 0 {
+                let _ = store.close().await;
+            }
+            drop(store);
+        }
+        survived_all = disk.power.load(SeqCst) > 1;
+        let store = open(dir.path()).unwrap_or_else(|e| panic!("power cut at {cut}: {e}"));
+        let all = everything(&store).await;
+        for (labels, t) in &acked {
+            let found = all.iter().any(|(l, s)| l == labels && s.iter().any(|(at, _)| at == t));
+            assert!(found, "power cut at {cut}: {labels} at {t} was acknowledged and is gone");
+        }
+        for (labels, samples) in &all {
+            assert!(samples.is_sorted_by(|a, b| a.0 < b.0), "power cut at {cut}: {labels}");
+        }
+        write(&store, &series(7), &[(at(500), 1.0)]).await.unwrap();
+        store.flush().await.unwrap();
+        assert_eq!(everything(&store).await.len(), all.len() + 1);
+        if survived_all {
+            break;
+        }
+    }
+    assert!(survived_all, "the last cut is after everything");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_writes_answers_reads_and_recovers() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::over(Arc::new(SystemDisk));
+    let store = open_on(dir.path(), &disk).unwrap();
+    write(&store, &series(1), &[(at(0), 0.0)]).await.unwrap();
+    disk.full.store(true, SeqCst);
+    let mut acked = 1;
+    for i in 1..100_000_i64 {
+        let many: Vec<(i64, f64)> = (0..50).map(|k| (at(i * 50 + k), 0.1 * k as f64)).collect();
+        match write(&store, &series(1), &many).await {
+            Ok(()) => acked += 50,
+            Err(StorageError::DiskFull { .. }) => break,
+            Err(e) => panic!("{e}"),
+        }
+    }
+    assert!(matches!(store.health(), Health::ReadOnly { .. }), "{:?}", store.health());
+    assert!(everything(&store).await[0].1.len() >= acked);
+    assert!(matches!(write(&store, &series(2), &[(at(0), 1.0)]).await, Err(StorageError::DiskFull { .. })));
+    assert!(store.flush().await.is_err());
+    assert!(everything(&store).await[0].1.len() >= acked, "a failed flush hides nothing");
+    disk.full.store(false, SeqCst);
+    for _ in 0..500 {
+        if store.health() == Health::Ready {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(store.health(), Health::Ready);
+    write(&store, &series(2), &[(at(0), 1.0)]).await.unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    copy_dir(dir.path(), copy.path());
+    let again = open(copy.path()).unwrap();
+    let all = everything(&again).await;
+    assert!(all.len() == 2 && all[0].1.len() >= acked, "{}", all.len());
+    store.flush().await.unwrap();
+    assert!(everything(&store).await == all);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_disk_refuses_writes_and_recovers() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::over(Arc::new(SystemDisk));
+    let store = open_on(dir.path(), &disk).unwrap();
+    write(&store, &series(1), &[(at(0), 0.0)]).await.unwrap();
+    disk.broken.store(true, SeqCst);
+    assert!(matches!(
+        write(&store, &series(1), &[(at(1), 0.0)]).await,
+        Err(StorageError::Unavailable { .. })
+    ));
+    assert!(matches!(store.health(), Health::ReadOnly { .. }));
+    assert!(store.flush().await.is_err());
+    disk.broken.store(false, SeqCst);
+    for _ in 0..500 {
+        if store.health() == Health::Ready {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Sent again after an error, it is a duplicate in the head: and must be durable all the same.
+    write(&store, &series(1), &[(at(1), 0.0)]).await.unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    copy_dir(dir.path(), copy.path());
+    assert_eq!(everything(&open(copy.path()).unwrap()).await[0].1.len(), 2);
+    store.flush().await.unwrap();
+    assert_eq!(everything(&store).await[0].1.len(), 2);
+}
