@@ -206,6 +206,8 @@ impl Parts {
             figures::ingest(Arc::clone(&ingest)),
             figures::query(Arc::clone(&query)),
             figures::embedded(store_counters),
+            figures::health(Arc::clone(&storage)),
+            figures::disk(config.storage.embedded.data_dir.clone()),
             telemetry::process::source(Arc::clone(&clock)),
         ]);
         let rendered = Arc::clone(&telemetry);

@@ -4,9 +4,9 @@
 //!
 //! 1. A connection is taken by [`gateway::listener`], which bounds what a stranger can cost: connections,
 //!    heads, bodies, silence.
-//! 2. [`gateway::router`] gives the request an id and a place in the counters, keeps web pages out, and
-//!    names its tenant. `POST /api/v1/write` ends in [`gateway::api::write`], which settles the protocol's
-//!    version and hands the body on as bytes.
+//! 2. [`gateway::router`](mod@gateway::router) gives the request an id and a place in the counters, keeps web
+//!    pages out, and names its tenant. `POST /api/v1/write` ends in [`gateway::api::write`], which settles
+//!    the protocol's version and hands the body on as bytes.
 //! 3. [`ingest`] looks at the size the body declares before it decompresses it, walks over the protobuf
 //!    in place, and looks each series up by the bytes of its labels. A known series costs a hash; a new
 //!    one is read, checked against the limits and becomes [`Labels`](model::Labels). Good samples go on

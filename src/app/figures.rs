@@ -1,14 +1,18 @@
 //! What the parts count of themselves, under the names that are shown outside.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use crate::{
     ingest::Ingest,
     query::QueryService,
-    storage::embedded::EmbeddedCounters,
+    storage::{Health, Storage, embedded::EmbeddedCounters},
     telemetry::{Figure, Source, as_value},
 };
 
@@ -154,4 +158,83 @@ pub(super) fn embedded(counters: Arc<EmbeddedCounters>) -> Source {
             ),
         ]
     })
+}
+
+/// Gives whether the store can do its work.
+pub(super) fn health(storage: Arc<dyn Storage>) -> Source {
+    Box::new(move || {
+        let (writes, reads) = match storage.health() {
+            Health::Ready => (1.0, 1.0),
+            Health::ReadOnly { .. } => (0.0, 1.0),
+            Health::Starting { .. } | Health::Unavailable { .. } => (0.0, 0.0),
+        };
+        vec![
+            Figure::gauge("luminate_storage_takes_writes", "Whether the store takes writes", writes),
+            Figure::gauge("luminate_storage_answers_reads", "Whether the store answers reads", reads),
+        ]
+    })
+}
+
+/// Gives the bytes on the data directory's disk: ours by kind, and those that are free.
+pub(super) fn disk(data_dir: PathBuf) -> Source {
+    Box::new(move || {
+        let help = "Bytes that the data directory takes on disk";
+        let mut figures: Vec<Figure> = entries(&data_dir)
+            .map(|path| {
+                let kind = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+                let bytes = as_value(bytes_below(&path));
+                Figure::gauge("luminate_disk_used_bytes", help, bytes).with("kind", kind)
+            })
+            .collect();
+        if let Ok(volume) = rustix::fs::statvfs(&data_dir) {
+            let bytes = |blocks: u64| as_value(blocks.saturating_mul(volume.f_frsize));
+            let free = "Bytes that are free on the data directory's disk";
+            figures.push(Figure::gauge("luminate_disk_free_bytes", free, bytes(volume.f_bavail)));
+            let size = "The size of the data directory's disk";
+            figures.push(Figure::gauge("luminate_disk_size_bytes", size, bytes(volume.f_blocks)));
+        }
+        figures
+    })
+}
+
+/// What is in a directory, by name; what vanishes meanwhile is not there.
+fn entries(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    paths.into_iter()
+}
+
+fn bytes_below(path: &Path) -> u64 {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => entries(path).map(|inner| bytes_below(&inner)).sum(),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::FigureValue;
+
+    #[test]
+    fn the_disk_is_told_by_kind() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("parts/20260101")).unwrap();
+        fs::write(dir.path().join("parts/20260101/a.part"), [0; 100]).unwrap();
+        fs::write(dir.path().join("BALLAST"), [0; 7]).unwrap();
+        let figures = disk(dir.path().to_owned())();
+        let used: Vec<_> = figures.iter().filter(|f| f.name == "luminate_disk_used_bytes").collect();
+        assert_eq!(used[0].labels, [("kind", "ballast".to_owned())]);
+        assert_eq!(used[0].value, FigureValue::Gauge(7.0));
+        assert_eq!(used[1].labels, [("kind", "parts".to_owned())]);
+        assert_eq!(used[1].value, FigureValue::Gauge(100.0));
+        assert!(figures.iter().any(|f| f.name == "luminate_disk_free_bytes"));
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_takes_nothing() {
+        assert!(disk(PathBuf::from("/nowhere"))().is_empty());
+    }
 }

@@ -159,8 +159,10 @@ where
             let scope = context.event_scope(event)?;
             scope.into_iter().find_map(|span| span.extensions().get::<SpanFields>()?.0.get(name).cloned())
         };
-        let request_id = data.remove("request_id").or_else(|| around("request_id"));
-        let tenant = data.remove("tenant").or_else(|| around("tenant"));
+        // A request about no tenant's data has an empty one, which says nothing.
+        let says = |value: &Value| value.as_str() != Some("");
+        let request_id = data.remove("request_id").filter(says).or_else(|| around("request_id"));
+        let tenant = data.remove("tenant").filter(says).or_else(|| around("tenant"));
         let named = data.remove("event").or_else(|| data.remove("message"));
         let line = Line {
             timestamp: rfc3339(self.clock.now()),
@@ -281,6 +283,12 @@ mod tests {
         assert_eq!(lines[0]["event"], "slow");
         assert_eq!(lines[0]["level"], "warn");
         assert!(lines[0].get("data").is_none());
+    }
+
+    #[test]
+    fn a_tenant_that_is_empty_is_left_out() {
+        let lines = lines(|| tracing::info!(event = "request", tenant = "", "x"));
+        assert!(lines[0].get("tenant").is_none(), "{}", lines[0]);
     }
 
     #[test]
