@@ -25,7 +25,7 @@ setup: ## Install what the tests compare with (Debian packages, once)
 check: ## Run the quick gate: format, lints, docs, layers
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps --document-private-items
 	$(CARGO) test --locked --test it -- layers
 
 .PHONY: bench
