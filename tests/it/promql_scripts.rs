@@ -1,13 +1,29 @@
-//! The scripts in `tests/promql`: that they are well-formed, and what they say.
+//! The scripts in `tests/promql`: that they are well-formed, and that every store gives what they say.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
-use luminate::promql::{
-    functions::signature::TABLE,
-    parse::{self, Expr, ParserFeatures},
+use luminate::{
+    clock::HandClock,
+    model::{
+        Histogram, Millis, TenantId, Timestamp,
+        histogram::{Counts, ResetHint},
+        stale_nan,
+    },
+    promql::{
+        Answer, Engine, EngineOptions, QueryOptions,
+        functions::signature::TABLE,
+        histogram::FloatHistogram,
+        parse::{self, Expr, ParserFeatures},
+    },
+    storage::{
+        BatchHistogram, BatchSample, Storage, WriteBatch,
+        embedded::{EmbeddedConfig, EmbeddedStore, disk::SystemDisk},
+        memory::MemoryStore,
+    },
 };
+use tokio::runtime::Runtime;
 
-use crate::script::{self, Action, Command, Text};
+use crate::script::{self, Action, Command, Sample, Series, Target, Text};
 
 /// All scripts, by name.
 pub(crate) fn scripts() -> Vec<(String, Vec<Command>)> {
@@ -96,4 +112,138 @@ fn the_scripts_call_every_function_on_floats() {
     ];
     let missing: Vec<_> = functions.chain(aggregations).filter(|name| !called.contains(name)).collect();
     assert!(missing.is_empty(), "no script calls {missing:?}");
+}
+
+/// A store under the engine, and a tenant that nobody used before.
+struct Database {
+    runtime: Runtime,
+    store: Arc<dyn Storage>,
+    engine: Engine,
+    tenants: u32,
+    /// Whether what was loaded is flushed before it is asked for.
+    flush: bool,
+}
+
+impl Database {
+    fn over(runtime: Runtime, store: Arc<dyn Storage>, flush: bool) -> Self {
+        let clock = HandClock::at(Timestamp(0));
+        let engine = Engine::new(Arc::clone(&store), EngineOptions::default(), clock).unwrap();
+        Self { runtime, store, engine, tenants: 0, flush }
+    }
+
+    fn tenant(&self) -> TenantId {
+        TenantId::new(&format!("script-{}", self.tenants)).unwrap()
+    }
+}
+
+impl Target for Database {
+    fn clear(&mut self) {
+        self.tenants += 1;
+    }
+
+    fn write(&mut self, series: &[Series]) -> Result<(), String> {
+        let mut batch = WriteBatch::over(series.iter().map(|s| s.labels.clone()).collect());
+        for (number, series) in (0..).zip(series) {
+            let mut of_histograms = false;
+            for (at, sample) in &series.samples {
+                let (timestamp, start) = (Timestamp(*at), 0);
+                let mut histogram = |histogram: Arc<Histogram>| {
+                    batch.histograms.push(BatchHistogram { series: number, timestamp, histogram, start });
+                };
+                let value = match sample {
+                    Sample::Histogram(h) => {
+                        of_histograms = true;
+                        histogram(Arc::clone(h));
+                        continue;
+                    }
+                    Sample::Stale if of_histograms => {
+                        histogram(Arc::new(stale_histogram()));
+                        continue;
+                    }
+                    Sample::Stale => stale_nan(),
+                    Sample::Float(value) => {
+                        of_histograms = false;
+                        *value
+                    }
+                };
+                batch.samples.push(BatchSample { series: number, timestamp, value, start });
+            }
+        }
+        let appended =
+            self.runtime.block_on(self.store.append(&self.tenant(), batch)).map_err(|e| e.to_string())?;
+        if !appended.rejected.is_empty() {
+            return Err(format!("rejected: {:?}", appended.rejected));
+        }
+        if self.flush {
+            self.runtime.block_on(self.store.flush()).map_err(|e| e.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn instant(&mut self, query: &str, at: i64) -> Result<Answer, String> {
+        let (tenant, options) = (self.tenant(), QueryOptions::default());
+        let answer = self.engine.instant(&tenant, query, Timestamp(at), &options);
+        self.runtime.block_on(answer).map_err(|e| e.to_string())
+    }
+
+    fn range(&mut self, query: &str, start: i64, end: i64, step: i64) -> Result<Answer, String> {
+        let (tenant, options) = (self.tenant(), QueryOptions::default());
+        let answer =
+            self.engine.range(&tenant, query, Timestamp(start), Timestamp(end), Millis(step), &options);
+        self.runtime.block_on(answer).map_err(|e| e.to_string())
+    }
+
+    fn is_histogram(&self, wanted: &Histogram, got: &FloatHistogram) -> bool {
+        FloatHistogram::from_histogram(wanted).equals(got)
+    }
+}
+
+fn stale_histogram() -> Histogram {
+    Histogram {
+        schema: 0,
+        zero_threshold: 0.0,
+        sum: stale_nan(),
+        reset_hint: ResetHint::Unknown,
+        positive_spans: Vec::new(),
+        negative_spans: Vec::new(),
+        counts: Counts::Integer { count: 0, zero_count: 0, positive: Vec::new(), negative: Vec::new() },
+        custom_values: Vec::new(),
+    }
+}
+
+fn play_all(database: &mut Database) {
+    let (mut passed, mut failures) = (0, Vec::new());
+    for (name, script) in scripts() {
+        let report = script::run(&name, &script, database);
+        passed += report.passed;
+        failures.extend(report.failures);
+    }
+    assert!(
+        failures.is_empty(),
+        "{} of {} failed:\n{}",
+        failures.len(),
+        passed + failures.len(),
+        failures.join("\n")
+    );
+}
+
+#[test]
+fn the_scripts_pass_in_memory() {
+    let store = MemoryStore::new(HandClock::at(Timestamp(0)), None);
+    play_all(&mut Database::over(Runtime::new().unwrap(), store, false));
+}
+
+#[test]
+fn the_scripts_pass_on_the_embedded_engine() {
+    for flush in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = Runtime::new().unwrap();
+        let inside = runtime.enter();
+        let config = EmbeddedConfig { retention: None, ballast_bytes: 0, ..EmbeddedConfig::new(dir.path()) };
+        let store = EmbeddedStore::open(config, Arc::new(SystemDisk), HandClock::at(Timestamp(0))).unwrap();
+        drop(inside);
+        let mut database = Database::over(runtime, store, flush);
+        play_all(&mut database);
+        database.runtime.block_on(database.store.close()).unwrap();
+    }
 }

@@ -4,7 +4,7 @@ use std::{
     io::Read,
     net::TcpListener,
     os::unix::process::ExitStatusExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -21,24 +21,16 @@ pub fn free_port() -> u16 {
 pub struct Server {
     child: Child,
     pub port: u16,
-    pub data_dir: PathBuf,
 }
 
 /// How a test's server differs from the defaults.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// More flags of `serve`.
-    pub args: Vec<String>,
     /// More environment.
     pub env: Vec<(String, String)>,
 }
 
 impl Options {
-    pub fn arg(mut self, flag: &str, value: &str) -> Self {
-        self.args.extend([flag.to_owned(), value.to_owned()]);
-        self
-    }
-
     pub fn env(mut self, key: &str, value: &str) -> Self {
         self.env.push((key.to_owned(), value.to_owned()));
         self
@@ -70,14 +62,13 @@ impl Server {
             .args(["--listen", &format!("127.0.0.1:{port}"), "--log.level", "warn"])
             .arg("--data-dir")
             .arg(data_dir)
-            .args(&options.args)
             .env("LUMINATE_SELF_SCRAPE__ENABLED", "false")
             .envs(options.env.iter().cloned())
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
-        Self { child, port, data_dir: data_dir.to_owned() }
+        Self { child, port }
     }
 
     fn wait_ready(&self) {
