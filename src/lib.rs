@@ -1,7 +1,63 @@
-//! Luminate: a multi-tenant metrics database.
+//! Luminate keeps metrics and answers PromQL over them.
+//!
+//! # One write
+//!
+//! 1. A connection is taken by [`gateway::listener`], which bounds what a stranger can cost: connections,
+//!    heads, bodies, silence.
+//! 2. [`gateway::router`](mod@gateway::router) gives the request an id and a place in the counters, keeps web
+//!    pages out, and names its tenant. `POST /api/v1/write` ends in [`gateway::api::write`], which settles
+//!    the protocol's version and hands the body on as bytes.
+//! 3. [`ingest`] looks at the size the body declares before it decompresses it, walks over the protobuf
+//!    in place, and looks each series up by the bytes of its labels. A known series costs a hash; a new
+//!    one is read, checked against the limits and becomes [`Labels`](model::Labels). Good samples go on
+//!    when others are bad.
+//! 4. [`Storage::append`](storage::Storage::append) gets a [`WriteBatch`](storage::WriteBatch). The embedded
+//!    engine ([`storage::embedded`]) puts its samples into the head, in memory, and its records into the
+//!    log, where one `fdatasync` serves all writers that wait for it.
+//! 5. Only then is the answer `204`, or `400` with what was refused and why.
+//!
+//! Later the head is flushed into immutable parts, a day each, and the log behind it is dropped.
+//!
+//! # One query
+//!
+//! 1. `GET /api/v1/query_range` ends in [`gateway::api::query`], which reads the parameters.
+//! 2. [`query`] checks them, and lets as many queries in as the machine has room for; the others wait
+//!    within their timeout.
+//! 3. [`promql`] makes a tree of the text, a plan of the tree, and asks
+//!    [`Storage::select`](storage::Storage::select) for what the plan needs.
+//! 4. The engine finds the series by its indexes of label values and answers with their labels; samples
+//!    are decoded when they are read, merged from head and parts.
+//! 5. The plan is evaluated series by series over dense rows of steps, off the threads that serve
+//!    connections.
+//! 6. [`gateway::wire`] writes the answer as Prometheus would.
+//!
+//! # What holds everywhere
+//!
+//! * **Calls go down**: [`gateway`], then [`ingest`] or [`query`], then [`promql`], then [`storage`]; [`model`]
+//!   lies under all and does no I/O. `tests/it/layers.rs` reads the source and fails otherwise.
+//! * **Only [`gateway`] knows HTTP**, as a server. Below it there are no status codes, headers or JSON.
+//! * **Only [`app`] names a backend.** Everyone else holds an `Arc<dyn Storage>`.
+//! * **Nothing below [`cli`] reads the clock or rolls dice.** Time comes in through a
+//!   [`Clock`](clock::Clock), randomness as [`Seeds`](app::Seeds).
+//! * **Every call to storage names a tenant.** There is no way to read those of all.
+//! * **What was acknowledged is durable.** There is no state in which an answer runs ahead of the disk,
+//!   unless `storage.embedded.wal.sync` says that it may.
 
-pub mod clock;
-pub mod model;
+pub mod gateway;
+
+pub mod ingest;
+pub mod query;
+
 pub mod promql;
+
 pub mod storage;
+
+pub mod model;
+
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod self_scrape;
 pub mod task;
+pub mod telemetry;

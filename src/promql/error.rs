@@ -35,7 +35,7 @@ pub struct ParseError {
     pub message: String,
     /// The place.
     pub span: Span,
-    /// Its line, from 1.
+    /// Its line, from 1; 0 if the text is empty and has no places.
     pub line: u32,
     /// Its byte in the line, from 1.
     pub column: u32,
@@ -43,6 +43,9 @@ pub struct ParseError {
 
 impl std::fmt::Display for ParseError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.line == 0 {
+            return write!(f, "unknown position: parse error: {}", self.message);
+        }
         write!(f, "{}:{}: parse error: {}", self.line, self.column, self.message)
     }
 }

@@ -1,12 +1,36 @@
 //! Text in, answer out: PromQL over any [`Storage`](crate::storage::Storage).
+//!
+//! The life of a query, `sum by (job) (rate(http_requests_total[5m]))` over an hour, a step a minute:
+//!
+//! 1. [`Engine::range`](engine::Engine::range) is given the tenant, the text and the times.
+//! 2. [`parse`] makes a tree of the text, every node with its place in it, and checks its types.
+//! 3. [`plan`] makes a list of operations of the tree: durations become milliseconds, what is the same at
+//!    every step is set apart, equal parts become one. Every operation has its steps, every selector its
+//!    time range. Here: one selection, `rate` over it, and `sum`, which takes the rows of `rate` as they come.
+//! 4. The query waits for a free place. The time waited counts against its timeout.
+//! 5. Every selection is asked of the [`Storage`](crate::storage::Storage) at once. The labels of all
+//!    series come first; samples are read later, or have come in time order and lie sorted by series.
+//! 6. [`exec`] evaluates the operations one after another on a thread for blocking work. Leaves go over
+//!    their series in chunks, in parallel: a series is read, its windows are walked once for all 61 steps,
+//!    and a dense [`Row`](exec::rows::Row) of 61 floats comes out. `sum` adds the rows to its groups in
+//!    their order, so that the sums are the same however many threads there are.
+//! 7. [`functions`] and [`histogram`] hold what is computed; [`annotations`] what the user should know,
+//!    with places in the text.
+//! 8. The rows become an [`Answer`]: series sorted by labels, warnings, and what the query cost.
+//!
+//! If the caller goes away the future is dropped; the evaluation sees it within a few series and ends.
 
 pub mod annotations;
+pub mod engine;
 pub mod error;
 pub mod exec;
 pub mod functions;
+pub mod go_float;
 pub mod histogram;
 pub mod parse;
+pub mod plan;
 pub mod value;
 
+pub use engine::{Engine, EngineOptions, Features, QueryOptions};
 pub use error::{ParseError, QueryError};
 pub use value::{Answer, MatrixSeries, Point, QueryStats, Value, VectorElement};

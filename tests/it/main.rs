@@ -1,4 +1,20 @@
 //! Integration tests, one binary: the parts together, over HTTP, across crashes, against their peers.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    unreachable_pub,
+    reason = "tests"
+)]
 
+mod cli;
+mod config;
+mod kill;
+mod layers;
 mod memory;
+mod prometheus;
+mod promql_scripts;
+mod script;
+mod server;

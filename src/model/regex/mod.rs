@@ -1,7 +1,7 @@
 //! Regular expressions in the RE2 dialect, anchored at both ends.
 //!
 //! Matchers and `label_replace` mean what Go's `regexp` means by `^(?s:PATTERN)$`. The pattern is read
-//! by our own parser ([`parse`]), because the dialects differ in ways users meet: `\d`, `\w` and `\b`
+//! by our own parser (`parse`), because the dialects differ in ways users meet: `\d`, `\w` and `\b`
 //! are ASCII here, `{` may stand for itself, `[a&&b]` is a set of characters. What runs is one of:
 //!
 //! ```text

@@ -69,10 +69,8 @@ struct Piece {
 
 impl Piece {
     fn leaf(node: Node) -> Self {
-        let cost = match &node {
-            Node::Class(class) => 1 + class.ranges().len() as u64,
-            _ => 1,
-        };
+        let ranges = if let Node::Class(class) = &node { class.ranges().len() } else { 0 };
+        let cost = 1 + ranges as u64;
         Self { node, height: 1, repeats: 1, cost }
     }
 }

@@ -110,7 +110,7 @@ pub struct VectorSelector {
 }
 
 /// What `@` pins an expression to.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
     /// An instant, in milliseconds.
     Time(i64),
@@ -323,6 +323,36 @@ pub enum BinaryOp {
     Unless,
 }
 
+impl DurationExpr {
+    /// Where the duration stood.
+    pub fn span(&self) -> Span {
+        match self {
+            Self::Literal { span, .. }
+            | Self::Step(span)
+            | Self::Range(span)
+            | Self::MinOf(_, _, span)
+            | Self::MaxOf(_, _, span)
+            | Self::Unary(_, _, span)
+            | Self::Binary(_, _, _, span)
+            | Self::Paren(_, span) => *span,
+        }
+    }
+}
+
+impl DurationOp {
+    /// The operator as written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Add => "+",
+            Self::Sub => "-",
+            Self::Mul => "*",
+            Self::Div => "/",
+            Self::Mod => "%",
+            Self::Pow => "^",
+        }
+    }
+}
+
 impl BinaryOp {
     /// The operator as written.
     pub fn as_str(self) -> &'static str {
@@ -360,6 +390,26 @@ impl BinaryOp {
 }
 
 impl AggregateOp {
+    /// Whether a parameter comes before what is aggregated.
+    pub fn takes_param(self) -> bool {
+        match self {
+            Self::Topk
+            | Self::Bottomk
+            | Self::CountValues
+            | Self::Quantile
+            | Self::Limitk
+            | Self::LimitRatio => true,
+            Self::Sum
+            | Self::Avg
+            | Self::Count
+            | Self::Min
+            | Self::Max
+            | Self::Group
+            | Self::Stddev
+            | Self::Stdvar => false,
+        }
+    }
+
     /// The aggregation as written.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -467,5 +517,21 @@ impl Expr {
             Self::Unary(unary) => unary.expr.value_type(),
             Self::Paren(paren) => paren.expr.value_type(),
         }
+    }
+
+    /// The expressions directly below this one, in the order in which they are written.
+    ///
+    /// A range selector has none: what it ranges over is part of it.
+    pub fn children(&self) -> impl DoubleEndedIterator<Item = &Self> {
+        let (first, second, rest): (Option<&Self>, Option<&Self>, &[Self]) = match self {
+            Self::Number(_) | Self::String(_) | Self::Vector(_) | Self::Matrix(_) => (None, None, &[]),
+            Self::Subquery(e) => (Some(&e.expr), None, &[]),
+            Self::Call(e) => (None, None, &e.args),
+            Self::Aggregate(e) => (e.param.as_deref(), Some(&e.expr), &[]),
+            Self::Binary(e) => (Some(&e.lhs), Some(&e.rhs), &[]),
+            Self::Unary(e) => (Some(&e.expr), None, &[]),
+            Self::Paren(e) => (Some(&e.expr), None, &[]),
+        };
+        first.into_iter().chain(second).chain(rest)
     }
 }

@@ -1,6 +1,6 @@
 //! Many samples of one series in few bytes, back to the bit.
 //!
-//! A chunk holds its samples in columns: times ([`times`]), start timestamps if any, and values. Each
+//! A chunk holds its samples in columns: times, start timestamps if any, and values. Each
 //! column is written in the codec that makes it smallest; the format, and how to add a codec, is drawn in
 //! `schema/disk/chunk.md`.
 //!

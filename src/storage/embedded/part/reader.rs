@@ -1,8 +1,8 @@
 //! Opens a part and reads the samples of its series.
 
 use std::{
-    collections::BTreeSet,
     fmt,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -59,7 +59,15 @@ pub struct Part {
     cache: Arc<PageCache>,
     owner: u64,
     /// The group of labels read last: series are mostly asked for in order.
-    labels_group: Mutex<Option<(u32, Arc<[u8]>)>>,
+    labels_group: Mutex<Option<Arc<LabelsGroup>>>,
+}
+
+/// Some neighbouring series' labels, unpacked.
+struct LabelsGroup {
+    number: u32,
+    bytes: Vec<u8>,
+    /// Where each series' canonical labels lie.
+    labels: Vec<Range<usize>>,
 }
 
 /// A series of a part.
@@ -217,14 +225,12 @@ impl Part {
 
     /// The labels of series number `ordinal`.
     pub fn labels(&self, ordinal: u32) -> Result<Labels> {
-        let group = self.labels_group(ordinal / LABELS_PER_GROUP)?;
         let wrong = |e: Damaged| self.index_corrupt(Section::Labels, e);
-        let mut reader = Reader::new(&group);
-        for _ in 0..ordinal % LABELS_PER_GROUP {
-            let length = reader.varint_usize().map_err(wrong)?;
-            reader.take(length).map_err(wrong)?;
-        }
-        let text = reader.text().map_err(wrong)?;
+        let group = self.labels_group(ordinal / LABELS_PER_GROUP)?;
+        let at = group.labels.get((ordinal % LABELS_PER_GROUP) as usize);
+        let at = at.ok_or_else(|| wrong(Damaged("series lies outside its group")))?;
+        let text = std::str::from_utf8(&group.bytes[at.clone()]);
+        let text = text.map_err(|_| wrong(Damaged("labels are not UTF-8")))?;
         Labels::from_canonical(text).map_err(|_| wrong(Damaged("labels are not in canonical form")))
     }
 
@@ -336,10 +342,9 @@ impl Part {
         for page in 0..self.page_count() {
             self.load_page(page)?;
         }
-        let mut seen = BTreeSet::new();
         let mut last: Option<PartSeries> = None;
         let mut samples = SeriesSamples::default();
-        let (mut floats, mut histograms) = (0_u64, 0_u64);
+        let (mut count, mut floats, mut histograms) = (0_u32, 0_u64, 0_u64);
         for series in self.iter() {
             let series = series?;
             if let Some(last) = &last
@@ -356,12 +361,11 @@ impl Part {
             }
             floats += samples.timestamps.len() as u64;
             histograms += samples.histograms.len() as u64;
-            seen.insert(series.ordinal);
+            count += 1;
             last = Some(series);
         }
         let meta = &self.footer.meta;
-        if (seen.len() as u64, floats, histograms) != (u64::from(meta.series), meta.samples, meta.histograms)
-        {
+        if (count, floats, histograms) != (meta.series, meta.samples, meta.histograms) {
             return Err(self.index_corrupt(Section::Series, Damaged("counts differ from the footer's")));
         }
         for tenant in &meta.tenants {
@@ -425,16 +429,16 @@ impl Part {
         StorageError::io(format!("reading part {}", self.path.display()), source)
     }
 
-    fn labels_group(&self, group: u32) -> Result<Arc<[u8]>> {
-        if let Some((at, bytes)) = &*self.labels_group.lock()
-            && *at == group
+    fn labels_group(&self, number: u32) -> Result<Arc<LabelsGroup>> {
+        if let Some(group) = &*self.labels_group.lock()
+            && group.number == number
         {
-            return Ok(Arc::clone(bytes));
+            return Ok(Arc::clone(group));
         }
-        let unpacked = unpack_labels(Groups(self.section(Section::Labels)), group)
+        let unpacked = unpack_labels(Groups(self.section(Section::Labels)), number)
             .map_err(|e| self.index_corrupt(Section::Labels, e))?;
-        let unpacked: Arc<[u8]> = Arc::from(unpacked);
-        *self.labels_group.lock() = Some((group, Arc::clone(&unpacked)));
+        let unpacked = Arc::new(unpacked);
+        *self.labels_group.lock() = Some(Arc::clone(&unpacked));
         Ok(unpacked)
     }
 
@@ -495,27 +499,37 @@ fn piece(page: &[u8], offset: u32, length: u32) -> Result<&[u8], Damaged> {
 }
 
 /// Which of the sorted times lie in a range.
-fn within(timestamps: &[i64], range: TimeRange) -> std::ops::Range<usize> {
+fn within(timestamps: &[i64], range: TimeRange) -> Range<usize> {
     let start = timestamps.partition_point(|t| *t < range.start().0);
     let end = timestamps.partition_point(|t| *t <= range.end().0);
     start..end.max(start)
 }
 
 /// Keeps, of what lies behind `before`, only `inside`.
-fn keep<T>(column: &mut Vec<T>, before: usize, inside: &std::ops::Range<usize>) {
+fn keep<T>(column: &mut Vec<T>, before: usize, inside: &Range<usize>) {
     column.truncate(before + inside.end);
     column.drain(before..before + inside.start);
 }
 
-fn unpack_labels(groups: Groups<'_>, group: u32) -> Result<Vec<u8>, Damaged> {
-    let mut reader = Reader::new(groups.group(group)?);
+fn unpack_labels(groups: Groups<'_>, number: u32) -> Result<LabelsGroup, Damaged> {
+    let mut reader = Reader::new(groups.group(number)?);
     let length = reader.varint_usize()?;
     if length > MAX_LABELS_GROUP {
         return Err(Damaged("labels unpack to too much memory"));
     }
-    let unpacked =
-        zstd::bulk::decompress(reader.rest(), length).map_err(|_| Damaged("labels do not unpack"))?;
-    if unpacked.len() == length { Ok(unpacked) } else { Err(Damaged("labels unpack to another length")) }
+    let bytes = zstd::bulk::decompress(reader.rest(), length).map_err(|_| Damaged("labels do not unpack"))?;
+    if bytes.len() != length {
+        return Err(Damaged("labels unpack to another length"));
+    }
+    let mut labels = Vec::new();
+    let mut reader = Reader::new(&bytes);
+    while reader.remaining() > 0 {
+        let size = reader.varint_usize()?;
+        let start = length - reader.remaining();
+        reader.take(size)?;
+        labels.push(start..start + size);
+    }
+    Ok(LabelsGroup { number, bytes, labels })
 }
 
 fn add_signed(to: u32, difference: i64) -> Result<u32, Damaged> {

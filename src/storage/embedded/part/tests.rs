@@ -1,10 +1,17 @@
-use std::{collections::BTreeMap, fs, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::{
-    super::disk::{Disk, SystemDisk},
+    super::disk::{Disk, Entry, Mapped, ReadFile, SystemDisk, WriteFile},
     *,
 };
 use crate::{
@@ -490,4 +497,125 @@ proptest! {
             prop_assert!(back.timestamps.iter().all(|t| range.contains(Timestamp(*t))));
         }
     }
+}
+
+/// The real disk, which is full after some calls that need room.
+#[derive(Debug)]
+struct FullDisk {
+    left: Arc<AtomicUsize>,
+}
+
+#[derive(Debug)]
+struct FullFile {
+    file: Box<dyn WriteFile>,
+    left: Arc<AtomicUsize>,
+}
+
+fn take_one(left: &AtomicUsize) -> io::Result<()> {
+    let taken = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+    taken.map(|_| ()).map_err(|_| io::ErrorKind::StorageFull.into())
+}
+
+impl Disk for FullDisk {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        take_one(&self.left)?;
+        Ok(Box::new(FullFile { file: SystemDisk.create(path)?, left: Arc::clone(&self.left) }))
+    }
+
+    fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        SystemDisk.open_write(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadFile>> {
+        SystemDisk.open(path)
+    }
+
+    fn map(&self, path: &Path, offset: u64, length: usize) -> io::Result<Mapped> {
+        SystemDisk.map(path, offset, length)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        take_one(&self.left)?;
+        SystemDisk.rename(from, to)
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        SystemDisk.hard_link(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        SystemDisk.remove_file(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        SystemDisk.remove_dir_all(path)
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        SystemDisk.create_dir_all(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        SystemDisk.sync_dir(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        SystemDisk.list(path)
+    }
+
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        SystemDisk.free_bytes(path)
+    }
+}
+
+impl WriteFile for FullFile {
+    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        take_one(&self.left)?;
+        self.file.write_all_at(bytes, offset)
+    }
+
+    fn preallocate(&mut self, length: u64) -> io::Result<()> {
+        self.file.preallocate(length)
+    }
+
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        self.file.truncate(length)
+    }
+
+    fn sync_data(&mut self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn sync_all(&mut self) -> io::Result<()> {
+        take_one(&self.left)?;
+        self.file.sync_all()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+}
+
+#[test]
+fn a_full_disk_leaves_a_whole_part_or_none() {
+    let dir = TempDir::new().unwrap();
+    let model = sample_model();
+    let path = FACTS.id.path(dir.path(), Timestamp(0));
+    let write = |room: usize| -> Result<PartMeta, StorageError> {
+        let disk: Arc<dyn Disk> = Arc::new(FullDisk { left: Arc::new(AtomicUsize::new(room)) });
+        let mut writer = PartWriter::create(&disk, &path)?;
+        for ((tenant, labels), samples) in &model {
+            writer.add(tenant, labels, samples)?;
+        }
+        writer.finish(FACTS)
+    };
+    let mut room = 0;
+    while let Err(e) = write(room) {
+        assert!(matches!(e, StorageError::DiskFull { .. }), "{e}");
+        let left = fs::read_dir(path.parent().unwrap()).unwrap().count();
+        assert_eq!(left, 0, "after {room} calls something is left behind");
+        room += 1;
+    }
+    assert!(room > 10);
+    check(&Part::open(&system(), &path).unwrap(), &model);
 }

@@ -1,0 +1,356 @@
+//! Builds the parts from the configuration, runs them, and takes them down in order.
+//!
+//! ```text
+//! up:    signals ─ port ─ store ─ ingest, engine, query ─ gateway ─ ready ─ self-scrape
+//! down:  signal ─ not ready ─ delay ─ no new connections ─ requests end ─ self-scrape ends ─ store closes
+//! ```
+//!
+//! The port is taken before the store is opened: who starts a second server by mistake learns it
+//! at once, and clients wait in the port's queue instead of being turned away. A signal is heard at
+//! any moment; while the store opens it simply ends the process, because opening can be interrupted
+//! anywhere. A second signal ends the draining.
+//!
+//! This is the one place that names a backend; everybody else holds an `Arc<dyn Storage>`.
+
+mod card;
+mod figures;
+mod signals;
+
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use tokio::{sync::watch, task::JoinHandle};
+
+use crate::{
+    clock::Clock,
+    config::{AuthMode, Backend, Config, Feature, OnConflict, Storage as StorageConfig, WalSync},
+    gateway::{
+        self, GatewayConfig, Listener, ListenerLimits, MetricsRenderer, State,
+        body::BodyLimits,
+        health::{Readiness, Stage},
+        host_guard::HostGuard,
+        request::RequestCounters,
+        router,
+    },
+    ingest::{Ingest, IngestLimits},
+    promql::{Engine, EngineOptions, Features},
+    query::{QueryLimits, QueryService},
+    self_scrape::SelfScrape,
+    storage::{
+        self, AppendPolicy, Storage,
+        embedded::{self, EmbeddedConfig, EmbeddedCounters, EmbeddedStore, disk::SystemDisk},
+    },
+    task,
+    telemetry::{self, Telemetry},
+};
+
+use signals::Signals;
+
+/// Unpredictable numbers for the whole process; drawn by whoever starts it.
+#[derive(Clone, Copy, Debug)]
+pub struct Seeds {
+    /// Keys the hashes of what senders send.
+    pub ingest: (u64, u64),
+    /// Makes the ids of requests unlike those of other processes.
+    pub request_ids: u64,
+}
+
+/// What the person who starts the server should see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Greeting {
+    /// A card on standard error; `configured` tells whether a file was named.
+    Card {
+        /// A file was named.
+        configured: bool,
+    },
+    /// Log lines are all.
+    None,
+}
+
+/// Runs a server until it is told to stop. Everything acknowledged is durable when this returns.
+pub async fn run(
+    config: Config,
+    clock: Arc<dyn Clock>,
+    seeds: Seeds,
+    greeting: Greeting,
+) -> anyhow::Result<()> {
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
+    let listener = Listener::bind(config.server.listen, listener_limits(&config)).await?;
+    let address = listener.local_addr();
+    let data_dir_is_new = !config.storage.embedded.data_dir.exists();
+
+    let opened = tokio::select! {
+        opened = open_store(&config.storage, Arc::clone(&clock)) => opened?,
+        () = signals.next() => {
+            tracing::info!(event = "stopped", "told to stop while opening the store");
+            return Ok(());
+        }
+    };
+    let parts = Parts::build(&config, opened, Arc::clone(&clock), seeds, address)?;
+
+    parts.readiness.enter(Stage::Serving);
+    tracing::info!(
+        event = "started",
+        version = env!("CARGO_PKG_VERSION"),
+        listen = %address,
+        backend = "embedded",
+        data_dir = %config.storage.embedded.data_dir.display(),
+    );
+    match greeting {
+        Greeting::Card { configured } => card::print(&config, address, data_dir_is_new, configured),
+        Greeting::None => {}
+    }
+
+    let (stop_scraping, scraping) = parts.scrape_self(&config, address);
+    let (drain, draining) = watch::channel(false);
+    let router = router(Arc::clone(&parts.state));
+    let mut serving = task::spawn("gateway", gateway::serve(listener, router, raised(draining)));
+
+    signals.next().await;
+    let began = clock.elapsed();
+    parts.readiness.enter(Stage::Draining);
+    tracing::info!(event = "stopping", delay_ms = millis(config.server.shutdown.delay));
+    let drained = async {
+        tokio::time::sleep(config.server.shutdown.delay).await;
+        drain.send_replace(true);
+        let cut = (&mut serving).await.map_or(0, |drained| drained.cut);
+        stop_scraping.send_replace(true);
+        if let Some(scraping) = scraping {
+            // It ends within a moment; had it panicked, that was logged.
+            let _ = scraping.await;
+        }
+        // The delay comes on top: it is time in which everything still works.
+        let spent = clock.elapsed().saturating_sub(began).saturating_sub(config.server.shutdown.delay);
+        close(&*parts.state.storage, config.server.shutdown.grace.saturating_sub(spent)).await?;
+        tracing::info!(event = "stopped", connections_cut = cut);
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        outcome = drained => outcome,
+        () = signals.next() => bail!("told to stop a second time, so requests were cut short"),
+    }
+}
+
+/// A store and what it counts of itself.
+struct Opened {
+    storage: Arc<dyn Storage>,
+    counters: Arc<EmbeddedCounters>,
+}
+
+async fn open_store(config: &StorageConfig, clock: Arc<dyn Clock>) -> anyhow::Result<Opened> {
+    match config.backend {
+        Backend::Embedded => {
+            let embedded = EmbeddedConfig {
+                retention: config.retention,
+                wal_sync: match config.embedded.wal_sync {
+                    WalSync::Commit => embedded::WalSync::Commit,
+                    WalSync::Interval => embedded::WalSync::Interval(config.embedded.wal_sync_interval),
+                    WalSync::Os => embedded::WalSync::Os,
+                },
+                ballast_bytes: config.embedded.ballast.0,
+                ..EmbeddedConfig::new(&config.embedded.data_dir)
+            };
+            let runtime = tokio::runtime::Handle::current();
+            let open = move || {
+                // The store starts its background work on the runtime it is opened in.
+                let _entered = runtime.enter();
+                EmbeddedStore::open(embedded, Arc::new(SystemDisk), clock)
+            };
+            let store = tokio::task::spawn_blocking(open)
+                .await
+                .context("opening the store panicked")?
+                .with_context(|| cannot_open(&config.embedded.data_dir))?;
+            Ok(Opened { counters: store.counters(), storage: store })
+        }
+    }
+}
+
+fn cannot_open(data_dir: &Path) -> String {
+    format!("cannot open the data directory {}", data_dir.display())
+}
+
+/// The parts, connected.
+struct Parts {
+    state: Arc<State>,
+    readiness: Arc<Readiness>,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Parts {
+    fn build(
+        config: &Config,
+        opened: Opened,
+        clock: Arc<dyn Clock>,
+        seeds: Seeds,
+        address: SocketAddr,
+    ) -> anyhow::Result<Self> {
+        let Opened { storage, counters: store_counters } = opened;
+        let ingest = Arc::new(Ingest::new(
+            Arc::clone(&storage),
+            Arc::clone(&clock),
+            ingest_limits(config),
+            seeds.ingest,
+        ));
+        let engine = Engine::new(Arc::clone(&storage), engine_options(config), Arc::clone(&clock))
+            .context("cannot start the threads that evaluate queries")?;
+        let query = Arc::new(QueryService::new(
+            Arc::new(engine),
+            Arc::clone(&storage),
+            Arc::clone(&clock),
+            query_limits(config),
+        ));
+        let counters = Arc::new(RequestCounters::default());
+        let readiness = Arc::new(Readiness::default());
+        let telemetry = Telemetry::new(vec![
+            telemetry::requests::source(Arc::clone(&counters)),
+            figures::ingest(Arc::clone(&ingest)),
+            figures::query(Arc::clone(&query)),
+            figures::embedded(store_counters),
+            figures::health(Arc::clone(&storage)),
+            figures::disk(config.storage.embedded.data_dir.clone()),
+            telemetry::process::source(Arc::clone(&clock)),
+        ]);
+        let rendered = Arc::clone(&telemetry);
+        let state = Arc::new(State {
+            ingest,
+            query,
+            storage,
+            clock,
+            render_metrics: MetricsRenderer(Arc::new(move || rendered.render())),
+            config: gateway_config(config, address, seeds.request_ids),
+            readiness: Arc::clone(&readiness),
+            counters,
+        });
+        Ok(Self { state, readiness, telemetry })
+    }
+
+    /// Starts keeping our own metrics, if that is wanted; gives what ends it.
+    fn scrape_self(
+        &self,
+        config: &Config,
+        address: SocketAddr,
+    ) -> (watch::Sender<bool>, Option<JoinHandle<()>>) {
+        let (stop, stopped) = watch::channel(false);
+        if !config.self_scrape.enabled {
+            return (stop, None);
+        }
+        let telemetry = Arc::clone(&self.telemetry);
+        let scrape = SelfScrape::new(
+            Arc::clone(&self.state.storage),
+            Arc::clone(&self.state.clock),
+            Arc::new(move || telemetry.render()),
+            config.self_scrape.tenant.clone(),
+            address.to_string(),
+        );
+        let running = task::spawn("self_scrape", scrape.run(config.self_scrape.interval, raised(stopped)));
+        (stop, Some(running))
+    }
+}
+
+/// Closes the store within `grace`. What was acknowledged is durable before; closing saves the next
+/// start some work, so that being late is no failure.
+async fn close(storage: &dyn Storage, grace: Duration) -> anyhow::Result<()> {
+    match tokio::time::timeout(grace.max(Duration::from_secs(1)), storage.close()).await {
+        Ok(closed) => closed.context("cannot close the store"),
+        Err(_) => {
+            tracing::warn!(event = "close_timed_out", grace_ms = millis(grace));
+            Ok(())
+        }
+    }
+}
+
+/// Waits until the flag is raised, or nobody is left to raise it.
+async fn raised(mut flag: watch::Receiver<bool>) {
+    // An error is that nobody is left.
+    let _ = flag.wait_for(|raised| *raised).await;
+}
+
+fn listener_limits(config: &Config) -> ListenerLimits {
+    let limits = config.server.limits;
+    let grace = config.server.shutdown.grace;
+    ListenerLimits {
+        max_connections: limits.max_connections,
+        max_header_bytes: limits.max_header_bytes.as_usize(),
+        header_timeout: limits.header_timeout,
+        idle_timeout: limits.idle_timeout,
+        // The rest of the grace is for closing the store.
+        grace: grace.saturating_sub((grace / 3).min(Duration::from_secs(10))),
+        ..ListenerLimits::default()
+    }
+}
+
+fn gateway_config(config: &Config, address: SocketAddr, request_id_seed: u64) -> GatewayConfig {
+    let limits = config.server.limits;
+    let defaults = GatewayConfig::default();
+    let host_guard = match config.auth.mode {
+        AuthMode::None => HostGuard {
+            allowed_hosts: config.server.allowed_hosts.clone(),
+            any_address: !address.ip().is_loopback(),
+            cors_origins: config.server.cors_origins.clone(),
+        },
+    };
+    GatewayConfig {
+        host_guard: Some(host_guard),
+        cors_origins: config.server.cors_origins.clone(),
+        write_body: BodyLimits { max_bytes: limits.max_body_bytes.as_usize(), timeout: limits.body_timeout },
+        form_body: BodyLimits { timeout: limits.body_timeout, ..defaults.form_body },
+        request_id_seed,
+        ..defaults
+    }
+}
+
+fn ingest_limits(config: &Config) -> IngestLimits {
+    let server = config.server.limits;
+    let tenant = config.limits.defaults;
+    IngestLimits {
+        max_decompressed_bytes: server.max_decompressed_bytes.as_usize(),
+        max_in_flight_bytes: server.max_in_flight_bytes.as_usize(),
+        max_labels: tenant.max_label_names,
+        max_label_name_bytes: tenant.max_label_name_bytes.as_usize(),
+        max_label_value_bytes: tenant.max_label_value_bytes.as_usize(),
+        creation_grace: tenant.creation_grace,
+        policy: AppendPolicy {
+            on_conflict: match tenant.on_conflict {
+                OnConflict::Last => storage::OnConflict::Last,
+                OnConflict::Reject => storage::OnConflict::Reject,
+            },
+            out_of_order_window: tenant.out_of_order_window,
+        },
+        ..IngestLimits::default()
+    }
+}
+
+fn query_limits(config: &Config) -> QueryLimits {
+    QueryLimits {
+        timeout: config.query.timeout,
+        max_concurrency: config.query.max_concurrency,
+        max_steps: i64::try_from(config.query.max_points).unwrap_or(i64::MAX),
+        ..QueryLimits::default()
+    }
+}
+
+fn engine_options(config: &Config) -> EngineOptions {
+    let mut features = Features::default();
+    for feature in &config.features {
+        match feature {
+            Feature::DelayedNameRemoval => features.delayed_name_removal = true,
+            Feature::UseStartTimestamps => features.use_start_timestamps = true,
+            Feature::TypeAndUnitLabels => features.type_and_unit_labels = true,
+            Feature::ExperimentalFunctions => features.experimental_functions = true,
+            Feature::ExtendedRangeSelectors => features.extended_range_selectors = true,
+            Feature::FillModifiers => features.fill_modifiers = true,
+        }
+    }
+    EngineOptions {
+        lookback: config.query.lookback_delta,
+        timeout: config.query.timeout,
+        max_samples: config.query.max_samples,
+        default_subquery_step: config.query.default_evaluation_interval,
+        features,
+        ..EngineOptions::default()
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

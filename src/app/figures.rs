@@ -1,0 +1,240 @@
+//! What the parts count of themselves, under the names that are shown outside.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::{
+    ingest::Ingest,
+    query::QueryService,
+    storage::{Health, Storage, embedded::EmbeddedCounters},
+    telemetry::{Figure, Source, as_value},
+};
+
+fn read(counter: &AtomicU64) -> f64 {
+    as_value(counter.load(Ordering::Relaxed))
+}
+
+fn read_micros(counter: &AtomicU64) -> f64 {
+    read(counter) / 1e6
+}
+
+fn counter(name: &'static str, help: &'static str, count: &AtomicU64) -> Figure {
+    Figure::counter(name, help, read(count))
+}
+
+fn gauge(name: &'static str, help: &'static str, count: &AtomicU64) -> Figure {
+    Figure::gauge(name, help, read(count))
+}
+
+/// Gives the figures of the write path.
+pub(super) fn ingest(ingest: Arc<Ingest>) -> Source {
+    Box::new(move || {
+        let c = ingest.counters();
+        let known = u64::try_from(ingest.known_series()).unwrap_or(u64::MAX);
+        vec![
+            counter("luminate_ingest_requests", "Write requests that came", &c.requests),
+            counter(
+                "luminate_ingest_failed_requests",
+                "Write requests that ended in an error",
+                &c.failed_requests,
+            ),
+            counter("luminate_ingest_received_bytes", "Bytes of writes as they came", &c.compressed_bytes),
+            counter(
+                "luminate_ingest_decompressed_bytes",
+                "Bytes of writes, decompressed",
+                &c.decompressed_bytes,
+            ),
+            counter("luminate_ingest_samples", "Float samples written", &c.samples),
+            counter("luminate_ingest_histograms", "Native histograms written", &c.histograms),
+            counter("luminate_ingest_exemplars", "Exemplars written", &c.exemplars),
+            counter("luminate_ingest_metadata", "Metadata entries written", &c.metadata),
+            counter(
+                "luminate_ingest_rejected_samples",
+                "Samples, histograms and exemplars refused",
+                &c.rejected,
+            ),
+            counter(
+                "luminate_ingest_dropped_metadata",
+                "Metadata entries that were no use",
+                &c.dropped_metadata,
+            ),
+            counter(
+                "luminate_ingest_recognised_series",
+                "Series of writes that were recognised by their bytes",
+                &c.known_series,
+            ),
+            counter(
+                "luminate_ingest_parsed_series",
+                "Series of writes whose labels had to be read",
+                &c.new_series,
+            ),
+            counter(
+                "luminate_ingest_overloaded_requests",
+                "Write requests refused while too many bytes were being worked on",
+                &c.overloaded,
+            ),
+            Figure::gauge("luminate_ingest_known_series", "Series that would be recognised", as_value(known)),
+        ]
+    })
+}
+
+/// Gives the figures of the query service.
+pub(super) fn query(query: Arc<QueryService>) -> Source {
+    Box::new(move || {
+        let count = |n: usize| as_value(u64::try_from(n).unwrap_or(u64::MAX));
+        vec![
+            Figure::gauge("luminate_query_running", "Queries being evaluated", count(query.running())),
+            Figure::gauge("luminate_query_waiting", "Queries that wait for a place", count(query.waiting())),
+        ]
+    })
+}
+
+/// Gives the figures of our own engine.
+pub(super) fn embedded(counters: Arc<EmbeddedCounters>) -> Source {
+    Box::new(move || {
+        let c = &*counters;
+        vec![
+            counter("luminate_wal_bytes", "Bytes written to the log", &c.wal_bytes),
+            counter("luminate_wal_records", "Records written to the log", &c.wal_records),
+            counter(
+                "luminate_wal_writes",
+                "Writes to the log, each of which carries what was waiting",
+                &c.wal_writes,
+            ),
+            counter("luminate_wal_fsyncs", "Times the log was made durable", &c.wal_fsyncs),
+            Figure::counter(
+                "luminate_wal_fsync_seconds",
+                "Time spent making the log durable",
+                read_micros(&c.wal_fsync_micros),
+            ),
+            counter("luminate_wal_failures", "Writes and syncs of the log that failed", &c.wal_failures),
+            counter("luminate_wal_segments", "Segments the log has begun", &c.wal_segments),
+            gauge("luminate_head_series", "Series in memory", &c.head_series),
+            gauge("luminate_head_samples", "Samples in memory", &c.head_samples),
+            gauge("luminate_head_bytes", "About the bytes the series in memory take", &c.head_bytes),
+            counter(
+                "luminate_storage_appended_samples",
+                "Samples appended, without those that were there already",
+                &c.samples_appended,
+            ),
+            counter(
+                "luminate_storage_duplicate_samples",
+                "Samples that were there already",
+                &c.samples_duplicate,
+            ),
+            counter(
+                "luminate_storage_out_of_order_samples",
+                "Samples that came out of time order",
+                &c.samples_out_of_order,
+            ),
+            counter("luminate_storage_rejected_samples", "Samples the store refused", &c.samples_rejected),
+            counter("luminate_storage_created_series", "Series created", &c.series_created),
+            counter("luminate_flush_runs", "Flushes done", &c.flushes),
+            counter("luminate_flush_failures", "Flushes that failed", &c.flush_failures),
+            Figure::counter("luminate_flush_seconds", "Time spent flushing", read_micros(&c.flush_micros)),
+            counter("luminate_compaction_runs", "Merges of parts done", &c.merges),
+            gauge("luminate_storage_parts", "Sealed parts that serve", &c.parts),
+            gauge(
+                "luminate_storage_quarantined_files",
+                "Files set aside because they do not read back",
+                &c.quarantined,
+            ),
+            gauge(
+                "luminate_recovery_lost_samples",
+                "Samples of the log that could not be replayed at the start",
+                &c.replay_lost,
+            ),
+            gauge("luminate_recovery_samples", "Samples replayed at the start", &c.replay_samples),
+            Figure::gauge(
+                "luminate_recovery_seconds",
+                "Time the store took to open",
+                read_micros(&c.open_micros),
+            ),
+        ]
+    })
+}
+
+/// Gives whether the store can do its work.
+pub(super) fn health(storage: Arc<dyn Storage>) -> Source {
+    Box::new(move || {
+        let (writes, reads) = match storage.health() {
+            Health::Ready => (1.0, 1.0),
+            Health::ReadOnly { .. } => (0.0, 1.0),
+            Health::Starting { .. } | Health::Unavailable { .. } => (0.0, 0.0),
+        };
+        vec![
+            Figure::gauge("luminate_storage_takes_writes", "Whether the store takes writes", writes),
+            Figure::gauge("luminate_storage_answers_reads", "Whether the store answers reads", reads),
+        ]
+    })
+}
+
+/// Gives the bytes on the data directory's disk: ours by kind, and those that are free.
+pub(super) fn disk(data_dir: PathBuf) -> Source {
+    Box::new(move || {
+        let help = "Bytes that the data directory takes on disk";
+        let mut figures: Vec<Figure> = entries(&data_dir)
+            .map(|path| {
+                let kind = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+                let bytes = as_value(bytes_below(&path));
+                Figure::gauge("luminate_disk_used_bytes", help, bytes).with("kind", kind)
+            })
+            .collect();
+        if let Ok(volume) = rustix::fs::statvfs(&data_dir) {
+            let bytes = |blocks: u64| as_value(blocks.saturating_mul(volume.f_frsize));
+            let free = "Bytes that are free on the data directory's disk";
+            figures.push(Figure::gauge("luminate_disk_free_bytes", free, bytes(volume.f_bavail)));
+            let size = "The size of the data directory's disk";
+            figures.push(Figure::gauge("luminate_disk_size_bytes", size, bytes(volume.f_blocks)));
+        }
+        figures
+    })
+}
+
+/// What is in a directory, by name; what vanishes meanwhile is not there.
+fn entries(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    paths.into_iter()
+}
+
+fn bytes_below(path: &Path) -> u64 {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => entries(path).map(|inner| bytes_below(&inner)).sum(),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::FigureValue;
+
+    #[test]
+    fn the_disk_is_told_by_kind() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("parts/20260101")).unwrap();
+        fs::write(dir.path().join("parts/20260101/a.part"), [0; 100]).unwrap();
+        fs::write(dir.path().join("BALLAST"), [0; 7]).unwrap();
+        let figures = disk(dir.path().to_owned())();
+        let used: Vec<_> = figures.iter().filter(|f| f.name == "luminate_disk_used_bytes").collect();
+        assert_eq!(used[0].labels, [("kind", "ballast".to_owned())]);
+        assert_eq!(used[0].value, FigureValue::Gauge(7.0));
+        assert_eq!(used[1].labels, [("kind", "parts".to_owned())]);
+        assert_eq!(used[1].value, FigureValue::Gauge(100.0));
+        assert!(figures.iter().any(|f| f.name == "luminate_disk_free_bytes"));
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_takes_nothing() {
+        assert!(disk(PathBuf::from("/nowhere"))().is_empty());
+    }
+}

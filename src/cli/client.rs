@@ -1,0 +1,173 @@
+//! Speaks HTTP to a running server.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Args;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request, StatusCode, Uri, header};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+
+use super::CommandError;
+
+/// More than this is not an answer a terminal is for.
+const MAX_ANSWER_BYTES: usize = 1 << 30;
+
+/// Which server to ask, and as whom.
+#[derive(Clone, Debug, Args)]
+pub struct ServerFlags {
+    /// The server's URL.
+    #[arg(long, value_name = "URL", env = "LUMINATE_URL", default_value = "http://127.0.0.1:8080")]
+    pub server: String,
+    /// The tenant to act for [default: anonymous].
+    #[arg(long, value_name = "TENANT", env = "LUMINATE_TENANT")]
+    pub tenant: Option<String>,
+}
+
+/// A server's answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its body, as text.
+    pub body: String,
+}
+
+impl ServerFlags {
+    /// Asks for `path`, within `timeout`.
+    pub fn get(&self, path: &str, timeout: Duration) -> Result<Answer, CommandError> {
+        self.send(Method::GET, path, &[], timeout)
+    }
+
+    /// Sends a form to `path`, and waits no longer than `timeout`.
+    pub fn post(
+        &self,
+        path: &str,
+        form: &[(&str, String)],
+        timeout: Duration,
+    ) -> Result<Answer, CommandError> {
+        self.send(Method::POST, path, form, timeout)
+    }
+
+    fn send(
+        &self,
+        method: Method,
+        path: &str,
+        form: &[(&str, String)],
+        timeout: Duration,
+    ) -> Result<Answer, CommandError> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(self.uri(path)?)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(header::USER_AGENT, concat!("luminate/", env!("CARGO_PKG_VERSION")));
+        if let Some(tenant) = &self.tenant {
+            request = request.header("X-Scope-OrgID", tenant);
+        }
+        let request = request
+            .body(Full::new(Bytes::from(encode_form(form))))
+            .map_err(|_| CommandError::Usage(format!("{:?} cannot be sent", self.tenant)))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| CommandError::Failed(format!("cannot start the runtime: {e}")))?;
+        runtime.block_on(async {
+            match tokio::time::timeout(timeout, exchange(request)).await {
+                Ok(Ok(answer)) => Ok(answer),
+                Ok(Err(error)) => Err(CommandError::Failed(format!("{}: {error}", self.server))),
+                Err(_) => Err(CommandError::Failed(format!(
+                    "{} does not answer within {}s",
+                    self.server,
+                    timeout.as_secs()
+                ))),
+            }
+        })
+    }
+
+    fn uri(&self, path: &str) -> Result<Uri, CommandError> {
+        let server = self.server.trim_end_matches('/');
+        if server.starts_with("https://") {
+            let message = format!("{server}: https is not in this release, use http");
+            return Err(CommandError::Usage(message));
+        }
+        let wrong = || {
+            CommandError::Usage(format!("{server:?} is not a URL, write for example http://127.0.0.1:8080"))
+        };
+        if !server.starts_with("http://") {
+            return Err(wrong());
+        }
+        let uri: Uri = format!("{server}{path}").parse().map_err(|_| wrong())?;
+        if uri.host().is_none_or(str::is_empty) { Err(wrong()) } else { Ok(uri) }
+    }
+}
+
+async fn exchange(request: Request<Full<Bytes>>) -> Result<Answer, String> {
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let answer = client.request(request).await.map_err(|e| innermost(&e))?;
+    let status = answer.status();
+    let body =
+        Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(|e| innermost(&*e))?;
+    Ok(Answer { status, body: String::from_utf8_lossy(&body.to_bytes()).into_owned() })
+}
+
+/// What went wrong at the bottom; what lies over it says only that something did.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+fn encode_form(form: &[(&str, String)]) -> String {
+    let pairs: Vec<String> = form.iter().map(|(name, value)| format!("{name}={}", percent(value))).collect();
+    pairs.join("&")
+}
+
+fn percent(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uri(server: &str) -> Result<String, String> {
+        let flags = ServerFlags { server: server.to_owned(), tenant: None };
+        flags.uri("/x").map(|uri| uri.to_string()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_server_is_named_by_its_url() {
+        assert_eq!(uri("http://127.0.0.1:8080/").unwrap(), "http://127.0.0.1:8080/x");
+        assert_eq!(uri("http://h/prometheus").unwrap(), "http://h/prometheus/x");
+        assert!(uri("https://h").unwrap_err().contains("https is not in this release"));
+        for wrong in ["", "h:80", "ftp://h", "http://", "http://a b"] {
+            assert!(uri(wrong).unwrap_err().contains("is not a URL"), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_form_holds_any_text() {
+        assert_eq!(
+            encode_form(&[("q", "a+b{c=\"é\"}".to_owned()), ("t", "1".to_owned())]),
+            "q=a%2Bb%7Bc%3D%22%C3%A9%22%7D&t=1"
+        );
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_is_a_failure_with_its_name() {
+        let flags = ServerFlags { server: "http://127.0.0.1:1".to_owned(), tenant: None };
+        let error = flags.get("/", Duration::from_secs(5)).unwrap_err();
+        assert_eq!(error.exit_code(), 1);
+        assert!(error.to_string().starts_with("http://127.0.0.1:1: "), "{error}");
+    }
+}

@@ -1,0 +1,46 @@
+//! `luminate check config` and `luminate config print`.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+};
+
+use clap::Args;
+
+use super::{CommandError, serve::ServeFlags};
+use crate::config::{Config, ConfigFile, Sources};
+
+/// What to print of the configuration.
+#[derive(Clone, Debug, Args)]
+pub struct PrintFlags {
+    /// One key a line, with where its value comes from.
+    #[arg(long)]
+    origin: bool,
+    #[command(flatten)]
+    serve: ServeFlags,
+}
+
+/// Checks a file together with the environment.
+pub fn check(file: Option<&Path>) -> Result<(), CommandError> {
+    let written = file.map_or_else(|| Ok(ConfigFile::none()), ConfigFile::read)?;
+    let environment =
+        std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)));
+    Config::check(&Sources { file: written, environment: environment.collect(), flags: Vec::new() })?;
+    let name = file.map_or_else(|| "the environment".to_owned(), |file| file.display().to_string());
+    Ok(writeln!(io::stdout(), "{name} is valid")?)
+}
+
+/// Prints the configuration in effect, as a file that says the same.
+pub fn print(flags: &PrintFlags) -> Result<(), CommandError> {
+    let (_, settings) = flags.serve.config()?;
+    let mut out = io::stdout().lock();
+    if flags.origin {
+        for setting in settings.iter() {
+            let value = serde_json::to_string(&setting.value).unwrap_or_default();
+            writeln!(out, "{}: {value}  # {}", setting.path, setting.origin)?;
+        }
+    } else {
+        out.write_all(settings.to_yaml().as_bytes())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! The command line: what can be asked of the binary, and how it says that it failed.
+//!
+//! `luminate` alone is `luminate serve`. Every other command is a client of a running server ([`query`],
+//! [`health`]) or of a part ([`config`]). Data goes to standard output, talk to standard error.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | it failed: the server said no, is not there, or stopped with an error |
+//! | 2 | the command line or the configuration is wrong |
+
+pub mod client;
+pub mod config;
+pub mod health;
+pub mod query;
+pub mod serve;
+pub mod table;
+pub mod time;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::config::ConfigErrors;
+
+/// A multi-tenant metrics database: Prometheus writes to it, PromQL reads from it.
+#[derive(Debug, Parser)]
+#[command(name = "luminate", version, args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Without a command, the server starts.
+    #[command(flatten)]
+    serve: serve::ServeFlags,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server (also without a command).
+    Serve(serve::ServeFlags),
+    /// Ask a running server for the answer to an expression.
+    Query(query::QueryFlags),
+    /// Check files without using them.
+    #[command(subcommand)]
+    Check(Check),
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Tell whether a running server is ready, by the exit code.
+    Healthcheck(client::ServerFlags),
+    /// Operate a running server.
+    #[command(subcommand)]
+    Admin(Admin),
+    /// Print the version.
+    Version,
+    /// Print a completion script for a shell.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Check {
+    /// Check a configuration file, together with the environment; tells everything that is wrong.
+    Config {
+        /// The file; without one, only the environment is checked.
+        file: Option<std::path::PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print the configuration in effect.
+    Print(config::PrintFlags),
+}
+
+#[derive(Debug, Subcommand)]
+enum Admin {
+    /// Make everything the server holds in memory durable in its final place.
+    Flush(client::ServerFlags),
+}
+
+/// Why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// It failed.
+    #[error("{0}")]
+    Failed(String),
+    /// It was asked for in a wrong way.
+    #[error("{0}")]
+    Usage(String),
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Config(#[from] ConfigErrors),
+    /// What it would say cannot be written.
+    #[error("cannot write the answer: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl CommandError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Failed(_) | Self::Output(_) => 1,
+            Self::Usage(_) | Self::Config(_) => 2,
+        }
+    }
+}
+
+/// Does what the process' arguments ask for.
+pub fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        // Help and version are errors to clap, too; it knows where each goes.
+        Err(answer) => {
+            let code = if answer.use_stderr() { 2 } else { 0 };
+            // Nobody reads it; that changes nothing.
+            let _ = answer.print();
+            return ExitCode::from(code);
+        }
+    };
+    match dispatch(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads the answer has had enough, as `head` does.
+        Err(CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            // There is nobody left to tell.
+            let _ = writeln!(io::stderr(), "luminate: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn dispatch(arguments: Arguments) -> Result<(), CommandError> {
+    match arguments.command.unwrap_or(Command::Serve(arguments.serve)) {
+        Command::Serve(flags) => serve::run(&flags),
+        Command::Query(flags) => query::run(&flags),
+        Command::Check(Check::Config { file }) => config::check(file.as_deref()),
+        Command::Config(ConfigCommand::Print(flags)) => config::print(&flags),
+        Command::Healthcheck(flags) => health::check(&flags),
+        Command::Admin(Admin::Flush(flags)) => health::flush(&flags),
+        Command::Version => Ok(writeln!(io::stdout(), "luminate {}", env!("CARGO_PKG_VERSION"))?),
+        Command::Completions { shell } => completions(shell),
+    }
+}
+
+fn completions(shell: Shell) -> Result<(), CommandError> {
+    // Into memory first: clap_complete panics where it cannot write.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "luminate", &mut script);
+    Ok(io::stdout().write_all(&script)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_do_not_contradict_each_other() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_flags_of_serve_need_no_command() {
+        let bare = Arguments::try_parse_from(["luminate", "--listen", "127.0.0.1:1"]).unwrap();
+        assert!(bare.command.is_none());
+        assert_eq!(bare.serve.values()[0].value, "127.0.0.1:1");
+        let named = Arguments::try_parse_from(["luminate", "serve", "--retention=1d"]).unwrap();
+        assert!(matches!(named.command, Some(Command::Serve(_))));
+    }
+}

@@ -1,0 +1,212 @@
+use super::*;
+
+fn check(yaml: &str) -> Result<Config, Vec<String>> {
+    check_with(yaml, &[], &[])
+}
+
+fn check_with(
+    yaml: &str,
+    environment: &[(&str, &str)],
+    flags: &[(&'static str, &str)],
+) -> Result<Config, Vec<String>> {
+    let lines = |errors: ConfigErrors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let sources = Sources {
+        file: ConfigFile::parse("luminate.yaml", yaml).map_err(lines)?,
+        environment: environment.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+        flags: flags
+            .iter()
+            .map(|(path, value)| FlagValue { path, flag: "--flag", value: (*value).to_owned() })
+            .collect(),
+    };
+    Config::check(&sources).map(|(config, _)| config).map_err(lines)
+}
+
+#[track_caller]
+fn refuses(yaml: &str, expected: &[&str]) {
+    let errors = check(yaml).unwrap_err();
+    assert_eq!(errors, expected, "{yaml}");
+}
+
+#[test]
+fn nothing_written_is_the_defaults() {
+    let config = check("").unwrap();
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.storage.retention, Some(Duration::from_secs(30 * 86_400)));
+    assert_eq!(config.limits.defaults.creation_grace, Some(Millis(600_000)));
+    assert_eq!(config.limits.defaults.out_of_order_window, None);
+    assert_eq!(config.query.lookback_delta, Millis(300_000));
+    assert!(config.self_scrape.enabled);
+    assert_eq!(check("server:\nlog: {level: }\n").unwrap(), config);
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_over_the_file() {
+    let yaml = "storage: {retention: {default: 1d}}";
+    let days = |config: Config| config.storage.retention.unwrap().as_secs() / 86_400;
+    let env = ("LUMINATE_STORAGE__RETENTION__DEFAULT", "2d");
+    let flag = ("storage.retention.default", "3d");
+    assert_eq!(days(check_with(yaml, &[], &[]).unwrap()), 1);
+    assert_eq!(days(check_with(yaml, &[env], &[]).unwrap()), 2);
+    assert_eq!(days(check_with(yaml, &[env], &[flag]).unwrap()), 3);
+}
+
+#[test]
+fn the_environment_sets_lists_numbers_and_switches() {
+    let config = check_with(
+        "",
+        &[
+            ("LUMINATE_FEATURES", "promql-delayed-name-removal, use-start-timestamps"),
+            ("LUMINATE_QUERY__MAX_SAMPLES", "17"),
+            ("LUMINATE_SELF_SCRAPE__ENABLED", "false"),
+        ],
+        &[],
+    )
+    .unwrap();
+    assert_eq!(config.features, [Feature::DelayedNameRemoval, Feature::UseStartTimestamps]);
+    assert_eq!(config.query.max_samples, 17);
+    assert!(!config.self_scrape.enabled);
+}
+
+#[test]
+fn a_variable_of_the_surroundings_is_not_a_key() {
+    assert!(
+        check_with("", &[("LUMINATE_SVC_PORT", "tcp://10.0.0.1:80"), ("LUMINATE_URL", "x")], &[]).is_ok()
+    );
+    let errors = check_with("", &[("LUMINATE_SERVER__LISTN", "x")], &[]).unwrap_err();
+    assert_eq!(errors, ["server.listn: unknown key, did you mean server.listen? (LUMINATE_SERVER__LISTN)"]);
+}
+
+#[test]
+fn an_unknown_key_gets_the_closest_one_as_a_suggestion() {
+    refuses(
+        "server: {listn: x}\nstorge: {}\nretention: 3d\nfrobnicate: 1\n",
+        &[
+            "server.listn: unknown key, did you mean server.listen? (luminate.yaml)",
+            "storge: unknown key, did you mean storage? (luminate.yaml)",
+            "retention: unknown key, did you mean storage.retention? (luminate.yaml)",
+            "frobnicate: unknown key (luminate.yaml)",
+        ],
+    );
+}
+
+#[test]
+fn all_errors_are_told_at_once() {
+    refuses(
+        "server: {listen: nowhere}\nquery: {timeout: 30, max_samples: -1}\nlog: {format: xml}\nx: 1\n",
+        &[
+            "server.listen: \"nowhere\" is not an address, write for example 127.0.0.1:8080 (luminate.yaml)",
+            "query.timeout: \"30\" has no unit, write for example 30s (luminate.yaml)",
+            "query.max_samples: takes a whole number from 1 (luminate.yaml)",
+            "log.format: \"xml\" is not one of auto, json, console (luminate.yaml)",
+            "x: unknown key (luminate.yaml)",
+        ],
+    );
+}
+
+#[test]
+fn zero_retention_is_forever() {
+    assert_eq!(check("storage: {retention: {default: 0}}").unwrap().storage.retention, None);
+    assert_eq!(check("storage: {retention: {default: 0d}}").unwrap().storage.retention, None);
+    refuses(
+        "storage: {retention: {default: 30}}",
+        &["storage.retention.default: \"30\" has no unit, write for example 30d (luminate.yaml)"],
+    );
+    refuses(
+        "storage: {retention: {default: 1s}}",
+        &["storage.retention.default: must be at least 1m, or 0 to keep samples forever (luminate.yaml)"],
+    );
+}
+
+#[test]
+fn what_a_later_release_does_is_refused_by_name() {
+    refuses(
+        "storage: {backend: clickhouse, clickhouse: {addresses: []}}\nredis: {url: x}\n\
+         auth: {mode: token, jwt: {secret: x}}\nserver: {tls: {cert: x}}\n",
+        &[
+            "auth.mode: token is not in this release, only none (luminate.yaml)",
+            "storage.backend: clickhouse is not in this release, only embedded (luminate.yaml)",
+            "storage.clickhouse: storage.clickhouse is not in this release (luminate.yaml)",
+            "redis: redis is not in this release (luminate.yaml)",
+            "auth.jwt: auth.jwt is not in this release (luminate.yaml)",
+            "server.tls: server.tls is not in this release (luminate.yaml)",
+        ],
+    );
+}
+
+#[test]
+fn an_open_door_without_authentication_is_refused() {
+    for listen in ["0.0.0.0:8080", ":8080", "192.168.0.1:8080", "[::]:8080"] {
+        let errors = check(&format!("server: {{listen: \"{listen}\"}}")).unwrap_err();
+        assert!(errors[0].contains("auth.force_unauthenticated: true"), "{errors:?}");
+        let forced = format!("server: {{listen: \"{listen}\"}}\nauth: {{force_unauthenticated: true}}");
+        assert!(check(&forced).is_ok());
+    }
+    assert!(check("server: {listen: \"[::1]:8080\"}").is_ok());
+}
+
+#[test]
+fn one_request_has_to_fit_among_those_in_flight() {
+    refuses(
+        "server: {limits: {max_in_flight_bytes: 1MiB, max_decompressed_bytes: 2MiB}}",
+        &["server.limits.max_in_flight_bytes: 1MiB is less than the 2MiB that one request may have \
+           (server.limits.max_decompressed_bytes) (luminate.yaml)"],
+    );
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_is_refused() {
+    refuses("server: 5", &["server: is a section and takes keys, not a value (luminate.yaml)"]);
+    refuses("server: {listen: {a: b}}", &["server.listen: takes text, not a section (luminate.yaml)"]);
+    refuses("features: {a: b}", &["features: takes a list, not a section (luminate.yaml)"]);
+    refuses("1: 2", &["luminate.yaml: has a key that is not text"]);
+    refuses(
+        "log: {level: loud}",
+        &["log.level: \"loud\" is not one of error, warn, info, debug, trace (luminate.yaml)"],
+    );
+    refuses(
+        "self_scrape: {tenant: a/b, enabled: yes}",
+        &[
+            "self_scrape.enabled: takes true or false (luminate.yaml)",
+            "self_scrape.tenant: tenant id contains the unsupported character '/' (luminate.yaml)",
+        ],
+    );
+}
+
+#[test]
+fn a_file_that_is_not_a_mapping_is_refused() {
+    for yaml in ["[1]", "text", "a: b: c", "a: 1\na: 2", "\t- x", "a: &x [*x", "{\"a\"", "\u{0}"] {
+        let errors = check(yaml).unwrap_err();
+        assert!(errors[0].starts_with("luminate.yaml: "), "{errors:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_missing_is_an_error_with_its_name() {
+    let errors = ConfigFile::read(Path::new("/nowhere/luminate.yaml")).unwrap_err();
+    assert!(errors.to_string().starts_with("/nowhere/luminate.yaml: "), "{errors}");
+}
+
+#[test]
+fn settings_print_as_a_file_that_says_the_same() {
+    let mut sources = Sources::none();
+    sources.environment = vec![("LUMINATE_STORAGE__EMBEDDED__WAL__SYNC".to_owned(), "os".to_owned())];
+    let (config, settings) = Config::check(&sources).unwrap();
+    assert_eq!(check(&settings.to_yaml()).unwrap(), config);
+    assert_eq!(config.storage.embedded.wal_sync, WalSync::Os);
+    let sync = settings.iter().find(|s| s.path == "storage.embedded.wal.sync").unwrap();
+    assert_eq!(sync.origin.to_string(), "LUMINATE_STORAGE__EMBEDDED__WAL__SYNC");
+}
+
+/// The file we ship spells out the defaults, so it can never disagree with them.
+#[test]
+fn the_file_we_ship_is_the_defaults_and_leaves_no_key_out() {
+    let shipped =
+        ConfigFile::parse("luminate.yaml", include_str!("../../deployments/luminate.yaml")).unwrap();
+    let (config, written) = Config::check(&Sources { file: shipped, ..Sources::none() }).unwrap();
+    let (default, settings) = Config::check(&Sources::none()).unwrap();
+    assert_eq!(config, default);
+    for (written, default) in written.iter().zip(settings.iter()) {
+        assert_ne!(written.origin, Origin::Default, "{} is not in deployments/luminate.yaml", written.path);
+        assert_eq!(written.value, default.value, "{}", written.path);
+    }
+}

@@ -1,0 +1,28 @@
+//! The handlers, a file per family of endpoints: each parses, asks a lower layer, and answers.
+
+pub mod admin;
+pub mod catalog;
+pub mod health;
+pub mod metrics;
+pub mod page;
+pub mod query;
+pub mod receive;
+pub mod rules;
+pub mod status;
+pub mod write;
+
+use std::sync::Arc;
+
+use axum::{
+    http::header,
+    response::{IntoResponse, Response},
+};
+
+use super::{State, wire};
+
+/// The gateway's state, as handlers take it.
+type Shared = axum::extract::State<Arc<State>>;
+
+fn respond(body: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, wire::json::CONTENT_TYPE)], body).into_response()
+}

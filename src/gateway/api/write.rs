@@ -1,0 +1,309 @@
+//! Remote write: which version a request is, and what its sender is told.
+//!
+//! | what happened | status |
+//! |---|---|
+//! | all written | 204 |
+//! | another content type, message or compression | 415 |
+//! | does not decode | 400 |
+//! | some of it refused, the rest written | 400, the body says what and why |
+//! | more than a request may be | 413 |
+//! | no room now | 503 with `Retry-After` |
+//! | the store failed | 503 with `Retry-After`, or 500 |
+//!
+//! "No room" is 503 and not 429, because Prometheus drops what is answered 429 unless told otherwise;
+//! 429 is what rate limits answer, before a request comes here.
+//!
+//! From the moment the version is agreed on, every answer says what was written
+//! (`X-Prometheus-Remote-Write-Samples-Written` and its like): a 2.0 sender takes their absence as
+//! "this receiver does not speak 2.0".
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+
+use crate::{
+    ingest::{Ingest, IngestError, Outcome},
+    model::TenantId,
+    storage::{Fault, StorageError},
+};
+
+const SAMPLES_WRITTEN: HeaderName = HeaderName::from_static("x-prometheus-remote-write-samples-written");
+const HISTOGRAMS_WRITTEN: HeaderName =
+    HeaderName::from_static("x-prometheus-remote-write-histograms-written");
+const EXEMPLARS_WRITTEN: HeaderName = HeaderName::from_static("x-prometheus-remote-write-exemplars-written");
+
+/// When a sender is to come again if the store does not say.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// The messages a remote write request can carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Message {
+    /// `prometheus.WriteRequest`
+    V1,
+    /// `io.prometheus.write.v2.Request`
+    V2,
+}
+
+/// Takes a remote write request of either version.
+pub async fn remote_write(ingest: &Ingest, tenant: &TenantId, headers: &HeaderMap, body: Bytes) -> Response {
+    let message = match negotiate(headers) {
+        Ok(message) => message,
+        Err(detail) => return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail),
+    };
+    let result = match message {
+        Message::V1 => ingest.remote_write_v1(tenant, body).await,
+        Message::V2 => ingest.remote_write_v2(tenant, body).await,
+    };
+    match result {
+        Ok(outcome) => {
+            let response = if outcome.rejected.is_empty() {
+                StatusCode::NO_CONTENT.into_response()
+            } else {
+                text(StatusCode::BAD_REQUEST, outcome.rejected.to_string())
+            };
+            with_written(response, &outcome)
+        }
+        Err(error) => with_written(refuse(tenant, &error), &Outcome::default()),
+    }
+}
+
+/// Finds which message a request carries; fails if we do not read it.
+fn negotiate(headers: &HeaderMap) -> Result<Message, String> {
+    let encoding = text_of(headers, header::CONTENT_ENCODING)?;
+    if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("snappy") {
+        return Err(format!("unsupported content encoding {encoding:?}, expected \"snappy\""));
+    }
+    let content_type = text_of(headers, header::CONTENT_TYPE)?;
+    if content_type.is_empty() {
+        return Ok(Message::V1);
+    }
+    let mut parts = content_type.split(';').map(str::trim);
+    let media_type = parts.next().unwrap_or_default();
+    if !media_type.eq_ignore_ascii_case("application/x-protobuf") {
+        return Err(format!("unsupported content type {media_type:?}, expected \"application/x-protobuf\""));
+    }
+    let proto = parts
+        .filter_map(|parameter| parameter.split_once('='))
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("proto"))
+        .map(|(_, value)| value.trim().trim_matches('"'));
+    match proto {
+        None | Some("prometheus.WriteRequest") => Ok(Message::V1),
+        Some("io.prometheus.write.v2.Request") => Ok(Message::V2),
+        Some(other) => Err(format!("unsupported remote write message {other:?}")),
+    }
+}
+
+/// A header's text without space around it, empty if it is not there.
+fn text_of(headers: &HeaderMap, name: HeaderName) -> Result<&str, String> {
+    let Some(value) = headers.get(&name) else { return Ok("") };
+    value.to_str().map(str::trim).map_err(|_| format!("header {name} is not text"))
+}
+
+/// What the sender is told of an error; what only we may know goes to the log.
+fn refuse(tenant: &TenantId, error: &IngestError) -> Response {
+    match error {
+        IngestError::TooLarge { .. } => text(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
+        IngestError::Decode(_) => text(StatusCode::BAD_REQUEST, error.to_string()),
+        IngestError::Overloaded { retry_after } => {
+            with_retry(text(StatusCode::SERVICE_UNAVAILABLE, error.to_string()), *retry_after)
+        }
+        IngestError::Storage(error) => match error.fault() {
+            Fault::Caller => text(StatusCode::BAD_REQUEST, error.to_string()),
+            Fault::Passing => {
+                tracing::warn!(%tenant, %error, "write refused for now");
+                let retry_after = match error {
+                    StorageError::Overloaded { retry_after, .. } => *retry_after,
+                    StorageError::TooManySeries { .. }
+                    | StorageError::DiskFull { .. }
+                    | StorageError::Unavailable { .. }
+                    | StorageError::Corrupt { .. }
+                    | StorageError::Io { .. }
+                    | StorageError::Unsupported(_) => RETRY_AFTER,
+                };
+                with_retry(
+                    text(StatusCode::SERVICE_UNAVAILABLE, "the store cannot take writes now"),
+                    retry_after,
+                )
+            }
+            Fault::Ours => {
+                let cause = std::error::Error::source(error).map(ToString::to_string);
+                tracing::error!(%tenant, %error, cause, "write failed");
+                text(StatusCode::INTERNAL_SERVER_ERROR, "the store failed")
+            }
+        },
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<String>) -> Response {
+    let mut response = Response::new(Body::from(body.into()));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
+}
+
+fn with_written(mut response: Response, outcome: &Outcome) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(SAMPLES_WRITTEN, outcome.samples.into());
+    headers.insert(HISTOGRAMS_WRITTEN, outcome.histograms.into());
+    headers.insert(EXEMPLARS_WRITTEN, outcome.exemplars.into());
+    response
+}
+
+/// Says when to come again, in whole seconds and at least one.
+fn with_retry(mut response: Response, after: Duration) -> Response {
+    let seconds = after.as_millis().div_ceil(1000).clamp(1, 3600);
+    let seconds = u64::try_from(seconds).unwrap_or(3600);
+    response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        clock::HandClock,
+        ingest::{
+            IngestLimits,
+            decode::encode::{Series, compress, write_request, write_request2},
+            tests::store::RecordingStore,
+        },
+        model::Timestamp,
+    };
+
+    const V2: &str = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+
+    struct Receiver {
+        store: Arc<RecordingStore>,
+        ingest: Ingest,
+    }
+
+    impl Receiver {
+        fn new() -> Self {
+            let store = Arc::new(RecordingStore::default());
+            let clock = HandClock::at(Timestamp(0));
+            let ingest = Ingest::new(Arc::clone(&store) as _, clock, IngestLimits::default(), (1, 2));
+            Self { store, ingest }
+        }
+
+        /// Sends a body; gives the status, what the headers say was written, and the body.
+        async fn send(&self, headers: &[(&str, &str)], body: Bytes) -> (u16, [Option<String>; 4], String) {
+            let headers: HeaderMap = headers
+                .iter()
+                .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap()))
+                .collect();
+            let response = remote_write(&self.ingest, &TenantId::anonymous(), &headers, body).await;
+            let status = response.status().as_u16();
+            let shown = [SAMPLES_WRITTEN, HISTOGRAMS_WRITTEN, EXEMPLARS_WRITTEN, header::RETRY_AFTER]
+                .map(|name| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned()));
+            let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+            (status, shown, String::from_utf8(body.to_vec()).unwrap())
+        }
+    }
+
+    fn written(samples: &str, histograms: &str, exemplars: &str) -> [Option<String>; 4] {
+        [Some(samples.into()), Some(histograms.into()), Some(exemplars.into()), None]
+    }
+
+    fn up() -> Series {
+        Series::new(&[("__name__", "up")]).sample(1, 1.0).sample(2, 1.0).exemplar(&[("t", "1")], 1.0, 1)
+    }
+
+    #[tokio::test]
+    async fn what_is_written_is_said_in_headers() {
+        let receiver = Receiver::new();
+        let v1 = compress(&write_request(&[up()], &[]));
+        let v2 = compress(&write_request2(&[up()]));
+        for content_type in [
+            "application/x-protobuf",
+            "application/x-protobuf;proto=prometheus.WriteRequest",
+            "Application/X-Protobuf ; Proto = \"prometheus.WriteRequest\"; charset=utf-8",
+            "",
+        ] {
+            let headers = [("content-type", content_type), ("content-encoding", "snappy")];
+            let answer = receiver.send(&headers, v1.clone()).await;
+            assert_eq!(answer, (204, written("2", "0", "1"), String::new()), "{content_type}");
+        }
+        assert_eq!(receiver.send(&[], v1).await.0, 204);
+        let answer = receiver.send(&[("content-type", V2), ("content-encoding", " Snappy ")], v2).await;
+        assert_eq!(answer, (204, written("2", "0", "1"), String::new()));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_remote_write_is_not_read() {
+        let receiver = Receiver::new();
+        for headers in [
+            [("content-type", "application/json"), ("content-encoding", "snappy")],
+            [("content-type", "image/png"), ("content-encoding", "snappy")],
+            [("content-type", "text/plain;proto=prometheus.WriteRequest"), ("content-encoding", "snappy")],
+            [("content-type", "application/x-protobuf;proto=x"), ("content-encoding", "snappy")],
+            [("content-type", "application/x-protobuf;proto="), ("content-encoding", "snappy")],
+            [("content-type", V2), ("content-encoding", "gzip")],
+            [("content-type", V2), ("content-encoding", "zstd")],
+            [("content-type", ""), ("content-encoding", "deflate")],
+        ] {
+            let (status, shown, _) = receiver.send(&headers, Bytes::from_static(b"x")).await;
+            assert_eq!((status, shown), (415, [None, None, None, None]), "{headers:?}");
+        }
+        let strange = HeaderValue::from_bytes(b"\xff").unwrap();
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, strange)]);
+        assert!(negotiate(&headers).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_partial_write_is_400_and_says_why() {
+        let receiver = Receiver::new();
+        let bad = Series::new(&[("job", "a")]).sample(1, 1.0);
+        let body = compress(&write_request2(&[bad, up()]));
+        let (status, shown, text) = receiver.send(&[("content-type", V2)], body).await;
+        assert_eq!((status, shown), (400, written("2", "0", "1")));
+        assert_eq!(text, "1 rejected: 1 missing_metric_name\n{job=\"a\"}: the series has no metric name");
+    }
+
+    #[tokio::test]
+    async fn failures_have_the_status_their_fault_asks_for() {
+        let receiver = Receiver::new();
+        let body = compress(&write_request2(&[up()]));
+        let headers = [("content-type", V2)];
+        let none = written("0", "0", "0");
+        let retry = |after: &str| {
+            let mut shown = written("0", "0", "0");
+            shown[3] = Some(after.to_owned());
+            shown
+        };
+        let (status, shown, _) = receiver.send(&headers, Bytes::from_static(b"\x05hello")).await;
+        assert_eq!((status, &shown), (400, &none));
+        let (status, shown, text) = receiver.send(&headers, compress(&vec![0; 40 << 20])).await;
+        assert_eq!((status, &shown), (413, &none));
+        assert_eq!(text, "the request has more than 33554432 decompressed bytes");
+        let io = std::io::Error::other("sector 7");
+        for (error, expected, shown) in [
+            (StorageError::DiskFull { detail: "/data".to_owned() }, 503, retry("5")),
+            (StorageError::Unavailable { detail: "closing".to_owned() }, 503, retry("5")),
+            (
+                StorageError::Overloaded {
+                    detail: "wal".to_owned(),
+                    retry_after: Duration::from_millis(1500),
+                },
+                503,
+                retry("2"),
+            ),
+            (StorageError::Io { context: "cannot write".to_owned(), source: io }, 500, none.clone()),
+            (StorageError::Unsupported("no".to_owned()), 400, none.clone()),
+        ] {
+            let text = error.to_string();
+            *receiver.store.fail.lock() = Some(error);
+            let (status, got, body) = receiver.send(&headers, body.clone()).await;
+            assert_eq!((status, got), (expected, shown), "{text}");
+            assert!(!body.contains("/data") && !body.contains("sector"), "{body}");
+        }
+        assert_eq!(receiver.send(&headers, body).await.0, 204);
+    }
+}

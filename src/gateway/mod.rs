@@ -1,0 +1,108 @@
+//! HTTP: the one layer that knows of it.
+//!
+//! [`listener`] carries connections, [`router`] has every route and, in the order a request meets it,
+//! the stack before them. A handler ([`api`]) parses, asks a lower layer, and answers; rules live below
+//! it. What travels is written in [`wire`], what goes wrong becomes a status in [`error`].
+//!
+//! * [`request`]: each request has an id, one log line and its place in the counters.
+//! * [`host_guard`] and [`cors`]: what web pages may do.
+//! * [`tenant`]: whose data a request is about; it alone makes a [`Tenant`](tenant::Tenant), and
+//!   handlers of tenants' data take one.
+//! * [`form`] and [`body`]: parameters and bodies, with bounds; [`in_flight`]: the bounds on all together.
+//!
+//! Nothing here reads the clock or a backend: both come in with the [`State`].
+
+pub mod api;
+pub mod body;
+pub mod cors;
+pub mod error;
+pub mod form;
+pub mod health;
+pub mod host_guard;
+pub mod in_flight;
+pub mod listener;
+pub mod request;
+pub mod router;
+pub mod tenant;
+pub mod wire;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use body::BodyLimits;
+use health::Readiness;
+use host_guard::HostGuard;
+use request::RequestCounters;
+
+use crate::{clock::Clock, ingest::Ingest, query::QueryService, storage::Storage};
+
+pub use listener::{Drained, ListenError, Listener, ListenerLimits, serve};
+pub use router::router;
+
+/// How the gateway behaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayConfig {
+    /// What is refused while there is no authentication; none checks nothing.
+    pub host_guard: Option<HostGuard>,
+    /// Origins whose pages may read answers; `*` is any. Empty switches it off.
+    pub cors_origins: Vec<String>,
+    /// Bounds on the body of a write.
+    pub write_body: BodyLimits,
+    /// Bounds on a form of parameters.
+    pub form_body: BodyLimits,
+    /// API requests at one time; one more is told to come back.
+    pub max_in_flight: usize,
+    /// Bytes of bodies that are being read or worked on at one time; a body that does not fit is told to
+    /// come back.
+    pub max_body_bytes_in_flight: usize,
+    /// Makes the ids of this process's requests unlike those of others.
+    pub request_id_seed: u64,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        let timeout = Duration::from_secs(60);
+        Self {
+            host_guard: Some(HostGuard::default()),
+            cors_origins: Vec::new(),
+            write_body: BodyLimits { max_bytes: 32 * 1024 * 1024, timeout },
+            form_body: BodyLimits { max_bytes: 10 * 1024 * 1024, timeout },
+            max_in_flight: 2048,
+            max_body_bytes_in_flight: 256 * 1024 * 1024,
+            request_id_seed: 0,
+        }
+    }
+}
+
+/// Writes our own metrics as OpenMetrics text.
+#[derive(Clone)]
+pub struct MetricsRenderer(pub Arc<dyn Fn() -> String + Send + Sync>);
+
+impl fmt::Debug for MetricsRenderer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MetricsRenderer")
+    }
+}
+
+/// What handlers work with.
+#[derive(Debug)]
+pub struct State {
+    /// Takes writes.
+    pub ingest: Arc<Ingest>,
+    /// Answers queries.
+    pub query: Arc<QueryService>,
+    /// For what is about the store itself.
+    pub storage: Arc<dyn Storage>,
+    /// Times requests.
+    pub clock: Arc<dyn Clock>,
+    /// Writes `/metrics`.
+    pub render_metrics: MetricsRenderer,
+    /// How the gateway behaves.
+    pub config: GatewayConfig,
+    /// Whether requests are wanted.
+    pub readiness: Arc<Readiness>,
+    /// What was asked and how it went.
+    pub counters: Arc<RequestCounters>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,4 @@
+//! What travels over HTTP, where it differs from what we hold.
+
+pub mod escaped_name;
+pub mod json;

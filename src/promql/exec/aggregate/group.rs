@@ -1,0 +1,66 @@
+//! Which series come together.
+
+use foldhash::{HashMap, HashMapExt};
+
+use crate::{
+    model::{Labels, METRIC_NAME},
+    promql::{
+        exec::rows::{Row, SeriesRow},
+        plan::Aggregation,
+    },
+};
+
+/// The groups of an aggregation, in the order of their first series.
+#[derive(Debug)]
+pub struct Groups {
+    /// The groups.
+    pub all: Vec<Group>,
+}
+
+/// Series that are aggregated together.
+#[derive(Debug)]
+pub struct Group {
+    /// What they have in common.
+    pub labels: Labels,
+    /// Whether the name goes when the query is done, because it does for one of them.
+    pub drop_name: bool,
+    /// Places of the series.
+    pub members: Vec<usize>,
+}
+
+impl Groups {
+    /// Groups rows.
+    pub fn of(rows: &[SeriesRow], aggregation: &Aggregation) -> Self {
+        let mut all: Vec<Group> = Vec::new();
+        let mut places: HashMap<Labels, usize> = HashMap::new();
+        for (member, row) in rows.iter().enumerate() {
+            let labels = key(&row.labels, aggregation);
+            let place = *places.entry(labels).or_insert_with_key(|labels| {
+                all.push(Group { labels: labels.clone(), drop_name: false, members: Vec::new() });
+                all.len() - 1
+            });
+            all[place].members.push(member);
+            all[place].drop_name |= row.drop_name;
+        }
+        Self { all }
+    }
+}
+
+impl Group {
+    /// The group's result, if it has any value.
+    pub fn row(&self, row: Row) -> Option<SeriesRow> {
+        (!row.is_empty()).then(|| SeriesRow { labels: self.labels.clone(), drop_name: self.drop_name, row })
+    }
+}
+
+/// The labels by which a series is grouped: those of `by` that it has, or all but those of `without` and the name.
+pub fn key(labels: &Labels, aggregation: &Aggregation) -> Labels {
+    let listed = |name: &str| aggregation.grouping.binary_search_by(|l| l.as_str().cmp(name)).is_ok();
+    if aggregation.without {
+        labels.without(|name| name == METRIC_NAME || listed(name))
+    } else if aggregation.grouping.is_empty() {
+        Labels::empty()
+    } else {
+        labels.only(listed)
+    }
+}

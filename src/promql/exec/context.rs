@@ -1,0 +1,209 @@
+//! What every operator of one evaluation shares: switches, budget, cancellation, and a pool of threads.
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use rayon::{
+    iter::{IntoParallelIterator, ParallelIterator},
+    slice::ParallelSliceMut,
+};
+
+use super::rows::{Row, SeriesRow, is_absent};
+use crate::promql::{QueryError, annotations::Annotations};
+
+/// Series evaluated in one go by one thread.
+///
+/// Chunks are cut the same way whatever the number of threads and put together in their order, so that
+/// sums, which depend on the order, always come out the same.
+pub const CHUNK: usize = 256;
+
+/// The part of the query's options that evaluation looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Names are dropped when the query is done, not where they lose their meaning.
+    pub delayed_names: bool,
+    /// Start timestamps count as resets.
+    pub use_start_timestamps: bool,
+    /// What a metric is, is told by `__type__` instead of by its name's ending.
+    pub type_and_unit_labels: bool,
+    /// The most samples held at a time.
+    pub max_samples: u64,
+}
+
+/// What the operators of one evaluation share.
+#[derive(Debug)]
+pub struct Context {
+    /// The switches.
+    pub settings: Settings,
+    /// What may be held in memory.
+    pub budget: Budget,
+    /// Set when nobody waits for the answer any more.
+    pub canceled: Arc<AtomicBool>,
+    /// Where chunks are evaluated.
+    pub pool: Arc<rayon::ThreadPool>,
+}
+
+/// What one chunk's worker found out besides its result.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// What the user should know.
+    pub notes: Annotations,
+    /// Samples in the windows, per step.
+    pub queryable: Vec<u64>,
+    /// Samples read from the store.
+    pub samples_read: u64,
+    /// Samples held on to in the result.
+    pub held: u64,
+}
+
+impl Findings {
+    /// Adds what a later chunk found.
+    pub fn merge(&mut self, other: Self) {
+        self.notes.merge(other.notes);
+        if self.queryable.len() < other.queryable.len() {
+            self.queryable.resize(other.queryable.len(), 0);
+        }
+        for (sum, more) in self.queryable.iter_mut().zip(other.queryable) {
+            *sum += more;
+        }
+        self.samples_read += other.samples_read;
+        self.held += other.held;
+    }
+}
+
+impl Context {
+    /// Fails if nobody waits for the answer any more.
+    pub fn check(&self) -> Result<(), QueryError> {
+        if self.canceled.load(Ordering::Relaxed) {
+            return Err(QueryError::Canceled("expression evaluation"));
+        }
+        Ok(())
+    }
+
+    /// Evaluates chunks of `series` in parallel and hands the results to `take` in order.
+    pub fn over_chunks<T: Send>(
+        &self,
+        series: usize,
+        work: impl Fn(Range<usize>, &mut Findings) -> Result<T, QueryError> + Sync,
+        mut take: impl FnMut(T) -> Result<(), QueryError>,
+    ) -> Result<Findings, QueryError> {
+        let mut all = Findings::default();
+        let chunk = |at: usize| -> Result<(T, Findings), QueryError> {
+            let mut findings = Findings::default();
+            let done = work(at * CHUNK..series.min((at + 1) * CHUNK), &mut findings)?;
+            Ok((done, findings))
+        };
+        let chunks = series.div_ceil(CHUNK);
+        // Only so many at a time: what has been taken is smaller than what has not.
+        let batch = if chunks == 1 { 1 } else { 4 * self.pool.current_num_threads().max(1) };
+        let mut at = 0;
+        while at < chunks {
+            let end = chunks.min(at + batch);
+            let done: Vec<_> = if end - at == 1 {
+                vec![chunk(at)]
+            } else {
+                self.pool.install(|| (at..end).into_par_iter().map(&chunk).collect())
+            };
+            for result in done {
+                let (result, findings) = result?;
+                all.merge(findings);
+                take(result)?;
+            }
+            at = end;
+        }
+        Ok(all)
+    }
+}
+
+impl Context {
+    /// Changes every row in parallel.
+    pub fn for_rows(
+        &self,
+        rows: &mut [SeriesRow],
+        work: impl Fn(&mut SeriesRow, &mut Annotations) + Sync,
+    ) -> Result<Annotations, QueryError> {
+        let chunk = |rows: &mut [SeriesRow]| -> Result<Annotations, QueryError> {
+            let mut notes = Annotations::default();
+            for row in rows {
+                self.check()?;
+                work(row, &mut notes);
+            }
+            Ok(notes)
+        };
+        if rows.len() <= CHUNK {
+            return chunk(rows);
+        }
+        let parts: Vec<_> = self.pool.install(|| rows.par_chunks_mut(CHUNK).map(chunk).collect());
+        let mut all = Annotations::default();
+        for notes in parts {
+            all.merge(notes?);
+        }
+        Ok(all)
+    }
+}
+
+/// Counts the samples held in memory against the most there may be.
+#[derive(Debug)]
+pub struct Budget {
+    most: u64,
+    held: AtomicU64,
+    peak: AtomicU64,
+}
+
+impl Budget {
+    /// A budget of `most` samples.
+    pub fn new(most: u64) -> Self {
+        Self { most, held: AtomicU64::new(0), peak: AtomicU64::new(0) }
+    }
+
+    /// Takes `samples` more into memory.
+    pub fn hold(&self, samples: u64) -> Result<(), QueryError> {
+        let held = self.held.fetch_add(samples, Ordering::Relaxed).saturating_add(samples);
+        self.peak.fetch_max(held, Ordering::Relaxed);
+        if held > self.most { Err(QueryError::TooManySamples) } else { Ok(()) }
+    }
+
+    /// Fails if `rows` of `places` would not fit by themselves.
+    pub fn within(&self, rows: usize, places: usize) -> Result<(), QueryError> {
+        let weight = u64::try_from(rows.saturating_mul(places)).unwrap_or(u64::MAX) / 2;
+        if weight > self.most { Err(QueryError::TooManySamples) } else { Ok(()) }
+    }
+
+    /// Lets `samples` go.
+    pub fn release(&self, samples: u64) {
+        self.held.fetch_sub(samples, Ordering::Relaxed);
+    }
+
+    /// The most that was held.
+    pub fn peak(&self) -> u64 {
+        self.peak.load(Ordering::Relaxed)
+    }
+}
+
+/// What a row counts as: its values, but at least half its places, because an empty place takes half
+/// of what a sample with its time does.
+pub fn weight(row: &Row) -> u64 {
+    let floats = row.floats.iter().filter(|v| !is_absent(**v)).count().max(row.floats.len() / 2);
+    let histograms: u64 = row.histograms.iter().map(|(_, h)| h.size_in_samples()).sum();
+    u64::try_from(floats).unwrap_or(u64::MAX).saturating_add(histograms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_ends_where_it_says() {
+        let budget = Budget::new(10);
+        budget.hold(10).unwrap();
+        assert!(matches!(budget.hold(1), Err(QueryError::TooManySamples)));
+        budget.release(11);
+        budget.hold(3).unwrap();
+        assert_eq!(budget.peak(), 11);
+    }
+}

@@ -1,0 +1,282 @@
+//! Range functions over what the store holds: one series' samples in, one row out.
+//!
+//! A series is read once for all steps. Stale markers are taken out before the function sees the
+//! samples. A long series of large windows is evaluated in slices of steps, so that a query nobody
+//! waits for any more ends soon.
+
+use std::{ops::Range, sync::Arc};
+
+use super::{
+    context::{Context, Findings, weight},
+    data::SelectedSeries,
+    names::without_name,
+    rows::{Row, SeriesRow, Steps, is_absent},
+};
+use crate::{
+    model::Labels,
+    promql::{
+        MatrixSeries, QueryError,
+        functions::range::{self, RangeFunction, RangeInput},
+        histogram::FloatHistogram,
+        parse::Span,
+        plan::{Counted, Reference},
+    },
+    storage::SeriesSamples,
+};
+
+/// Samples in windows that are evaluated between two looks at whether anybody still waits.
+const SLICE: u64 = 1 << 20;
+
+/// A range function's parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct Windowed<'a> {
+    /// Which function.
+    pub function: RangeFunction,
+    /// Where each window ends.
+    pub reference: Reference,
+    /// How long each is, in milliseconds.
+    pub range: i64,
+    /// The scalar arguments, a value per step.
+    pub params: &'a [&'a [f64]],
+    /// The steps.
+    pub steps: Steps,
+    /// Where the range vector stands in the text.
+    pub span: Span,
+    /// Where the first scalar argument stands in the text.
+    pub param_span: Span,
+    /// Which statistics it goes to.
+    pub counted: Counted,
+}
+
+/// Samples of one series as functions see them: histograms converted, stale markers gone.
+#[derive(Debug, Default)]
+pub struct Samples {
+    /// Times of the floats.
+    pub timestamps: Vec<i64>,
+    /// The floats.
+    pub values: Vec<f64>,
+    /// Their start timestamps, or none.
+    pub starts: Vec<i64>,
+    /// Times and histograms.
+    pub histograms: Vec<(i64, Arc<FloatHistogram>)>,
+    /// Their start timestamps, or none.
+    pub histogram_starts: Vec<i64>,
+}
+
+impl Samples {
+    /// Takes over what the store read.
+    pub fn load(&mut self, from: &SeriesSamples, starts: bool) {
+        self.clear();
+        let stale = |i: usize| is_absent(from.values[i]);
+        if from.values.iter().any(|v| is_absent(*v)) {
+            for i in (0..from.values.len()).filter(|i| !stale(*i)) {
+                self.timestamps.push(from.timestamps[i]);
+                self.values.push(from.values[i]);
+                if starts && !from.starts.is_empty() {
+                    self.starts.push(from.start(i));
+                }
+            }
+        } else {
+            self.timestamps.extend_from_slice(&from.timestamps);
+            self.values.extend_from_slice(&from.values);
+            if starts {
+                self.starts.extend_from_slice(&from.starts);
+            }
+        }
+        for sample in from.histograms.iter().filter(|h| !h.histogram.is_stale()) {
+            self.histograms
+                .push((sample.timestamp, Arc::new(FloatHistogram::from_histogram(&sample.histogram))));
+            if starts {
+                self.histogram_starts.push(sample.start);
+            }
+        }
+    }
+
+    /// Forgets the samples and keeps the memory.
+    pub fn clear(&mut self) {
+        self.timestamps.clear();
+        self.values.clear();
+        self.starts.clear();
+        self.histograms.clear();
+        self.histogram_starts.clear();
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.timestamps.is_empty() && self.histograms.is_empty()
+    }
+
+    /// What they count as against the budget.
+    pub fn weight(&self) -> u64 {
+        let histograms: u64 = self.histograms.iter().map(|(_, h)| h.size_in_samples()).sum();
+        u64::try_from(self.values.len()).unwrap_or(u64::MAX).saturating_add(histograms)
+    }
+}
+
+/// Evaluates a chunk of series.
+pub fn chunk(
+    context: &Context,
+    series: &SelectedSeries,
+    ordinals: Range<usize>,
+    windowed: &Windowed<'_>,
+    findings: &mut Findings,
+) -> Result<Vec<SeriesRow>, QueryError> {
+    let mut rows = Vec::with_capacity(ordinals.len());
+    let (mut scratch, mut samples) = (SeriesSamples::default(), Samples::default());
+    let delayed = context.settings.delayed_names;
+    for ordinal in ordinals {
+        context.check()?;
+        let read = series.samples(ordinal, &mut scratch)?;
+        let count = u64::try_from(read.len()).unwrap_or(u64::MAX);
+        findings.samples_read += count;
+        let loaded = series.weight(count);
+        context.budget.hold(loaded)?;
+        samples.load(read, context.settings.use_start_timestamps);
+        let labels = &series.labels[ordinal];
+        let row = evaluate(context, labels, &samples, windowed, findings)?;
+        context.budget.release(loaded);
+        let Some(row) = row else { continue };
+        let held = weight(&row);
+        context.budget.hold(held)?;
+        findings.held += held;
+        let keeps_name = windowed.function.keeps_name();
+        rows.push(SeriesRow {
+            labels: if keeps_name || delayed { labels.clone() } else { without_name(labels) },
+            drop_name: delayed && !keeps_name,
+            row,
+        });
+    }
+    Ok(rows)
+}
+
+/// Evaluates one series over all steps; none if there is no value at any.
+pub fn evaluate(
+    context: &Context,
+    labels: &Labels,
+    samples: &Samples,
+    windowed: &Windowed<'_>,
+    findings: &mut Findings,
+) -> Result<Option<Row>, QueryError> {
+    if samples.is_empty() {
+        return Ok(None);
+    }
+    let steps = windowed.steps;
+    let mut row = Row::absent(steps.count);
+    for slice in slices(samples, windowed, &mut findings.queryable) {
+        context.check()?;
+        let whole = slice.steps == (0..steps.count);
+        let params: Vec<&[f64]> = windowed.params.iter().map(|p| &p[slice.steps.clone()]).collect();
+        let part = Steps { start: steps.at(slice.steps.start), step: steps.step, count: slice.steps.len() };
+        let cut = |starts: &'_ Vec<i64>, to: &Range<usize>| if starts.is_empty() { 0..0 } else { to.clone() };
+        let input = RangeInput {
+            timestamps: &samples.timestamps[slice.floats.clone()],
+            values: &samples.values[slice.floats.clone()],
+            starts: &samples.starts[cut(&samples.starts, &slice.floats)],
+            histograms: &samples.histograms[slice.histograms.clone()],
+            histogram_starts: &samples.histogram_starts[cut(&samples.histogram_starts, &slice.histograms)],
+            steps: part,
+            windows: windows_of(windowed.reference),
+            range_ms: windowed.range,
+            params: &params,
+            metric_name: labels.metric_name().unwrap_or_default(),
+            type_label: context
+                .settings
+                .type_and_unit_labels
+                .then(|| labels.get("__type__").unwrap_or_default()),
+            span: windowed.span,
+            param_span: windowed.param_span,
+        };
+        if whole {
+            range::evaluate(windowed.function, &input, &mut row, &mut findings.notes)?;
+        } else {
+            let mut out = Row::absent(part.count);
+            range::evaluate(windowed.function, &input, &mut out, &mut findings.notes)?;
+            row.floats[slice.steps.clone()].copy_from_slice(&out.floats);
+            let first = u32::try_from(slice.steps.start).unwrap_or(u32::MAX);
+            row.histograms.extend(out.histograms.into_iter().map(|(step, h)| (first + step, h)));
+        }
+    }
+    Ok((!row.is_empty()).then_some(row))
+}
+
+fn windows_of(reference: Reference) -> range::Windows {
+    match reference.at {
+        Some(at) => range::Windows::Fixed { end: at.saturating_sub(reference.offset) },
+        None => range::Windows::Moving { offset_ms: reference.offset },
+    }
+}
+
+/// Steps evaluated together and the samples that their windows hold.
+#[derive(Debug, PartialEq)]
+struct Slice {
+    steps: Range<usize>,
+    floats: Range<usize>,
+    histograms: Range<usize>,
+}
+
+/// Cuts the steps so that no slice has much more than [`SLICE`] samples in its windows, and counts them.
+fn slices(samples: &Samples, windowed: &Windowed<'_>, queryable: &mut Vec<u64>) -> Vec<Slice> {
+    let steps = &windowed.steps;
+    if windowed.counted != Counted::Nowhere && queryable.len() < steps.count {
+        queryable.resize(steps.count, 0);
+    }
+    // The first sample in the window and the first after it, of floats and of histograms.
+    let (mut floats, mut histograms) = (0..0, 0..0);
+    let mut slices = Vec::new();
+    let mut slice = Slice { steps: 0..0, floats: 0..0, histograms: 0..0 };
+    let mut in_slice = 0;
+    for step in 0..steps.count {
+        let end = windowed.reference.of(steps, step);
+        let start = end.saturating_sub(windowed.range);
+        advance(&mut floats, samples.timestamps.len(), start, end, |i| samples.timestamps[i]);
+        advance(&mut histograms, samples.histograms.len(), start, end, |i| samples.histograms[i].0);
+        let mut count = u64::try_from(floats.len()).unwrap_or(u64::MAX);
+        count += samples.histograms[histograms.clone()].iter().map(|(_, h)| h.size_in_samples()).sum::<u64>();
+        if let Some(sum) = queryable.get_mut(step) {
+            *sum += count;
+        }
+        if slice.steps.is_empty() {
+            slice = Slice { steps: step..step, floats: floats.clone(), histograms: histograms.clone() };
+            in_slice = 0;
+        }
+        slice.steps.end = step + 1;
+        slice.floats.end = floats.end;
+        slice.histograms.end = histograms.end;
+        in_slice += count;
+        if in_slice > SLICE {
+            slices.push(std::mem::replace(&mut slice, Slice { steps: 0..0, floats: 0..0, histograms: 0..0 }));
+        }
+    }
+    if !slice.steps.is_empty() {
+        slices.push(slice);
+    }
+    slices
+}
+
+/// Moves a window forward to `(start, end]`.
+#[inline]
+fn advance(window: &mut Range<usize>, len: usize, start: i64, end: i64, time: impl Fn(usize) -> i64) {
+    while window.end < len && time(window.end) <= end {
+        window.end += 1;
+    }
+    while window.start < window.end && time(window.start) <= start {
+        window.start += 1;
+    }
+}
+
+/// The samples of each window of a range vector that is not given to any function, series by series.
+pub fn raw(labels: &Labels, samples: &Samples, end: i64, range: i64) -> Option<MatrixSeries> {
+    let within = |t: i64| end.saturating_sub(range) < t && t <= end;
+    let floats: Vec<(i64, f64)> = samples
+        .timestamps
+        .iter()
+        .copied()
+        .zip(samples.values.iter().copied())
+        .filter(|(t, _)| within(*t))
+        .collect();
+    let histograms: Vec<_> = samples.histograms.iter().filter(|(t, _)| within(*t)).cloned().collect();
+    if floats.is_empty() && histograms.is_empty() {
+        return None;
+    }
+    Some(MatrixSeries { labels: labels.clone(), floats, histograms })
+}

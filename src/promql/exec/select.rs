@@ -1,0 +1,152 @@
+//! Instant selectors: per series and step the newest sample that is not too old.
+//!
+//! A sample counts at an instant if it is not after it and not `lookback` or more before it. The newest
+//! such sample decides: if it is the stale marker the series is gone, and no older one stands in.
+
+use std::sync::Arc;
+
+use super::{
+    context::{Context, Findings, weight},
+    data::SelectedSeries,
+    names::without_name,
+    rows::{Row, SeriesRow, Steps, is_absent},
+};
+use crate::{
+    promql::{
+        QueryError,
+        histogram::FloatHistogram,
+        plan::{Counted, Reference, Take},
+    },
+    storage::SeriesSamples,
+};
+
+/// An instant selector's parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct Instant {
+    /// Seen from when.
+    pub reference: Reference,
+    /// How far back.
+    pub lookback: i64,
+    /// What of the sample.
+    pub take: Take,
+    /// Which statistics it goes to.
+    pub counted: Counted,
+}
+
+/// Evaluates a chunk of series.
+pub fn chunk(
+    context: &Context,
+    series: &SelectedSeries,
+    ordinals: std::ops::Range<usize>,
+    instant: &Instant,
+    steps: &Steps,
+    findings: &mut Findings,
+) -> Result<Vec<SeriesRow>, QueryError> {
+    let mut rows = Vec::with_capacity(ordinals.len());
+    let mut scratch = SeriesSamples::default();
+    if instant.counted != Counted::Nowhere {
+        findings.queryable.resize(steps.count, 0);
+    }
+    // A time is not what the metric measured.
+    let renamed = instant.take != Take::Value;
+    let delayed = context.settings.delayed_names;
+    for ordinal in ordinals {
+        context.check()?;
+        let samples = series.samples(ordinal, &mut scratch)?;
+        let read = u64::try_from(samples.len()).unwrap_or(u64::MAX);
+        findings.samples_read += read;
+        let loaded = series.weight(read);
+        context.budget.hold(loaded)?;
+        let row = row(samples, instant, steps, &mut findings.queryable);
+        context.budget.release(loaded);
+        if let Some(row) = row {
+            let held = weight(&row);
+            context.budget.hold(held)?;
+            findings.held += held;
+            let labels = &series.labels[ordinal];
+            rows.push(SeriesRow {
+                labels: if renamed && !delayed { without_name(labels) } else { labels.clone() },
+                drop_name: renamed && delayed,
+                row,
+            });
+        }
+    }
+    Ok(rows)
+}
+
+/// One series' values over the steps, if it has any.
+fn row(samples: &SeriesSamples, instant: &Instant, steps: &Steps, queryable: &mut [u64]) -> Option<Row> {
+    if samples.is_empty() {
+        return None;
+    }
+    let mut row = Row::absent(steps.count);
+    let mut any = false;
+    // The first float and histogram after the instant looked at.
+    let (mut float, mut histogram) = (0, 0);
+    for step in 0..steps.count {
+        let at = instant.reference.of(steps, step);
+        while samples.timestamps.get(float).is_some_and(|t| *t <= at) {
+            float += 1;
+        }
+        while samples.histograms.get(histogram).is_some_and(|h| h.timestamp <= at) {
+            histogram += 1;
+        }
+        let newest_float = float.checked_sub(1).map(|i| (samples.timestamps[i], i));
+        let newest_histogram = histogram.checked_sub(1).map(|i| (samples.histograms[i].timestamp, i));
+        let is_histogram = newest_histogram.map(|(t, _)| t) > newest_float.map(|(t, _)| t);
+        let Some((timestamp, i)) = (if is_histogram { newest_histogram } else { newest_float }) else {
+            continue;
+        };
+        if timestamp <= at.saturating_sub(instant.lookback) {
+            continue;
+        }
+        let start;
+        let mut counts = 1;
+        if is_histogram {
+            let sample = &samples.histograms[i];
+            if sample.histogram.is_stale() {
+                continue;
+            }
+            start = sample.start;
+            if instant.take == Take::Value {
+                let value = match row.histograms.last() {
+                    // The same sample as at the step before.
+                    Some((_, last)) if step > 0 && same_as_before(&row, step, timestamp, steps, instant) => {
+                        Arc::clone(last)
+                    }
+                    _ => Arc::new(FloatHistogram::from_histogram(&sample.histogram)),
+                };
+                counts = value.size_in_samples();
+                row.histograms.push((u32::try_from(step).unwrap_or(u32::MAX), value));
+            }
+        } else if is_absent(samples.values[i]) {
+            continue;
+        } else {
+            start = samples.start(i);
+            row.floats[step] = samples.values[i];
+        }
+        match instant.take {
+            Take::Value => {}
+            Take::Timestamp => row.floats[step] = seconds(timestamp),
+            Take::Start => row.floats[step] = seconds(start),
+        }
+        any = true;
+        if let Some(count) = queryable.get_mut(step) {
+            *count += counts;
+        }
+    }
+    any.then_some(row)
+}
+
+/// Whether the step before took the histogram of this time.
+fn same_as_before(row: &Row, step: usize, timestamp: i64, steps: &Steps, instant: &Instant) -> bool {
+    let before = step - 1;
+    let taken = row.histograms.last().is_some_and(|(s, _)| usize::try_from(*s) == Ok(before));
+    taken && timestamp <= instant.reference.of(steps, before)
+}
+
+/// Milliseconds as PromQL's seconds.
+#[expect(clippy::cast_precision_loss, reason = "PromQL's times are floats")]
+pub fn seconds(millis: i64) -> f64 {
+    millis as f64 / 1000.0
+}

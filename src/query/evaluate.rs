@@ -1,0 +1,436 @@
+//! Instant and range queries, from the check of their parameters to the cut of their answer.
+
+use std::{fmt, future::Future, time::Duration};
+
+use async_trait::async_trait;
+
+use super::{QueryFailure, QueryService, TRUNCATED};
+use crate::{
+    model::{Millis, TenantId, Timestamp},
+    promql::{Answer, Engine, QueryError, QueryOptions, Value},
+};
+
+/// The furthest from the epoch that a query may be evaluated, either way: half of what there is, so
+/// that offsets and ranges taken from it stay within what there is.
+const FURTHEST: i64 = i64::MAX / 2;
+
+/// How much of a slow query's text is logged.
+const LOGGED_TEXT: usize = 1024;
+
+/// Evaluates PromQL.
+///
+/// Dropping a call stops the work behind it.
+#[async_trait]
+pub trait Evaluate: fmt::Debug + Send + Sync + 'static {
+    /// Evaluates `text` at one instant.
+    async fn instant(
+        &self,
+        tenant: &TenantId,
+        text: &str,
+        at: Timestamp,
+        options: &QueryOptions,
+    ) -> Result<Answer, QueryError>;
+
+    /// Evaluates `text` at `start`, `start + step`, … up to `end`.
+    async fn range(
+        &self,
+        tenant: &TenantId,
+        text: &str,
+        start: Timestamp,
+        end: Timestamp,
+        step: Millis,
+        options: &QueryOptions,
+    ) -> Result<Answer, QueryError>;
+}
+
+#[async_trait]
+impl Evaluate for Engine {
+    async fn instant(
+        &self,
+        tenant: &TenantId,
+        text: &str,
+        at: Timestamp,
+        options: &QueryOptions,
+    ) -> Result<Answer, QueryError> {
+        Self::instant(self, tenant, text, at, options).await
+    }
+
+    async fn range(
+        &self,
+        tenant: &TenantId,
+        text: &str,
+        start: Timestamp,
+        end: Timestamp,
+        step: Millis,
+        options: &QueryOptions,
+    ) -> Result<Answer, QueryError> {
+        Self::range(self, tenant, text, start, end, step, options).await
+    }
+}
+
+/// The parameters every query has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueryControls {
+    /// How long it may take, at most as long as the service allows.
+    pub timeout: Option<Duration>,
+    /// The most series wanted; 0 is all.
+    pub limit: usize,
+    /// How far back a sample counts.
+    pub lookback: Option<Millis>,
+    /// Whether samples are counted per step, too.
+    pub per_step_stats: bool,
+}
+
+/// A query at one instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstantQuery {
+    /// The PromQL.
+    pub text: String,
+    /// When; none is now.
+    pub at: Option<Timestamp>,
+    /// The rest.
+    pub controls: QueryControls,
+}
+
+/// A query over a range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeQuery {
+    /// The PromQL.
+    pub text: String,
+    /// The first step.
+    pub start: Timestamp,
+    /// What no step lies after.
+    pub end: Timestamp,
+    /// The distance between steps.
+    pub step: Millis,
+    /// The rest.
+    pub controls: QueryControls,
+}
+
+impl RangeQuery {
+    /// Checks the grid before anything else is read, in the order Prometheus does.
+    pub fn check_grid(
+        start: Timestamp,
+        end: Timestamp,
+        step: Millis,
+        max_steps: i64,
+    ) -> Result<(), QueryFailure> {
+        if end < start {
+            return Err(QueryFailure::parameter("end", "end timestamp must not be before start time"));
+        }
+        if step.millis() <= 0 {
+            return Err(QueryFailure::parameter(
+                "step",
+                "zero or negative query resolution step widths are not accepted. Try a positive integer",
+            ));
+        }
+        if end.millis().saturating_sub(start.millis()) / step.millis() > max_steps {
+            return Err(QueryFailure::Request(format!(
+                "exceeded maximum resolution of {} points per timeseries. \
+                 Try decreasing the query resolution (?step=XX)",
+                Thousands(max_steps)
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl QueryService {
+    /// Evaluates at one instant.
+    pub async fn instant(&self, tenant: &TenantId, query: InstantQuery) -> Result<Answer, QueryFailure> {
+        self.check_text(&query.text)?;
+        let at = query.at.unwrap_or_else(|| self.clock.now());
+        check_reach("time", at)?;
+        let InstantQuery { text, controls, .. } = query;
+        self.admitted(tenant, &text, &controls, |options| {
+            let text = &text;
+            async move { self.engine.instant(tenant, text, at, &options).await }
+        })
+        .await
+    }
+
+    /// Evaluates over a range.
+    pub async fn range(&self, tenant: &TenantId, query: RangeQuery) -> Result<Answer, QueryFailure> {
+        let RangeQuery { text, start, end, step, controls } = query;
+        RangeQuery::check_grid(start, end, step, self.limits.max_steps)?;
+        check_reach("start", start)?;
+        check_reach("end", end)?;
+        self.check_text(&text)?;
+        self.admitted(tenant, &text, &controls, |options| {
+            let text = &text;
+            async move { self.engine.range(tenant, text, start, end, step, &options).await }
+        })
+        .await
+    }
+
+    pub(super) fn check_text(&self, text: &str) -> Result<(), QueryFailure> {
+        let limit = self.limits.max_query_bytes;
+        if text.len() > limit {
+            let reason = format!("the query is {} bytes long, the limit is {limit}", text.len());
+            return Err(QueryFailure::parameter("query", reason));
+        }
+        Ok(())
+    }
+
+    /// Waits for a place, evaluates within what is left of the time, and cuts the answer.
+    async fn admitted<E, F>(
+        &self,
+        tenant: &TenantId,
+        text: &str,
+        controls: &QueryControls,
+        evaluate: E,
+    ) -> Result<Answer, QueryFailure>
+    where
+        E: FnOnce(QueryOptions) -> F,
+        F: Future<Output = Result<Answer, QueryError>>,
+    {
+        let began = self.clock.elapsed();
+        let timeout = controls.timeout.unwrap_or(self.limits.timeout).min(self.limits.timeout);
+
+        let _place = tokio::time::timeout(timeout, self.admission.enter())
+            .await
+            .map_err(|_| QueryError::Timeout("query queue"))??;
+        let waited = self.clock.elapsed().saturating_sub(began);
+        let left = timeout.saturating_sub(waited);
+
+        let options = QueryOptions {
+            lookback: controls.lookback,
+            timeout: Some(left),
+            per_step_stats: controls.per_step_stats,
+            ..QueryOptions::default()
+        };
+        let answer = tokio::time::timeout(left, evaluate(options))
+            .await
+            .unwrap_or(Err(QueryError::Timeout("expression evaluation")));
+
+        self.log_if_slow(tenant, text, began, waited, &answer);
+        let mut answer = answer?;
+        answer.stats.queue_seconds += waited.as_secs_f64();
+        cut(&mut answer, controls.limit);
+        Ok(answer)
+    }
+
+    fn log_if_slow(
+        &self,
+        tenant: &TenantId,
+        text: &str,
+        began: Duration,
+        waited: Duration,
+        answer: &Result<Answer, QueryError>,
+    ) {
+        let took = self.clock.elapsed().saturating_sub(began);
+        if self.limits.slow_query.is_none_or(|bound| took < bound) {
+            return;
+        }
+        let samples_read = answer.as_ref().map_or(0, |a| a.stats.samples_read);
+        tracing::warn!(
+            event = "slow_query",
+            tenant = tenant.as_str(),
+            query = text.get(..text.floor_char_boundary(LOGGED_TEXT)).unwrap_or_default(),
+            duration_ms = millis(took),
+            queued_ms = millis(waited),
+            samples_read,
+            answered = answer.is_ok(),
+        );
+    }
+}
+
+fn check_reach(name: &'static str, at: Timestamp) -> Result<(), QueryFailure> {
+    if (-FURTHEST..=FURTHEST).contains(&at.millis()) {
+        return Ok(());
+    }
+    Err(QueryFailure::parameter(name, "the timestamp is too far from the present to evaluate at"))
+}
+
+fn cut(answer: &mut Answer, limit: usize) {
+    fn truncate<T>(rows: &mut Vec<T>, limit: usize) -> bool {
+        let over = rows.len() > limit;
+        rows.truncate(limit);
+        over
+    }
+    if limit == 0 {
+        return;
+    }
+    let was_cut = match &mut answer.value {
+        Value::Vector(rows) => truncate(rows, limit),
+        Value::Matrix(rows) => truncate(rows, limit),
+        Value::Scalar { .. } | Value::String { .. } => false,
+    };
+    if was_cut {
+        answer.warnings.push(TRUNCATED.to_owned());
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Prints a number with a comma before every third digit: `11,000`.
+struct Thousands(i64);
+
+impl fmt::Display for Thousands {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.0.to_string();
+        for (i, digit) in digits.chars().enumerate() {
+            if i > 0 && (digits.len() - i).is_multiple_of(3) {
+                f.write_str(",")?;
+            }
+            write!(f, "{digit}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        clock::HandClock,
+        model::Labels,
+        promql::{Point, QueryStats, VectorElement},
+        query::QueryLimits,
+        storage::memory::MemoryStore,
+    };
+
+    #[derive(Debug)]
+    struct Slow(Duration);
+
+    fn answer(value: Value) -> Answer {
+        Answer { value, warnings: vec![], infos: vec![], stats: QueryStats::default() }
+    }
+
+    #[async_trait]
+    impl Evaluate for Slow {
+        async fn instant(
+            &self,
+            _: &TenantId,
+            _: &str,
+            at: Timestamp,
+            _: &QueryOptions,
+        ) -> Result<Answer, QueryError> {
+            tokio::time::sleep(self.0).await;
+            Ok(answer(Value::Scalar { timestamp: at.0, value: 1.0 }))
+        }
+
+        async fn range(
+            &self,
+            _: &TenantId,
+            _: &str,
+            _: Timestamp,
+            _: Timestamp,
+            _: Millis,
+            _: &QueryOptions,
+        ) -> Result<Answer, QueryError> {
+            Ok(answer(Value::Matrix(vec![])))
+        }
+    }
+
+    fn service(slow: Duration, limits: QueryLimits) -> QueryService {
+        let clock = HandClock::at(Timestamp(1_000));
+        let store = MemoryStore::new(Arc::<HandClock>::clone(&clock), None);
+        QueryService::new(Arc::new(Slow(slow)), store, clock, limits)
+    }
+
+    fn instant(text: &str) -> InstantQuery {
+        InstantQuery { text: text.to_owned(), at: None, controls: QueryControls::default() }
+    }
+
+    #[tokio::test]
+    async fn no_time_given_means_now() {
+        let service = service(Duration::ZERO, QueryLimits::default());
+        let answer = service.instant(&TenantId::anonymous(), instant("1")).await.unwrap();
+        assert_eq!(answer.value, Value::Scalar { timestamp: 1_000, value: 1.0 });
+    }
+
+    #[tokio::test]
+    async fn a_request_may_ask_for_less_time_and_not_for_more() {
+        let limits = QueryLimits { timeout: Duration::from_millis(20), ..QueryLimits::default() };
+        for (asked, slow) in [(Duration::from_millis(5), 15), (Duration::from_secs(60), 60)] {
+            let service = service(Duration::from_millis(slow), limits.clone());
+            let mut query = instant("1");
+            query.controls.timeout = Some(asked);
+            let error = service.instant(&TenantId::anonymous(), query).await.unwrap_err();
+            assert_eq!(error.to_string(), "query timed out in expression evaluation");
+        }
+    }
+
+    #[tokio::test]
+    async fn waiting_in_line_counts_against_the_timeout() {
+        let limits =
+            QueryLimits { timeout: Duration::from_millis(30), max_concurrency: 1, ..QueryLimits::default() };
+        let service = service(Duration::ZERO, limits);
+        let _taken = service.admission.enter().await.unwrap();
+        let error = service.instant(&TenantId::anonymous(), instant("1")).await.unwrap_err();
+        assert_eq!(error.to_string(), "query timed out in query queue");
+    }
+
+    #[tokio::test]
+    async fn a_text_beyond_the_limit_is_refused_before_it_is_parsed() {
+        let limits = QueryLimits { max_query_bytes: 8, ..QueryLimits::default() };
+        let error = service(Duration::ZERO, limits)
+            .instant(&TenantId::anonymous(), instant("123456789"))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            r#"invalid parameter "query": the query is 9 bytes long, the limit is 8"#
+        );
+    }
+
+    #[tokio::test]
+    async fn the_ends_of_time_are_refused() {
+        let service = service(Duration::ZERO, QueryLimits::default());
+        for at in [Timestamp::MIN, Timestamp::MAX] {
+            let query = InstantQuery { at: Some(at), ..instant("1") };
+            let error = service.instant(&TenantId::anonymous(), query).await.unwrap_err();
+            assert!(error.to_string().starts_with(r#"invalid parameter "time""#), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_grid_is_checked_in_prometheus_words() {
+        fn check(start: i64, end: i64, step: i64) -> String {
+            let (start, end) = (Timestamp(start), Timestamp(end));
+            match RangeQuery::check_grid(start, end, Millis(step), 11_000) {
+                Ok(()) => String::new(),
+                Err(error) => error.to_string(),
+            }
+        }
+        assert_eq!(check(0, 11_000, 1), "");
+        assert_eq!(
+            check(0, 11_001, 1),
+            "exceeded maximum resolution of 11,000 points per timeseries. \
+             Try decreasing the query resolution (?step=XX)"
+        );
+        assert_eq!(check(1, 0, 1), r#"invalid parameter "end": end timestamp must not be before start time"#);
+        assert_eq!(
+            check(0, 1, 0),
+            "invalid parameter \"step\": zero or negative query resolution step widths are not accepted. \
+             Try a positive integer"
+        );
+        assert!(check(i64::MIN, i64::MAX, 1).starts_with("exceeded maximum resolution"));
+    }
+
+    #[test]
+    fn a_limit_cuts_series_and_says_so() {
+        let element = VectorElement { labels: Labels::empty(), timestamp: 0, value: Point::Float(1.0) };
+        let mut two = answer(Value::Vector(vec![element.clone(), element.clone()]));
+        cut(&mut two, 0);
+        cut(&mut two, 2);
+        assert_eq!(two.warnings, Vec::<String>::new());
+        cut(&mut two, 1);
+        assert_eq!(two.value, Value::Vector(vec![element]));
+        assert_eq!(two.warnings, [TRUNCATED]);
+    }
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        let print = |n| Thousands(n).to_string();
+        assert_eq!(
+            [print(1), print(999), print(11_000), print(1_234_567)],
+            ["1", "999", "11,000", "1,234,567"]
+        );
+    }
+}

@@ -1,0 +1,71 @@
+//! The exemplars of the series that a query looks at.
+
+use super::{QueryFailure, QueryService};
+use crate::{
+    model::{TenantId, TimeRange},
+    promql::{
+        QueryError,
+        parse::{self, Expr, ParserFeatures},
+    },
+    storage::{MatcherSets, SeriesExemplars},
+};
+
+impl QueryService {
+    /// The exemplars in a range of all series that `text` selects, whatever it computes of them.
+    pub async fn exemplars(
+        &self,
+        tenant: &TenantId,
+        text: &str,
+        range: TimeRange,
+    ) -> Result<Vec<SeriesExemplars>, QueryFailure> {
+        let expr = self.parse(text)?;
+        let selections = selections(&expr);
+        if selections.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.within_timeout(self.storage.exemplars(tenant, selections, range)).await
+    }
+
+    /// A query as it is written at its most readable.
+    pub fn format(&self, text: &str) -> Result<String, QueryFailure> {
+        Ok(parse::pretty::pretty(&self.parse(text)?))
+    }
+
+    fn parse(&self, text: &str) -> Result<Expr, QueryFailure> {
+        self.check_text(text)?;
+        parse::parse(text, &ParserFeatures::default()).map_err(|error| QueryError::from(error).into())
+    }
+}
+
+fn selections(expr: &Expr) -> MatcherSets {
+    let (mut found, mut left) = (MatcherSets::new(), vec![expr]);
+    while let Some(expr) = left.pop() {
+        match expr {
+            Expr::Vector(selector) => found.push(selector.matchers.to_vec()),
+            Expr::Matrix(matrix) => found.push(matrix.selector.matchers.to_vec()),
+            Expr::Number(_)
+            | Expr::String(_)
+            | Expr::Subquery(_)
+            | Expr::Call(_)
+            | Expr::Aggregate(_)
+            | Expr::Binary(_)
+            | Expr::Unary(_)
+            | Expr::Paren(_) => {}
+        }
+        left.extend(expr.children());
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_selector_of_a_query_is_found() {
+        let expr = parse::parse("sum(rate(a[5m])) + b{c=\"d\"} * 2", &ParserFeatures::default()).unwrap();
+        let mut found: Vec<String> = selections(&expr).iter().map(|set| format!("{set:?}")).collect();
+        found.sort();
+        assert_eq!(found, [r#"[__name__="a"]"#, r#"[c="d", __name__="b"]"#]);
+    }
+}

@@ -1,0 +1,58 @@
+//! Why a request for data has no answer.
+
+use std::time::Duration;
+
+use crate::{promql::QueryError, storage::StorageError};
+
+/// A request's failure, by what it means to the caller.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryFailure {
+    /// A parameter has a value that cannot be used.
+    #[error("invalid parameter \"{name}\": {reason}")]
+    Parameter {
+        /// Which.
+        name: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// The request as a whole makes no sense.
+    #[error("{0}")]
+    Request(String),
+    /// Too many queries wait already.
+    #[error("too many queries are waiting for a place ({waiting} of {limit})")]
+    Overloaded {
+        /// How many wait.
+        waiting: usize,
+        /// How many may.
+        limit: usize,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The engine has no answer.
+    #[error("{0}")]
+    Query(QueryError),
+    /// The store has no answer.
+    #[error("{0}")]
+    Storage(#[from] StorageError),
+}
+
+impl QueryFailure {
+    /// A parameter that cannot be used.
+    pub fn parameter(name: &'static str, reason: impl Into<String>) -> Self {
+        Self::Parameter { name, reason: reason.into() }
+    }
+}
+
+/// What is wrong with the text itself is the fault of the parameter that carried it.
+impl From<QueryError> for QueryFailure {
+    fn from(error: QueryError) -> Self {
+        match error {
+            QueryError::Parse(_) | QueryError::BadData(_) => Self::parameter("query", error.to_string()),
+            QueryError::Execution(_)
+            | QueryError::TooManySamples
+            | QueryError::Canceled(_)
+            | QueryError::Timeout(_)
+            | QueryError::Storage(_) => Self::Query(error),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What the operating system knows of this process, read from `/proc`; elsewhere there is nothing to tell.
+
+use std::{fs, sync::Arc};
+
+use super::{Figure, Source};
+use crate::{clock::Clock, model::Timestamp};
+
+/// Gives the figures of this process, which started now.
+pub fn source(clock: Arc<dyn Clock>) -> Source {
+    let started = clock.now();
+    Box::new(move || {
+        let stat = fs::read_to_string("/proc/self/stat").ok();
+        let status = fs::read_to_string("/proc/self/status").ok();
+        // The directory is open while it is read, which is one that does not count.
+        let open_files = fs::read_dir("/proc/self/fd").ok().map(|fds| fds.count().saturating_sub(1));
+        figures(started, stat.as_deref(), status.as_deref(), open_files)
+    })
+}
+
+fn figures(
+    started: Timestamp,
+    stat: Option<&str>,
+    status: Option<&str>,
+    open_files: Option<usize>,
+) -> Vec<Figure> {
+    let build = Figure::gauge("luminate_build_info", "The version that runs", 1.0);
+    let mut figures = vec![
+        build.with("version", env!("CARGO_PKG_VERSION")),
+        Figure::gauge(
+            "luminate_process_start_time_seconds",
+            "When the process started, since the Unix epoch",
+            seconds(started),
+        ),
+    ];
+    if let Some(cpu) = stat.and_then(cpu_seconds) {
+        figures.push(Figure::counter(
+            "luminate_process_cpu_seconds",
+            "Processor time used, in user and system mode",
+            cpu,
+        ));
+    }
+    if let Some(bytes) = status.and_then(|status| kibibytes(status, "VmRSS:")) {
+        figures.push(Figure::gauge("luminate_process_resident_memory_bytes", "Memory in use", bytes));
+    }
+    if let Some(threads) = status.and_then(|status| number(status, "Threads:")) {
+        figures.push(Figure::gauge("luminate_process_threads", "Threads", threads));
+    }
+    if let Some(open) = open_files.and_then(|n| u32::try_from(n).ok()) {
+        figures.push(Figure::gauge("luminate_process_open_fds", "Open file descriptors", f64::from(open)));
+    }
+    figures
+}
+
+fn seconds(at: Timestamp) -> f64 {
+    // A float holds milliseconds of any year we will see.
+    std::time::Duration::from_millis(u64::try_from(at.millis()).unwrap_or(0)).as_secs_f64()
+}
+
+/// User and system time. The name, in parentheses, may hold spaces; the kernel counts in hundredths.
+fn cpu_seconds(stat: &str) -> Option<f64> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut fields = after_name.split_ascii_whitespace().skip(11);
+    let user: f64 = fields.next()?.parse().ok()?;
+    let system: f64 = fields.next()?.parse().ok()?;
+    Some((user + system) / 100.0)
+}
+
+fn kibibytes(status: &str, name: &str) -> Option<f64> {
+    number(status, name).map(|kib| kib * 1024.0)
+}
+
+fn number(status: &str, name: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::FigureValue;
+
+    #[test]
+    fn a_process_name_may_hold_anything() {
+        let stat = "12 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0";
+        assert_eq!(cpu_seconds(stat), Some(2.0));
+        assert_eq!(cpu_seconds("nonsense"), None);
+        assert_eq!(cpu_seconds("1 (x) S"), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_left_out() {
+        let names = |figures: Vec<Figure>| figures.iter().map(|f| f.name).collect::<Vec<_>>();
+        let all = figures(Timestamp(1_500), None, Some("VmRSS:\t  10 kB\nThreads:\t3\n"), Some(4));
+        assert_eq!(all[1].value, FigureValue::Gauge(1.5));
+        assert_eq!(all[2].value, FigureValue::Gauge(10_240.0));
+        assert_eq!(
+            names(figures(Timestamp(0), None, None, None)),
+            ["luminate_build_info", "luminate_process_start_time_seconds"]
+        );
+    }
+}

@@ -1,0 +1,227 @@
+//! Luminate beside VictoriaMetrics: the same requests, one after the other, on this machine.
+//!
+//! `make bench` prints a table: samples a second, CPU seconds per million samples, memory, disk, restart,
+//! and the time of each query. `LUMINATE_BENCH_SERIES` and `LUMINATE_BENCH_SCRAPES` change the load.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a measuring program"
+)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    unreachable_pub,
+    reason = "a measuring program"
+)]
+
+mod load;
+
+use std::{
+    fmt::Write as _,
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+const CONNECTIONS: usize = 16;
+const RUNS: usize = 5;
+
+const QUERIES: &[&str] = &[
+    r#"node_load1{instance="10.0.1.7:9100"}"#,
+    "sum(rate(http_requests_total[5m]))",
+    "sum by (code) (rate(http_requests_total[5m]))",
+    "histogram_quantile(0.99, sum by (le, job) (rate(http_request_duration_seconds_bucket[5m])))",
+    "topk(5, rate(node_network_receive_bytes_total[5m]))",
+    "avg by (cluster) (avg_over_time(temperature_celsius[10m]))",
+    r#"100 - avg by (instance) (rate(node_cpu_seconds_total{mode="idle"}[5m])) * 100"#,
+    r#"sum by (job) (rate(http_requests_total{code=~"5.."}[5m])) / sum by (job) (rate(http_requests_total[5m]))"#,
+    r#"max_over_time(node_memory_MemAvailable_bytes{cluster="cluster-1"}[30m])"#,
+    "quantile_over_time(0.95, node_load1[15m])",
+    r#"count({__name__=~"node_.*"})"#,
+];
+
+/// A database under measurement.
+#[derive(Debug)]
+struct Target {
+    name: &'static str,
+    program: PathBuf,
+    args: fn(dir: &Path, port: u16) -> Vec<String>,
+    ready: &'static str,
+    flush: (&'static str, &'static str),
+    /// What of its directory is not data.
+    not_data: &'static [&'static str],
+}
+
+#[derive(Debug)]
+struct Figures {
+    rows: Vec<(String, f64, usize)>,
+}
+
+fn main() {
+    // `cargo bench` and `cargo test --benches` pass flags that are not for us.
+    let setting =
+        |name: &str, default: usize| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
+    let (series, scrapes) =
+        (setting("LUMINATE_BENCH_SERIES", 50_000), setting("LUMINATE_BENCH_SCRAPES", 240));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+    let start = now - scrapes as i64 * load::SCRAPE_MS;
+    eprintln!("generating {series} series × {scrapes} scrapes");
+    let requests = load::generate(series, scrapes, start);
+    let end = start + (scrapes as i64 - 1) * load::SCRAPE_MS;
+    let luminate = Target {
+        name: "Luminate",
+        program: PathBuf::from(env!("CARGO_BIN_EXE_luminate")),
+        args: |dir, port| {
+            let listen = format!("127.0.0.1:{port}");
+            ["serve", "--listen", &listen, "--data-dir", &dir.display().to_string(), "--log.level", "warn"]
+                .map(str::to_owned)
+                .to_vec()
+        },
+        ready: "/-/ready",
+        flush: ("POST", "/api/v1/admin/tsdb/flush"),
+        not_data: &["wal", "BALLAST"],
+    };
+    let victoria = Target {
+        name: "VictoriaMetrics",
+        program: PathBuf::from("/usr/bin/victoria-metrics"),
+        args: |dir, port| {
+            vec![
+                format!("-storageDataPath={}", dir.display()),
+                format!("-httpListenAddr=127.0.0.1:{port}"),
+                "-retentionPeriod=100y".to_owned(),
+                "-loggerLevel=ERROR".to_owned(),
+            ]
+        },
+        ready: "/health",
+        flush: ("GET", "/internal/force_flush"),
+        not_data: &[],
+    };
+    let ours = measure(&luminate, &requests, start, end);
+    let theirs = victoria.program.exists().then(|| measure(&victoria, &requests, start, end));
+    if theirs.is_none() {
+        eprintln!("\n=== SKIPPED: victoria-metrics is not installed, nothing to compare with ===\n");
+    }
+    println!(
+        "{series} series × {scrapes} scrapes, {CONNECTIONS} connections, {} cores\n",
+        std::thread::available_parallelism().unwrap()
+    );
+    println!("{}", table(&ours, theirs.as_ref()));
+}
+
+fn measure(target: &Target, requests: &load::Load, start: i64, end: i64) -> Figures {
+    eprintln!("measuring {}", target.name);
+    let dir = tempfile::tempdir().unwrap();
+    let mut rows = Vec::new();
+    let mut add = |name: &str, value: f64, digits: usize| rows.push((name.to_owned(), value, digits));
+    let (mut server, port, _) = run(target, dir.path());
+    let before = cpu_seconds(&server);
+    let sent = load::send(requests, port, CONNECTIONS);
+    let million = requests.samples as f64 / 1e6;
+    add("requests refused", sent.refused as f64, 0);
+    add("samples/s (million)", million / sent.elapsed.as_secs_f64(), 3);
+    add("CPU-s per million samples", (cpu_seconds(&server) - before) / million, 3);
+    let mut latencies = sent.latencies;
+    latencies.sort();
+    add("write p50 (ms)", latencies[latencies.len() / 2].as_secs_f64() * 1e3, 2);
+    add("write p99 (ms)", latencies[latencies.len() * 99 / 100].as_secs_f64() * 1e3, 2);
+    add("peak RSS while writing (MB)", peak_rss_mb(&server), 0);
+    assert!(load::get(port, target.flush.0, target.flush.1).unwrap().0 / 100 == 2, "{} flushes", target.name);
+    add("CPU-s per million samples, flushed", (cpu_seconds(&server) - before) / million, 3);
+    stop(&mut server);
+    let bytes = data_bytes(dir.path(), target.not_data);
+    add("bytes per sample on disk", bytes as f64 / requests.samples as f64, 3);
+    let (mut server, port, ready) = run(target, dir.path());
+    add("restart to ready (ms)", ready.as_secs_f64() * 1e3, 0);
+    for query in QUERIES {
+        let path = format!(
+            "/api/v1/query_range?query={}&start={}&end={}&step=60&nocache=1",
+            percent(query),
+            start / 1000,
+            end / 1000
+        );
+        let mut times: Vec<f64> = (0..RUNS)
+            .map(|_| {
+                let at = Instant::now();
+                let (status, body) = load::get(port, "GET", &path).unwrap();
+                assert_eq!(status, 200, "{} {query}: {}", target.name, String::from_utf8_lossy(&body));
+                at.elapsed().as_secs_f64() * 1e3
+            })
+            .collect();
+        times.sort_by(f64::total_cmp);
+        add(&format!("`{}` (ms)", query.replace('|', "\\|")), times[RUNS / 2], 1);
+    }
+    add("peak RSS while querying (MB)", peak_rss_mb(&server), 0);
+    stop(&mut server);
+    Figures { rows }
+}
+
+/// Starts a target; gives its port and how long it took to be ready.
+fn run(target: &Target, dir: &Path) -> (Child, u16, Duration) {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let begun = Instant::now();
+    let child = Command::new(&target.program)
+        .args((target.args)(dir, port))
+        .env("LUMINATE_SELF_SCRAPE__ENABLED", "false")
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !load::get(port, "GET", target.ready).is_ok_and(|(status, _)| status == 200) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{} is not ready after a minute", target.name);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    (child, port, begun.elapsed())
+}
+
+fn stop(child: &mut Child) {
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    child.wait().unwrap();
+}
+
+fn cpu_seconds(child: &Child) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    // utime and stime, in hundredths of a second.
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+}
+
+fn peak_rss_mb(child: &Child) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+}
+
+fn data_bytes(dir: &Path, leave_out: &[&str]) -> u64 {
+    let entries = fs::read_dir(dir).unwrap().map(|e| e.unwrap());
+    let counted = entries.filter(|e| !leave_out.iter().any(|name| e.file_name() == *name));
+    counted
+        .map(|e| if e.path().is_dir() { data_bytes(&e.path(), &[]) } else { e.metadata().unwrap().len() })
+        .sum()
+}
+
+fn percent(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, b| {
+        let _ = if b.is_ascii_alphanumeric() {
+            write!(out, "{}", char::from(b))
+        } else {
+            write!(out, "%{b:02X}")
+        };
+        out
+    })
+}
+
+fn table(ours: &Figures, theirs: Option<&Figures>) -> String {
+    let mut out = String::from("| | Luminate | VictoriaMetrics | ratio |\n|---|---:|---:|---:|\n");
+    for (i, (name, value, digits)) in ours.rows.iter().enumerate() {
+        let their = theirs.map(|t| t.rows[i].1);
+        let show = |v: Option<f64>, digits: usize| v.map_or("–".to_owned(), |v| format!("{v:.digits$}"));
+        let ratio = their.filter(|t| *t > 0.0).map(|t| value / t);
+        let _ =
+            writeln!(out, "| {name} | {value:.digits$} | {} | {} |", show(their, *digits), show(ratio, 2));
+    }
+    out
+}

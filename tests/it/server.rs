@@ -1,0 +1,249 @@
+//! The real binary on a free port and a directory of its own, and what clients say to it.
+
+use std::{
+    io::Read,
+    net::TcpListener,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// A port that nobody listens on now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A running `luminate serve`; killed when dropped.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    pub port: u16,
+    pub data_dir: PathBuf,
+}
+
+/// How a test's server differs from the defaults.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// More flags of `serve`.
+    pub args: Vec<String>,
+    /// More environment.
+    pub env: Vec<(String, String)>,
+}
+
+impl Options {
+    pub fn arg(mut self, flag: &str, value: &str) -> Self {
+        self.args.extend([flag.to_owned(), value.to_owned()]);
+        self
+    }
+
+    pub fn env(mut self, key: &str, value: &str) -> Self {
+        self.env.push((key.to_owned(), value.to_owned()));
+        self
+    }
+}
+
+/// The binary, with no settings of the caller's environment.
+pub fn luminate() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_luminate"));
+    for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("LUMINATE_")) {
+        command.env_remove(key);
+    }
+    command
+}
+
+impl Server {
+    /// Starts a server without self-scrape and waits until it is ready.
+    pub fn start(data_dir: &Path, options: &Options) -> Self {
+        let server = Self::spawn(data_dir, options);
+        server.wait_ready();
+        server
+    }
+
+    /// Starts a server and does not wait.
+    pub fn spawn(data_dir: &Path, options: &Options) -> Self {
+        let port = free_port();
+        let child = luminate()
+            .arg("serve")
+            .args(["--listen", &format!("127.0.0.1:{port}"), "--log.level", "warn"])
+            .arg("--data-dir")
+            .arg(data_dir)
+            .args(&options.args)
+            .env("LUMINATE_SELF_SCRAPE__ENABLED", "false")
+            .envs(options.env.iter().cloned())
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        Self { child, port, data_dir: data_dir.to_owned() }
+    }
+
+    fn wait_ready(&self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            if self.try_get("/-/ready").is_ok_and(|(status, _)| status == 200) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the server is not ready after a minute");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    pub fn try_get(&self, path: &str) -> Result<(u16, String), ureq::Error> {
+        let mut answer = agent().get(self.url(path)).call()?;
+        let mut body = String::new();
+        let status = answer.status().as_u16();
+        answer.body_mut().as_reader().read_to_string(&mut body).map_err(ureq::Error::Io)?;
+        Ok((status, body))
+    }
+
+    pub fn get(&self, path: &str) -> (u16, String) {
+        self.try_get(path).unwrap()
+    }
+
+    /// Sends a remote-write 1.0 body, already compressed.
+    pub fn try_write(&self, body: &[u8], tenant: Option<&str>) -> Result<(u16, String), ureq::Error> {
+        let mut request = agent()
+            .post(self.url("/api/v1/write"))
+            .header("Content-Type", "application/x-protobuf")
+            .header("Content-Encoding", "snappy")
+            .header("X-Prometheus-Remote-Write-Version", "0.1.0");
+        if let Some(tenant) = tenant {
+            request = request.header("X-Scope-OrgID", tenant);
+        }
+        let mut answer = request.send(body)?;
+        let status = answer.status().as_u16();
+        Ok((status, answer.body_mut().read_to_string()?))
+    }
+
+    pub fn try_post(&self, path: &str) -> Result<(u16, String), ureq::Error> {
+        let mut answer = agent().post(self.url(path)).send_empty()?;
+        let status = answer.status().as_u16();
+        Ok((status, answer.body_mut().read_to_string()?))
+    }
+
+    /// `data` of a successful answer of the query API.
+    pub fn api(&self, path: &str, params: &[(&str, &str)]) -> Value {
+        api(&self.url(""), path, params)
+    }
+
+    /// Kills the process without warning.
+    pub fn kill(&self) {
+        rustix::process::kill_process(self.pid(), rustix::process::Signal::KILL).unwrap();
+    }
+
+    fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap()
+    }
+
+    /// Asks the process to stop, and gives its exit status.
+    pub fn terminate(mut self) -> ExitStatus {
+        rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(40);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            if Instant::now() > deadline {
+                self.child.kill().unwrap();
+                return ExitStatus::from_raw(9);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail only if it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(60)))
+        .build()
+        .into()
+}
+
+/// `data` of a successful answer of the query API of any server.
+pub fn api(base: &str, path: &str, params: &[(&str, &str)]) -> Value {
+    let mut answer = agent().get(format!("{base}{path}")).query_pairs(params.iter().copied()).call().unwrap();
+    let body = answer.body_mut().with_config().limit(1 << 30).read_to_string().unwrap();
+    let json: Value =
+        serde_json::from_str(&body).unwrap_or_else(|e| panic!("{path} {params:?}: {e}: {body}"));
+    assert_eq!(json["status"], "success", "{path} {params:?}: {body}");
+    json["data"].clone()
+}
+
+/// The body of `path` of any server, if it answers 200.
+pub fn text(base: &str, path: &str) -> Option<String> {
+    let mut answer = agent().get(format!("{base}{path}")).call().ok()?;
+    (answer.status() == 200).then(|| answer.body_mut().read_to_string().ok()).flatten()
+}
+
+/// Encodes remote write 1.0: labels and samples per series.
+pub fn remote_write(series: &[(Vec<(String, String)>, Vec<(i64, f64)>)]) -> Vec<u8> {
+    let mut request = Vec::new();
+    for (labels, samples) in series {
+        let mut message = Vec::new();
+        for (name, value) in labels {
+            let mut label = Vec::new();
+            field(&mut label, 1, name.as_bytes());
+            field(&mut label, 2, value.as_bytes());
+            field(&mut message, 1, &label);
+        }
+        for (timestamp, value) in samples {
+            let mut sample = vec![1 << 3 | 1];
+            sample.extend(value.to_le_bytes());
+            sample.push(2 << 3);
+            varint(&mut sample, timestamp.cast_unsigned());
+            field(&mut message, 2, &sample);
+        }
+        field(&mut request, 1, &message);
+    }
+    snap::raw::Encoder::new().compress_vec(&request).unwrap()
+}
+
+fn field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
+    out.push(number << 3 | 2);
+    varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value.to_le_bytes()[0] | 0x80);
+        value >>= 7;
+    }
+    out.push(value.to_le_bytes()[0]);
+}
+
+/// Milliseconds since the epoch, now.
+pub fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_millis()).unwrap()
+}
+
+/// Whether the tests may use `program`; if not, says so loudly, and fails where skipping is not allowed.
+pub fn have(program: &str) -> bool {
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
+    if !found {
+        assert!(
+            std::env::var_os("LUMINATE_TEST_REQUIRE_ALL").is_none_or(|v| v != "1"),
+            "{program} is not installed, and LUMINATE_TEST_REQUIRE_ALL=1 forbids skipping"
+        );
+        eprintln!("\n=== SKIPPED: {program} is not installed ===\n");
+    }
+    found
+}
