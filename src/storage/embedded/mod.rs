@@ -9,11 +9,11 @@
 //! ```
 //!
 //! 1. [`EmbeddedStore`] is the [`Storage`](super::Storage): it hands blocking work to threads that may block.
-//! 2. A write goes into the [head](head) and the queue of the [log](wal); it is answered when the log is durable.
-//! 3. A [flush](flush) freezes the head and writes [parts](part), then the ledger and the [catalog], and lets
-//!    the log go. A [rewrite](rewrite) makes one part of many, without what was deleted.
-//! 4. A query takes the [view](view) of the moment, finds series in heads and parts, and [merges](select) them.
-//! 5. Opening [recovers](recover): all parts, and the log on top.
+//! 2. A write goes into the head (`head`) and the queue of the log (`wal`); it is answered when the log is durable.
+//! 3. A flush (`flush`) freezes the head and writes [parts](part), then the [catalog], and lets the log go. A rewrite
+//!    (`rewrite`) makes one part of many, without what was deleted.
+//! 4. A query takes the view (`view`) of the moment, finds series in heads and parts, and merges them (`select`).
+//! 5. Opening (`recover`) takes all parts, and the log on top.
 //!
 //! Files are drawn in `schema/disk/`; `layout.md` there says which of them are the truth.
 
@@ -31,6 +31,8 @@ mod faults;
 mod flush;
 mod head;
 mod lock;
+#[cfg(test)]
+mod memory_disk;
 mod merge;
 pub mod part;
 mod recover;

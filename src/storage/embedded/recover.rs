@@ -64,6 +64,13 @@ impl Engine {
             disk.create_dir_all(&path)
                 .map_err(|e| StorageError::io(format!("creating {}", path.display()), e))?;
         }
+        // A file is only as durable as the directories above it.
+        disk.sync_dir(&dir).map_err(|e| StorageError::io(format!("syncing {}", dir.display()), e))?;
+        let above = dir.parent().map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
+        if let Some(Err(error)) = above.map(|above| disk.sync_dir(above)) {
+            // It may belong to somebody else, who made this directory for us.
+            tracing::debug!(%error, "the directory above the data directory could not be synced");
+        }
         let lock = Lock::take(&dir)?;
         let counters = Arc::new(EmbeddedCounters::default());
         let cache = PageCache::new(config.page_cache_bytes);

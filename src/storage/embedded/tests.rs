@@ -46,8 +46,14 @@ fn open(dir: &Path) -> Result<Arc<EmbeddedStore>> {
 }
 
 fn open_on(dir: &Path, disk: &Arc<FaultyDisk>) -> Result<Arc<EmbeddedStore>> {
-    let disk: Arc<dyn Disk> = Arc::<FaultyDisk>::clone(disk);
-    EmbeddedStore::open(small(dir), disk, clock())
+    let once = || EmbeddedStore::open(small(dir), Arc::<FaultyDisk>::clone(disk) as Arc<dyn Disk>, clock());
+    for _ in 0..200 {
+        match once() {
+            Err(e) if e.to_string().contains("in use") => std::thread::sleep(Duration::from_millis(10)),
+            other => return other,
+        }
+    }
+    once()
 }
 
 /// Copies a directory as a process that dies at this moment leaves it.

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::atomic::Ordering::SeqCst};
 
 use super::*;
+use crate::storage::embedded::memory_disk::MemoryDisk;
 use crate::storage::{Health, StorageError};
 
 fn series(i: usize) -> Labels {
@@ -174,6 +175,70 @@ async fn the_power_may_go_at_any_change_of_the_disk() {
         write(&store, &series(7), &[(at(500), 1.0)]).await.unwrap();
         store.flush().await.unwrap();
         assert_eq!(everything(&store).await.len(), all.len() + 1);
+        if survived_all {
+            break;
+        }
+    }
+    assert!(survived_all, "the last cut is after everything");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_never_synced_may_be_lost_and_nothing_acknowledged_is() {
+    let mut survived_all = false;
+    for cut in 2_u64..400 {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = MemoryDisk::new(dir.path(), super::super::catalog::CATALOG);
+        let (mut acked, mut deleted) = (Vec::new(), false);
+        // Twice, so that what a start after a power cut leaves behind is cut too.
+        for life in 0..2_i64 {
+            let disk = FaultyDisk::over(Arc::<MemoryDisk>::clone(&memory) as Arc<dyn Disk>);
+            disk.power.store(cut, SeqCst);
+            let opened = open_on(dir.path(), &disk);
+            if let Ok(store) = &opened {
+                for i in life * 100..life * 100 + 10 {
+                    let which = series(usize::try_from(i % 3).unwrap());
+                    let exemplar = crate::model::Exemplar {
+                        labels: labels(&[("trace_id", &i.to_string())]),
+                        value: 1.0,
+                        timestamp: Timestamp(at(i)),
+                    };
+                    let mut batch = batch(std::slice::from_ref(&which), &[(0, at(i), i as f64)]);
+                    batch.exemplars = vec![crate::storage::BatchExemplar { series: 0, exemplar }];
+                    if store.append(&tenant(), batch).await.is_ok() {
+                        acked.push((which, at(i)));
+                    }
+                    if i % 4 == 3 {
+                        let _ = store.flush().await;
+                    }
+                }
+                let sets = vec![vec![crate::model::Matcher::equal("i", "02")]];
+                deleted |= store.delete(&tenant(), sets, TimeRange::ALL).await.is_ok();
+                if cut % 2 == 0 {
+                    let _ = store.close().await;
+                }
+            }
+            drop(opened);
+            survived_all = disk.power.load(SeqCst) > 1;
+            memory.lose_power();
+        }
+        let disk = FaultyDisk::over(memory);
+        let store = open_on(dir.path(), &disk).unwrap_or_else(|e| panic!("power cut at {cut}: {e}"));
+        let all = everything(&store).await;
+        let exemplars = store.exemplars(&tenant(), vec![], TimeRange::ALL).await.unwrap();
+        for (labels, t) in &acked {
+            if *labels == series(2) {
+                continue;
+            }
+            let found = all.iter().any(|(l, s)| l == labels && s.iter().any(|(at, _)| at == t));
+            assert!(found, "power cut at {cut}: {labels} at {t} was acknowledged and is gone");
+            let exemplar = |e: &crate::model::Exemplar| e.timestamp.0 == *t;
+            let found = exemplars.iter().any(|s| s.series == *labels && s.exemplars.iter().any(exemplar));
+            assert!(found, "power cut at {cut}: the exemplar of {labels} at {t} is gone");
+        }
+        if deleted {
+            assert!(all.iter().all(|(l, _)| *l != series(2)), "power cut at {cut}: a delete is undone");
+        }
+        assert_eq!(store.status().await.unwrap().quarantined, Vec::<String>::new(), "power cut at {cut}");
         if survived_all {
             break;
         }
