@@ -24,7 +24,7 @@ use crate::{
             names::refuse_same,
             rows::{SeriesRow, Steps, is_absent},
         },
-        parse::{self, ParserFeatures, ValueType},
+        parse::{self, ParserFeatures, STACK_BYTES, ValueType},
         plan::{self, Plan, PlanOptions},
     },
     storage::Storage,
@@ -148,6 +148,7 @@ impl Engine {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(options.threads)
             .thread_name(|i| format!("promql-{i}"))
+            .stack_size(STACK_BYTES)
             .build()
             .map_err(std::io::Error::other)?;
         Ok(Self {

@@ -42,6 +42,9 @@ pub const MAX_HEIGHT: u32 = 1_000;
 /// Most parentheses, calls, signs and the like that may stand within each other.
 pub const MAX_NESTING: u32 = 500;
 
+/// The stack of a thread that parses or evaluates queries: twice what the deepest tree takes without optimisation.
+pub const STACK_BYTES: usize = 8 << 20;
+
 /// Syntax that may be switched off. All of it only adds to the language, so all is on by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParserFeatures {

@@ -10,7 +10,7 @@ fn error(text: &str) -> String {
 
 /// Runs where there is half the stack that a thread of the server has.
 fn on_a_small_stack(run: impl FnOnce() + Send + 'static) {
-    let thread = std::thread::Builder::new().stack_size(1 << 20);
+    let thread = std::thread::Builder::new().stack_size(STACK_BYTES / 2);
     thread.spawn(run).expect("a thread starts").join().expect("nothing overflows");
 }
 
