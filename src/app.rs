@@ -46,6 +46,9 @@ use crate::{
 
 use signals::Signals;
 
+/// The stack that the runtime's threads need, which parse queries.
+pub use crate::promql::parse::STACK_BYTES;
+
 /// Unpredictable numbers for the whole process; drawn by whoever starts it.
 #[derive(Clone, Copy, Debug)]
 pub struct Seeds {

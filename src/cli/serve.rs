@@ -13,7 +13,6 @@ use crate::{
     app::{self, Greeting, Seeds},
     clock::{Clock, SystemClock},
     config::{Config, ConfigErrors, ConfigFile, FlagValue, LogFormat, Settings, Sources},
-    promql::parse::STACK_BYTES,
     telemetry::logs,
 };
 
@@ -90,7 +89,7 @@ pub fn run(flags: &ServeFlags) -> Result<(), CommandError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("luminate")
-        .thread_stack_size(STACK_BYTES)
+        .thread_stack_size(app::STACK_BYTES)
         .build()
         .map_err(|e| CommandError::Failed(format!("cannot start the runtime: {e}")))?;
     let greeting = match format {

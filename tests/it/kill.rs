@@ -70,7 +70,7 @@ fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
             let found = server.api(
                 "/api/v1/query",
                 &[
-                    ("query", &format!(r#"kill{{w="{number}",s="{series}"}}[4h]"#)),
+                    ("query", &format!(r#"kill{{w="{number}",s="{series}"}}[5h]"#)),
                     ("time", &seconds(base + 4 * 3_600_000)),
                 ],
             );

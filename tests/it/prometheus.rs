@@ -7,6 +7,7 @@
 //!
 //! * 2.42 looks at the distance to zero before it looks at the average distance, so `rate` and
 //!   `increase` differ in windows in which a counter begins. All windows here begin after the series.
+//! * 2.42 keeps the metric name over `atan2`; the question here sums it away.
 
 use std::{
     collections::BTreeMap,
@@ -305,7 +306,7 @@ const EXPRESSIONS: &[&str] = &[
     r#"min_over_time(go_memstats_alloc_bytes{job="prometheus"}[20s])"#,
     r#"max_over_time(go_memstats_alloc_bytes{job="prometheus"}[20s])"#,
     r#"sum_over_time(scrape_duration_seconds{job="prometheus"}[20s])"#,
-    r#"count_over_time({job="prometheus",__name__=~"go_.*"}[20s])"#,
+    r#"count_over_time(go_memstats_alloc_bytes{job="prometheus"}[20s])"#,
     r#"last_over_time(go_goroutines{job="prometheus"}[20s])"#,
     r#"present_over_time(up{job=~".+"}[20s])"#,
     r#"stddev_over_time(go_memstats_alloc_bytes{job="prometheus"}[20s])"#,
@@ -328,7 +329,7 @@ const EXPRESSIONS: &[&str] = &[
     r#"clamp_max(go_goroutines{job="prometheus"}, 5)"#,
     r#"sin(go_goroutines{job="prometheus"}) + cos(go_goroutines{job="prometheus"})"#,
     r#"deg(atan(up{job="prometheus"}))"#,
-    r#"go_goroutines{job="prometheus"} atan2 up{job="prometheus"}"#,
+    r#"sum(go_goroutines{job="prometheus"} atan2 up{job="prometheus"})"#,
     r#"timestamp(up{job="prometheus"})"#,
     r#"time() - process_start_time_seconds{job="prometheus"}"#,
     r#"hour(process_start_time_seconds{job="prometheus"})"#,
