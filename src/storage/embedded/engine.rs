@@ -5,6 +5,7 @@
 //! segments of its epoch, and in no others.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{
         Arc,
@@ -83,6 +84,10 @@ pub(crate) struct Upkeep {
     pub(crate) ledger: Option<Ledger>,
     /// Up to which segment everything is in parts.
     pub(crate) covers: u64,
+    /// Segments up to this one are to be removed.
+    pub(crate) spent: Option<u64>,
+    /// Files that no longer count, to be removed: what is deleted is gone only when they are.
+    pub(crate) waste: BTreeSet<PathBuf>,
 }
 
 impl Engine {
@@ -267,7 +272,7 @@ impl Engine {
     pub(crate) fn cardinality(&self, tenant: &TenantId, limit: usize) -> Result<Cardinality> {
         self.is_open()?;
         let view = self.view.load_full();
-        let mut all = std::collections::BTreeSet::new();
+        let mut all = BTreeSet::new();
         let (mut chunks, mut range) = (0, None::<TimeRange>);
         for head in &view.heads {
             for number in head.all(tenant) {

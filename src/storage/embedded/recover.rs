@@ -6,6 +6,7 @@
 //! keeps the store from opening.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::{
         Arc,
@@ -133,6 +134,8 @@ impl Engine {
                 books,
                 ledger: None,
                 covers: covered,
+                spent: None,
+                waste: BTreeSet::new(),
             }),
             config,
             disk,
@@ -194,7 +197,7 @@ fn shelve(disk: &Arc<dyn Disk>, dir: &Path, cache: &Arc<PageCache>, told: &Told)
     let (gone, kept): (Vec<_>, Vec<_>) =
         shelf.parts.into_iter().partition(|p| replaced.contains(&p.part.id()));
     shelf.parts = kept;
-    super::flush::remove_parts(disk.as_ref(), &gone)?;
+    super::flush::remove_files(disk.as_ref(), gone.iter().map(|part| part.path()))?;
     let missing = told.parts.iter().filter(|id| !shelf.seen.contains(*id) && !replaced.contains(*id));
     shelf.damage.extend(missing.map(|id| format!("part {id} is missing")));
     shelf.seen.extend(replaced);
