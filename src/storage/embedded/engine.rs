@@ -28,7 +28,7 @@ use super::{
     head::{Head, append::Surroundings},
     lock::Lock,
     part::PageCache,
-    register::{Register, hidden},
+    register::{MOST_TOMBSTONES, Register, hidden},
     select::{Sight, wanted},
     view::{Elsewhere, View},
     wal::{
@@ -186,7 +186,10 @@ impl Engine {
     ) {
         if !metadata.is_empty() {
             appended.metadata = metadata.len() as u64;
-            put_metadata(frames, tenant, &self.register.describe(tenant, metadata));
+            let (news, refused) = self.register.describe(tenant, metadata);
+            appended.metadata -= refused;
+            add(&self.counters.metadata_rejected, refused);
+            put_metadata(frames, tenant, &news);
         }
     }
 
@@ -195,7 +198,11 @@ impl Engine {
         self.is_open()?;
         self.wal.admit(1024)?;
         let gate = self.gate.read();
-        let tombstone = self.register.hide(tenant, sets, range);
+        let Some(tombstone) = self.register.hide(tenant, sets, range) else {
+            return Err(StorageError::Unsupported(format!(
+                "{MOST_TOMBSTONES} deletes wait to be cleaned, clean them first"
+            )));
+        };
         let mut frames = Vec::new();
         put_tombstone(&mut frames, tenant, &tombstone);
         let ticket = self.wal.push(frames);

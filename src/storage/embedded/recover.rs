@@ -78,7 +78,7 @@ impl Engine {
         let ballast = Arc::new(Ballast::new(Arc::clone(&disk), &dir, config.ballast_bytes));
         let (books, told) = Books::open(&disk, &dir)?;
         let shelf = shelve(&disk, &dir, &cache, &told)?;
-        let register = Register::default();
+        let register = Register::new(config.metadata_bytes_per_tenant);
         let exemplars = Exemplars::new(config.exemplars_per_tenant);
         let Told { ledger, damage: mut damage_of_books, .. } = told;
         register.restore_all(&ledger);
