@@ -224,9 +224,9 @@ impl Builder<'_> {
                 binary.op.as_str()
             )));
         }
-        if matches!(binary.op, BinaryOp::TrimUpper | BinaryOp::TrimLower) {
+        if binary.op.is_trim() && scalars == [true, true] {
             return Err(QueryError::Execution(format!(
-                "operator {:?} is not supported yet",
+                "operator {:?} not allowed for Scalar operations",
                 binary.op.as_str()
             )));
         }
