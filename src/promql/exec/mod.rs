@@ -39,7 +39,7 @@ use crate::{
         annotations::Annotations,
         functions::range::RangeFunction,
         parse::Span,
-        plan::{Aggregation, Counted, Node, NodeId, Operation, Plan, Source, Take, Windows},
+        plan::{Aggregation, Counted, Node, NodeId, Operation, Plan, Source, Windows},
     },
 };
 use aggregate::{fold::Fold, group::key};
@@ -200,7 +200,7 @@ impl Walk<'_> {
             }
             Operation::Instant { take, .. } => {
                 let rows = self.leaf_rows(&node.operation, steps, &[])?;
-                Output::Vector(if *take == Take::Value { rows } else { names::merge_same(rows)? })
+                Output::Vector(if take.changes_meaning() { names::merge_same(rows)? } else { rows })
             }
             Operation::Samples(windows) => Output::Samples(self.samples(windows, &steps)?),
             Operation::Range { function, windows, params, span, param_span, counted } => {
@@ -210,6 +210,7 @@ impl Walk<'_> {
                     function: *function,
                     reference: windows.reference,
                     range: windows.range,
+                    edges: windows.edges,
                     params: &params,
                     steps,
                     span: *span,
@@ -324,6 +325,7 @@ impl Walk<'_> {
                     function: *function,
                     reference: windows.reference,
                     range: windows.range,
+                    edges: windows.edges,
                     params,
                     steps,
                     span: *span,
@@ -482,7 +484,7 @@ impl Walk<'_> {
                 windows: Windows { source: Source::Selection(selection), .. },
                 ..
             } => (*selection, !function.keeps_name()),
-            Operation::Instant { selection, take, .. } => (*selection, *take != Take::Value),
+            Operation::Instant { selection, take, .. } => (*selection, take.changes_meaning()),
             _ => return false,
         };
         let described =
@@ -502,6 +504,7 @@ impl Walk<'_> {
             function: RangeFunction::PresentOverTime,
             reference: windows.reference,
             range: windows.range,
+            edges: windows.edges,
             params: &[],
             steps,
             span: Span::default(),

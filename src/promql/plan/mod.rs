@@ -23,7 +23,10 @@ use crate::{
     model::{Labels, Matcher, Millis},
     promql::{
         exec::rows::Steps,
-        functions::{instant::InstantFunction, range::RangeFunction},
+        functions::{
+            instant::InstantFunction,
+            range::{Edges, RangeFunction},
+        },
         parse::{AggregateOp, BinaryOp, Span, ValueType, VectorMatching},
     },
     storage::SelectRequest,
@@ -103,10 +106,22 @@ impl Reference {
 pub enum Take {
     /// Its value.
     Value,
+    /// The value on the line between it and the next.
+    Smoothed,
     /// Its time, in seconds.
     Timestamp,
     /// When counting started, in seconds.
     Start,
+}
+
+impl Take {
+    /// Whether that is something else than the metric measured.
+    pub fn changes_meaning(self) -> bool {
+        match self {
+            Self::Value | Self::Smoothed => false,
+            Self::Timestamp | Self::Start => true,
+        }
+    }
 }
 
 /// Where a range function's samples come from.
@@ -127,6 +142,8 @@ pub struct Windows {
     pub reference: Reference,
     /// How long each is, in milliseconds.
     pub range: i64,
+    /// Where samples beyond them are looked for.
+    pub edges: Edges,
 }
 
 /// For which steps of the query a leaf's samples count in the statistics.
