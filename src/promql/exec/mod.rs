@@ -22,6 +22,7 @@ pub mod call;
 pub mod context;
 pub mod data;
 pub mod element;
+pub mod info;
 pub mod matching;
 pub mod names;
 pub mod range;
@@ -44,7 +45,7 @@ use crate::{
 };
 use aggregate::{fold::Fold, group::key};
 use context::{Context, Findings, weight};
-use data::SelectedSeries;
+use data::{LateSelects, SelectedSeries};
 use element::Operator;
 use range::Windowed;
 use rows::{Row, SeriesRow, Steps};
@@ -106,11 +107,19 @@ pub struct Evaluated {
 }
 
 /// Evaluates a plan over the answers to its selections.
-pub fn evaluate(context: &Context, plan: &Plan, data: &[SelectedSeries]) -> Result<Evaluated, QueryError> {
+///
+/// What the plan cannot know to be needed is asked for through `late`.
+pub fn evaluate(
+    context: &Context,
+    plan: &Plan,
+    data: &[SelectedSeries],
+    late: &LateSelects,
+) -> Result<Evaluated, QueryError> {
     let mut walk = Walk {
         context,
         plan,
         data,
+        late,
         outputs: Vec::new(),
         done: Evaluated {
             output: Output::Vector(Vec::new()),
@@ -149,6 +158,7 @@ struct Walk<'a> {
     context: &'a Context,
     plan: &'a Plan,
     data: &'a [SelectedSeries],
+    late: &'a LateSelects,
     outputs: Vec<Slot>,
     done: Evaluated,
 }
@@ -234,6 +244,13 @@ impl Walk<'_> {
             Operation::Call { function, args, spans } => {
                 let args = self.take_all(args)?;
                 call::call(context, function, args, spans, steps, &mut self.done.notes)?
+            }
+            Operation::Info(described) => {
+                let rows = self.take(described.input)?.vector()?;
+                let mut findings = Findings::default();
+                let rows = info::info(context, self.late, described, rows, &steps, &mut findings)?;
+                self.count(findings, Counted::Nowhere);
+                Output::Vector(rows)
             }
             Operation::Aggregate(aggregation) => {
                 let param = match aggregation.param {

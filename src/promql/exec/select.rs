@@ -79,7 +79,12 @@ pub fn chunk(
 }
 
 /// One series' values over the steps, if it has any.
-fn row(samples: &SeriesSamples, instant: &Instant, steps: &Steps, queryable: &mut [u64]) -> Option<Row> {
+pub(super) fn row(
+    samples: &SeriesSamples,
+    instant: &Instant,
+    steps: &Steps,
+    queryable: &mut [u64],
+) -> Option<Row> {
     if samples.is_empty() {
         return None;
     }

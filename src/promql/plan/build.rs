@@ -3,14 +3,14 @@
 use std::{collections::HashMap, fmt::Write};
 
 use super::{
-    Aggregation, Counted, Node, NodeId, Operation, Plan, PlanOptions, Reference, Selection, Source, Take,
-    VectorFunction, Windows,
+    Aggregation, Counted, Info, Node, NodeId, Operation, Plan, PlanOptions, Reference, Selection, Source,
+    Take, VectorFunction, Windows,
     duration::{self, QueryTimes},
     invariant::{Invariance, bare, selector_within},
     names_one_metric,
 };
 use crate::{
-    model::{Millis, TimeRange, Timestamp},
+    model::{METRIC_NAME, MatchOp, Matcher, Millis, TimeRange, Timestamp},
     promql::{
         QueryError,
         exec::rows::Steps,
@@ -360,20 +360,7 @@ impl Builder<'_> {
         starts: bool,
         scope: Scope,
     ) -> usize {
-        let (first, last) = ends(reference, &scope.steps);
-        let earliest = first.saturating_sub(reach.before).saturating_add(1).min(last);
-        let latest = last.saturating_add(reach.after);
-        let range = TimeRange::new(Timestamp(earliest), Timestamp(latest))
-            .expect("the earliest is no later than the latest");
-        let step = if first < last { scope.steps.step.max(1) } else { 1 };
-        let request = SelectRequest {
-            matchers: selector.matchers.to_vec(),
-            range,
-            grid: Some(Grid { start: Timestamp(first), end: Timestamp(last), step: Millis(step) }),
-            lookback: Millis(reach.before),
-            start_timestamps: starts || self.options.start_timestamps,
-            max_series: None,
-        };
+        let request = self.request(selector.matchers.to_vec(), reference, reach, starts, scope);
         let key = format!("{request:?}");
         if let Some(known) = self.known_selections.get(&key) {
             return *known;
@@ -381,6 +368,108 @@ impl Builder<'_> {
         self.selections.push(Selection { request, one_name: names_one_metric(&selector.matchers) });
         self.known_selections.insert(key, self.selections.len() - 1);
         self.selections.len() - 1
+    }
+
+    fn request(
+        &self,
+        matchers: Vec<Matcher>,
+        reference: Reference,
+        reach: Reach,
+        starts: bool,
+        scope: Scope,
+    ) -> SelectRequest {
+        let (first, last) = ends(reference, &scope.steps);
+        let earliest = first.saturating_sub(reach.before).saturating_add(1).min(last);
+        let latest = last.saturating_add(reach.after);
+        let range = TimeRange::new(Timestamp(earliest), Timestamp(latest))
+            .expect("the earliest is no later than the latest");
+        let step = if first < last { scope.steps.step.max(1) } else { 1 };
+        SelectRequest {
+            matchers,
+            range,
+            grid: Some(Grid { start: Timestamp(first), end: Timestamp(last), step: Millis(step) }),
+            lookback: Millis(reach.before),
+            start_timestamps: starts || self.options.start_timestamps,
+            max_series: None,
+        }
+    }
+
+    /// `info(v, {…})`: matchers of the name choose the info metrics, the others the labels to add.
+    fn info(&mut self, call: &Call, scope: Scope) -> Result<NodeId, QueryError> {
+        let base = call.args.first().ok_or_else(|| wrong_arguments(call))?;
+        let given: &[Matcher] = match call.args.get(1).map(bare) {
+            None => &[],
+            Some(Expr::Vector(selector)) => &selector.matchers,
+            Some(_) => return Err(wrong_arguments(call)),
+        };
+        let (mut names, labels): (Vec<Matcher>, Vec<Matcher>) =
+            given.iter().cloned().partition(|matcher| matcher.name() == METRIC_NAME);
+        let named = call.args.len() < 2 || !names.is_empty();
+        if names.is_empty() {
+            names.push(Matcher::equal(METRIC_NAME, "target_info"));
+        } else if names.iter().all(|matcher| matches!(matcher.op(), MatchOp::NotEqual | MatchOp::NotMatches))
+        {
+            // To say what it is not leaves everything that is called an info metric.
+            names.extend(Matcher::new(MatchOp::Matches, METRIC_NAME, ".+_info"));
+        }
+        let input = self.expr(base, scope)?;
+        let reference = self.reference_within(base)?;
+        let lookback = self.options.lookback.millis();
+        let reach = Reach { before: lookback, after: 0 };
+        let matchers = names.iter().chain(&labels).cloned().collect();
+        let info = Info {
+            input,
+            request: self.request(matchers, reference, reach, false, scope),
+            untouched: if named { names } else { Vec::new() },
+            labels,
+            reference,
+            lookback,
+        };
+        Ok(self.add(Operation::Info(Box::new(info)), scope, ValueType::InstantVector))
+    }
+
+    /// When the first selector within an expression is evaluated, seen from the expression's own steps.
+    fn reference_within(&self, expr: &Expr) -> Result<Reference, QueryError> {
+        let mut todo = vec![(expr, Reference { at: None, offset: 0 })];
+        while let Some((expr, outer)) = todo.pop() {
+            let within = |inner: Reference| match inner.at {
+                Some(_) => inner,
+                None => Reference { at: outer.at, offset: outer.offset.saturating_add(inner.offset) },
+            };
+            let selector = match expr {
+                Expr::Vector(selector) => selector,
+                Expr::Matrix(matrix) => &matrix.selector,
+                Expr::Subquery(subquery) => {
+                    let inner = self.reference(subquery.at.as_ref(), subquery.offset.as_ref())?;
+                    todo.push((&subquery.expr, within(inner)));
+                    continue;
+                }
+                Expr::Call(call) => {
+                    todo.extend(call.args.iter().rev().map(|arg| (arg, outer)));
+                    continue;
+                }
+                Expr::Aggregate(aggregate) => {
+                    todo.extend(aggregate.param.iter().map(|param| (&**param, outer)));
+                    todo.push((&aggregate.expr, outer));
+                    continue;
+                }
+                Expr::Binary(binary) => {
+                    todo.extend([(&*binary.rhs, outer), (&*binary.lhs, outer)]);
+                    continue;
+                }
+                Expr::Unary(unary) => {
+                    todo.push((&unary.expr, outer));
+                    continue;
+                }
+                Expr::Paren(paren) => {
+                    todo.push((&paren.expr, outer));
+                    continue;
+                }
+                Expr::Number(_) | Expr::String(_) => continue,
+            };
+            return Ok(within(self.reference(selector.at.as_ref(), selector.offset.as_ref())?));
+        }
+        Ok(Reference { at: None, offset: 0 })
     }
 
     fn call(&mut self, call: &Call, scope: Scope) -> Result<NodeId, QueryError> {
@@ -469,6 +558,7 @@ impl Builder<'_> {
         let first = || call.args.first().ok_or_else(|| wrong_arguments(call));
         let function = match name {
             "time" => return Ok(self.add(Operation::Time, scope, ValueType::Scalar)),
+            "info" => return self.info(call, scope),
             "timestamp" | "start_timestamp" => {
                 let (take, otherwise) = if name == "timestamp" {
                     (Take::Timestamp, VectorFunction::Timestamp)
@@ -572,6 +662,7 @@ impl Operation {
             | Self::Samples(_)
             | Self::AbsentOverTime { .. }
             | Self::Map { .. }
+            | Self::Info(_)
             | Self::Negate(_)
             | Self::Invariant(_) => {}
         }

@@ -223,6 +223,8 @@ pub enum Operation {
         /// The arguments' places in the text.
         spans: Vec<Span>,
     },
+    /// `info`: a vector with the labels of the series that describe its targets.
+    Info(Box<Info>),
     /// An aggregation.
     Aggregate(Aggregation),
     /// An operator between two expressions, at least one of them a vector, or two scalars.
@@ -305,6 +307,23 @@ pub enum VectorFunction {
     HistogramStat(crate::promql::functions::instant::HistogramStat),
 }
 
+/// What `info` describes, and by what. The series that describe are asked for when it is evaluated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Info {
+    /// Of what.
+    pub input: NodeId,
+    /// What to ask of the store; that they describe the targets seen is still to be added.
+    pub request: SelectRequest,
+    /// Series whose name all of these match describe others, and stay as they are; without any, none do.
+    pub untouched: Vec<Matcher>,
+    /// What the labels to be added must be like; without any, all are added.
+    pub labels: Vec<Matcher>,
+    /// Seen from when.
+    pub reference: Reference,
+    /// How far back.
+    pub lookback: i64,
+}
+
 /// An aggregation, its labels sorted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Aggregation {
@@ -349,6 +368,7 @@ impl Operation {
                 std::iter::once(*input).chain(params.iter().copied()).collect()
             }
             Self::Call { args, .. } => args.clone(),
+            Self::Info(info) => vec![info.input],
             Self::Aggregate(aggregation) => {
                 std::iter::once(aggregation.input).chain(aggregation.param).collect()
             }
