@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::server::{Options, Server, field, now_ms, remote_write, varint};
+use crate::server::{Options, Series, Server, field, now_ms, remote_write, varint};
 
 const STALE: u64 = 0x7ff0_0000_0000_0002;
 const V1: &str = "application/x-protobuf";
@@ -36,7 +36,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
 
-    /// Samples, histograms and exemplars written, and when to come again.
+    /// Samples, histograms and exemplars written, as the headers say.
     fn written(&self) -> [Option<&str>; 3] {
         ["samples", "histograms", "exemplars"]
             .map(|kind| self.header(&format!("x-prometheus-remote-write-{kind}-written")))
@@ -104,7 +104,7 @@ fn write(server: &Server, content_type: &str, encoding: &str, body: &[u8]) -> An
     send(server, "POST", "/api/v1/write", &headers, body)
 }
 
-fn series(labels: &[(&str, &str)], samples: &[(i64, f64)]) -> (Vec<(String, String)>, Vec<(i64, f64)>) {
+fn series(labels: &[(&str, &str)], samples: &[(i64, f64)]) -> Series {
     let labels = labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
     (labels, samples.to_vec())
 }
