@@ -125,6 +125,10 @@ fn a_server_scrapes_itself_at_once() {
     ] {
         assert!(metrics.contains(name), "{name} is not in\n{metrics}");
     }
+    // Gauges are of the moment they are read.
+    for empty in ["luminate_head_series 0.0", "luminate_head_samples 0.0", "luminate_head_bytes 0.0"] {
+        assert!(!metrics.contains(empty), "{metrics}");
+    }
 }
 
 #[test]
