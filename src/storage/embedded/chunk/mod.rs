@@ -93,15 +93,6 @@ pub fn decode_histograms(chunk: &[u8], into: &mut SeriesSamples) -> Result<(), D
     decode_histogram_body(reader.rest(), &timestamps, into)
 }
 
-/// Whether a chunk holds histograms; none if it is too short to tell.
-pub fn holds_histograms(chunk: &[u8]) -> Option<bool> {
-    let mut reader = Reader::new(chunk);
-    reader.varint().ok()?;
-    let times = reader.varint_usize().ok()?;
-    reader.take(times).ok()?;
-    reader.u8().ok().map(|head| head & HISTOGRAMS != 0)
-}
-
 /// Writes times, which are mostly an even grid, as a column.
 pub fn encode_times(timestamps: &[i64], out: &mut Vec<u8>) {
     ints::encode(timestamps, &[Shape::Delta, Shape::Grid, Shape::Delta2], out);
