@@ -182,8 +182,11 @@ pub fn text(base: &str, path: &str) -> Option<String> {
     (answer.status() == 200).then(|| answer.body_mut().read_to_string().ok()).flatten()
 }
 
-/// Encodes remote write 1.0: labels and samples per series.
-pub fn remote_write(series: &[(Vec<(String, String)>, Vec<(i64, f64)>)]) -> Vec<u8> {
+/// A series to send: its labels, then its samples, each with its time in milliseconds.
+pub type SentSeries = (Vec<(String, String)>, Vec<(i64, f64)>);
+
+/// Encodes remote write 1.0.
+pub fn remote_write(series: &[SentSeries]) -> Vec<u8> {
     let mut request = Vec::new();
     for (labels, samples) in series {
         let mut message = Vec::new();
