@@ -130,7 +130,7 @@ pub async fn run(
     };
     tokio::select! {
         outcome = drained => outcome,
-        () = signals.next() => bail!("told to stop a second time, so requests were cut short"),
+        () = signals.insisted() => bail!("told to stop a second time, so requests were cut short"),
     }
 }
 

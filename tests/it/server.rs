@@ -133,9 +133,14 @@ impl Server {
         rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap()
     }
 
+    /// Asks the process to stop.
+    pub fn tell_to_stop(&self) {
+        rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).unwrap();
+    }
+
     /// Asks the process to stop, and gives its exit status.
     pub fn terminate(mut self) -> ExitStatus {
-        rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).unwrap();
+        self.tell_to_stop();
         let deadline = Instant::now() + Duration::from_secs(40);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
