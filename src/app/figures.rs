@@ -12,7 +12,7 @@ use std::{
 use crate::{
     ingest::Ingest,
     query::QueryService,
-    storage::{Health, Storage, embedded::EmbeddedCounters},
+    storage::{Health, Storage, embedded::EmbeddedStore},
     telemetry::{Figure, Source, as_value},
 };
 
@@ -96,9 +96,9 @@ pub(super) fn query(query: Arc<QueryService>) -> Source {
 }
 
 /// Gives the figures of our own engine.
-pub(super) fn embedded(counters: Arc<EmbeddedCounters>) -> Source {
+pub(super) fn embedded(store: Arc<EmbeddedStore>) -> Source {
     Box::new(move || {
-        let c = &*counters;
+        let c = &*store.counters();
         vec![
             counter("luminate_wal_bytes", "Bytes written to the log", &c.wal_bytes),
             counter("luminate_wal_records", "Records written to the log", &c.wal_records),

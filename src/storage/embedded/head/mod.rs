@@ -1,6 +1,6 @@
 //! What was written since the last flush, in memory.
 //!
-//! A head is 256 stripes, each a table of [`Series`](series::Series) behind a lock; a series' id says which stripe it is
+//! A head is 256 stripes, each a table of [`Series`] behind a lock; a series' id says which stripe it is
 //! in. A batch is [appended](append) stripe by stripe, so that each lock is taken once. Every series has a
 //! number, counted up in the head: it stands for the series in the log, and in each tenant's
 //! [index](index::Index).
