@@ -292,11 +292,16 @@ fn gateway_config(config: &Config, address: SocketAddr, request_id_seed: u64) ->
             cors_origins: config.server.cors_origins.clone(),
         },
     };
+    let in_flight = limits.max_in_flight_bytes.as_usize();
+    // What would never fit among those in flight is too large, and not to be sent again.
+    let body =
+        |max_bytes: usize| BodyLimits { max_bytes: max_bytes.min(in_flight), timeout: limits.body_timeout };
     GatewayConfig {
         host_guard: Some(host_guard),
         cors_origins: config.server.cors_origins.clone(),
-        write_body: BodyLimits { max_bytes: limits.max_body_bytes.as_usize(), timeout: limits.body_timeout },
-        form_body: BodyLimits { timeout: limits.body_timeout, ..defaults.form_body },
+        write_body: body(limits.max_body_bytes.as_usize()),
+        form_body: body(defaults.form_body.max_bytes),
+        max_body_bytes_in_flight: in_flight,
         request_id_seed,
         ..defaults
     }

@@ -134,6 +134,11 @@ pub(super) fn embedded(store: Arc<EmbeddedStore>) -> Source {
                 &c.samples_out_of_order,
             ),
             counter("luminate_storage_rejected_samples", "Samples the store refused", &c.samples_rejected),
+            counter(
+                "luminate_storage_rejected_metadata",
+                "Metadata entries refused, a tenant having too much of it",
+                &c.metadata_rejected,
+            ),
             counter("luminate_storage_created_series", "Series created", &c.series_created),
             counter("luminate_flush_runs", "Flushes done", &c.flushes),
             counter("luminate_flush_failures", "Flushes that failed", &c.flush_failures),

@@ -70,6 +70,9 @@ enum Check {
     Config {
         /// The file; without one, only the environment is checked.
         file: Option<std::path::PathBuf>,
+        /// The same, as `serve` takes it.
+        #[arg(long = "config.file", value_name = "FILE", conflicts_with = "file")]
+        config_file: Option<std::path::PathBuf>,
     },
 }
 
@@ -139,7 +142,7 @@ fn dispatch(arguments: Arguments) -> Result<(), CommandError> {
     match arguments.command.unwrap_or(Command::Serve(arguments.serve)) {
         Command::Serve(flags) => serve::run(&flags),
         Command::Query(flags) => query::run(&flags),
-        Command::Check(Check::Config { file }) => config::check(file.as_deref()),
+        Command::Check(Check::Config { file, config_file }) => config::check(file.or(config_file).as_deref()),
         Command::Config(ConfigCommand::Print(flags)) => config::print(&flags),
         Command::Healthcheck(flags) => health::check(&flags),
         Command::Admin(Admin::Flush(flags)) => health::flush(&flags),

@@ -80,7 +80,7 @@ pub struct ServerLimits {
     pub body_timeout: Duration,
     /// How long a connection may lie idle.
     pub idle_timeout: Duration,
-    /// Bytes of write requests being worked on at a time.
+    /// Bytes of bodies being read, and of writes being worked on, at a time.
     pub max_in_flight_bytes: ByteSize,
 }
 

@@ -4,7 +4,7 @@
 //! (`match[]`) has both. Times are float seconds or RFC 3339, durations float seconds or Prometheus'
 //! `1h30m`. What does not read is a 400 that names the parameter.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::IntErrorKind, sync::Arc, time::Duration};
 
 use axum::{
     extract::{FromRequest, Request},
@@ -77,11 +77,15 @@ impl Form {
     /// How many answers are wanted at most; 0 is all.
     pub fn limit(&self) -> Result<usize, ApiError> {
         let Some(text) = self.get("limit") else { return Ok(0) };
-        if text.strip_prefix('-').is_some_and(|digits| digits.parse::<u64>().is_ok()) {
-            return Err(ApiError::parameter("limit", "limit must be non-negative"));
-        }
-        text.parse()
-            .map_err(|_| ApiError::parameter("limit", format!("cannot parse {text:?} to a valid limit")))
+        let limit = text.parse::<i64>().map_err(|error| {
+            let why = match error.kind() {
+                IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                _ => "invalid syntax",
+            };
+            // In the words of what Prometheus reads it with.
+            ApiError::parameter("limit", format!("strconv.Atoi: parsing {text:?}: {why}"))
+        })?;
+        usize::try_from(limit).map_err(|_| ApiError::parameter("limit", "limit must be non-negative"))
     }
 
     /// A count in one of the older parameters, which have a text of their own for what is not one.
@@ -113,7 +117,8 @@ fn is_form(headers: &HeaderMap, body: &[u8]) -> bool {
     if media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
         return true;
     }
-    body.contains(&b'=') && body[0].is_ascii_alphabetic() && body.iter().all(|b| b.is_ascii_graphic())
+    // Values may be written as they are: whoever leaves out the type often leaves out the escapes.
+    body.contains(&b'=') && body[0].is_ascii_alphabetic() && !body.iter().any(u8::is_ascii_control)
 }
 
 fn parse_pairs(text: &[u8], pairs: &mut Vec<(String, String)>) -> Result<(), ApiError> {
@@ -328,6 +333,8 @@ mod tests {
         };
         assert!(with(Some("application/x-www-form-urlencoded; charset=utf-8"), "a b"));
         assert!(with(None, "query=up"));
+        assert!(with(None, "query=up offset 5m"));
+        assert!(with(Some(""), "query=up{zone=\"é\"}"));
         assert!(with(Some("application/json"), "query=up"));
         assert!(!with(Some("application/json"), r#"{"query":"a=b"}"#));
         assert!(!with(None, ""));
@@ -430,12 +437,17 @@ mod tests {
     fn a_limit_is_a_count() {
         assert_eq!(form("", "").limit().unwrap(), 0);
         assert_eq!(form("limit=40000", "").limit().unwrap(), 40_000);
-        for bad in ["x", "1.5", "99999999999999999999999", "-x"] {
+        assert_eq!(form("limit=-0", "").limit().unwrap(), 0);
+        for (bad, why) in [
+            ("x", "invalid syntax"),
+            ("1.5", "invalid syntax"),
+            ("-x", "invalid syntax"),
+            ("-", "invalid syntax"),
+            ("99999999999999999999999", "value out of range"),
+            ("-99999999999999999999999", "value out of range"),
+        ] {
             let message = told(form(&format!("limit={bad}"), "").limit());
-            assert_eq!(
-                message,
-                format!("invalid parameter \"limit\": cannot parse {bad:?} to a valid limit")
-            );
+            assert_eq!(message, format!("invalid parameter \"limit\": strconv.Atoi: parsing {bad:?}: {why}"));
         }
     }
 

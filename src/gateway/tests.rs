@@ -387,6 +387,16 @@ async fn notes_stats_and_lookback_go_through() {
     );
     let stats = app.get("/api/v1/query?query=1%2B1&stats=all").await.json();
     assert_eq!(stats["data"]["stats"]["samples"]["totalQueryableSamplesPerStep"], json!([]));
+    assert!(stats.get("warnings").is_none());
+    let odd = app.get("/api/v1/query?query=1%2B1&stats=1").await.json();
+    assert!(odd["data"]["stats"]["samples"].is_object(), "{odd}");
+    assert_eq!(
+        odd["warnings"],
+        json!([concat!(
+            "value \"1\" for parameter \"stats\" is deprecated and will be rejected in the next major ",
+            "release, use \"true\" or \"all\""
+        )])
+    );
     let lookback = app.get("/api/v1/query?query=lookback&time=0&lookback_delta=1m").await.json();
     assert_eq!(lookback["data"]["result"], json!([0, "Some(60000)"]));
 }

@@ -193,6 +193,9 @@ impl QueryService {
         let waited = self.clock.elapsed().saturating_sub(began);
         let left = timeout.saturating_sub(waited);
 
+        if left.is_zero() {
+            return Err(QueryError::Timeout("expression evaluation").into());
+        }
         let options = QueryOptions {
             lookback: controls.lookback,
             timeout: Some(left),
@@ -354,6 +357,15 @@ mod tests {
             let error = service.instant(&TenantId::anonymous(), query).await.unwrap_err();
             assert_eq!(error.to_string(), "query timed out in expression evaluation");
         }
+    }
+
+    #[tokio::test]
+    async fn no_time_at_all_is_not_enough_for_a_quick_answer_either() {
+        let mut query = instant("1");
+        query.controls.timeout = Some(Duration::ZERO);
+        let service = service(Duration::ZERO, QueryLimits::default());
+        let error = service.instant(&TenantId::anonymous(), query).await.unwrap_err();
+        assert_eq!(error.to_string(), "query timed out in expression evaluation");
     }
 
     #[tokio::test]

@@ -136,7 +136,7 @@ fn a_signal_that_comes_twice_at_once_is_one() {
     let dir = tempfile::tempdir().unwrap();
     let delayed = Options::default().env("LUMINATE_SERVER__SHUTDOWN__DELAY", "700ms");
     let server = Server::start(dir.path(), &delayed);
-    server.tell_to_stop();
+    server.ask_to_stop();
     std::thread::sleep(Duration::from_millis(100));
     assert!(server.terminate().success());
 }
@@ -146,7 +146,7 @@ fn a_second_signal_in_earnest_cuts_the_waiting_short() {
     let dir = tempfile::tempdir().unwrap();
     let delayed = Options::default().env("LUMINATE_SERVER__SHUTDOWN__DELAY", "5m");
     let server = Server::start(dir.path(), &delayed);
-    server.tell_to_stop();
+    server.ask_to_stop();
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(server.terminate().code(), Some(1));
 }

@@ -29,6 +29,8 @@ fn every_mistake_in_a_file_is_told_and_the_code_is_2() {
     fs::write(&file, "server: {listn: x}\nquery: {timeout: 30}\nstorage: {backend: clickhouse}\n").unwrap();
     let (code, out, err) = run(&["check", "config", file.to_str().unwrap()], &[]);
     assert_eq!((code, out.as_str()), (2, ""));
+    let by_flag = run(&["check", "config", "--config.file", file.to_str().unwrap()], &[]);
+    assert_eq!(by_flag, (code, out, err.clone()));
     for part in [
         "server.listn: unknown key, did you mean server.listen?",
         "query.timeout: \"30\" has no unit",

@@ -12,6 +12,7 @@
 mod cli;
 mod config;
 mod golden;
+mod http;
 mod kill;
 mod layers;
 mod memory;

@@ -133,14 +133,19 @@ impl Server {
         rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap()
     }
 
-    /// Asks the process to stop.
-    pub fn tell_to_stop(&self) {
+    /// Asks the process to stop, and does not wait.
+    pub fn ask_to_stop(&self) {
         rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).unwrap();
     }
 
     /// Asks the process to stop, and gives its exit status.
-    pub fn terminate(mut self) -> ExitStatus {
-        self.tell_to_stop();
+    pub fn terminate(self) -> ExitStatus {
+        self.ask_to_stop();
+        self.wait()
+    }
+
+    /// Waits until the process ends, and gives its exit status.
+    pub fn wait(mut self) -> ExitStatus {
         let deadline = Instant::now() + Duration::from_secs(40);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -187,11 +192,11 @@ pub fn text(base: &str, path: &str) -> Option<String> {
     (answer.status() == 200).then(|| answer.body_mut().read_to_string().ok()).flatten()
 }
 
-/// A series to send: its labels, then its samples, each with its time in milliseconds.
-pub type SentSeries = (Vec<(String, String)>, Vec<(i64, f64)>);
+/// A series to write: its labels, and its samples in time order.
+pub type Series = (Vec<(String, String)>, Vec<(i64, f64)>);
 
 /// Encodes remote write 1.0.
-pub fn remote_write(series: &[SentSeries]) -> Vec<u8> {
+pub fn remote_write(series: &[Series]) -> Vec<u8> {
     let mut request = Vec::new();
     for (labels, samples) in series {
         let mut message = Vec::new();
@@ -213,13 +218,13 @@ pub fn remote_write(series: &[SentSeries]) -> Vec<u8> {
     snap::raw::Encoder::new().compress_vec(&request).unwrap()
 }
 
-fn field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
+pub fn field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
     out.push(number << 3 | 2);
     varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
-fn varint(out: &mut Vec<u8>, mut value: u64) {
+pub fn varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value.to_le_bytes()[0] | 0x80);
         value >>= 7;

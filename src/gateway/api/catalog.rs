@@ -37,6 +37,9 @@ pub async fn label_values(
 ) -> Result<Response, ApiError> {
     let Path(name) = name.map_err(|why| ApiError::bad_data(format!("invalid label name: {why}")))?;
     let name = escaped_name::unescape(&name);
+    if name.is_empty() {
+        return Err(ApiError::bad_data("invalid label name: \"\""));
+    }
     let listed = state.query.label_values(tenant.id(), &name, catalog_query(&form)?).await?;
     Ok(respond(json::names(&listed)))
 }

@@ -20,18 +20,17 @@ const LARGE: usize = 20_000;
 
 /// Evaluates at one instant.
 pub async fn instant(State(state): Shared, tenant: Tenant, form: Form) -> Result<Response, ApiError> {
-    let (controls, stats) = controls(&form)?;
-    let query = InstantQuery { text: text(&form), at: form.time("time")?, controls };
+    let (at, controls, stats) = (form.time("time")?, controls(&form)?, Stats::asked(&form));
+    let query = InstantQuery { text: text(&form), at, controls };
     let answer = state.query.instant(tenant.id(), query).await?;
     write(answer, stats).await
 }
 
 /// Evaluates over a range.
 pub async fn range(State(state): Shared, tenant: Tenant, form: Form) -> Result<Response, ApiError> {
-    let query_range = (form.required_time("start")?, form.required_time("end")?);
+    let (start, end) = (form.required_time("start")?, form.required_time("end")?);
     let step = form.required_duration("step")?;
-    let (controls, stats) = controls(&form)?;
-    let (start, end) = query_range;
+    let (controls, stats) = (controls(&form)?, Stats::asked(&form));
     let query = RangeQuery { text: text(&form), start, end, step, controls };
     let answer = state.query.range(tenant.id(), query).await?;
     write(answer, stats).await
@@ -56,31 +55,52 @@ fn text(form: &Form) -> String {
     form.get("query").unwrap_or_default().to_owned()
 }
 
-fn controls(form: &Form) -> Result<(QueryControls, StatsDetail), ApiError> {
-    let stats = match form.get("stats") {
-        None => StatsDetail::None,
-        Some("all") => StatsDetail::PerStep,
-        Some(_) => StatsDetail::Totals,
-    };
+fn controls(form: &Form) -> Result<QueryControls, ApiError> {
     let lookback = form.get("lookback_delta").map(crate::gateway::form::parse_duration).transpose();
     let lookback = lookback
         .map_err(|why| ApiError::bad_data(format!("error parsing lookback delta duration: {why}")))?
         // Nothing or less is the default.
         .filter(|lookback| lookback.millis() > 0);
-    let controls = QueryControls {
+    Ok(QueryControls {
         timeout: form.timeout()?,
         limit: form.limit()?,
         lookback,
-        per_step_stats: stats == StatsDetail::PerStep,
-    };
-    Ok((controls, stats))
+        per_step_stats: Stats::asked(form).detail == StatsDetail::PerStep,
+    })
 }
 
-async fn write(answer: Answer, stats: StatsDetail) -> Result<Response, ApiError> {
-    if points(&answer.value) < LARGE {
-        return Ok(respond(json::answer(&answer, stats)));
+/// The statistics a request asks for.
+#[derive(Debug)]
+struct Stats {
+    detail: StatsDetail,
+    /// What is wrong with how it asks.
+    warning: Option<String>,
+}
+
+impl Stats {
+    /// Reads `stats`: any value asks for totals, but only two of them will do so for ever.
+    fn asked(form: &Form) -> Self {
+        match form.get("stats") {
+            None => Self { detail: StatsDetail::None, warning: None },
+            Some("true") => Self { detail: StatsDetail::Totals, warning: None },
+            Some("all") => Self { detail: StatsDetail::PerStep, warning: None },
+            Some(other) => Self {
+                detail: StatsDetail::Totals,
+                warning: Some(format!(
+                    "value {other:?} for parameter \"stats\" is deprecated and will be rejected in the next \
+                     major release, use \"true\" or \"all\""
+                )),
+            },
+        }
     }
-    let written = tokio::task::spawn_blocking(move || json::answer(&answer, stats)).await;
+}
+
+async fn write(mut answer: Answer, stats: Stats) -> Result<Response, ApiError> {
+    answer.warnings.extend(stats.warning);
+    if points(&answer.value) < LARGE {
+        return Ok(respond(json::answer(&answer, stats.detail)));
+    }
+    let written = tokio::task::spawn_blocking(move || json::answer(&answer, stats.detail)).await;
     written.map(respond).map_err(|error| ApiError::internal(format!("writing the answer: {error}")))
 }
 

@@ -72,6 +72,10 @@ pub(crate) struct BadSample {
 
 /// The size a body says it decompresses to, if it can be true and is within the limit.
 pub(crate) fn declared_size(body: &[u8], limits: &IngestLimits) -> Result<usize, IngestError> {
+    if body.is_empty() {
+        // Even nothing compresses to a byte that says so: this was cut off.
+        return Err(DecodeError::Snappy("the body is empty".to_owned()).into());
+    }
     let declared = snap::raw::decompress_len(body).map_err(|error| DecodeError::Snappy(error.to_string()))?;
     if declared > limits.max_decompressed_bytes {
         return Err(IngestError::TooLarge {
@@ -88,9 +92,6 @@ pub(crate) fn declared_size(body: &[u8], limits: &IngestLimits) -> Result<usize,
 
 /// Decompresses a body whose declared size has been checked.
 pub(crate) fn decompress(body: &[u8]) -> Result<Bytes, DecodeError> {
-    if body.is_empty() {
-        return Ok(Bytes::new());
-    }
     let plain = snap::raw::Decoder::new()
         .decompress_vec(body)
         .map_err(|error| DecodeError::Snappy(error.to_string()))?;

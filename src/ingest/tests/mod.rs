@@ -186,12 +186,13 @@ async fn requests_that_do_not_decode_are_errors() {
     assert!(matches!(ingest.remote_write_v1(&tenant, cut).await, Err(IngestError::Decode(_))));
     let huge = compress(&vec![0; 33 << 20]);
     assert!(matches!(ingest.remote_write_v2(&tenant, huge).await, Err(IngestError::TooLarge { .. })));
-    // Nothing is nothing.
+    // Not even the compressed nothing: the sender must not take it for written.
+    assert!(matches!(ingest.remote_write_v1(&tenant, Bytes::new()).await, Err(IngestError::Decode(_))));
     for _ in 0..2 {
-        assert_eq!(ingest.remote_write_v1(&tenant, Bytes::new()).await.unwrap(), Outcome::default());
+        assert_eq!(ingest.remote_write_v1(&tenant, compress(&[])).await.unwrap(), Outcome::default());
     }
     assert!(stored(&store).is_empty());
-    assert_eq!(ingest.counters().failed_requests.load(Ordering::Relaxed), 3);
+    assert_eq!(ingest.counters().failed_requests.load(Ordering::Relaxed), 4);
 }
 
 #[tokio::test]

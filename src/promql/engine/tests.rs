@@ -394,7 +394,9 @@ async fn answers_have_the_type_of_the_expression() {
     assert_eq!(bench.range("1", 5, 4, 1).await, "error: end timestamp must not be before start time");
     assert!(bench.range("1", 0, 4, 0).await.starts_with("error: zero or negative query resolution step"));
     assert_eq!(bench.instant("x[step()]", 0).await, "error: 1:3: duration must be greater than 0");
-    assert!(bench.instant("rate(x[5m] anchored)", 0).await.ends_with("not supported yet"));
+    assert!(
+        bench.instant("deriv(x[5m] smoothed)", 0).await.ends_with("delta, increase, rate - not with deriv")
+    );
 }
 
 #[tokio::test]

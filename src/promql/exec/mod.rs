@@ -22,6 +22,7 @@ pub mod call;
 pub mod context;
 pub mod data;
 pub mod element;
+pub mod info;
 pub mod matching;
 pub mod names;
 pub mod range;
@@ -39,12 +40,12 @@ use crate::{
         annotations::Annotations,
         functions::range::RangeFunction,
         parse::Span,
-        plan::{Aggregation, Counted, Node, NodeId, Operation, Plan, Source, Take, Windows},
+        plan::{Aggregation, Counted, Node, NodeId, Operation, Plan, Source, Windows},
     },
 };
 use aggregate::{fold::Fold, group::key};
 use context::{Context, Findings, weight};
-use data::SelectedSeries;
+use data::{LateSelects, SelectedSeries};
 use element::Operator;
 use range::Windowed;
 use rows::{Row, SeriesRow, Steps};
@@ -106,11 +107,19 @@ pub struct Evaluated {
 }
 
 /// Evaluates a plan over the answers to its selections.
-pub fn evaluate(context: &Context, plan: &Plan, data: &[SelectedSeries]) -> Result<Evaluated, QueryError> {
+///
+/// What the plan cannot know to be needed is asked for through `late`.
+pub fn evaluate(
+    context: &Context,
+    plan: &Plan,
+    data: &[SelectedSeries],
+    late: &LateSelects,
+) -> Result<Evaluated, QueryError> {
     let mut walk = Walk {
         context,
         plan,
         data,
+        late,
         outputs: Vec::new(),
         done: Evaluated {
             output: Output::Vector(Vec::new()),
@@ -149,6 +158,7 @@ struct Walk<'a> {
     context: &'a Context,
     plan: &'a Plan,
     data: &'a [SelectedSeries],
+    late: &'a LateSelects,
     outputs: Vec<Slot>,
     done: Evaluated,
 }
@@ -200,7 +210,7 @@ impl Walk<'_> {
             }
             Operation::Instant { take, .. } => {
                 let rows = self.leaf_rows(&node.operation, steps, &[])?;
-                Output::Vector(if *take == Take::Value { rows } else { names::merge_same(rows)? })
+                Output::Vector(if take.changes_meaning() { names::merge_same(rows)? } else { rows })
             }
             Operation::Samples(windows) => Output::Samples(self.samples(windows, &steps)?),
             Operation::Range { function, windows, params, span, param_span, counted } => {
@@ -210,6 +220,7 @@ impl Walk<'_> {
                     function: *function,
                     reference: windows.reference,
                     range: windows.range,
+                    edges: windows.edges,
                     params: &params,
                     steps,
                     span: *span,
@@ -233,6 +244,13 @@ impl Walk<'_> {
             Operation::Call { function, args, spans } => {
                 let args = self.take_all(args)?;
                 call::call(context, function, args, spans, steps, &mut self.done.notes)?
+            }
+            Operation::Info(described) => {
+                let rows = self.take(described.input)?.vector()?;
+                let mut findings = Findings::default();
+                let rows = info::info(context, self.late, described, rows, &steps, &mut findings)?;
+                self.count(findings, Counted::Nowhere);
+                Output::Vector(rows)
             }
             Operation::Aggregate(aggregation) => {
                 let param = match aggregation.param {
@@ -324,6 +342,7 @@ impl Walk<'_> {
                     function: *function,
                     reference: windows.reference,
                     range: windows.range,
+                    edges: windows.edges,
                     params,
                     steps,
                     span: *span,
@@ -482,7 +501,7 @@ impl Walk<'_> {
                 windows: Windows { source: Source::Selection(selection), .. },
                 ..
             } => (*selection, !function.keeps_name()),
-            Operation::Instant { selection, take, .. } => (*selection, *take != Take::Value),
+            Operation::Instant { selection, take, .. } => (*selection, take.changes_meaning()),
             _ => return false,
         };
         let described =
@@ -502,6 +521,7 @@ impl Walk<'_> {
             function: RangeFunction::PresentOverTime,
             reference: windows.reference,
             range: windows.range,
+            edges: windows.edges,
             params: &[],
             steps,
             span: Span::default(),

@@ -5,6 +5,7 @@
 //! segments of its epoch, and in no others.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{
         Arc,
@@ -27,7 +28,7 @@ use super::{
     head::{Head, append::Surroundings},
     lock::Lock,
     part::PageCache,
-    register::{Register, hidden},
+    register::{MOST_TOMBSTONES, Register, hidden},
     select::{Sight, wanted},
     view::{Elsewhere, View},
     wal::{
@@ -83,6 +84,10 @@ pub(crate) struct Upkeep {
     pub(crate) ledger: Option<Ledger>,
     /// Up to which segment everything is in parts.
     pub(crate) covers: u64,
+    /// Segments up to this one are to be removed.
+    pub(crate) spent: Option<u64>,
+    /// Files that no longer count, to be removed: what is deleted is gone only when they are.
+    pub(crate) waste: BTreeSet<PathBuf>,
 }
 
 impl Engine {
@@ -181,7 +186,10 @@ impl Engine {
     ) {
         if !metadata.is_empty() {
             appended.metadata = metadata.len() as u64;
-            put_metadata(frames, tenant, &self.register.describe(tenant, metadata));
+            let (news, refused) = self.register.describe(tenant, metadata);
+            appended.metadata -= refused;
+            add(&self.counters.metadata_rejected, refused);
+            put_metadata(frames, tenant, &news);
         }
     }
 
@@ -190,7 +198,11 @@ impl Engine {
         self.is_open()?;
         self.wal.admit(1024)?;
         let gate = self.gate.read();
-        let tombstone = self.register.hide(tenant, sets, range);
+        let Some(tombstone) = self.register.hide(tenant, sets, range) else {
+            return Err(StorageError::Unsupported(format!(
+                "{MOST_TOMBSTONES} deletes wait to be cleaned, clean them first"
+            )));
+        };
         let mut frames = Vec::new();
         put_tombstone(&mut frames, tenant, &tombstone);
         let ticket = self.wal.push(frames);
@@ -267,7 +279,7 @@ impl Engine {
     pub(crate) fn cardinality(&self, tenant: &TenantId, limit: usize) -> Result<Cardinality> {
         self.is_open()?;
         let view = self.view.load_full();
-        let mut all = std::collections::BTreeSet::new();
+        let mut all = BTreeSet::new();
         let (mut chunks, mut range) = (0, None::<TimeRange>);
         for head in &view.heads {
             for number in head.all(tenant) {

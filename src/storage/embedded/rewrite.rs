@@ -9,7 +9,6 @@ use std::{cmp::Ordering, sync::Arc};
 use super::{
     counters::add,
     engine::{Engine, Upkeep},
-    flush::remove_parts,
     merge::{overlay, retain},
     part::{PartFacts, PartId, PartSeries, PartWriter},
     register::hidden,
@@ -95,9 +94,12 @@ impl Engine {
         let new = if written {
             let covers_wal = inputs.iter().map(|p| p.age().0).max().unwrap_or(0);
             let replaces = inputs.iter().map(|p| p.part.id()).collect();
-            writer.finish(PartFacts { id, covers_wal, replaces })?;
-            self.sync_parts_dir()?;
-            Some(self.open_part(id, at)?)
+            let opened = writer
+                .finish(PartFacts { id, covers_wal, replaces })
+                .and_then(|_| self.sync_parts_dir())
+                .and_then(|()| self.open_part(id, at));
+            // What does not serve must not be found by the next start, in place of what does.
+            Some(opened.inspect_err(|_| self.discard(upkeep, [path]))?)
         } else {
             drop(writer);
             None
@@ -108,7 +110,8 @@ impl Engine {
         let view = view.with_parts(kept);
         upkeep.books.settle(&self.disk, &view.parts, None, upkeep.covers);
         self.view.store(Arc::new(view));
-        remove_parts(self.disk.as_ref(), inputs)
+        upkeep.waste.extend(inputs.iter().map(|input| input.path().to_owned()));
+        self.sweep(upkeep)
     }
 }
 
