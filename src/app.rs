@@ -14,6 +14,7 @@
 
 mod card;
 mod figures;
+mod open_files;
 mod signals;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
@@ -78,7 +79,8 @@ pub async fn run(
     greeting: Greeting,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let listener = Listener::bind(config.server.listen, listener_limits(&config)).await?;
+    let listener_limits = listener_limits(&config, open_files::raise_limit());
+    let listener = Listener::bind(config.server.listen, listener_limits).await?;
     let address = listener.local_addr();
     let data_dir_is_new = !config.storage.embedded.data_dir.exists();
 
@@ -268,11 +270,11 @@ async fn raised(mut flag: watch::Receiver<bool>) {
     let _ = flag.wait_for(|raised| *raised).await;
 }
 
-fn listener_limits(config: &Config) -> ListenerLimits {
+fn listener_limits(config: &Config, most_connections: usize) -> ListenerLimits {
     let limits = config.server.limits;
     let grace = config.server.shutdown.grace;
     ListenerLimits {
-        max_connections: limits.max_connections,
+        max_connections: limits.max_connections.min(most_connections),
         max_header_bytes: limits.max_header_bytes.as_usize(),
         header_timeout: limits.header_timeout,
         idle_timeout: limits.idle_timeout,

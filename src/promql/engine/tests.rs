@@ -360,6 +360,19 @@ async fn what_does_not_fit_the_budget_is_refused() {
 }
 
 #[tokio::test]
+async fn results_larger_than_what_they_are_made_of_are_refused_while_they_grow() {
+    let options = EngineOptions { max_samples: 100_000, ..EngineOptions::default() };
+    let names: Vec<String> = (0..20).map(|i| i.to_string()).collect();
+    let labels: Vec<[(&str, &str); 2]> = names.iter().map(|name| [("__name__", "x"), ("i", name)]).collect();
+    let series: Vec<Series<'_>> = labels.iter().map(|labels| (&labels[..], &[(0, 1.0)][..])).collect();
+    let bench = Bench::with(options, &series).await;
+    let refused = "error: query processing would load too many samples into memory in query execution";
+    assert_eq!(bench.range(r#"count_values("v", vector(time()))"#, 0, 30_000, 1).await, refused);
+    assert_eq!(bench.range("x @ 0", 0, 30_000, 1).await, refused);
+    assert_eq!(bench.range("last_over_time((x @ 0)[1d:1d])", 0, 80_000, 1).await, refused);
+}
+
+#[tokio::test]
 async fn a_query_that_takes_too_long_is_given_up_and_ends() {
     let options = EngineOptions { max_concurrency: 1, ..EngineOptions::default() };
     let bench = Bench::with(options, &[]).await;

@@ -303,7 +303,7 @@ impl Walk<'_> {
                 Output::Scalar(values) => Output::Scalar(values.into_iter().map(|v| -v).collect()),
                 other => Output::Vector(binary::negate(context, other.vector()?)?),
             },
-            Operation::Invariant(input) => spread(self.take(*input)?, &steps),
+            Operation::Invariant(input) => spread(context, self.take(*input)?, &steps)?,
         })
     }
 
@@ -428,6 +428,9 @@ impl Walk<'_> {
                 subquery::load(&series.row, &inner_steps, &mut samples);
                 let row = range::evaluate(context, &series.labels, &samples, windowed, findings)?;
                 let Some(row) = row else { continue };
+                let held = weight(&row);
+                context.budget.hold(held)?;
+                findings.held += held;
                 let named = keeps_name || delayed;
                 rows.push(SeriesRow {
                     labels: if named { series.labels.clone() } else { names::without_name(&series.labels) },
@@ -441,6 +444,8 @@ impl Walk<'_> {
             rows.extend(chunk);
             Ok(())
         })?;
+        // What the rows weigh is counted where they go.
+        context.budget.release(findings.held);
         self.count(findings, windowed.counted);
         if !keeps_name && !delayed {
             names::refuse_same(&rows)?;
@@ -625,12 +630,13 @@ impl Walk<'_> {
 }
 
 /// One step's result at every step.
-fn spread(output: Output, steps: &Steps) -> Output {
-    match output {
+fn spread(context: &Context, output: Output, steps: &Steps) -> Result<Output, QueryError> {
+    Ok(match output {
         Output::Scalar(values) => {
             Output::Scalar(vec![values.first().copied().unwrap_or(f64::NAN); steps.count])
         }
         Output::Vector(rows) => {
+            context.budget.within(rows.len(), steps.count)?;
             let wide = |row: SeriesRow| {
                 let value = row.row.floats.first().copied().unwrap_or(rows::ABSENT);
                 let histograms = match row.row.histograms.into_iter().next() {
@@ -645,5 +651,5 @@ fn spread(output: Output, steps: &Steps) -> Output {
             Output::Vector(rows.into_iter().map(wide).filter(|row| !row.row.is_empty()).collect())
         }
         other @ (Output::Text(_) | Output::Samples(_)) => other,
-    }
+    })
 }

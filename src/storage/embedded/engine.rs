@@ -68,6 +68,8 @@ pub(crate) struct Engine {
     /// What is older has been removed, or will be.
     pub(crate) horizon: AtomicI64,
     pub(crate) closed: AtomicBool,
+    /// Set shortly before the end: merges are given up.
+    pub(crate) leaving: AtomicBool,
     /// Held until the store is closed or dropped.
     pub(crate) lock: Mutex<Option<Lock>>,
 }
@@ -79,6 +81,8 @@ pub(crate) struct Upkeep {
     pub(crate) frozen: Option<(Arc<Head>, u64)>,
     pub(crate) next_part: u64,
     pub(crate) last_flush: Duration,
+    /// Whether that one failed.
+    pub(crate) flush_failed: bool,
     pub(crate) books: Books,
     /// A ledger that was written and that the catalog does not have yet.
     pub(crate) ledger: Option<Ledger>,
@@ -122,13 +126,15 @@ impl Engine {
         self.wal
             .admit(batch.samples.len() * 10 + batch.histograms.len() * 200 + batch.exemplars.len() * 300)?;
         let gate = self.gate.read();
-        if gate.bytes() > self.config.head_bytes.saturating_mul(2) {
+        let view = self.view.load();
+        let most = self.config.head_bytes;
+        let all: u64 = view.heads.iter().map(|head| head.bytes()).sum();
+        if gate.bytes() > most.saturating_mul(2) || all > most.saturating_mul(3) {
             return Err(StorageError::Overloaded {
-                detail: format!("the head takes {} bytes of memory", gate.bytes()),
+                detail: format!("what is not flushed takes {all} bytes of memory"),
                 retry_after: Duration::from_secs(5),
             });
         }
-        let view = self.view.load();
         let frozen = view.heads.len().checked_sub(2).map(|i| &*view.heads[i]);
         let log = |frames| self.wal.push_quietly(frames);
         let around = Surroundings {
@@ -351,7 +357,10 @@ impl Engine {
         if self.closed.swap(true, SeqCst) {
             return Ok(());
         }
-        if let Err(error) = self.flush() {
+        self.leaving.store(true, Relaxed);
+        // Parts can be merged another time.
+        let flushed = self.flush_with(&mut self.upkeep.lock());
+        if let Err(error) = flushed {
             tracing::warn!(%error, "the last flush failed, the log keeps what it would have written");
         }
         self.wal.stop();

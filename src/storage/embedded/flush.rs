@@ -8,6 +8,7 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
 use super::{
@@ -18,6 +19,7 @@ use super::{
     head::Head,
     part::{Part, PartFacts, PartId, PartWriter},
     view::{Sealed, View},
+    wal::Refusal,
 };
 use crate::{
     model::{Labels, Millis, TenantId, TimeRange, Timestamp},
@@ -28,6 +30,8 @@ use crate::{
 const MOST_PARTS: usize = 64;
 /// Series with a sample in this time before the head's end stay known after a flush.
 const ACTIVE: Millis = Millis(15 * 60_000);
+/// A flush that failed is tried again by itself after this time.
+const RETRY: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// Makes everything in memory durable outside the log.
@@ -40,11 +44,22 @@ impl Engine {
     /// Whether it is time for a flush.
     pub(crate) fn flush_is_due(&self) -> bool {
         let head = Arc::clone(&self.gate.read());
-        let big = self.wal.grown() >= self.config.flush_wal_bytes || head.bytes() >= self.config.head_bytes;
+        // Series that stay known fill a head from the start: a flush is worth it when there is more to free, or
+        // when the head is so full that it takes no more.
+        let most = self.config.head_bytes;
+        let full =
+            head.bytes() >= most && (head.grown() >= most / 4 || head.bytes() >= most.saturating_mul(2));
+        let big = self.wal.grown() >= self.config.flush_wal_bytes || full;
         // A flush that is going on will do.
         let Some(upkeep) = self.upkeep.try_lock() else { return false };
-        let late = self.clock.elapsed().saturating_sub(upkeep.last_flush) >= self.config.flush_interval;
-        big || upkeep.frozen.is_some() || (late && head.samples() > 0)
+        let since = self.clock.elapsed().saturating_sub(upkeep.last_flush);
+        if upkeep.flush_failed && since < RETRY {
+            return false;
+        }
+        let late = since >= self.config.flush_interval;
+        // Parts take less space than the log that goes for them, and there is a reserve to write them.
+        let disk_is_full = matches!(self.wal.refusal(), Some(Refusal::DiskFull(_)));
+        big || upkeep.frozen.is_some() || ((late || disk_is_full) && head.samples() > 0)
     }
 
     pub(crate) fn flush_with(&self, upkeep: &mut Upkeep) -> Result<()> {
@@ -55,6 +70,7 @@ impl Engine {
             self.sweep(upkeep)
         });
         upkeep.last_flush = self.clock.elapsed();
+        upkeep.flush_failed = flushed.is_err();
         match &flushed {
             Ok(()) => add(&self.counters.flushes, 1),
             Err(_) => add(&self.counters.flush_failures, 1),
@@ -63,10 +79,11 @@ impl Engine {
         flushed
     }
 
-    /// Puts a new head in place of the one that takes writes, if that has anything.
+    /// Puts a new head in place of the one that takes writes, if that has anything to write or takes nothing more.
     fn freeze(&self, upkeep: &mut Upkeep) -> Result<()> {
         let mut gate = self.gate.write();
-        if gate.samples() == 0 && self.wal.grown() == 0 {
+        let full = gate.bytes() >= self.config.head_bytes.saturating_mul(2);
+        if gate.samples() == 0 && self.wal.grown() == 0 && !full {
             return Ok(());
         }
         let ticket = self.wal.rotate();

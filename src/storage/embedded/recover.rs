@@ -131,6 +131,7 @@ impl Engine {
                 frozen: None,
                 next_part,
                 last_flush: clock.elapsed(),
+                flush_failed: false,
                 books,
                 ledger: None,
                 covers: covered,
@@ -151,6 +152,7 @@ impl Engine {
             damage: Mutex::new(damage),
             horizon: AtomicI64::new(i64::MIN),
             closed: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
         };
         engine.horizon.store(engine.oldest().0, Relaxed);

@@ -4,7 +4,10 @@
 //! hide, and writes one part that names its inputs as replaced. If the process ends before the inputs are removed, the next
 //! start removes them.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::{
+    cmp::Ordering,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use super::{
     counters::add,
@@ -17,7 +20,7 @@ use super::{
 };
 use crate::{
     model::{TenantId, TimeRange, Timestamp},
-    storage::{Result, SeriesSamples},
+    storage::{Result, SeriesSamples, StorageError},
 };
 
 /// Parts above this are not merged any more.
@@ -81,6 +84,9 @@ impl Engine {
         let mut merge = Merge::over(inputs)?;
         let mut tombstones: Option<(TenantId, Vec<Tombstone>)> = None;
         while let Some((series, mut samples)) = merge.next()? {
+            if self.leaving.load(Relaxed) {
+                return Err(StorageError::Unavailable { detail: "the store is closing".to_owned() });
+            }
             if tombstones.as_ref().is_none_or(|(tenant, _)| *tenant != series.tenant) {
                 tombstones = Some((series.tenant.clone(), self.register.tombstones(&series.tenant)));
             }
