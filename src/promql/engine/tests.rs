@@ -372,6 +372,12 @@ async fn results_larger_than_what_they_are_made_of_are_refused_while_they_grow()
     assert_eq!(bench.range("last_over_time((x @ 0)[1d:1d])", 0, 80_000, 1).await, refused);
     let quantiles = r#"histogram_quantiles(label_replace(vector(1), "le", "+Inf", "", ""), "q", time())"#;
     assert_eq!(bench.range(quantiles, 0, 30_000, 1).await, refused);
+    // Numbers that wait for their partners are many, too.
+    let mut text = "time()".to_owned();
+    for i in 0..10 {
+        text = format!("(time() + {i}) * ({text})");
+    }
+    assert_eq!(bench.instant(&format!("sum_over_time(vector({text})[60000s:1s])"), 0).await, refused);
     // Each call makes the label ten times as long.
     let mut text = r#"x{i="7"}"#.to_owned();
     for _ in 0..12 {

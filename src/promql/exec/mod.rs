@@ -82,7 +82,9 @@ impl Output {
 
     fn weight(&self) -> u64 {
         match self {
-            Self::Scalar(_) | Self::Text(_) | Self::Samples(_) => 0,
+            // A number without labels or time takes half of what a sample does.
+            Self::Scalar(values) => u64::try_from(values.len() / 2).unwrap_or(u64::MAX),
+            Self::Text(_) | Self::Samples(_) => 0,
             Self::Vector(rows) => rows.iter().map(|row| weight(&row.row)).sum(),
         }
     }

@@ -12,6 +12,7 @@ use crate::{
         annotations::{self, Annotations},
         exec::{
             context::Budget,
+            names::merge_into,
             rows::{ABSENT, Row, SeriesRow, Steps, is_absent},
         },
         parse::{Expr, Span},
@@ -150,35 +151,12 @@ pub fn merge_equal(rows: Vec<SeriesRow>) -> Result<Vec<SeriesRow>, QueryError> {
             }
             Entry::Occupied(entry) => {
                 let into = &mut merged[*entry.get()];
-                overlay(&mut into.row, series.row)?;
+                merge_into(&mut into.row, series.row)?;
                 into.drop_name &= series.drop_name;
             }
         }
     }
     Ok(merged)
-}
-
-fn overlay(into: &mut Row, from: Row) -> Result<(), QueryError> {
-    let duplicate =
-        || QueryError::Execution("vector cannot contain metrics with the same labelset".to_owned());
-    let steps = 0..into.floats.len().max(from.floats.len());
-    let float = |row: &Row, step: usize| row.floats.get(step).is_some_and(|value| !is_absent(*value));
-    for step in steps {
-        let has = |row: &Row| float(row, step) || row.histogram(step).is_some();
-        if float(&from, step) && has(into) || from.histogram(step).is_some() && has(into) {
-            return Err(duplicate());
-        }
-    }
-    for (place, value) in into.floats.iter_mut().zip(from.floats) {
-        if !is_absent(value) {
-            *place = value;
-        }
-    }
-    if !from.histograms.is_empty() {
-        into.histograms.extend(from.histograms);
-        into.histograms.sort_by_key(|(step, _)| *step);
-    }
-    Ok(())
 }
 
 /// The labels of `absent(expr)` and `absent_over_time(expr)`: what a selector's `=` matchers say there
