@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 CARGO ?= cargo
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS ?= promql regex chunk remote_write wal
 
 .PHONY: help
 help: ## List the targets
@@ -11,11 +13,19 @@ help: ## List the targets
 
 .PHONY: run
 run: ## Run the server, optimised, with the defaults
-	$(CARGO) run --release
+	$(CARGO) run --locked --release
 
 .PHONY: test
 test: setup ## Run all tests, installing the programs they compare with
-	$(CARGO) test --locked
+	@tests/stage "build" $(CARGO) test --locked --no-run
+	@tests/stage "unit" $(CARGO) test --locked --lib
+	@tests/stage "PromQL, command line, configuration" $(CARGO) test --locked --test it -- $(patsubst %,--skip %,$(FAULTS) $(PEERS))
+	@tests/stage "faults" $(CARGO) test --locked --test it -- $(FAULTS)
+	@tests/stage "comparison with Prometheus" $(CARGO) test --locked --test it -- $(PEERS)
+
+# What of the integration tests has a stage of its own; the rest is together in one.
+FAULTS := kill::
+PEERS := prometheus::
 
 .PHONY: setup
 setup: ## Install what the tests compare with (Debian packages, once)
@@ -23,19 +33,26 @@ setup: ## Install what the tests compare with (Debian packages, once)
 
 .PHONY: check
 check: ## Run the quick gate: format, lints, docs, layers
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps --document-private-items
-	$(CARGO) test --locked --test it -- layers
+	@tests/stage "format" $(CARGO) fmt --check
+	@tests/stage "lints" $(CARGO) clippy --locked --all-targets -- -D warnings
+	@RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" \
+	tests/stage "docs" $(CARGO) doc --locked --no-deps --document-private-items
+	@tests/stage "layers" $(CARGO) test --locked --test it -- layers::
 
 .PHONY: bench
 bench: setup ## Measure ingest, queries, disk and memory beside VictoriaMetrics
-	$(CARGO) build --locked --release
 	$(CARGO) bench --locked
 
+.PHONY: fuzz
+fuzz: ## Fuzz each of FUZZ_TARGETS for FUZZ_SECONDS (needs `cargo install cargo-fuzz`)
+	@for target in $(FUZZ_TARGETS); do \
+		RUSTC_BOOTSTRAP=1 tests/stage "fuzz $$target" $(CARGO) fuzz run --fuzz-dir tests/fuzz -s none $$target -- \
+			-max_total_time=$(FUZZ_SECONDS); \
+	done
+
 .PHONY: golden
-golden: ## Rewrite the golden files of the tests; read the difference before committing it
-	LUMINATE_TEST_GOLDEN=rewrite $(CARGO) test --locked --test it
+golden: ## Rewrite tests/golden; read the difference before committing it
+	LUMINATE_TEST_GOLDEN=rewrite $(CARGO) test --locked --test it -- golden::
 
 .PHONY: fmt
 fmt: ## Format the source

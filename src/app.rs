@@ -39,7 +39,7 @@ use crate::{
     self_scrape::SelfScrape,
     storage::{
         self, AppendPolicy, Storage,
-        embedded::{self, EmbeddedConfig, EmbeddedCounters, EmbeddedStore, disk::SystemDisk},
+        embedded::{self, EmbeddedConfig, EmbeddedStore, disk::SystemDisk},
     },
     task,
     telemetry::{self, Telemetry},
@@ -132,14 +132,14 @@ pub async fn run(
     };
     tokio::select! {
         outcome = drained => outcome,
-        () = signals.next() => bail!("told to stop a second time, so requests were cut short"),
+        () = signals.insisted() => bail!("told to stop a second time, so requests were cut short"),
     }
 }
 
-/// A store and what it counts of itself.
+/// A store, and what gives its figures.
 struct Opened {
     storage: Arc<dyn Storage>,
-    counters: Arc<EmbeddedCounters>,
+    figures: telemetry::Source,
 }
 
 async fn open_store(config: &StorageConfig, clock: Arc<dyn Clock>) -> anyhow::Result<Opened> {
@@ -165,7 +165,7 @@ async fn open_store(config: &StorageConfig, clock: Arc<dyn Clock>) -> anyhow::Re
                 .await
                 .context("opening the store panicked")?
                 .with_context(|| cannot_open(&config.embedded.data_dir))?;
-            Ok(Opened { counters: store.counters(), storage: store })
+            Ok(Opened { figures: figures::embedded(Arc::clone(&store)), storage: store })
         }
     }
 }
@@ -189,7 +189,7 @@ impl Parts {
         seeds: Seeds,
         address: SocketAddr,
     ) -> anyhow::Result<Self> {
-        let Opened { storage, counters: store_counters } = opened;
+        let Opened { storage, figures: store_figures } = opened;
         let ingest = Arc::new(Ingest::new(
             Arc::clone(&storage),
             Arc::clone(&clock),
@@ -210,7 +210,7 @@ impl Parts {
             telemetry::requests::source(Arc::clone(&counters)),
             figures::ingest(Arc::clone(&ingest)),
             figures::query(Arc::clone(&query)),
-            figures::embedded(store_counters),
+            store_figures,
             figures::health(Arc::clone(&storage)),
             figures::disk(config.storage.embedded.data_dir.clone()),
             telemetry::process::source(Arc::clone(&clock)),

@@ -2,7 +2,8 @@
 //!
 //! Every interval the exposition is rendered in process, read back as text like any scraper would,
 //! labelled `job="luminate"` and `instance="<listen address>"`, and appended for one tenant. Around it go the
-//! series a scrape leaves behind: `up`, `scrape_duration_seconds` and `scrape_samples_scraped`. A series that
+//! series a scrape leaves behind: `up`, `scrape_duration_seconds` and `scrape_samples_scraped`. What its comments
+//! say of the metrics is kept as metadata. A series that
 //! was there last time and is not now gets a stale marker; so do all of them when the process stops.
 //!
 //! The first scrape is taken at once, so that the reflex query `up` has an answer a moment after
@@ -14,9 +15,10 @@ use std::{collections::HashSet, fmt, future::Future, sync::Arc, time::Duration};
 
 use tokio::time::{MissedTickBehavior, interval};
 
+use self::exposition::Exposition;
 use crate::{
     clock::Clock,
-    model::{Labels, METRIC_NAME, TenantId, Timestamp, stale_nan},
+    model::{Labels, METRIC_NAME, Metadata, TenantId, Timestamp, stale_nan},
     storage::{BatchSample, Storage, StorageError, WriteBatch},
 };
 
@@ -32,6 +34,8 @@ pub struct SelfScrape {
     instance: String,
     /// The series of the last scrape that was written.
     last: HashSet<Labels>,
+    /// What the store was told of our metrics.
+    told: Vec<Metadata>,
 }
 
 impl SelfScrape {
@@ -43,7 +47,7 @@ impl SelfScrape {
         tenant: TenantId,
         instance: String,
     ) -> Self {
-        Self { storage, clock, render, tenant, instance, last: HashSet::new() }
+        Self { storage, clock, render, tenant, instance, last: HashSet::new(), told: Vec::new() }
     }
 
     /// Scrapes at once and then every `period`, until `stop`.
@@ -59,7 +63,7 @@ impl SelfScrape {
                 () = &mut stop => break,
             }
         }
-        if let Err(error) = self.append(Vec::new()).await {
+        if let Err(error) = self.append(Vec::new(), Vec::new()).await {
             tracing::warn!(event = "self_scrape_failed", %error, "could not mark our own metrics as stale");
         }
     }
@@ -75,28 +79,35 @@ impl SelfScrape {
         let text = (self.render)();
         let parsed = exposition::parse(&text, &[("job", "luminate"), ("instance", &self.instance)]);
         let took = self.clock.elapsed().saturating_sub(began);
-        let (mut samples, up) = match parsed {
-            Ok(samples) => (samples, 1.0),
+        let (Exposition { mut samples, metadata }, up) = match parsed {
+            Ok(exposition) => (exposition, 1.0),
             Err(error) => {
                 tracing::warn!(event = "self_scrape_failed", %error);
-                (Vec::new(), 0.0)
+                (Exposition::default(), 0.0)
             }
         };
         let scraped = u32::try_from(samples.len()).map_or(f64::INFINITY, f64::from);
         samples.push((self.series("up"), up));
         samples.push((self.series("scrape_duration_seconds"), took.as_secs_f64()));
         samples.push((self.series("scrape_samples_scraped"), scraped));
-        self.append(samples).await
+        self.append(samples, metadata).await
     }
 
-    /// Appends samples of now, and stale markers for what was there before and is not among them.
-    async fn append(&mut self, samples: Vec<(Labels, f64)>) -> Result<(), StorageError> {
+    /// Appends samples of now, stale markers for what was there before and is not among them, and metadata that
+    /// the store has not been told.
+    async fn append(
+        &mut self,
+        samples: Vec<(Labels, f64)>,
+        metadata: Vec<Metadata>,
+    ) -> Result<(), StorageError> {
         let at = self.clock.now();
         let present: HashSet<Labels> = samples.iter().map(|(labels, _)| labels.clone()).collect();
         let gone = self.last.difference(&present).map(|labels| (labels.clone(), stale_nan()));
-        let batch = batch(samples.into_iter().chain(gone), at);
+        let mut batch = batch(samples.into_iter().chain(gone), at);
+        batch.metadata = metadata.iter().filter(|family| !self.told.contains(family)).cloned().collect();
         self.storage.append(&self.tenant, batch).await?;
         self.last = present;
+        self.told = metadata;
         Ok(())
     }
 

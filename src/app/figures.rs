@@ -12,7 +12,7 @@ use std::{
 use crate::{
     ingest::Ingest,
     query::QueryService,
-    storage::{Health, Storage, embedded::EmbeddedCounters},
+    storage::{Health, Storage, embedded::EmbeddedStore},
     telemetry::{Figure, Source, as_value},
 };
 
@@ -96,9 +96,9 @@ pub(super) fn query(query: Arc<QueryService>) -> Source {
 }
 
 /// Gives the figures of our own engine.
-pub(super) fn embedded(counters: Arc<EmbeddedCounters>) -> Source {
+pub(super) fn embedded(store: Arc<EmbeddedStore>) -> Source {
     Box::new(move || {
-        let c = &*counters;
+        let c = &*store.counters();
         vec![
             counter("luminate_wal_bytes", "Bytes written to the log", &c.wal_bytes),
             counter("luminate_wal_records", "Records written to the log", &c.wal_records),
@@ -134,6 +134,11 @@ pub(super) fn embedded(counters: Arc<EmbeddedCounters>) -> Source {
                 &c.samples_out_of_order,
             ),
             counter("luminate_storage_rejected_samples", "Samples the store refused", &c.samples_rejected),
+            counter(
+                "luminate_storage_rejected_metadata",
+                "Metadata entries refused, a tenant having too much of it",
+                &c.metadata_rejected,
+            ),
             counter("luminate_storage_created_series", "Series created", &c.series_created),
             counter("luminate_flush_runs", "Flushes done", &c.flushes),
             counter("luminate_flush_failures", "Flushes that failed", &c.flush_failures),

@@ -1,8 +1,12 @@
 //! Being told to stop: SIGTERM from whoever runs us, SIGINT from whoever sits before us.
 
-use std::io;
+use std::{io, time::Duration};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// A signal so soon after another is its echo: `timeout` and other supervisors send theirs to the process and
+/// then to its group.
+const ECHO: Duration = Duration::from_secs(1);
 
 /// Hears signals from the moment it is made.
 #[derive(Debug)]
@@ -22,5 +26,19 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+
+    /// Waits for a signal that somebody sent because the last one did not do.
+    pub(super) async fn insisted(&mut self) {
+        let echoes = tokio::time::sleep(ECHO);
+        tokio::pin!(echoes);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.next() => {}
+                () = &mut echoes => break,
+            }
+        }
+        self.next().await;
     }
 }

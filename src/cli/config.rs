@@ -7,7 +7,10 @@ use std::{
 
 use clap::Args;
 
-use super::{CommandError, serve::ServeFlags};
+use super::{
+    CommandError,
+    serve::{ServeFlags, environment},
+};
 use crate::config::{Config, ConfigFile, Sources};
 
 /// What to print of the configuration.
@@ -23,9 +26,7 @@ pub struct PrintFlags {
 /// Checks a file together with the environment.
 pub fn check(file: Option<&Path>) -> Result<(), CommandError> {
     let written = file.map_or_else(|| Ok(ConfigFile::none()), ConfigFile::read)?;
-    let environment =
-        std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)));
-    Config::check(&Sources { file: written, environment: environment.collect(), flags: Vec::new() })?;
+    Config::check(&Sources { file: written, environment: environment(), flags: Vec::new() })?;
     let name = file.map_or_else(|| "the environment".to_owned(), |file| file.display().to_string());
     Ok(writeln!(io::stdout(), "{name} is valid")?)
 }

@@ -1,6 +1,7 @@
 //! `luminate serve`: flags, configuration, logs, and then the server until it is told to stop.
 
 use std::{
+    ffi::OsString,
     hash::{BuildHasher, RandomState},
     path::PathBuf,
     sync::Arc,
@@ -69,11 +70,15 @@ impl ServeFlags {
     /// Checks what these flags, the environment and the file say.
     pub fn config(&self) -> Result<(Config, Settings), ConfigErrors> {
         let file = self.config_file.as_deref().map_or_else(|| Ok(ConfigFile::none()), ConfigFile::read)?;
-        // A variable that is not UTF-8 is not ours: our keys and their values are.
-        let environment =
-            std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)));
-        Config::check(&Sources { file, environment: environment.collect(), flags: self.values() })
+        Config::check(&Sources { file, environment: environment(), flags: self.values() })
     }
+}
+
+/// The environment, as far as it can be ours: our keys and their values are UTF-8.
+pub(super) fn environment() -> Vec<(String, String)> {
+    let text =
+        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    std::env::vars_os().filter_map(text).collect()
 }
 
 /// Runs the server until it is told to stop.

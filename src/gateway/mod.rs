@@ -1,6 +1,6 @@
 //! HTTP: the one layer that knows of it.
 //!
-//! [`listener`] carries connections, [`router`] has every route and, in the order a request meets it,
+//! [`listener`] carries connections, [`router`](mod@router) has every route and, in the order a request meets it,
 //! the stack before them. A handler ([`api`]) parses, asks a lower layer, and answers; rules live below
 //! it. What travels is written in [`wire`], what goes wrong becomes a status in [`error`].
 //!

@@ -20,14 +20,14 @@ use crate::{
         exec::{
             self, Evaluated, Output,
             context::{Budget, Context, Settings},
-            data::SelectedSeries,
+            data::{LateSelect, LateSelects, SelectedSeries},
             names::refuse_same,
             rows::{SeriesRow, Steps, is_absent},
         },
         parse::{self, ParserFeatures, STACK_BYTES, ValueType},
         plan::{self, Plan, PlanOptions},
     },
-    storage::Storage,
+    storage::{SelectRequest, Storage},
 };
 
 /// What the server sets for all queries.
@@ -250,29 +250,49 @@ impl Engine {
         stats.queue_seconds = watch.lap();
 
         let canceled = CancelOnDrop(Arc::new(AtomicBool::new(false)));
-        let context = Context {
+        let context = Arc::new(Context {
             settings,
             budget: Budget::new(settings.max_samples),
             canceled: Arc::clone(&canceled.0),
             pool: Arc::clone(&self.pool),
-        };
-        let (data, remarks) = self.select(tenant, &plan, &context.budget).await?;
+        });
+        let (data, mut remarks) = self.select(tenant, &plan, &context.budget).await?;
         stats.select_seconds = watch.lap();
 
+        let (late, mut asked) = LateSelects::channel();
         let (text, options) = (text.to_owned(), *options);
-        let evaluation = tokio::task::spawn_blocking(move || {
-            let evaluated = exec::evaluate(&context, &plan, &data);
-            stats.peak_samples = context.budget.peak();
-            let answer =
-                evaluated.and_then(|done| answer(&text, kind, steps, &options, done, remarks, stats));
+        let shared = Arc::clone(&context);
+        let mut evaluation = tokio::task::spawn_blocking(move || {
+            let evaluated = exec::evaluate(&shared, &plan, &data, &late);
+            stats.peak_samples = shared.budget.peak();
+            let answer = evaluated.and_then(|done| answer(&text, kind, steps, &options, done, stats));
             // The place is taken until the samples are gone.
             drop((data, plan));
             drop(place);
             answer
         });
-        match evaluation.await {
+        let evaluated = loop {
+            tokio::select! {
+                done = &mut evaluation => break done,
+                Some(LateSelect { request, answer }) = asked.recv() => {
+                    let selected = self.select_one(tenant, request, &context.budget).await;
+                    let series = selected.map(|(series, more)| {
+                        remarks.extend(more);
+                        series
+                    });
+                    // Who does not wait any more does not need it.
+                    drop(answer.send(series));
+                }
+            }
+        };
+        match evaluated {
             Ok(answer) => {
                 let mut answer = answer?;
+                for remark in remarks {
+                    if !answer.warnings.contains(&remark) {
+                        answer.warnings.push(remark);
+                    }
+                }
                 answer.stats.evaluate_seconds = watch.lap();
                 Ok(answer)
             }
@@ -315,12 +335,19 @@ impl Engine {
         plan: &Plan,
         budget: &Budget,
     ) -> Result<(Vec<SelectedSeries>, Vec<String>), QueryError> {
-        let selects = plan.selections.iter().map(|selection| async {
-            let selected = self.storage.select(tenant, selection.request.clone()).await?;
-            SelectedSeries::receive(selected, budget).await
-        });
+        let selections = plan.selections.iter();
+        let selects = selections.map(|selection| self.select_one(tenant, selection.request.clone(), budget));
         let (data, remarks): (Vec<_>, Vec<Vec<String>>) = try_join_all(selects).await?.into_iter().unzip();
         Ok((data, remarks.into_iter().flatten().collect()))
+    }
+
+    async fn select_one(
+        &self,
+        tenant: &TenantId,
+        request: SelectRequest,
+        budget: &Budget,
+    ) -> Result<(SelectedSeries, Vec<String>), QueryError> {
+        SelectedSeries::receive(self.storage.select(tenant, request).await?, budget).await
     }
 }
 
@@ -353,15 +380,9 @@ fn answer(
     steps: Steps,
     options: &QueryOptions,
     evaluated: Evaluated,
-    remarks: Vec<String>,
     mut stats: QueryStats,
 ) -> Result<Answer, QueryError> {
     let (mut warnings, infos) = evaluated.notes.render(text);
-    for remark in remarks {
-        if !warnings.contains(&remark) {
-            warnings.push(remark);
-        }
-    }
     stats.samples_read = evaluated.samples_read;
     stats.total_queryable_samples = evaluated.queryable.iter().sum();
     if options.per_step_stats {

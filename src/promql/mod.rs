@@ -10,6 +10,8 @@
 //! 4. The query waits for a free place. The time waited counts against its timeout.
 //! 5. Every selection is asked of the [`Storage`](crate::storage::Storage) at once. The labels of all
 //!    series come first; samples are read later, or have come in time order and lie sorted by series.
+//!    Only `info()` asks again, for what depends on the series it is given: the evaluation sends the
+//!    request to the task that started it, and waits for the answer.
 //! 6. [`exec`] evaluates the operations one after another on a thread for blocking work. Leaves go over
 //!    their series in chunks, in parallel: a series is read, its windows are walked once for all 61 steps,
 //!    and a dense [`Row`](exec::rows::Row) of 61 floats comes out. `sum` adds the rows to its groups in

@@ -4,7 +4,7 @@
 //!
 //! 1. **Check.** The text's length, the order of its times, the step, and the number of points are
 //!    looked at before anything is done ([`evaluate`]).
-//! 2. **Admit.** [`Admission`](admission::Admission) gives out a bounded number of places. A query
+//! 2. **Admit.** [`Admission`] gives out a bounded number of places. A query
 //!    waits in line for one, and the wait counts against its timeout.
 //! 3. **Evaluate.** An [`Evaluate`] (the PromQL engine) computes. Dropping the call stops it, so a
 //!    client that hangs up costs nothing more.

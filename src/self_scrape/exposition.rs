@@ -1,9 +1,19 @@
 //! Reads OpenMetrics text line by line.
 //!
-//! Only sample lines matter here; comments are passed over, and so are timestamps and exemplars, which
-//! our own exposition does not have. A line that does not parse ends the reading with its number.
+//! Sample lines matter here, and what `# TYPE`, `# HELP` and `# UNIT` say of their families. Timestamps and
+//! exemplars, which our own exposition does not have, are passed over. A line that does not parse ends the
+//! reading with its number.
 
-use crate::model::{Labels, METRIC_NAME};
+use crate::model::{Labels, METRIC_NAME, Metadata, MetricType};
+
+/// What a text says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Exposition {
+    /// Its samples.
+    pub samples: Vec<(Labels, f64)>,
+    /// What it tells of its families, in their order.
+    pub metadata: Vec<Metadata>,
+}
 
 /// A line that is not OpenMetrics.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -15,17 +25,45 @@ pub struct ExpositionError {
     pub detail: String,
 }
 
-/// The samples of `text`; each gets the labels `target` on top, which win over its own.
-pub fn parse(text: &str, target: &[(&str, &str)]) -> Result<Vec<(Labels, f64)>, ExpositionError> {
-    let mut samples = Vec::new();
+/// Reads `text`; each of its samples gets the labels `target` on top, which win over its own.
+pub fn parse(text: &str, target: &[(&str, &str)]) -> Result<Exposition, ExpositionError> {
+    let mut exposition = Exposition::default();
     for (i, line) in text.lines().enumerate() {
-        if line.is_empty() || line.starts_with('#') {
-            continue;
+        if let Some(comment) = line.strip_prefix("# ") {
+            note(comment, &mut exposition.metadata);
+        } else if !line.is_empty() && !line.starts_with('#') {
+            let sample = parse_line(line, target);
+            exposition.samples.push(sample.map_err(|detail| ExpositionError { line: i + 1, detail })?);
         }
-        let sample = parse_line(line, target);
-        samples.push(sample.map_err(|detail| ExpositionError { line: i + 1, detail })?);
     }
-    Ok(samples)
+    Ok(exposition)
+}
+
+/// Takes in what a comment says of a family, which may have been spoken of just before.
+fn note(comment: &str, families: &mut Vec<Metadata>) {
+    let mut words = comment.splitn(3, ' ');
+    let (Some(what @ ("TYPE" | "HELP" | "UNIT")), Some(metric), Some(says)) =
+        (words.next(), words.next(), words.next())
+    else {
+        return;
+    };
+    if families.last().is_none_or(|family| family.metric != metric) {
+        families.push(Metadata {
+            metric: metric.to_owned(),
+            kind: MetricType::Unknown,
+            help: String::new(),
+            unit: String::new(),
+        });
+    }
+    let family = families.last_mut().expect("there is one now");
+    match what {
+        "TYPE" => {
+            let kind = MetricType::ALL.into_iter().find(|kind| kind.as_str() == says);
+            family.kind = kind.unwrap_or_default();
+        }
+        "HELP" => family.help = says.to_owned(),
+        _ => family.unit = says.to_owned(),
+    }
 }
 
 fn parse_line(line: &str, target: &[(&str, &str)]) -> Result<(Labels, f64), String> {
@@ -92,8 +130,8 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Vec<(String, f64)>, ExpositionError> {
-        let samples = parse(text, &[("job", "me")])?;
-        Ok(samples.into_iter().map(|(labels, value)| (labels.to_string(), value)).collect())
+        let read = parse(text, &[("job", "me")])?;
+        Ok(read.samples.into_iter().map(|(labels, value)| (labels.to_string(), value)).collect())
     }
 
     #[test]
@@ -111,8 +149,26 @@ mod tests {
 
     #[test]
     fn a_value_may_hold_quotes_braces_and_line_ends() {
-        let samples = parse("a{x=\"q\\\"u\\\\o\\nt}e, =\\\"\"} 1\n", &[]).unwrap();
+        let samples = parse("a{x=\"q\\\"u\\\\o\\nt}e, =\\\"\"} 1\n", &[]).unwrap().samples;
         assert_eq!(samples[0].0.get("x"), Some("q\"u\\o\nt}e, =\""));
+    }
+
+    #[test]
+    fn comments_tell_of_families() {
+        let text = "# HELP a How many: a b\n# TYPE a counter\n# UNIT a bytes\na_total 1\n# TYPE b odd\n# b\n#\n# EOF\n";
+        let family = |metric: &str, kind, help: &str, unit: &str| Metadata {
+            metric: metric.to_owned(),
+            kind,
+            help: help.to_owned(),
+            unit: unit.to_owned(),
+        };
+        assert_eq!(
+            parse(text, &[]).unwrap().metadata,
+            [
+                family("a", MetricType::Counter, "How many: a b", "bytes"),
+                family("b", MetricType::Unknown, "", ""),
+            ]
+        );
     }
 
     #[test]

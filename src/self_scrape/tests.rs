@@ -46,6 +46,18 @@ async fn a_scrape_leaves_the_series_every_scrape_leaves() {
 }
 
 #[tokio::test]
+async fn what_the_comments_say_is_kept() {
+    let text = Arc::new(Mutex::new("# HELP a What a is\n# TYPE a gauge\na 1\n# EOF\n".to_owned()));
+    let (mut scrape, store, clock) = scraper(&text);
+    for _ in 0..2 {
+        scrape.scrape().await.unwrap();
+        clock.advance(Duration::from_secs(15));
+    }
+    let known = store.metadata(&TenantId::anonymous(), None).await.unwrap();
+    assert_eq!((known.len(), known[0].help.as_str()), (1, "What a is"));
+}
+
+#[tokio::test]
 async fn a_series_that_vanishes_is_marked_stale_once() {
     let text = Arc::new(Mutex::new("a 1\nb 2\n".to_owned()));
     let (mut scrape, store, clock) = scraper(&text);
@@ -93,7 +105,11 @@ fn what_we_render_reads_back() {
             Figure { name: "b", help: "B", labels: Vec::new(), value },
         ]
     });
-    let samples = exposition::parse(&Telemetry::new(vec![source]).render(), &[]).unwrap();
+    let Exposition { samples, metadata } =
+        exposition::parse(&Telemetry::new(vec![source]).render(), &[]).unwrap();
+    let families: Vec<String> =
+        metadata.iter().map(|m| format!("{} {} {}", m.metric, m.kind, m.help)).collect();
+    assert_eq!(families, ["a counter A", "b histogram B"]);
     let text: Vec<String> = samples.iter().map(|(labels, value)| format!("{labels} {value}")).collect();
     assert_eq!(
         text,

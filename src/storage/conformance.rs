@@ -323,7 +323,9 @@ async fn every_kind_of_matcher_selects(s: &mut Subject<'_>) {
     }
     s.settle().await;
     use MatchOp::{Equal, Matches, NotEqual, NotMatches};
-    let cases: &[(&[(MatchOp, &str, &str)], &[usize])] = &[
+    /// Matchers, and which of the series they find.
+    type Case = (&'static [(MatchOp, &'static str, &'static str)], &'static [usize]);
+    let cases: &[Case] = &[
         (&[(Equal, "__name__", "http")], &[0, 1, 2, 3]),
         (&[(Equal, "__name__", "http"), (Equal, "code", "200")], &[0]),
         (&[(Equal, "code", "")], &[3, 4]),

@@ -15,7 +15,7 @@ use crate::model::{Exemplar, Histogram, Labels, Matcher, Millis, TimeRange, Time
 pub type MatcherSets = Vec<Vec<Matcher>>;
 
 /// Which samples are wanted, and for what.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SelectRequest {
     /// All must match.
     pub matchers: Vec<Matcher>,

@@ -125,6 +125,30 @@ fn a_server_scrapes_itself_at_once() {
     ] {
         assert!(metrics.contains(name), "{name} is not in\n{metrics}");
     }
+    // Gauges are of the moment they are read.
+    for empty in ["luminate_head_series 0.0", "luminate_head_samples 0.0", "luminate_head_bytes 0.0"] {
+        assert!(!metrics.contains(empty), "{metrics}");
+    }
+}
+
+#[test]
+fn a_signal_that_comes_twice_at_once_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let delayed = Options::default().env("LUMINATE_SERVER__SHUTDOWN__DELAY", "700ms");
+    let server = Server::start(dir.path(), &delayed);
+    server.ask_to_stop();
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(server.terminate().success());
+}
+
+#[test]
+fn a_second_signal_in_earnest_cuts_the_waiting_short() {
+    let dir = tempfile::tempdir().unwrap();
+    let delayed = Options::default().env("LUMINATE_SERVER__SHUTDOWN__DELAY", "5m");
+    let server = Server::start(dir.path(), &delayed);
+    server.ask_to_stop();
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(server.terminate().code(), Some(1));
 }
 
 #[test]

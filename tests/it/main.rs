@@ -11,6 +11,7 @@
 
 mod cli;
 mod config;
+mod golden;
 mod http;
 mod kill;
 mod layers;

@@ -360,6 +360,33 @@ async fn what_does_not_fit_the_budget_is_refused() {
 }
 
 #[tokio::test]
+async fn results_larger_than_what_they_are_made_of_are_refused_while_they_grow() {
+    let options = EngineOptions { max_samples: 100_000, ..EngineOptions::default() };
+    let names: Vec<String> = (0..20).map(|i| i.to_string()).collect();
+    let labels: Vec<[(&str, &str); 2]> = names.iter().map(|name| [("__name__", "x"), ("i", name)]).collect();
+    let series: Vec<Series<'_>> = labels.iter().map(|labels| (&labels[..], &[(0, 1.0)][..])).collect();
+    let bench = Bench::with(options, &series).await;
+    let refused = "error: query processing would load too many samples into memory in query execution";
+    assert_eq!(bench.range(r#"count_values("v", vector(time()))"#, 0, 30_000, 1).await, refused);
+    assert_eq!(bench.range("x @ 0", 0, 30_000, 1).await, refused);
+    assert_eq!(bench.range("last_over_time((x @ 0)[1d:1d])", 0, 80_000, 1).await, refused);
+    let quantiles = r#"histogram_quantiles(label_replace(vector(1), "le", "+Inf", "", ""), "q", time())"#;
+    assert_eq!(bench.range(quantiles, 0, 30_000, 1).await, refused);
+    // Each call makes the label ten times as long.
+    let mut text = r#"x{i="7"}"#.to_owned();
+    for _ in 0..12 {
+        text = format!(r#"label_replace({text}, "i", "{}", "i", "(.*)")"#, "$1".repeat(10));
+    }
+    let too_long = "error: label value too long in label_replace(): i would have more than 1048576 bytes";
+    assert_eq!(bench.instant(&text, 0).await, too_long);
+    let mut text = "x".to_owned();
+    for _ in 0..30 {
+        text = format!(r#"label_join({text}, "i", "", "i", "i")"#);
+    }
+    assert_eq!(bench.instant(&text, 0).await, refused);
+}
+
+#[tokio::test]
 async fn a_query_that_takes_too_long_is_given_up_and_ends() {
     let options = EngineOptions { max_concurrency: 1, ..EngineOptions::default() };
     let bench = Bench::with(options, &[]).await;
@@ -394,7 +421,9 @@ async fn answers_have_the_type_of_the_expression() {
     assert_eq!(bench.range("1", 5, 4, 1).await, "error: end timestamp must not be before start time");
     assert!(bench.range("1", 0, 4, 0).await.starts_with("error: zero or negative query resolution step"));
     assert_eq!(bench.instant("x[step()]", 0).await, "error: 1:3: duration must be greater than 0");
-    assert!(bench.instant("rate(x[5m] anchored)", 0).await.ends_with("not supported yet"));
+    assert!(
+        bench.instant("deriv(x[5m] smoothed)", 0).await.ends_with("delta, increase, rate - not with deriv")
+    );
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
-//! The store's answers, fetched before evaluation begins.
+//! The store's answers, fetched before evaluation begins; the few that depend on what was found, later.
 
 use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     model::Labels,
     promql::{QueryError, exec::context::Budget},
-    storage::{ReadSeries, Runs, Selected, SeriesSamples},
+    storage::{ReadSeries, Runs, SelectRequest, Selected, SeriesSamples},
 };
 
 /// The series of one selection and a way to their samples.
@@ -77,6 +79,35 @@ impl SelectedSeries {
             }
             Samples::Here(sorted) => Ok(&sorted[ordinal]),
         }
+    }
+}
+
+/// A way to ask the store from within the evaluation, which must not wait for I/O itself.
+#[derive(Debug)]
+pub struct LateSelects(mpsc::Sender<LateSelect>);
+
+/// What is asked, and where the answer goes.
+#[derive(Debug)]
+pub struct LateSelect {
+    /// The request.
+    pub request: SelectRequest,
+    /// Where the evaluation waits.
+    pub answer: oneshot::Sender<Result<SelectedSeries, QueryError>>,
+}
+
+impl LateSelects {
+    /// A way, and the end where it is answered. The evaluation asks one thing at a time.
+    pub fn channel() -> (Self, mpsc::Receiver<LateSelect>) {
+        let (asking, asked) = mpsc::channel(1);
+        (Self(asking), asked)
+    }
+
+    /// Asks, and waits for the answer; if nobody is there to answer, the query is over.
+    pub fn ask(&self, request: SelectRequest) -> Result<SelectedSeries, QueryError> {
+        let canceled = || QueryError::Canceled("expression evaluation");
+        let (answer, answered) = oneshot::channel();
+        self.0.blocking_send(LateSelect { request, answer }).map_err(|_| canceled())?;
+        answered.blocking_recv().map_err(|_| canceled())?
     }
 }
 

@@ -39,11 +39,17 @@ pub struct Side {
 impl Operator {
     /// Whether its result is something else than the metric measured.
     pub fn changes_meaning(&self) -> bool {
-        !self.op.is_comparison() && !self.op.is_set()
+        !self.op.is_comparison() && !self.op.is_trim() && !self.op.is_set()
     }
 
     /// Overwrites `row` with the result of it and `other`; a place absent in either becomes absent.
     pub fn apply(&self, row: &mut Row, side: Side, other: &Row, notes: &mut Annotations) {
+        if self.op.is_trim()
+            && row.floats.iter().zip(&other.floats).any(|(a, b)| !is_absent(*a) && !is_absent(*b))
+        {
+            let float = Point::Float(0.0);
+            self.incompatible(&float, &float, notes);
+        }
         if row.histograms.is_empty() && other.histograms.is_empty() {
             self.floats(&mut row.floats, side, &other.floats);
             return;
@@ -84,7 +90,7 @@ impl Operator {
             BinaryOp::Le => self.compare(row, side, other, |a, b| a <= b),
             BinaryOp::Gt => self.compare(row, side, other, |a, b| a > b),
             BinaryOp::Ge => self.compare(row, side, other, |a, b| a >= b),
-            // These need a histogram, and sets are not made value by value.
+            // There is nothing to trim in a float, and sets are not made value by value.
             BinaryOp::TrimUpper | BinaryOp::TrimLower | BinaryOp::And | BinaryOp::Or | BinaryOp::Unless => {
                 row.fill(ABSENT);
             }
@@ -144,6 +150,8 @@ impl Operator {
                 quotient.div(*f);
                 quotient
             }
+            (Point::Histogram(h), Point::Float(limit), BinaryOp::TrimUpper) => h.without_above(*limit),
+            (Point::Histogram(h), Point::Float(limit), BinaryOp::TrimLower) => h.without_below(*limit),
             _ => return self.incompatible(left, right, notes),
         };
         Some(Point::Histogram(Arc::new(histogram)))

@@ -75,7 +75,8 @@ pub fn vectors(
         Ok(combined)
     };
     let findings = context.over_chunks(join.many.len(), work, |combined| {
-        combined.into_iter().try_for_each(|(row, meeting)| results.put(row, meeting))
+        combined.into_iter().try_for_each(|(row, meeting)| results.put(row, meeting))?;
+        context.budget.within(results.rows.len(), steps.count)
     })?;
     notes.merge(findings.notes);
     if let Some(fill) = join.fill_many {

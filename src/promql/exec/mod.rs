@@ -22,6 +22,7 @@ pub mod call;
 pub mod context;
 pub mod data;
 pub mod element;
+pub mod info;
 pub mod matching;
 pub mod names;
 pub mod range;
@@ -39,12 +40,12 @@ use crate::{
         annotations::Annotations,
         functions::range::RangeFunction,
         parse::Span,
-        plan::{Aggregation, Counted, Node, NodeId, Operation, Plan, Source, Take, Windows},
+        plan::{Aggregation, Counted, Node, NodeId, Operation, Plan, Source, Windows},
     },
 };
 use aggregate::{fold::Fold, group::key};
 use context::{Context, Findings, weight};
-use data::SelectedSeries;
+use data::{LateSelects, SelectedSeries};
 use element::Operator;
 use range::Windowed;
 use rows::{Row, SeriesRow, Steps};
@@ -106,11 +107,19 @@ pub struct Evaluated {
 }
 
 /// Evaluates a plan over the answers to its selections.
-pub fn evaluate(context: &Context, plan: &Plan, data: &[SelectedSeries]) -> Result<Evaluated, QueryError> {
+///
+/// What the plan cannot know to be needed is asked for through `late`.
+pub fn evaluate(
+    context: &Context,
+    plan: &Plan,
+    data: &[SelectedSeries],
+    late: &LateSelects,
+) -> Result<Evaluated, QueryError> {
     let mut walk = Walk {
         context,
         plan,
         data,
+        late,
         outputs: Vec::new(),
         done: Evaluated {
             output: Output::Vector(Vec::new()),
@@ -149,6 +158,7 @@ struct Walk<'a> {
     context: &'a Context,
     plan: &'a Plan,
     data: &'a [SelectedSeries],
+    late: &'a LateSelects,
     outputs: Vec<Slot>,
     done: Evaluated,
 }
@@ -200,7 +210,7 @@ impl Walk<'_> {
             }
             Operation::Instant { take, .. } => {
                 let rows = self.leaf_rows(&node.operation, steps, &[])?;
-                Output::Vector(if *take == Take::Value { rows } else { names::merge_same(rows)? })
+                Output::Vector(if take.changes_meaning() { names::merge_same(rows)? } else { rows })
             }
             Operation::Samples(windows) => Output::Samples(self.samples(windows, &steps)?),
             Operation::Range { function, windows, params, span, param_span, counted } => {
@@ -210,6 +220,7 @@ impl Walk<'_> {
                     function: *function,
                     reference: windows.reference,
                     range: windows.range,
+                    edges: windows.edges,
                     params: &params,
                     steps,
                     span: *span,
@@ -233,6 +244,13 @@ impl Walk<'_> {
             Operation::Call { function, args, spans } => {
                 let args = self.take_all(args)?;
                 call::call(context, function, args, spans, steps, &mut self.done.notes)?
+            }
+            Operation::Info(described) => {
+                let rows = self.take(described.input)?.vector()?;
+                let mut findings = Findings::default();
+                let rows = info::info(context, self.late, described, rows, &steps, &mut findings)?;
+                self.count(findings, Counted::Nowhere);
+                Output::Vector(rows)
             }
             Operation::Aggregate(aggregation) => {
                 let param = match aggregation.param {
@@ -285,7 +303,7 @@ impl Walk<'_> {
                 Output::Scalar(values) => Output::Scalar(values.into_iter().map(|v| -v).collect()),
                 other => Output::Vector(binary::negate(context, other.vector()?)?),
             },
-            Operation::Invariant(input) => spread(self.take(*input)?, &steps),
+            Operation::Invariant(input) => spread(context, self.take(*input)?, &steps)?,
         })
     }
 
@@ -324,6 +342,7 @@ impl Walk<'_> {
                     function: *function,
                     reference: windows.reference,
                     range: windows.range,
+                    edges: windows.edges,
                     params,
                     steps,
                     span: *span,
@@ -409,6 +428,9 @@ impl Walk<'_> {
                 subquery::load(&series.row, &inner_steps, &mut samples);
                 let row = range::evaluate(context, &series.labels, &samples, windowed, findings)?;
                 let Some(row) = row else { continue };
+                let held = weight(&row);
+                context.budget.hold(held)?;
+                findings.held += held;
                 let named = keeps_name || delayed;
                 rows.push(SeriesRow {
                     labels: if named { series.labels.clone() } else { names::without_name(&series.labels) },
@@ -422,6 +444,8 @@ impl Walk<'_> {
             rows.extend(chunk);
             Ok(())
         })?;
+        // What the rows weigh is counted where they go.
+        context.budget.release(findings.held);
         self.count(findings, windowed.counted);
         if !keeps_name && !delayed {
             names::refuse_same(&rows)?;
@@ -482,7 +506,7 @@ impl Walk<'_> {
                 windows: Windows { source: Source::Selection(selection), .. },
                 ..
             } => (*selection, !function.keeps_name()),
-            Operation::Instant { selection, take, .. } => (*selection, *take != Take::Value),
+            Operation::Instant { selection, take, .. } => (*selection, take.changes_meaning()),
             _ => return false,
         };
         let described =
@@ -502,6 +526,7 @@ impl Walk<'_> {
             function: RangeFunction::PresentOverTime,
             reference: windows.reference,
             range: windows.range,
+            edges: windows.edges,
             params: &[],
             steps,
             span: Span::default(),
@@ -605,12 +630,13 @@ impl Walk<'_> {
 }
 
 /// One step's result at every step.
-fn spread(output: Output, steps: &Steps) -> Output {
-    match output {
+fn spread(context: &Context, output: Output, steps: &Steps) -> Result<Output, QueryError> {
+    Ok(match output {
         Output::Scalar(values) => {
             Output::Scalar(vec![values.first().copied().unwrap_or(f64::NAN); steps.count])
         }
         Output::Vector(rows) => {
+            context.budget.within(rows.len(), steps.count)?;
             let wide = |row: SeriesRow| {
                 let value = row.row.floats.first().copied().unwrap_or(rows::ABSENT);
                 let histograms = match row.row.histograms.into_iter().next() {
@@ -625,5 +651,5 @@ fn spread(output: Output, steps: &Steps) -> Output {
             Output::Vector(rows.into_iter().map(wide).filter(|row| !row.row.is_empty()).collect())
         }
         other @ (Output::Text(_) | Output::Samples(_)) => other,
-    }
+    })
 }

@@ -16,7 +16,7 @@ use crate::{
     model::Labels,
     promql::{
         MatrixSeries, QueryError,
-        functions::range::{self, RangeFunction, RangeInput},
+        functions::range::{self, Edges, RangeFunction, RangeInput},
         histogram::FloatHistogram,
         parse::Span,
         plan::{Counted, Reference},
@@ -36,6 +36,8 @@ pub struct Windowed<'a> {
     pub reference: Reference,
     /// How long each is, in milliseconds.
     pub range: i64,
+    /// Where samples beyond them are looked for.
+    pub edges: Edges,
     /// The scalar arguments, a value per step.
     pub params: &'a [&'a [f64]],
     /// The steps.
@@ -177,6 +179,7 @@ pub fn evaluate(
             steps: part,
             windows: windows_of(windowed.reference),
             range_ms: windowed.range,
+            edges: windowed.edges,
             params: &params,
             metric_name: labels.metric_name().unwrap_or_default(),
             type_label: context
@@ -227,7 +230,8 @@ fn slices(samples: &Samples, windowed: &Windowed<'_>, queryable: &mut Vec<u64>) 
     let mut in_slice = 0;
     for step in 0..steps.count {
         let end = windowed.reference.of(steps, step);
-        let start = end.saturating_sub(windowed.range);
+        let start = end.saturating_sub(windowed.range).saturating_sub(windowed.edges.before());
+        let end = end.saturating_add(windowed.edges.after());
         advance(&mut floats, samples.timestamps.len(), start, end, |i| samples.timestamps[i]);
         advance(&mut histograms, samples.histograms.len(), start, end, |i| samples.histograms[i].0);
         let mut count = u64::try_from(floats.len()).unwrap_or(u64::MAX);

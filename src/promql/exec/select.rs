@@ -48,7 +48,7 @@ pub fn chunk(
         findings.queryable.resize(steps.count, 0);
     }
     // A time is not what the metric measured.
-    let renamed = instant.take != Take::Value;
+    let renamed = instant.take.changes_meaning();
     let delayed = context.settings.delayed_names;
     for ordinal in ordinals {
         context.check()?;
@@ -57,7 +57,11 @@ pub fn chunk(
         findings.samples_read += read;
         let loaded = series.weight(read);
         context.budget.hold(loaded)?;
-        let row = row(samples, instant, steps, &mut findings.queryable);
+        let row = if instant.take == Take::Smoothed {
+            smoothed(samples, instant, steps, &mut findings.queryable)?
+        } else {
+            row(samples, instant, steps, &mut findings.queryable)
+        };
         context.budget.release(loaded);
         if let Some(row) = row {
             let held = weight(&row);
@@ -75,7 +79,12 @@ pub fn chunk(
 }
 
 /// One series' values over the steps, if it has any.
-fn row(samples: &SeriesSamples, instant: &Instant, steps: &Steps, queryable: &mut [u64]) -> Option<Row> {
+pub(super) fn row(
+    samples: &SeriesSamples,
+    instant: &Instant,
+    steps: &Steps,
+    queryable: &mut [u64],
+) -> Option<Row> {
     if samples.is_empty() {
         return None;
     }
@@ -126,7 +135,7 @@ fn row(samples: &SeriesSamples, instant: &Instant, steps: &Steps, queryable: &mu
             row.floats[step] = samples.values[i];
         }
         match instant.take {
-            Take::Value => {}
+            Take::Value | Take::Smoothed => {}
             Take::Timestamp => row.floats[step] = seconds(timestamp),
             Take::Start => row.floats[step] = seconds(start),
         }
@@ -138,6 +147,49 @@ fn row(samples: &SeriesSamples, instant: &Instant, steps: &Steps, queryable: &mu
     any.then_some(row)
 }
 
+/// One float series' values on the lines between its samples; stale markers are no samples.
+///
+/// After the newest sample its value holds as long as it is not too old; before the oldest there is none.
+fn smoothed(
+    samples: &SeriesSamples,
+    instant: &Instant,
+    steps: &Steps,
+    queryable: &mut [u64],
+) -> Result<Option<Row>, QueryError> {
+    let points: Vec<(i64, f64)> =
+        samples.timestamps.iter().copied().zip(samples.values.iter().copied()).collect();
+    let points: Vec<(i64, f64)> = points.into_iter().filter(|(_, value)| !is_absent(*value)).collect();
+    let mut row = Row::absent(steps.count);
+    let (mut next, mut next_histogram) = (0, 0);
+    for step in 0..steps.count {
+        let at = instant.reference.of(steps, step);
+        let (oldest, latest) = (at.saturating_sub(instant.lookback), at.saturating_add(instant.lookback));
+        while samples.histograms.get(next_histogram).is_some_and(|h| h.timestamp <= oldest) {
+            next_histogram += 1;
+        }
+        let near = samples.histograms[next_histogram..].iter().take_while(|h| h.timestamp <= latest);
+        if near.into_iter().any(|h| !h.histogram.is_stale()) {
+            let text = "smoothed and anchored modifiers do not work with native histograms";
+            return Err(QueryError::Execution(text.to_owned()));
+        }
+        while points.get(next).is_some_and(|(t, _)| *t <= at) {
+            next += 1;
+        }
+        let Some((from_time, from)) = next.checked_sub(1).map(|i| points[i]).filter(|(t, _)| *t > oldest)
+        else {
+            continue;
+        };
+        row.floats[step] = match points.get(next).filter(|(t, _)| *t <= latest && from_time < at) {
+            Some((to_time, to)) => from + (to - from) * millis(at - from_time) / millis(to_time - from_time),
+            None => from,
+        };
+        if let Some(count) = queryable.get_mut(step) {
+            *count += 1;
+        }
+    }
+    Ok((!row.is_empty()).then_some(row))
+}
+
 /// Whether the step before took the histogram of this time.
 fn same_as_before(row: &Row, step: usize, timestamp: i64, steps: &Steps, instant: &Instant) -> bool {
     let before = step - 1;
@@ -145,8 +197,12 @@ fn same_as_before(row: &Row, step: usize, timestamp: i64, steps: &Steps, instant
     taken && timestamp <= instant.reference.of(steps, before)
 }
 
-/// Milliseconds as PromQL's seconds.
 #[expect(clippy::cast_precision_loss, reason = "PromQL's times are floats")]
-pub fn seconds(millis: i64) -> f64 {
-    millis as f64 / 1000.0
+fn millis(millis: i64) -> f64 {
+    millis as f64
+}
+
+/// Milliseconds as PromQL's seconds.
+pub fn seconds(time: i64) -> f64 {
+    millis(time) / 1000.0
 }

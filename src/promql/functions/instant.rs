@@ -125,21 +125,6 @@ impl InstantFunction {
             _ => return None,
         })
     }
-
-    /// Whether the function, called without an argument, looks at the time of the step.
-    pub fn takes_time(self) -> bool {
-        matches!(
-            self,
-            Self::Year
-                | Self::Month
-                | Self::DayOfMonth
-                | Self::DayOfWeek
-                | Self::DayOfYear
-                | Self::DaysInMonth
-                | Self::Hour
-                | Self::Minute
-        )
-    }
 }
 
 /// Applies a function to all values of a row, in place; histograms go.
@@ -406,7 +391,6 @@ mod tests {
             check(name, &t, &[], &[part]);
             check(name, &[NAN], &[], &[NAN]);
             assert!(call(name, &[INF, -INF, 1e300], &[]).iter().all(|v| v.is_finite()));
-            assert!(InstantFunction::by_name(name).unwrap().takes_time());
         }
     }
 

@@ -16,10 +16,12 @@
 //! * [`arithmetic`]: sums, differences, factors, and what brings two histograms to one layout
 //! * [`reset`]: whether a counter started again
 //! * [`quantile`]: quantiles, fractions, means and deviations
+//! * [`trim`]: what remains below or above a limit
 
 pub mod arithmetic;
 pub mod quantile;
 pub mod reset;
+pub mod trim;
 
 use std::{fmt, sync::Arc};
 

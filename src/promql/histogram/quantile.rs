@@ -155,7 +155,7 @@ impl FloatHistogram {
     }
 
     /// Cuts the zero bucket at zero if all other observations are on one side.
-    fn without_impossible_half(&self, mut bucket: Bucket) -> Bucket {
+    pub(super) fn without_impossible_half(&self, mut bucket: Bucket) -> Bucket {
         if bucket.lower < 0.0 && bucket.upper > 0.0 {
             match (self.negative_buckets.is_empty(), self.positive_buckets.is_empty()) {
                 (true, false) => bucket.lower = 0.0,
@@ -166,9 +166,14 @@ impl FloatHistogram {
         bucket
     }
 
+    /// Whether a bucket's observations are spread evenly over the value, not its logarithm.
+    pub(super) fn is_linear(&self, bucket: &Bucket) -> bool {
+        self.uses_custom_buckets() || (bucket.lower <= 0.0 && bucket.upper >= 0.0)
+    }
+
     /// How many of a bucket's observations lie below `value`, which lies within it.
-    fn observations_below(&self, bucket: &Bucket, value: f64) -> f64 {
-        if self.uses_custom_buckets() || (bucket.lower <= 0.0 && bucket.upper >= 0.0) {
+    pub(super) fn observations_below(&self, bucket: &Bucket, value: f64) -> f64 {
+        if self.is_linear(bucket) {
             // An infinite bucket says nothing about where its observations are: none of them is taken
             // to lie on the finite side's far end.
             if bucket.lower == f64::NEG_INFINITY {
@@ -188,7 +193,7 @@ impl FloatHistogram {
 
     /// The value at `fraction` of the way through a bucket.
     fn interpolate(&self, bucket: &Bucket, fraction: f64) -> f64 {
-        if self.uses_custom_buckets() || (bucket.lower <= 0.0 && bucket.upper >= 0.0) {
+        if self.is_linear(bucket) {
             return bucket.lower + (bucket.upper - bucket.lower) * fraction;
         }
         let (lower, upper) = (bucket.lower.abs().log2(), bucket.upper.abs().log2());

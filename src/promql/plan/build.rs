@@ -3,25 +3,25 @@
 use std::{collections::HashMap, fmt::Write};
 
 use super::{
-    Aggregation, Counted, Node, NodeId, Operation, Plan, PlanOptions, Reference, Selection, Source, Take,
-    VectorFunction, Windows,
+    Aggregation, Counted, Info, Node, NodeId, Operation, Plan, PlanOptions, Reference, Selection, Source,
+    Take, VectorFunction, Windows,
     duration::{self, QueryTimes},
     invariant::{Invariance, bare, selector_within},
     names_one_metric,
 };
 use crate::{
-    model::{Millis, TimeRange, Timestamp},
+    model::{METRIC_NAME, MatchOp, Matcher, Millis, TimeRange, Timestamp},
     promql::{
         QueryError,
         exec::rows::Steps,
         functions::{
             instant::{HistogramStat, InstantFunction},
-            range::RangeFunction,
+            range::{Edges, RangeFunction},
             vector::absent_labels,
         },
         parse::{
-            Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Expr, MatrixSelector, Span, Subquery,
-            ValueType, VectorSelector,
+            Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Expr, Extended, MatrixSelector, Span,
+            Subquery, ValueType, VectorSelector,
         },
     },
     storage::{Grid, SelectRequest},
@@ -84,7 +84,7 @@ impl Plan {
         match operation {
             // Elsewhere two series may become one when the name goes, which has to be looked for in all of them.
             Operation::Instant { selection, take, .. } => {
-                *take == Take::Value || self.selections[*selection].one_name
+                !take.changes_meaning() || self.selections[*selection].one_name
             }
             Operation::Range { windows, .. } => match windows.source {
                 Source::Selection(selection) => self.selections[selection].one_name,
@@ -135,6 +135,13 @@ struct Scope {
     counted: Counted,
 }
 
+/// How far before and after the instant looked at samples are wanted, in milliseconds.
+#[derive(Clone, Copy)]
+struct Reach {
+    before: i64,
+    after: i64,
+}
+
 impl Scope {
     /// The first step only, standing for all.
     fn one(self) -> Self {
@@ -153,6 +160,7 @@ impl Builder<'_> {
         match bare(expr) {
             range @ (Expr::Matrix(_) | Expr::Subquery(_)) => {
                 let windows = self.windows(range, scope)?;
+                refuse_edges(&windows, None)?;
                 Ok(self.add(Operation::Samples(windows), scope, ValueType::RangeVector))
             }
             other => self.expr(other, scope),
@@ -224,9 +232,9 @@ impl Builder<'_> {
                 binary.op.as_str()
             )));
         }
-        if matches!(binary.op, BinaryOp::TrimUpper | BinaryOp::TrimLower) {
+        if binary.op.is_trim() && scalars == [true, true] {
             return Err(QueryError::Execution(format!(
-                "operator {:?} is not supported yet",
+                "operator {:?} not allowed for Scalar operations",
                 binary.op.as_str()
             )));
         }
@@ -269,12 +277,19 @@ impl Builder<'_> {
     }
 
     fn instant(&mut self, selector: &VectorSelector, take: Take, scope: Scope) -> Result<NodeId, QueryError> {
-        if selector.extended.is_some() {
-            return Err(extended_unsupported());
-        }
+        let take = match (selector.extended, take) {
+            (Some(Extended::Anchored), _) => {
+                return Err(QueryError::Execution(
+                    "anchored modifier can only be used with ranges".to_owned(),
+                ));
+            }
+            (Some(Extended::Smoothed), Take::Value) => Take::Smoothed,
+            (Some(Extended::Smoothed) | None, take) => take,
+        };
         let reference = self.reference(selector.at.as_ref(), selector.offset.as_ref())?;
         let lookback = self.options.lookback.millis();
-        let selection = self.selection(selector, reference, lookback, take == Take::Start, scope);
+        let reach = Reach { before: lookback, after: if take == Take::Smoothed { lookback } else { 0 } };
+        let selection = self.selection(selector, reference, reach, take == Take::Start, scope);
         let operation = Operation::Instant { selection, reference, lookback, take, counted: scope.counted };
         Ok(self.add(operation, scope, ValueType::InstantVector))
     }
@@ -293,13 +308,17 @@ impl Builder<'_> {
 
     fn matrix(&mut self, matrix: &MatrixSelector, scope: Scope) -> Result<Windows, QueryError> {
         let selector = &matrix.selector;
-        if selector.extended.is_some() {
-            return Err(extended_unsupported());
-        }
+        let lookback = self.options.lookback.millis();
+        let edges = match selector.extended {
+            None => Edges::Plain,
+            Some(Extended::Anchored) => Edges::Anchored(lookback),
+            Some(Extended::Smoothed) => Edges::Smoothed(lookback),
+        };
         let range = duration::positive(&matrix.range, &self.times)?;
         let reference = self.reference(selector.at.as_ref(), selector.offset.as_ref())?;
-        let selection = self.selection(selector, reference, range, false, scope);
-        Ok(Windows { source: Source::Selection(selection), reference, range })
+        let reach = Reach { before: range.saturating_add(edges.before()), after: edges.after() };
+        let selection = self.selection(selector, reference, reach, false, scope);
+        Ok(Windows { source: Source::Selection(selection), reference, range, edges })
     }
 
     fn subquery(&mut self, subquery: &Subquery, scope: Scope) -> Result<Windows, QueryError> {
@@ -316,7 +335,7 @@ impl Builder<'_> {
             return Err(QueryError::TooManySamples);
         }
         let input = self.expr(&subquery.expr, Scope { steps, counted: Counted::Nowhere })?;
-        Ok(Windows { source: Source::Subquery(input), reference, range })
+        Ok(Windows { source: Source::Subquery(input), reference, range, edges: Edges::Plain })
     }
 
     fn reference(
@@ -337,23 +356,11 @@ impl Builder<'_> {
         &mut self,
         selector: &VectorSelector,
         reference: Reference,
-        back: i64,
+        reach: Reach,
         starts: bool,
         scope: Scope,
     ) -> usize {
-        let (first, last) = ends(reference, &scope.steps);
-        let earliest = first.saturating_sub(back).saturating_add(1).min(last);
-        let range = TimeRange::new(Timestamp(earliest), Timestamp(last))
-            .expect("the earliest is no later than the last");
-        let step = if first < last { scope.steps.step.max(1) } else { 1 };
-        let request = SelectRequest {
-            matchers: selector.matchers.to_vec(),
-            range,
-            grid: Some(Grid { start: Timestamp(first), end: Timestamp(last), step: Millis(step) }),
-            lookback: Millis(back),
-            start_timestamps: starts || self.options.start_timestamps,
-            max_series: None,
-        };
+        let request = self.request(selector.matchers.to_vec(), reference, reach, starts, scope);
         let key = format!("{request:?}");
         if let Some(known) = self.known_selections.get(&key) {
             return *known;
@@ -361,6 +368,108 @@ impl Builder<'_> {
         self.selections.push(Selection { request, one_name: names_one_metric(&selector.matchers) });
         self.known_selections.insert(key, self.selections.len() - 1);
         self.selections.len() - 1
+    }
+
+    fn request(
+        &self,
+        matchers: Vec<Matcher>,
+        reference: Reference,
+        reach: Reach,
+        starts: bool,
+        scope: Scope,
+    ) -> SelectRequest {
+        let (first, last) = ends(reference, &scope.steps);
+        let earliest = first.saturating_sub(reach.before).saturating_add(1).min(last);
+        let latest = last.saturating_add(reach.after);
+        let range = TimeRange::new(Timestamp(earliest), Timestamp(latest))
+            .expect("the earliest is no later than the latest");
+        let step = if first < last { scope.steps.step.max(1) } else { 1 };
+        SelectRequest {
+            matchers,
+            range,
+            grid: Some(Grid { start: Timestamp(first), end: Timestamp(last), step: Millis(step) }),
+            lookback: Millis(reach.before),
+            start_timestamps: starts || self.options.start_timestamps,
+            max_series: None,
+        }
+    }
+
+    /// `info(v, {…})`: matchers of the name choose the info metrics, the others the labels to add.
+    fn info(&mut self, call: &Call, scope: Scope) -> Result<NodeId, QueryError> {
+        let base = call.args.first().ok_or_else(|| wrong_arguments(call))?;
+        let given: &[Matcher] = match call.args.get(1).map(bare) {
+            None => &[],
+            Some(Expr::Vector(selector)) => &selector.matchers,
+            Some(_) => return Err(wrong_arguments(call)),
+        };
+        let (mut names, labels): (Vec<Matcher>, Vec<Matcher>) =
+            given.iter().cloned().partition(|matcher| matcher.name() == METRIC_NAME);
+        let named = call.args.len() < 2 || !names.is_empty();
+        if names.is_empty() {
+            names.push(Matcher::equal(METRIC_NAME, "target_info"));
+        } else if names.iter().all(|matcher| matches!(matcher.op(), MatchOp::NotEqual | MatchOp::NotMatches))
+        {
+            // To say what it is not leaves everything that is called an info metric.
+            names.extend(Matcher::new(MatchOp::Matches, METRIC_NAME, ".+_info"));
+        }
+        let input = self.expr(base, scope)?;
+        let reference = self.reference_within(base)?;
+        let lookback = self.options.lookback.millis();
+        let reach = Reach { before: lookback, after: 0 };
+        let matchers = names.iter().chain(&labels).cloned().collect();
+        let info = Info {
+            input,
+            request: self.request(matchers, reference, reach, false, scope),
+            untouched: if named { names } else { Vec::new() },
+            labels,
+            reference,
+            lookback,
+        };
+        Ok(self.add(Operation::Info(Box::new(info)), scope, ValueType::InstantVector))
+    }
+
+    /// When the first selector within an expression is evaluated, seen from the expression's own steps.
+    fn reference_within(&self, expr: &Expr) -> Result<Reference, QueryError> {
+        let mut todo = vec![(expr, Reference { at: None, offset: 0 })];
+        while let Some((expr, outer)) = todo.pop() {
+            let within = |inner: Reference| match inner.at {
+                Some(_) => inner,
+                None => Reference { at: outer.at, offset: outer.offset.saturating_add(inner.offset) },
+            };
+            let selector = match expr {
+                Expr::Vector(selector) => selector,
+                Expr::Matrix(matrix) => &matrix.selector,
+                Expr::Subquery(subquery) => {
+                    let inner = self.reference(subquery.at.as_ref(), subquery.offset.as_ref())?;
+                    todo.push((&subquery.expr, within(inner)));
+                    continue;
+                }
+                Expr::Call(call) => {
+                    todo.extend(call.args.iter().rev().map(|arg| (arg, outer)));
+                    continue;
+                }
+                Expr::Aggregate(aggregate) => {
+                    todo.extend(aggregate.param.iter().map(|param| (&**param, outer)));
+                    todo.push((&aggregate.expr, outer));
+                    continue;
+                }
+                Expr::Binary(binary) => {
+                    todo.extend([(&*binary.rhs, outer), (&*binary.lhs, outer)]);
+                    continue;
+                }
+                Expr::Unary(unary) => {
+                    todo.push((&unary.expr, outer));
+                    continue;
+                }
+                Expr::Paren(paren) => {
+                    todo.push((&paren.expr, outer));
+                    continue;
+                }
+                Expr::Number(_) | Expr::String(_) => continue,
+            };
+            return Ok(within(self.reference(selector.at.as_ref(), selector.offset.as_ref())?));
+        }
+        Ok(Reference { at: None, offset: 0 })
     }
 
     fn call(&mut self, call: &Call, scope: Scope) -> Result<NodeId, QueryError> {
@@ -411,6 +520,7 @@ impl Builder<'_> {
             }
         }
         let windows = windows.ok_or_else(|| wrong_arguments(call))?;
+        refuse_edges(&windows, Some(call.function.name))?;
         let operation =
             Operation::Range { function, windows, params, span, param_span, counted: scope.counted };
         Ok(self.add(operation, scope, ValueType::InstantVector))
@@ -448,6 +558,7 @@ impl Builder<'_> {
         let first = || call.args.first().ok_or_else(|| wrong_arguments(call));
         let function = match name {
             "time" => return Ok(self.add(Operation::Time, scope, ValueType::Scalar)),
+            "info" => return self.info(call, scope),
             "timestamp" | "start_timestamp" => {
                 let (take, otherwise) = if name == "timestamp" {
                     (Take::Timestamp, VectorFunction::Timestamp)
@@ -461,6 +572,7 @@ impl Builder<'_> {
             }
             "absent_over_time" => {
                 let windows = self.windows(first()?, scope)?;
+                refuse_edges(&windows, Some(name))?;
                 let labels = absent_labels(first()?);
                 let operation = Operation::AbsentOverTime { windows, labels, counted: scope.counted };
                 return Ok(self.add(operation, scope, ValueType::InstantVector));
@@ -550,6 +662,7 @@ impl Operation {
             | Self::Samples(_)
             | Self::AbsentOverTime { .. }
             | Self::Map { .. }
+            | Self::Info(_)
             | Self::Negate(_)
             | Self::Invariant(_) => {}
         }
@@ -593,6 +706,17 @@ fn misplaced_range(span: &Span) -> QueryError {
     QueryError::BadData(format!("a range vector is not expected at byte {}", span.start))
 }
 
-fn extended_unsupported() -> QueryError {
-    QueryError::Execution("the modifiers anchored and smoothed are not supported yet".to_owned())
+/// Fails if `function`, if any, cannot make sense of what lies beyond a window.
+fn refuse_edges(windows: &Windows, function: Option<&str>) -> Result<(), QueryError> {
+    let Some(takers) = RangeFunction::taking(windows.edges) else { return Ok(()) };
+    if function.is_some_and(|name| takers.contains(&name)) {
+        return Ok(());
+    }
+    let modifier = if matches!(windows.edges, Edges::Anchored(_)) { "anchored" } else { "smoothed" };
+    let mut text = format!("{modifier} modifier can only be used with: {}", takers.join(", "));
+    if let Some(name) = function {
+        text.push_str(" - not with ");
+        text.push_str(name);
+    }
+    Err(QueryError::Execution(text))
 }

@@ -68,7 +68,9 @@ impl Invariance {
             }
             Expr::Call(call) => {
                 let mut same = true;
-                for arg in &call.args {
+                // What describes the series that `info` is given is looked at when they are.
+                let looked_at = if call.function.name == "info" { 1 } else { call.args.len() };
+                for arg in call.args.iter().take(looked_at) {
                     same &= self.visit(arg);
                 }
                 let pinned = || call.args.first().and_then(selector_within).is_some_and(|s| s.at.is_some());

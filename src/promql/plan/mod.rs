@@ -23,7 +23,10 @@ use crate::{
     model::{Labels, Matcher, Millis},
     promql::{
         exec::rows::Steps,
-        functions::{instant::InstantFunction, range::RangeFunction},
+        functions::{
+            instant::InstantFunction,
+            range::{Edges, RangeFunction},
+        },
         parse::{AggregateOp, BinaryOp, Span, ValueType, VectorMatching},
     },
     storage::SelectRequest,
@@ -103,10 +106,22 @@ impl Reference {
 pub enum Take {
     /// Its value.
     Value,
+    /// The value on the line between it and the next.
+    Smoothed,
     /// Its time, in seconds.
     Timestamp,
     /// When counting started, in seconds.
     Start,
+}
+
+impl Take {
+    /// Whether that is something else than the metric measured.
+    pub fn changes_meaning(self) -> bool {
+        match self {
+            Self::Value | Self::Smoothed => false,
+            Self::Timestamp | Self::Start => true,
+        }
+    }
 }
 
 /// Where a range function's samples come from.
@@ -127,6 +142,8 @@ pub struct Windows {
     pub reference: Reference,
     /// How long each is, in milliseconds.
     pub range: i64,
+    /// Where samples beyond them are looked for.
+    pub edges: Edges,
 }
 
 /// For which steps of the query a leaf's samples count in the statistics.
@@ -206,6 +223,8 @@ pub enum Operation {
         /// The arguments' places in the text.
         spans: Vec<Span>,
     },
+    /// `info`: a vector with the labels of the series that describe its targets.
+    Info(Box<Info>),
     /// An aggregation.
     Aggregate(Aggregation),
     /// An operator between two expressions, at least one of them a vector, or two scalars.
@@ -288,6 +307,23 @@ pub enum VectorFunction {
     HistogramStat(crate::promql::functions::instant::HistogramStat),
 }
 
+/// What `info` describes, and by what. The series that describe are asked for when it is evaluated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Info {
+    /// Of what.
+    pub input: NodeId,
+    /// What to ask of the store; that they describe the targets seen is still to be added.
+    pub request: SelectRequest,
+    /// Series whose name all of these match describe others, and stay as they are; without any, none do.
+    pub untouched: Vec<Matcher>,
+    /// What the labels to be added must be like; without any, all are added.
+    pub labels: Vec<Matcher>,
+    /// Seen from when.
+    pub reference: Reference,
+    /// How far back.
+    pub lookback: i64,
+}
+
 /// An aggregation, its labels sorted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Aggregation {
@@ -332,6 +368,7 @@ impl Operation {
                 std::iter::once(*input).chain(params.iter().copied()).collect()
             }
             Self::Call { args, .. } => args.clone(),
+            Self::Info(info) => vec![info.input],
             Self::Aggregate(aggregation) => {
                 std::iter::once(aggregation.input).chain(aggregation.param).collect()
             }

@@ -25,6 +25,8 @@ pub struct EmbeddedConfig {
     pub ballast_bytes: u64,
     /// Exemplars kept for each tenant; beyond, the oldest go.
     pub exemplars_per_tenant: usize,
+    /// Memory for each tenant's metadata; beyond, what is new is refused.
+    pub metadata_bytes_per_tenant: usize,
     /// Memory for pages of parts that were read.
     pub page_cache_bytes: usize,
     /// So many parts of a day are merged into one.
@@ -45,6 +47,7 @@ impl EmbeddedConfig {
             queue_bytes: 64 << 20,
             ballast_bytes: 64 << 20,
             exemplars_per_tenant: 100_000,
+            metadata_bytes_per_tenant: 32 << 20,
             page_cache_bytes: 64 << 20,
             merge_at: 8,
         }

@@ -51,6 +51,8 @@ counters![
     samples_out_of_order,
     /// Samples refused.
     samples_rejected,
+    /// Metadata entries refused, a tenant having too much of it.
+    metadata_rejected,
     /// Series created.
     series_created,
     /// Flushes done.

@@ -269,27 +269,3 @@ pub fn size_of_dir(disk: &dyn Disk, path: &Path) -> io::Result<u64> {
     }
     Ok(total)
 }
-
-/// Reads a whole file.
-pub fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
-    let file = disk.open(path)?;
-    let length = usize::try_from(file.len()?).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
-    let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, 0)?;
-    Ok(bytes)
-}
-
-/// Puts a file in the place of one of the same name, whole and durable or not at all.
-pub fn replace_file(disk: &dyn Disk, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let beside = dir.join(format!("{name}.tmp"));
-    let written = disk.create(&beside).and_then(|mut file| {
-        file.write_all_at(bytes, 0)?;
-        file.sync_all()
-    });
-    if let Err(error) = written {
-        let _ = disk.remove_file(&beside);
-        return Err(error);
-    }
-    disk.rename(&beside, &dir.join(name))?;
-    disk.sync_dir(dir)
-}

@@ -5,6 +5,7 @@
 //! segments of its epoch, and in no others.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{
         Arc,
@@ -27,7 +28,7 @@ use super::{
     head::{Head, append::Surroundings},
     lock::Lock,
     part::PageCache,
-    register::{Register, hidden},
+    register::{MOST_TOMBSTONES, Register, hidden},
     select::{Sight, wanted},
     view::{Elsewhere, View},
     wal::{
@@ -67,6 +68,8 @@ pub(crate) struct Engine {
     /// What is older has been removed, or will be.
     pub(crate) horizon: AtomicI64,
     pub(crate) closed: AtomicBool,
+    /// Set shortly before the end: merges are given up.
+    pub(crate) leaving: AtomicBool,
     /// Held until the store is closed or dropped.
     pub(crate) lock: Mutex<Option<Lock>>,
 }
@@ -78,11 +81,17 @@ pub(crate) struct Upkeep {
     pub(crate) frozen: Option<(Arc<Head>, u64)>,
     pub(crate) next_part: u64,
     pub(crate) last_flush: Duration,
+    /// Whether that one failed.
+    pub(crate) flush_failed: bool,
     pub(crate) books: Books,
     /// A ledger that was written and that the catalog does not have yet.
     pub(crate) ledger: Option<Ledger>,
     /// Up to which segment everything is in parts.
     pub(crate) covers: u64,
+    /// Segments up to this one are to be removed.
+    pub(crate) spent: Option<u64>,
+    /// Files that no longer count, to be removed: what is deleted is gone only when they are.
+    pub(crate) waste: BTreeSet<PathBuf>,
 }
 
 impl Engine {
@@ -117,13 +126,15 @@ impl Engine {
         self.wal
             .admit(batch.samples.len() * 10 + batch.histograms.len() * 200 + batch.exemplars.len() * 300)?;
         let gate = self.gate.read();
-        if gate.bytes() > self.config.head_bytes.saturating_mul(2) {
+        let view = self.view.load();
+        let most = self.config.head_bytes;
+        let all: u64 = view.heads.iter().map(|head| head.bytes()).sum();
+        if gate.bytes() > most.saturating_mul(2) || all > most.saturating_mul(3) {
             return Err(StorageError::Overloaded {
-                detail: format!("the head takes {} bytes of memory", gate.bytes()),
+                detail: format!("what is not flushed takes {all} bytes of memory"),
                 retry_after: Duration::from_secs(5),
             });
         }
-        let view = self.view.load();
         let frozen = view.heads.len().checked_sub(2).map(|i| &*view.heads[i]);
         let log = |frames| self.wal.push_quietly(frames);
         let around = Surroundings {
@@ -181,7 +192,10 @@ impl Engine {
     ) {
         if !metadata.is_empty() {
             appended.metadata = metadata.len() as u64;
-            put_metadata(frames, tenant, &self.register.describe(tenant, metadata));
+            let (news, refused) = self.register.describe(tenant, metadata);
+            appended.metadata -= refused;
+            add(&self.counters.metadata_rejected, refused);
+            put_metadata(frames, tenant, &news);
         }
     }
 
@@ -190,7 +204,11 @@ impl Engine {
         self.is_open()?;
         self.wal.admit(1024)?;
         let gate = self.gate.read();
-        let tombstone = self.register.hide(tenant, sets, range);
+        let Some(tombstone) = self.register.hide(tenant, sets, range) else {
+            return Err(StorageError::Unsupported(format!(
+                "{MOST_TOMBSTONES} deletes wait to be cleaned, clean them first"
+            )));
+        };
         let mut frames = Vec::new();
         put_tombstone(&mut frames, tenant, &tombstone);
         let ticket = self.wal.push(frames);
@@ -267,7 +285,7 @@ impl Engine {
     pub(crate) fn cardinality(&self, tenant: &TenantId, limit: usize) -> Result<Cardinality> {
         self.is_open()?;
         let view = self.view.load_full();
-        let mut all = std::collections::BTreeSet::new();
+        let mut all = BTreeSet::new();
         let (mut chunks, mut range) = (0, None::<TimeRange>);
         for head in &view.heads {
             for number in head.all(tenant) {
@@ -339,7 +357,10 @@ impl Engine {
         if self.closed.swap(true, SeqCst) {
             return Ok(());
         }
-        if let Err(error) = self.flush() {
+        self.leaving.store(true, Relaxed);
+        // Parts can be merged another time.
+        let flushed = self.flush_with(&mut self.upkeep.lock());
+        if let Err(error) = flushed {
             tracing::warn!(%error, "the last flush failed, the log keeps what it would have written");
         }
         self.wal.stop();

@@ -3,12 +3,12 @@
 //! Their log is the write-ahead log; at a flush all of them are written to the ledger, which they do not make
 //! large because their number is bounded. Exemplars are few, so one lock holds them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use crate::model::{Exemplar, Labels, TenantId};
+use crate::model::{Exemplar, Labels, TenantId, Timestamp};
 
 /// A tenant's series and its exemplars, in time order.
 pub(crate) type Kept = (TenantId, Labels, Vec<Exemplar>);
@@ -28,9 +28,28 @@ struct All {
 
 #[derive(Debug, Default)]
 struct Ring {
-    series: BTreeMap<Labels, Vec<Exemplar>>,
+    series: BTreeMap<Labels, BTreeSet<Entry>>,
     /// Whose exemplar came when, oldest first.
-    order: VecDeque<(Labels, Exemplar)>,
+    order: VecDeque<(Labels, Entry)>,
+}
+
+/// An exemplar in order of time; two with the same bits are the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    at: Timestamp,
+    bits: u64,
+    labels: Labels,
+}
+
+impl Entry {
+    fn of(exemplar: Exemplar) -> Self {
+        let Exemplar { labels, value, timestamp } = exemplar;
+        Self { at: timestamp, bits: value.to_bits(), labels }
+    }
+
+    fn exemplar(&self) -> Exemplar {
+        Exemplar { labels: self.labels.clone(), value: f64::from_bits(self.bits), timestamp: self.at }
+    }
 }
 
 impl Exemplars {
@@ -43,13 +62,11 @@ impl Exemplars {
     pub(crate) fn insert(&self, tenant: &TenantId, series: &Labels, exemplar: Exemplar) {
         let all = &mut *self.all.lock();
         let ring = all.tenants.entry(tenant.clone()).or_default();
-        let there = ring.series.entry(series.clone()).or_default();
-        if there.iter().any(|e| same(e, &exemplar)) {
+        let entry = Entry::of(exemplar);
+        if !ring.series.entry(series.clone()).or_default().insert(entry.clone()) {
             return;
         }
-        let place = there.partition_point(|e| e.timestamp <= exemplar.timestamp);
-        there.insert(place, exemplar.clone());
-        ring.order.push_back((series.clone(), exemplar));
+        ring.order.push_back((series.clone(), entry));
         while ring.order.len() > self.limit {
             ring.drop_oldest();
         }
@@ -67,7 +84,10 @@ impl Exemplars {
         let series = all.tenants.get(tenant).into_iter().flat_map(|ring| &ring.series);
         series
             .filter(|(labels, _)| wanted(labels))
-            .map(|(labels, all)| (labels.clone(), all.iter().filter(|e| keep(labels, e)).cloned().collect()))
+            .map(|(labels, all)| {
+                let all = all.iter().map(Entry::exemplar).filter(|e| keep(labels, e)).collect();
+                (labels.clone(), all)
+            })
             .filter(|(_, all): &(Labels, Vec<Exemplar>)| !all.is_empty())
             .collect()
     }
@@ -80,11 +100,11 @@ impl Exemplars {
                 continue;
             }
             let before = ring.order.len();
-            ring.order.retain(|(labels, e)| !gone(labels, e));
+            ring.order.retain(|(labels, e)| !gone(labels, &e.exemplar()));
             if ring.order.len() != before {
                 all.changed = true;
                 ring.series.retain(|labels, all| {
-                    all.retain(|e| !gone(labels, e));
+                    all.retain(|e| !gone(labels, &e.exemplar()));
                     !all.is_empty()
                 });
             }
@@ -131,7 +151,10 @@ impl All {
         let mut all: Vec<Kept> = self
             .tenants
             .iter()
-            .flat_map(|(t, ring)| ring.series.iter().map(|(l, all)| (t.clone(), l.clone(), all.clone())))
+            .flat_map(|(t, ring)| {
+                let series = ring.series.iter();
+                series.map(|(l, all)| (t.clone(), l.clone(), all.iter().map(Entry::exemplar).collect()))
+            })
             .collect();
         all.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
         all
@@ -140,9 +163,9 @@ impl All {
 
 impl Ring {
     fn drop_oldest(&mut self) {
-        let Some((labels, exemplar)) = self.order.pop_front() else { return };
+        let Some((labels, oldest)) = self.order.pop_front() else { return };
         if let Some(all) = self.series.get_mut(&labels) {
-            all.retain(|e| !same(e, &exemplar));
+            all.remove(&oldest);
             if all.is_empty() {
                 self.series.remove(&labels);
             }
@@ -150,14 +173,9 @@ impl Ring {
     }
 }
 
-fn same(a: &Exemplar, b: &Exemplar) -> bool {
-    a.timestamp == b.timestamp && a.value.to_bits() == b.value.to_bits() && a.labels == b.labels
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Timestamp;
 
     fn exemplar(at: i64) -> Exemplar {
         Exemplar { labels: Labels::empty(), value: 1.0, timestamp: Timestamp(at) }
@@ -178,5 +196,20 @@ mod tests {
             let all = e.of(&tenant, |_| true, |_, _| true);
             assert_eq!(all[0].1.iter().map(|e| e.timestamp.0).collect::<Vec<_>>(), [1, 3, 9]);
         }
+    }
+
+    #[test]
+    fn many_of_one_series_and_time_take_no_longer_each() {
+        let tenant = TenantId::anonymous();
+        let series = Labels::from_pairs([("a", "b")]).unwrap();
+        let exemplars = Exemplars::new(20_000);
+        // Comparing each with all before it would take minutes.
+        for i in 0..60_000_u32 {
+            let exemplar = Exemplar { value: f64::from(i), ..exemplar(7) };
+            exemplars.insert(&tenant, &series, exemplar);
+        }
+        let all = exemplars.of(&tenant, |_| true, |_, _| true);
+        assert_eq!(all[0].1.len(), 20_000);
+        assert!(all[0].1.iter().all(|e| e.value >= 40_000.0));
     }
 }

@@ -6,7 +6,9 @@
 
 use std::{
     collections::BTreeSet,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
 use super::{
@@ -17,6 +19,7 @@ use super::{
     head::Head,
     part::{Part, PartFacts, PartId, PartWriter},
     view::{Sealed, View},
+    wal::Refusal,
 };
 use crate::{
     model::{Labels, Millis, TenantId, TimeRange, Timestamp},
@@ -27,6 +30,8 @@ use crate::{
 const MOST_PARTS: usize = 64;
 /// Series with a sample in this time before the head's end stay known after a flush.
 const ACTIVE: Millis = Millis(15 * 60_000);
+/// A flush that failed is tried again by itself after this time.
+const RETRY: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// Makes everything in memory durable outside the log.
@@ -39,20 +44,33 @@ impl Engine {
     /// Whether it is time for a flush.
     pub(crate) fn flush_is_due(&self) -> bool {
         let head = Arc::clone(&self.gate.read());
-        let big = self.wal.grown() >= self.config.flush_wal_bytes || head.bytes() >= self.config.head_bytes;
+        // Series that stay known fill a head from the start: a flush is worth it when there is more to free, or
+        // when the head is so full that it takes no more.
+        let most = self.config.head_bytes;
+        let full =
+            head.bytes() >= most && (head.grown() >= most / 4 || head.bytes() >= most.saturating_mul(2));
+        let big = self.wal.grown() >= self.config.flush_wal_bytes || full;
         // A flush that is going on will do.
         let Some(upkeep) = self.upkeep.try_lock() else { return false };
-        let late = self.clock.elapsed().saturating_sub(upkeep.last_flush) >= self.config.flush_interval;
-        big || upkeep.frozen.is_some() || (late && head.samples() > 0)
+        let since = self.clock.elapsed().saturating_sub(upkeep.last_flush);
+        if upkeep.flush_failed && since < RETRY {
+            return false;
+        }
+        let late = since >= self.config.flush_interval;
+        // Parts take less space than the log that goes for them, and there is a reserve to write them.
+        let disk_is_full = matches!(self.wal.refusal(), Some(Refusal::DiskFull(_)));
+        big || upkeep.frozen.is_some() || ((late || disk_is_full) && head.samples() > 0)
     }
 
     pub(crate) fn flush_with(&self, upkeep: &mut Upkeep) -> Result<()> {
         let before = self.clock.elapsed();
         let flushed = self.flush_frozen(upkeep).and_then(|()| {
             self.freeze(upkeep)?;
-            self.flush_frozen(upkeep)
+            self.flush_frozen(upkeep)?;
+            self.sweep(upkeep)
         });
         upkeep.last_flush = self.clock.elapsed();
+        upkeep.flush_failed = flushed.is_err();
         match &flushed {
             Ok(()) => add(&self.counters.flushes, 1),
             Err(_) => add(&self.counters.flush_failures, 1),
@@ -61,10 +79,11 @@ impl Engine {
         flushed
     }
 
-    /// Puts a new head in place of the one that takes writes, if that has anything.
+    /// Puts a new head in place of the one that takes writes, if that has anything to write or takes nothing more.
     fn freeze(&self, upkeep: &mut Upkeep) -> Result<()> {
         let mut gate = self.gate.write();
-        if gate.samples() == 0 && self.wal.grown() == 0 {
+        let full = gate.bytes() >= self.config.head_bytes.saturating_mul(2);
+        if gate.samples() == 0 && self.wal.grown() == 0 && !full {
             return Ok(());
         }
         let ticket = self.wal.rotate();
@@ -104,7 +123,27 @@ impl Engine {
         upkeep.frozen = None;
         upkeep.covers = covers;
         self.keep_active(&head, view.active());
-        self.wal.release(covers)
+        upkeep.spent = Some(covers);
+        self.sweep(upkeep)
+    }
+
+    /// Removes what no longer counts; what cannot be removed now is tried again by whoever sweeps next.
+    pub(crate) fn sweep(&self, upkeep: &mut Upkeep) -> Result<()> {
+        remove_files(self.disk.as_ref(), upkeep.waste.iter().map(PathBuf::as_path))?;
+        upkeep.waste.clear();
+        if let Some(seq) = upkeep.spent {
+            self.wal.release(seq)?;
+            upkeep.spent = None;
+        }
+        Ok(())
+    }
+
+    /// Takes back files of an attempt that failed.
+    pub(crate) fn discard(&self, upkeep: &mut Upkeep, files: impl IntoIterator<Item = PathBuf>) {
+        upkeep.waste.extend(files);
+        if let Err(error) = self.sweep(upkeep) {
+            tracing::warn!(%error, "an unfinished part could not be removed yet");
+        }
     }
 
     /// Writes tombstones, metadata and exemplars down, if they changed.
@@ -165,7 +204,13 @@ impl Engine {
                 days.add(&tenant, &labels, &mut samples)?;
             }
         }
-        days.finish(covers)
+        let mut finished = Vec::new();
+        let sealed = days.finish(covers, &mut finished);
+        if sealed.is_err() {
+            // The head still has everything; what was finished would only be there twice.
+            self.discard(upkeep, finished.iter().map(|(id, at)| id.path(&self.parts_dir(), *at)));
+        }
+        sealed
     }
 
     /// Opens a part that was just written, after its directory is durable.
@@ -266,46 +311,30 @@ impl DayWriters<'_> {
         Ok(&mut self.open[place].writer)
     }
 
-    fn finish(self, covers: u64) -> Result<Vec<Arc<Sealed>>> {
-        let engine = self.engine;
-        let mut places = Vec::new();
-        let finish = || {
-            let mut sealed = Vec::new();
-            for open in self.open {
-                places.push((open.id, open.at));
-                open.writer.finish(PartFacts { id: open.id, covers_wal: covers, replaces: Vec::new() })?;
-            }
-            engine.sync_parts_dir()?;
-            for (id, at) in &places {
-                sealed.push(engine.open_part(*id, *at)?);
-            }
-            Ok(sealed)
-        };
-        let sealed = finish();
-        if sealed.is_err() {
-            // The head still has everything; what was finished would only be there twice.
-            for (id, at) in places {
-                let _ = engine.disk.remove_file(&id.path(&engine.parts_dir(), at));
-            }
+    /// Makes the parts durable, and notes those that have got their name.
+    fn finish(self, covers: u64, finished: &mut Vec<(PartId, Timestamp)>) -> Result<Vec<Arc<Sealed>>> {
+        for open in self.open {
+            finished.push((open.id, open.at));
+            open.writer.finish(PartFacts { id: open.id, covers_wal: covers, replaces: Vec::new() })?;
         }
-        sealed
+        self.engine.sync_parts_dir()?;
+        finished.iter().map(|(id, at)| self.engine.open_part(*id, *at)).collect()
     }
 }
 
-/// Removes files, durably in the directories they are in; what cannot be removed is told and left.
-pub(crate) fn remove_parts(disk: &dyn Disk, gone: &[Arc<Sealed>]) -> Result<()> {
+/// Removes files, durably in the directories they are in.
+pub(crate) fn remove_files<'a>(disk: &dyn Disk, files: impl Iterator<Item = &'a Path>) -> Result<()> {
     let mut dirs = BTreeSet::new();
-    for sealed in gone {
-        let path = sealed.path();
+    for path in files {
         match disk.remove_file(path) {
             Ok(()) => {}
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(StorageError::io(format!("removing {}", path.display()), e)),
         }
-        dirs.extend(path.parent().map(std::path::Path::to_owned));
+        dirs.extend(path.parent());
     }
     for dir in dirs {
-        disk.sync_dir(&dir).map_err(|e| StorageError::io(format!("syncing {}", dir.display()), e))?;
+        disk.sync_dir(dir).map_err(|e| StorageError::io(format!("syncing {}", dir.display()), e))?;
     }
     Ok(())
 }
@@ -330,6 +359,7 @@ impl Engine {
         upkeep.books.settle(&self.disk, &kept, None, upkeep.covers);
         self.view.store(Arc::new(view.with_parts(kept)));
         tracing::info!(parts = gone.len(), %oldest, "removed what is older than the retention");
-        remove_parts(self.disk.as_ref(), &gone)
+        upkeep.waste.extend(gone.iter().map(|part| part.path().to_owned()));
+        self.sweep(upkeep)
     }
 }

@@ -6,6 +6,7 @@
 //! keeps the store from opening.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::{
         Arc,
@@ -77,7 +78,7 @@ impl Engine {
         let ballast = Arc::new(Ballast::new(Arc::clone(&disk), &dir, config.ballast_bytes));
         let (books, told) = Books::open(&disk, &dir)?;
         let shelf = shelve(&disk, &dir, &cache, &told)?;
-        let register = Register::default();
+        let register = Register::new(config.metadata_bytes_per_tenant);
         let exemplars = Exemplars::new(config.exemplars_per_tenant);
         let Told { ledger, damage: mut damage_of_books, .. } = told;
         register.restore_all(&ledger);
@@ -130,9 +131,12 @@ impl Engine {
                 frozen: None,
                 next_part,
                 last_flush: clock.elapsed(),
+                flush_failed: false,
                 books,
                 ledger: None,
                 covers: covered,
+                spent: None,
+                waste: BTreeSet::new(),
             }),
             config,
             disk,
@@ -148,6 +152,7 @@ impl Engine {
             damage: Mutex::new(damage),
             horizon: AtomicI64::new(i64::MIN),
             closed: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
         };
         engine.horizon.store(engine.oldest().0, Relaxed);
@@ -194,7 +199,7 @@ fn shelve(disk: &Arc<dyn Disk>, dir: &Path, cache: &Arc<PageCache>, told: &Told)
     let (gone, kept): (Vec<_>, Vec<_>) =
         shelf.parts.into_iter().partition(|p| replaced.contains(&p.part.id()));
     shelf.parts = kept;
-    super::flush::remove_parts(disk.as_ref(), &gone)?;
+    super::flush::remove_files(disk.as_ref(), gone.iter().map(|part| part.path()))?;
     let missing = told.parts.iter().filter(|id| !shelf.seen.contains(*id) && !replaced.contains(*id));
     shelf.damage.extend(missing.map(|id| format!("part {id} is missing")));
     shelf.seen.extend(replaced);

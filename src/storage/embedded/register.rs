@@ -19,9 +19,14 @@ use crate::{
 /// The cursor that counts tombstones.
 const TOMBSTONES: &str = "tombstones";
 
+/// A tenant's deletes that wait to be cleaned: every query holds its series against all of them.
+pub(crate) const MOST_TOMBSTONES: usize = 10_000;
+
 /// Every tenant's metadata and tombstones.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Register {
+    /// Memory that the metadata of a tenant may take.
+    metadata_bytes: usize,
     all: RwLock<All>,
 }
 
@@ -35,23 +40,42 @@ struct All {
 #[derive(Clone, Debug, Default)]
 struct Entries {
     metadata: HashMap<String, Metadata>,
+    metadata_bytes: usize,
     tombstones: Vec<Tombstone>,
 }
 
+/// About the memory an entry takes.
+fn size(m: &Metadata) -> usize {
+    2 * m.metric.len() + m.help.len() + m.unit.len() + 200
+}
+
 impl Register {
-    /// Takes metadata, and says which of it is news.
-    pub(crate) fn describe(&self, tenant: &TenantId, metadata: Vec<Metadata>) -> Vec<Metadata> {
+    /// Nothing yet, with so much memory for the metadata of each tenant.
+    pub(crate) fn new(metadata_bytes: usize) -> Self {
+        Self { metadata_bytes, all: RwLock::default() }
+    }
+
+    /// Takes metadata, and says which of it is news and how much of it there is no room for.
+    pub(crate) fn describe(&self, tenant: &TenantId, metadata: Vec<Metadata>) -> (Vec<Metadata>, u64) {
         let all = &mut *self.all.write();
         let entries = all.tenants.entry(tenant.clone()).or_default();
-        let mut news = Vec::new();
+        let (mut news, mut refused) = (Vec::new(), 0);
         for m in metadata {
-            if entries.metadata.get(&m.metric) != Some(&m) {
-                entries.metadata.insert(m.metric.clone(), m.clone());
-                news.push(m);
+            let there = entries.metadata.get(&m.metric);
+            if there == Some(&m) {
+                continue;
             }
+            let bytes = entries.metadata_bytes - there.map_or(0, size) + size(&m);
+            if bytes > self.metadata_bytes {
+                refused += 1;
+                continue;
+            }
+            entries.metadata_bytes = bytes;
+            entries.metadata.insert(m.metric.clone(), m.clone());
+            news.push(m);
         }
         all.changed |= !news.is_empty();
-        news
+        (news, refused)
     }
 
     /// A tenant's metadata of one metric or of all, sorted.
@@ -68,16 +92,19 @@ impl Register {
         }
     }
 
-    /// Hides series under a new number.
-    pub(crate) fn hide(&self, tenant: &TenantId, sets: MatcherSets, range: TimeRange) -> Tombstone {
-        let id = {
-            let all = &mut *self.all.write();
-            all.last_tombstone += 1;
-            all.last_tombstone
-        };
-        let tombstone = Tombstone { id, sets, range };
-        self.restore(tenant, tombstone.clone());
-        tombstone
+    /// Hides series under a new number; none if the tenant has hidden too much already.
+    pub(crate) fn hide(&self, tenant: &TenantId, sets: MatcherSets, range: TimeRange) -> Option<Tombstone> {
+        let all = &mut *self.all.write();
+        let there = &mut all.tenants.entry(tenant.clone()).or_default().tombstones;
+        if there.len() >= MOST_TOMBSTONES {
+            return None;
+        }
+        // Under one lock: whoever takes out all up to a number has seen all up to it.
+        all.last_tombstone += 1;
+        let tombstone = Tombstone { id: all.last_tombstone, sets, range };
+        there.push(tombstone.clone());
+        all.changed = true;
+        Some(tombstone)
     }
 
     /// Puts a tombstone back under its number.
@@ -175,4 +202,43 @@ pub(crate) fn matches_any(sets: &MatcherSets, labels: &Labels) -> bool {
 
 fn matches_all(matchers: &[Matcher], labels: &Labels) -> bool {
     matchers.iter().all(|m| m.matches(labels.get(m.name()).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::MetricType;
+
+    fn metadata(metric: usize, help: &str) -> Metadata {
+        Metadata {
+            metric: format!("m{metric:05}"),
+            kind: MetricType::Gauge,
+            help: help.into(),
+            unit: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_flood_of_metadata_is_bounded_and_what_is_known_can_still_change() {
+        let register = Register::new(100_000);
+        let (a, b) = (TenantId::new("a").unwrap(), TenantId::new("b").unwrap());
+        let (news, refused) = register.describe(&a, (0..10_000).map(|i| metadata(i, "x")).collect());
+        assert!(news.len() > 400 && news.len() + usize::try_from(refused).unwrap() == 10_000, "{refused}");
+        assert_eq!(register.describe(&a, vec![metadata(0, "y"), metadata(0, "y")]).0, [metadata(0, "y")]);
+        assert_eq!(register.describe(&a, vec![metadata(0, &"z".repeat(100_000))]), (vec![], 1));
+        assert_eq!(register.metadata(&a, Some("m00000")), [metadata(0, "y")]);
+        assert_eq!(register.describe(&b, vec![metadata(1, "")]).1, 0, "another tenant has its own room");
+    }
+
+    #[test]
+    fn deletes_are_bounded_until_they_are_cleaned() {
+        let register = Register::new(0);
+        let tenant = TenantId::anonymous();
+        let hide = || register.hide(&tenant, vec![], TimeRange::ALL);
+        let hidden: Vec<_> = (0..MOST_TOMBSTONES).filter_map(|_| hide()).collect();
+        let last = hidden.last().unwrap();
+        assert!(hide().is_none());
+        register.cleaned(&tenant, last.id);
+        assert_eq!(hide().map(|t| t.id), Some(last.id + 1));
+    }
 }

@@ -4,12 +4,14 @@
 //! hide, and writes one part that names its inputs as replaced. If the process ends before the inputs are removed, the next
 //! start removes them.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::{
+    cmp::Ordering,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use super::{
     counters::add,
     engine::{Engine, Upkeep},
-    flush::remove_parts,
     merge::{overlay, retain},
     part::{PartFacts, PartId, PartSeries, PartWriter},
     register::hidden,
@@ -18,7 +20,7 @@ use super::{
 };
 use crate::{
     model::{TenantId, TimeRange, Timestamp},
-    storage::{Result, SeriesSamples},
+    storage::{Result, SeriesSamples, StorageError},
 };
 
 /// Parts above this are not merged any more.
@@ -82,6 +84,9 @@ impl Engine {
         let mut merge = Merge::over(inputs)?;
         let mut tombstones: Option<(TenantId, Vec<Tombstone>)> = None;
         while let Some((series, mut samples)) = merge.next()? {
+            if self.leaving.load(Relaxed) {
+                return Err(StorageError::Unavailable { detail: "the store is closing".to_owned() });
+            }
             if tombstones.as_ref().is_none_or(|(tenant, _)| *tenant != series.tenant) {
                 tombstones = Some((series.tenant.clone(), self.register.tombstones(&series.tenant)));
             }
@@ -95,9 +100,12 @@ impl Engine {
         let new = if written {
             let covers_wal = inputs.iter().map(|p| p.age().0).max().unwrap_or(0);
             let replaces = inputs.iter().map(|p| p.part.id()).collect();
-            writer.finish(PartFacts { id, covers_wal, replaces })?;
-            self.sync_parts_dir()?;
-            Some(self.open_part(id, at)?)
+            let opened = writer
+                .finish(PartFacts { id, covers_wal, replaces })
+                .and_then(|_| self.sync_parts_dir())
+                .and_then(|()| self.open_part(id, at));
+            // What does not serve must not be found by the next start, in place of what does.
+            Some(opened.inspect_err(|_| self.discard(upkeep, [path]))?)
         } else {
             drop(writer);
             None
@@ -108,7 +116,8 @@ impl Engine {
         let view = view.with_parts(kept);
         upkeep.books.settle(&self.disk, &view.parts, None, upkeep.covers);
         self.view.store(Arc::new(view));
-        remove_parts(self.disk.as_ref(), inputs)
+        upkeep.waste.extend(inputs.iter().map(|input| input.path().to_owned()));
+        self.sweep(upkeep)
     }
 }
 

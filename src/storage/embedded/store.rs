@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -207,6 +207,8 @@ impl Storage for EmbeddedStore {
     async fn close(&self) -> Result<()> {
         // Nobody listens if upkeep never began.
         let _ = self.stop.send(true);
+        // A merge that upkeep is at could take longer than we are given.
+        self.engine.leaving.store(true, Relaxed);
         let upkeep = self.upkeep.lock().take();
         if let Some(upkeep) = upkeep
             && let Err(error) = upkeep.await

@@ -7,12 +7,12 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use super::{EmbeddedConfig, EmbeddedStore, disk::Disk, faults::FaultyDisk};
+use super::{EmbeddedConfig, EmbeddedStore, disk::Disk, engine::Engine, faults::FaultyDisk};
 use crate::{
     clock::{Clock, HandClock},
     model::{Labels, TenantId, TimeRange, Timestamp},
     storage::{
-        BatchSample, Result, SelectRequest, Storage, WriteBatch,
+        BatchSample, Result, SelectRequest, Storage, StorageError, WriteBatch,
         conformance::{self, Backend, NOW, Settles, Upheaval, read_all},
         embedded::disk::SystemDisk,
     },
@@ -286,4 +286,56 @@ fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
     }
     all.sort();
     all
+}
+
+fn append_now(engine: &Engine, batch: WriteBatch) -> Result<()> {
+    engine.append(&tenant(), batch)?.1.block()
+}
+
+#[test]
+fn series_that_stay_known_do_not_call_for_one_flush_after_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = EmbeddedConfig { head_bytes: 1 << 20, ..small(dir.path()) };
+    let engine = Engine::open_at(config, Arc::new(SystemDisk), clock()).unwrap();
+    let series: Vec<Labels> = (0..2600).map(|i| labels(&[("i", &i.to_string())])).collect();
+    let scrape = |from: i64| (0..2600).map(|i| (i, at(from), 1.0)).collect::<Vec<_>>();
+    append_now(&engine, batch(&series, &scrape(0))).unwrap();
+    assert!(engine.flush_is_due());
+    engine.flush().unwrap();
+    append_now(&engine, batch(&series, &scrape(1))).unwrap();
+    assert!(engine.gate.read().bytes() > 1 << 20, "the series alone fill the head");
+    assert!(!engine.flush_is_due());
+    // So many new ones that nothing is taken any more: then those that are idle have to go.
+    let more: Vec<Labels> = (0..2600).map(|i| labels(&[("j", &i.to_string())])).collect();
+    append_now(&engine, batch(&more, &scrape(2))).unwrap();
+    let error = append_now(&engine, batch(&series, &scrape(3))).unwrap_err();
+    assert!(matches!(error, StorageError::Overloaded { .. }), "{error}");
+    for _ in 0..2 {
+        assert!(engine.flush_is_due());
+        engine.flush().unwrap();
+    }
+    append_now(&engine, batch(&series, &scrape(4))).unwrap();
+    engine.close().unwrap();
+}
+
+#[test]
+fn a_full_disk_calls_for_a_flush_and_one_that_failed_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::over(Arc::new(SystemDisk));
+    let hand = HandClock::at(NOW);
+    let clock: Arc<dyn Clock> = Arc::<HandClock>::clone(&hand);
+    let engine =
+        Engine::open_at(small(dir.path()), Arc::<FaultyDisk>::clone(&disk) as Arc<dyn Disk>, clock).unwrap();
+    let one = |i: i64| batch(&[labels(&[("a", "b")])], &[(0, at(i), 1.0)]);
+    append_now(&engine, one(0)).unwrap();
+    assert!(!engine.flush_is_due());
+    disk.full.store(true, std::sync::atomic::Ordering::SeqCst);
+    let refused = (1..100_000).find_map(|i| append_now(&engine, one(i)).err()).unwrap();
+    assert!(matches!(refused, StorageError::DiskFull { .. }), "{refused}");
+    assert!(engine.flush_is_due());
+    assert!(engine.flush().is_err());
+    assert!(!engine.flush_is_due());
+    hand.advance(Duration::from_secs(5));
+    assert!(engine.flush_is_due());
+    engine.close().unwrap();
 }

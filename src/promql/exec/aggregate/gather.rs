@@ -90,7 +90,12 @@ fn per_step(
         if group.members.iter().any(|member| !rows[*member].row.histograms.is_empty()) {
             histogram_ignored(aggregation, notes);
         }
-        let floats = (0..steps.count).map(|step| value(&group.members, step)).collect();
+        let mut floats = Vec::with_capacity(steps.count);
+        for step in 0..steps.count {
+            // A group of many series takes its time at each step.
+            context.check()?;
+            floats.push(value(&group.members, step));
+        }
         done.extend(group.row(Row { floats, histograms: Vec::new() }));
     }
     Ok(done)
@@ -117,15 +122,21 @@ pub fn count_values(
     }
     let mut counted: Vec<SeriesRow> = Vec::new();
     let mut places: HashMap<Labels, usize> = HashMap::new();
-    let mut count = |row: &SeriesRow, text: &str, step: usize| -> usize {
+    let mut count = |row: &SeriesRow, text: &str, step: usize| -> Result<(), QueryError> {
         let labels = key(&row.labels.edit().set(label, text).build(), &by);
-        let place = *places.entry(labels).or_insert_with_key(|labels| {
-            let row = Row::absent(steps.count);
-            counted.push(SeriesRow { labels: labels.clone(), drop_name: false, row });
-            counted.len() - 1
-        });
+        let place = match places.get(&labels) {
+            Some(place) => *place,
+            None => {
+                // Values that never come twice make a row of each.
+                context.budget.within(counted.len() + 1, steps.count)?;
+                let row = Row::absent(steps.count);
+                counted.push(SeriesRow { labels: labels.clone(), drop_name: false, row });
+                places.insert(labels, counted.len() - 1);
+                counted.len() - 1
+            }
+        };
         increment(&mut counted[place].row.floats[step]);
-        place
+        Ok(())
     };
     for row in rows {
         context.check()?;
@@ -139,12 +150,12 @@ pub fn count_values(
                 Some((bits, text)) if bits == value.to_bits() => text,
                 _ => format_f(*value),
             };
-            count(row, &text, step);
+            count(row, &text, step)?;
             last = Some((value.to_bits(), text));
         }
         for (step, histogram) in &row.row.histograms {
             if let Ok(step) = usize::try_from(*step) {
-                count(row, &histogram.to_string(), step);
+                count(row, &histogram.to_string(), step)?;
             }
         }
     }

@@ -3,7 +3,9 @@
 use std::{borrow::Cow, sync::Arc};
 
 use super::{
-    RangeInput, Remarks, put_histogram,
+    Edges, RangeInput, Remarks,
+    extended::anchor,
+    put_histogram,
     rate::started_again,
     window::{self, Window},
 };
@@ -186,7 +188,11 @@ fn count_events(input: &RangeInput<'_>, out: &mut Row, event: impl Fn(&Merged<'_
     let counted =
         RangeInput { timestamps: &merged.times, values: &before, starts: &[], histograms: &[], ..*input };
     window::for_each(&counted, |step, window| {
-        if let (Some(first), Some(last)) = (window.values.first(), window.values.last()) {
+        let anchor = match input.edges {
+            Edges::Plain => 0,
+            Edges::Anchored(_) | Edges::Smoothed(_) => anchor(window.times, |t| *t, window.after),
+        };
+        if let (Some(first), Some(last)) = (window.values.get(anchor), window.values.last()) {
             out.floats[step] = last - first;
         }
     });

@@ -14,6 +14,7 @@
 //! Remarks are collected per series and made into texts once, at its end.
 
 mod distribution;
+mod extended;
 mod extremes;
 mod instants;
 mod pick;
@@ -25,6 +26,7 @@ mod window;
 use std::sync::Arc;
 
 pub use distribution::quantile;
+pub use extended::Edges;
 pub use window::Windows;
 
 use crate::promql::{
@@ -55,6 +57,8 @@ pub struct RangeInput<'a> {
     pub windows: Windows,
     /// How long a window is; it is left-open.
     pub range_ms: i64,
+    /// Where samples beyond a window are looked for.
+    pub edges: Edges,
     /// The scalar arguments in the order they are written, one value per step each.
     pub params: &'a [&'a [f64]],
     /// The series' metric name for remarks; empty if it has none.
@@ -158,6 +162,15 @@ impl RangeFunction {
         })
     }
 
+    /// The functions that take a range with `edges`, in the order of their names; none is all.
+    pub fn taking(edges: Edges) -> Option<&'static [&'static str]> {
+        match edges {
+            Edges::Plain => None,
+            Edges::Anchored(_) => Some(&["changes", "delta", "increase", "rate", "resets"]),
+            Edges::Smoothed(_) => Some(&["delta", "increase", "rate"]),
+        }
+    }
+
     /// Whether the result is still a value of the metric, so that its name stays.
     pub fn keeps_name(self) -> bool {
         matches!(self, Self::LastOverTime | Self::FirstOverTime)
@@ -176,7 +189,11 @@ pub fn evaluate(
     debug_assert_eq!(out.floats.len(), input.steps.count, "a place for each step");
 
     let mut remarks = Remarks::default();
+    let extended = input.edges != Edges::Plain;
     match function {
+        F::Rate if extended => extended::evaluate(rate::Kind::Rate, input, out, &mut remarks),
+        F::Increase if extended => extended::evaluate(rate::Kind::Increase, input, out, &mut remarks),
+        F::Delta if extended => extended::evaluate(rate::Kind::Delta, input, out, &mut remarks),
         F::Rate => rate::evaluate(rate::Kind::Rate, input, out, &mut remarks),
         F::Increase => rate::evaluate(rate::Kind::Increase, input, out, &mut remarks),
         F::Delta => rate::evaluate(rate::Kind::Delta, input, out, &mut remarks),

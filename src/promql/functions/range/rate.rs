@@ -36,7 +36,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn is_counter(self) -> bool {
+    pub(super) fn is_counter(self) -> bool {
         match self {
             Self::Rate | Self::Increase => true,
             Self::Delta => false,

@@ -54,6 +54,7 @@ impl Series {
             steps: Steps { start: end * 1000, step: 0, count: 1 },
             windows: Windows::Moving { offset_ms: 0 },
             range_ms: range * 1000,
+            edges: Edges::Plain,
             params: &[],
             metric_name: "x_total",
             type_label: None,

@@ -31,7 +31,7 @@ impl Windows {
     }
 }
 
-/// The samples of one step.
+/// The samples of one step, and those beyond it that its [`Edges`](super::Edges) ask for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window<'a> {
     pub(super) times: &'a [i64],
@@ -56,8 +56,10 @@ pub(super) fn for_each<'a>(input: &RangeInput<'a>, mut each: impl FnMut(usize, W
     for step in 0..input.steps.count {
         let end = input.windows.end(input.steps, step);
         let after = end.saturating_sub(input.range_ms);
-        floats.advance(input.timestamps, |t| *t, after, end);
-        histograms.advance(input.histograms, |(t, _)| *t, after, end);
+        let from = after.saturating_sub(input.edges.before());
+        let to = end.saturating_add(input.edges.after());
+        floats.advance(input.timestamps, |t| *t, from, to);
+        histograms.advance(input.histograms, |(t, _)| *t, from, to);
         if floats.is_empty() && histograms.is_empty() {
             continue;
         }

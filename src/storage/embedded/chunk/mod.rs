@@ -5,11 +5,12 @@
 //! `schema/disk/chunk.md`.
 //!
 //! ```text
-//! count │ time column │ body: flags, [starts], values
+//! time column │ body: flags, [starts], values
 //! ```
 //!
-//! The head keeps chunks whole ([`encode_floats`], [`decode_floats`]). A part stores time columns apart
-//! from bodies ([`encode_float_body`], [`decode_float_body`]), because the series of one scrape share them.
+//! A time column ([`encode_times`], [`decode_times`]) lies apart from its body ([`encode_float_body`],
+//! [`encode_histogram_body`]), because the series of one scrape share it. How many samples there are is
+//! known from outside.
 //!
 //! A chunk has no checksum: what it lies in has one. Still no bytes at all make a decoder panic, or take
 //! much more memory than a chunk can hold.
@@ -33,7 +34,7 @@ use crate::{
     storage::selection::{HistogramSample, SeriesSamples},
 };
 
-pub use stats::{ChunkStats, ValueStats};
+pub use stats::ValueStats;
 
 /// The most samples a chunk can have; a decoder refuses more.
 pub const MAX_SAMPLES: usize = 1 << 20;
@@ -46,61 +47,6 @@ const STARTS: u8 = 0x2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Damaged(pub &'static str);
-
-/// Writes float samples as a chunk.
-///
-/// `starts` is empty or as long as the others.
-///
-/// # Panics
-///
-/// If the columns differ in length or are longer than [`MAX_SAMPLES`].
-pub fn encode_floats(timestamps: &[i64], values: &[f64], starts: &[i64], out: &mut Vec<u8>) -> ChunkStats {
-    assert_eq!(timestamps.len(), values.len(), "every sample has a time and a value");
-    put_times(timestamps, out);
-    encode_float_body(values, starts, out);
-    ChunkStats { values: ValueStats::of(values), ..time_stats(timestamps) }
-}
-
-/// Reads a chunk of float samples and adds them to `into`; after an error `into` is as before.
-pub fn decode_floats(chunk: &[u8], into: &mut SeriesSamples) -> Result<(), Damaged> {
-    let before = into.timestamps.len();
-    let mut reader = Reader::new(chunk);
-    let decoded = take_times(&mut reader, &mut into.timestamps)
-        .and_then(|()| decode_float_body(reader.rest(), before, into));
-    if decoded.is_err() {
-        truncate_floats(into, before);
-    }
-    decoded
-}
-
-/// Writes histogram samples as a chunk.
-///
-/// # Panics
-///
-/// If there are more than [`MAX_SAMPLES`].
-pub fn encode_histograms(samples: &[HistogramSample], out: &mut Vec<u8>) -> ChunkStats {
-    let timestamps: Vec<i64> = samples.iter().map(|sample| sample.timestamp).collect();
-    put_times(&timestamps, out);
-    encode_histogram_body(samples, out);
-    time_stats(&timestamps)
-}
-
-/// Reads a chunk of histogram samples and adds them to `into`; after an error `into` is as before.
-pub fn decode_histograms(chunk: &[u8], into: &mut SeriesSamples) -> Result<(), Damaged> {
-    let mut reader = Reader::new(chunk);
-    let mut timestamps = Vec::new();
-    take_times(&mut reader, &mut timestamps)?;
-    decode_histogram_body(reader.rest(), &timestamps, into)
-}
-
-/// Whether a chunk holds histograms; none if it is too short to tell.
-pub fn holds_histograms(chunk: &[u8]) -> Option<bool> {
-    let mut reader = Reader::new(chunk);
-    reader.varint().ok()?;
-    let times = reader.varint_usize().ok()?;
-    reader.take(times).ok()?;
-    reader.u8().ok().map(|head| head & HISTOGRAMS != 0)
-}
 
 /// Writes times, which are mostly an even grid, as a column.
 pub fn encode_times(timestamps: &[i64], out: &mut Vec<u8>) {
@@ -213,30 +159,6 @@ fn decode_histogram_columns(
     ended(&reader)
 }
 
-fn time_stats(timestamps: &[i64]) -> ChunkStats {
-    ChunkStats {
-        count: u32::try_from(timestamps.len()).expect("a chunk has at most 2^20 samples"),
-        start: timestamps.first().copied().unwrap_or(0),
-        end: timestamps.last().copied().unwrap_or(0),
-        values: None,
-    }
-}
-
-fn put_times(timestamps: &[i64], out: &mut Vec<u8>) {
-    assert!(timestamps.len() <= MAX_SAMPLES, "a chunk has at most 2^20 samples");
-    put_length(out, timestamps.len());
-    let mut column = Vec::new();
-    encode_times(timestamps, &mut column);
-    put_length(out, column.len());
-    out.extend_from_slice(&column);
-}
-
-fn take_times(reader: &mut Reader<'_>, into: &mut Vec<i64>) -> Result<(), Damaged> {
-    let count = reader.varint_usize()?;
-    let length = reader.varint_usize()?;
-    decode_times(reader.take(length)?, count, into)
-}
-
 fn put_head(kind: u8, starts: &[i64], out: &mut Vec<u8>) {
     let has_starts = starts.iter().any(|start| *start != 0);
     out.push(VERSION << 4 | kind | if has_starts { STARTS } else { 0 });
@@ -261,12 +183,6 @@ fn head(reader: &mut Reader<'_>) -> Result<u8, Damaged> {
 
 fn ended(reader: &Reader<'_>) -> Result<(), Damaged> {
     if reader.remaining() == 0 { Ok(()) } else { Err(Damaged("column is longer than its samples")) }
-}
-
-fn truncate_floats(samples: &mut SeriesSamples, length: usize) {
-    samples.timestamps.truncate(length);
-    samples.values.truncate(length);
-    samples.starts.truncate(length);
 }
 
 #[cfg(test)]

@@ -7,19 +7,6 @@ use super::{
 };
 use crate::model::is_stale;
 
-/// What can be known of a chunk without decoding it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ChunkStats {
-    /// How many samples it has.
-    pub count: u32,
-    /// The first sample's time, 0 if there is none.
-    pub start: i64,
-    /// The last sample's time, 0 if there is none.
-    pub end: i64,
-    /// Its values, unless they are histograms or all stale markers.
-    pub values: Option<ValueStats>,
-}
-
 /// What can be known of float values, stale markers left out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ValueStats {

@@ -17,24 +17,61 @@ fn same(a: &SeriesSamples, b: &SeriesSamples) -> bool {
         })
 }
 
+/// A chunk as a part keeps it: the count in the index, times and body apart.
+#[derive(Clone, Debug)]
+struct Chunk {
+    count: usize,
+    times: Vec<u8>,
+    body: Vec<u8>,
+}
+
+impl Chunk {
+    fn of_floats(timestamps: &[i64], values: &[f64], starts: &[i64]) -> Self {
+        let (mut times, mut body) = (Vec::new(), Vec::new());
+        encode_times(timestamps, &mut times);
+        encode_float_body(values, starts, &mut body);
+        Self { count: timestamps.len(), times, body }
+    }
+
+    fn of_histograms(samples: &[HistogramSample]) -> Self {
+        let (mut times, mut body) = (Vec::new(), Vec::new());
+        let timestamps: Vec<i64> = samples.iter().map(|sample| sample.timestamp).collect();
+        encode_times(&timestamps, &mut times);
+        encode_histogram_body(samples, &mut body);
+        Self { count: samples.len(), times, body }
+    }
+
+    fn floats(&self, into: &mut SeriesSamples) -> Result<(), Damaged> {
+        let before = into.timestamps.len();
+        decode_times(&self.times, self.count, &mut into.timestamps)?;
+        decode_float_body(&self.body, before, into)
+    }
+
+    fn histograms(&self, into: &mut SeriesSamples) -> Result<(), Damaged> {
+        let mut timestamps = Vec::new();
+        decode_times(&self.times, self.count, &mut timestamps)?;
+        decode_histogram_body(&self.body, &timestamps, into)
+    }
+
+    fn size(&self) -> usize {
+        self.times.len() + self.body.len()
+    }
+}
+
 fn check(samples: &SeriesSamples) -> usize {
-    let mut floats = Vec::new();
-    let stats = encode_floats(&samples.timestamps, &samples.values, &samples.starts, &mut floats);
-    assert_eq!(stats.count as usize, samples.timestamps.len());
-    assert_eq!(holds_histograms(&floats), Some(false));
-    let mut histograms = Vec::new();
-    encode_histograms(&samples.histograms, &mut histograms);
+    let floats = Chunk::of_floats(&samples.timestamps, &samples.values, &samples.starts);
+    let histograms = Chunk::of_histograms(&samples.histograms);
     let mut back = SeriesSamples::default();
-    decode_floats(&floats, &mut back).unwrap();
-    decode_histograms(&histograms, &mut back).unwrap();
+    floats.floats(&mut back).unwrap();
+    histograms.histograms(&mut back).unwrap();
     assert!(same(&back, samples), "{back:?} is not {samples:?}");
 
     // Twice in a row, the second behind the first.
-    decode_floats(&floats, &mut back).unwrap();
+    floats.floats(&mut back).unwrap();
     assert_eq!(back.timestamps.len(), 2 * samples.timestamps.len());
     assert_eq!(back.values.len(), back.timestamps.len());
     assert!(back.starts.is_empty() || back.starts.len() == back.timestamps.len());
-    floats.len() + histograms.len()
+    floats.size() + histograms.size()
 }
 
 fn histogram(count: u64, positive: Vec<i64>) -> Histogram {
@@ -135,41 +172,50 @@ fn damaged_bytes_are_survived() {
         samples.push(i64::from(i) * 15_000 + i64::from(i % 3), value, i64::from(i / 100));
         samples.histograms.push(sample(i64::from(i), histogram(10, vec![i64::from(i), 2, -1])));
     }
-    let (mut floats, mut histograms, mut xor) = (Vec::new(), Vec::new(), Vec::new());
-    encode_floats(&samples.timestamps, &samples.values, &samples.starts, &mut floats);
-    encode_histograms(&samples.histograms, &mut histograms);
     let roots: Vec<f64> = (0..200_i32).map(|i| f64::from(i / 7).sqrt()).collect();
-    encode_floats(&samples.timestamps, &roots, &[], &mut xor);
-    for chunk in [&floats, &histograms, &xor] {
-        let try_both = |bytes: &[u8]| {
-            let mut into = SeriesSamples::default();
-            if decode_floats(bytes, &mut into).is_err() {
-                assert!(into.is_empty() && into.starts.is_empty());
-            }
-            into.clear();
-            if decode_histograms(bytes, &mut into).is_err() {
-                assert!(into.is_empty());
-            }
-        };
-        for at in 0..chunk.len() {
-            try_both(&chunk[..at]);
-            for bit in 0..8 {
-                let mut flipped = chunk.clone();
-                flipped[at] ^= 1 << bit;
-                try_both(&flipped);
-            }
+    let chunks = [
+        Chunk::of_floats(&samples.timestamps, &samples.values, &samples.starts),
+        Chunk::of_histograms(&samples.histograms),
+        Chunk::of_floats(&samples.timestamps, &roots, &[]),
+    ];
+    for chunk in chunks {
+        survives(&Chunk { count: chunk.count + 1, ..chunk.clone() });
+        survives(&Chunk { count: chunk.count - 1, ..chunk.clone() });
+        damaged(&chunk.times, |times| survives(&Chunk { times, ..chunk.clone() }));
+        damaged(&chunk.body, |body| survives(&Chunk { body, ..chunk.clone() }));
+    }
+}
+
+/// Every beginning of `bytes`, and `bytes` with any one bit flipped.
+fn damaged(bytes: &[u8], mut survives: impl FnMut(Vec<u8>)) {
+    for at in 0..bytes.len() {
+        survives(bytes[..at].to_vec());
+        for bit in 0..8 {
+            let mut flipped = bytes.to_vec();
+            flipped[at] ^= 1 << bit;
+            survives(flipped);
         }
+    }
+}
+
+/// What does not decode leaves nothing but times, whose number is known from outside.
+fn survives(chunk: &Chunk) {
+    let mut into = SeriesSamples::default();
+    if chunk.floats(&mut into).is_err() {
+        assert!(into.values.is_empty() && into.starts.is_empty());
+    }
+    into.clear();
+    if chunk.histograms(&mut into).is_err() {
+        assert!(into.is_empty());
     }
 }
 
 #[test]
 fn a_huge_count_takes_no_memory() {
-    let mut chunk = Vec::new();
-    bytes::put_varint(&mut chunk, u64::MAX);
-    chunk.extend([3, 0x40, 0, 0, VERSION << 4, 0]);
+    let chunk = Chunk { count: usize::MAX, times: vec![0x40, 0, 0], body: vec![VERSION << 4, 0] };
     let mut into = SeriesSamples::default();
-    assert!(decode_floats(&chunk, &mut into).is_err());
-    assert!(decode_histograms(&chunk, &mut into).is_err());
+    assert!(chunk.floats(&mut into).is_err());
+    assert!(chunk.histograms(&mut into).is_err());
 }
 
 fn any_histogram() -> impl Strategy<Value = Histogram> {
@@ -240,9 +286,11 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let mut into = SeriesSamples::default();
-        let _ = decode_floats(&bytes, &mut into);
-        let _ = decode_histograms(&bytes, &mut into);
+    fn any_bytes_are_survived(
+        count in 0_usize..300,
+        times in prop::collection::vec(any::<u8>(), 0..100),
+        body in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
+        survives(&Chunk { count, times, body });
     }
 }

@@ -1,6 +1,6 @@
 //! What was written since the last flush, in memory.
 //!
-//! A head is 256 stripes, each a table of [`Series`](series::Series) behind a lock; a series' id says which stripe it is
+//! A head is 256 stripes, each a table of [`Series`] behind a lock; a series' id says which stripe it is
 //! in. A batch is [appended](append) stripe by stripe, so that each lock is taken once. Every series has a
 //! number, counted up in the head: it stands for the series in the log, and in each tenant's
 //! [index](index::Index).
@@ -79,6 +79,8 @@ pub(crate) struct Place {
 struct Stats {
     samples: AtomicU64,
     bytes: AtomicU64,
+    /// Those of them that were here before any sample: a flush does not free them.
+    kept: AtomicU64,
     oldest: AtomicI64,
     newest: AtomicI64,
 }
@@ -93,6 +95,7 @@ impl Head {
             stats: Stats {
                 samples: AtomicU64::new(0),
                 bytes: AtomicU64::new(0),
+                kept: AtomicU64::new(0),
                 oldest: AtomicI64::new(i64::MAX),
                 newest: AtomicI64::new(i64::MIN),
             },
@@ -112,6 +115,11 @@ impl Head {
     /// About how much memory this takes.
     pub(crate) fn bytes(&self) -> u64 {
         self.stats.bytes.load(Relaxed)
+    }
+
+    /// How much memory it takes more than its series did when it was new.
+    pub(crate) fn grown(&self) -> u64 {
+        self.bytes().saturating_sub(self.stats.kept.load(Relaxed))
     }
 
     /// The times between which the samples lie.
@@ -208,6 +216,7 @@ impl Head {
             None => {
                 let (slot, number) = self.create(&mut stripe, at, &tenant, id, labels.clone());
                 tenant.index.write().insert(number, labels);
+                self.stats.kept.fetch_add(series_bytes(labels), Relaxed);
                 slot
             }
         };
@@ -248,8 +257,7 @@ impl Head {
             places.push(Place { stripe: narrow_stripe(at), slot });
             number
         };
-        let text = labels.as_canonical().len() as u64;
-        self.stats.bytes.fetch_add(400 + text + text / 2, Relaxed);
+        self.stats.bytes.fetch_add(series_bytes(&labels), Relaxed);
         stripe.insert(hash(id, tenant.ordinal), Series::new(id, tenant.ordinal, number, labels));
         (slot, number)
     }
@@ -320,6 +328,12 @@ impl Stripe {
             hash(series.id, series.tenant)
         });
     }
+}
+
+/// About the memory a series takes without its samples.
+fn series_bytes(labels: &Labels) -> u64 {
+    let text = labels.as_canonical().len() as u64;
+    400 + text + text / 2
 }
 
 fn hash(id: SeriesId, tenant: u32) -> u64 {

@@ -2,12 +2,18 @@
 //!
 //! Drawn in `schema/disk/wal.md`. [`Scan`] walks over a segment's frames. Where one does not read
 //! back it looks for the next that does: if there is one, a hole has been found, and what follows it is
-//! still good; if not, the log ends there.
+//! still good. If not, the log ends there, and what is left is either a write that was cut off or a frame that
+//! was whole and is damaged: a cut leaves zeros, a whole sector of them or at least where the frame's
+//! end mark should be.
 
 use super::record::Kind;
 
 /// Bytes before a frame's payload.
 pub(crate) const FRAME_HEAD: usize = 9;
+/// What follows a frame's payload. It is no zero, and so says that the frame was written to its end.
+const END_MARK: u8 = 0xe5;
+/// The bytes that a disk writes all or none of.
+const SECTOR: usize = 512;
 /// Where a segment's first frame begins.
 pub(crate) const SEGMENT_START: usize = 2 * HEADER;
 /// The longest payload a frame may have.
@@ -61,10 +67,11 @@ pub(crate) fn begin(out: &mut Vec<u8>, kind: Kind) -> usize {
 }
 
 /// Ends the frame that began at `at`.
-pub(crate) fn end(out: &mut [u8], at: usize) {
+pub(crate) fn end(out: &mut Vec<u8>, at: usize) {
     // What is longer is refused before it is written, so the length that does not fit is never read.
     let length = u32::try_from(out.len() - at - FRAME_HEAD).unwrap_or(u32::MAX);
     out[at..at + 4].copy_from_slice(&length.to_le_bytes());
+    out.push(END_MARK);
 }
 
 /// Fills in the checksums of all frames in a buffer for the segment with this salt.
@@ -75,7 +82,7 @@ pub(crate) fn seal(frames: &mut [u8], salt: u64) {
         let Some(body) = frames.get(at + 8..at + FRAME_HEAD + length) else { break };
         let crc = crc32c::crc32c_append(seed, body);
         frames[at + 4..at + 8].copy_from_slice(&crc.to_le_bytes());
-        at += FRAME_HEAD + length;
+        at += frame_size(length);
     }
 }
 
@@ -86,9 +93,14 @@ pub(crate) fn fits(frames: &[u8]) -> bool {
         if length > MAX_PAYLOAD {
             return false;
         }
-        at += FRAME_HEAD + length;
+        at += frame_size(length);
     }
     at == frames.len()
+}
+
+/// The bytes of a frame with a payload of this length.
+pub(crate) const fn frame_size(length: usize) -> usize {
+    FRAME_HEAD + length + 1
 }
 
 fn length_at(bytes: &[u8], at: usize) -> Option<usize> {
@@ -134,7 +146,20 @@ impl<'a> Scan<'a> {
         let body = self.bytes.get(at.checked_add(8)?..at.checked_add(FRAME_HEAD)?.checked_add(length)?)?;
         let kind = Kind::from_byte(body[0])?;
         let crc = self.bytes.get(at + 4..at + 8)?.try_into().map(u32::from_le_bytes).ok()?;
+        if self.bytes.get(at.checked_add(frame_size(length))? - 1) != Some(&END_MARK) {
+            return None;
+        }
         (crc == crc32c::crc32c_append(self.seed, body)).then_some((kind, &body[1..]))
+    }
+
+    /// Where the frame at `from` ends if it was written whole; none if its write may have been cut off.
+    fn damaged_to(&self, from: usize) -> Option<usize> {
+        let to = from.checked_add(frame_size(length_at(self.bytes, from)?))?;
+        let frame = self.bytes.get(from..to)?;
+        let first = SECTOR - from % SECTOR;
+        let sectors = frame.get(first..).unwrap_or_default().chunks_exact(SECTOR);
+        let cut = frame.last() != Some(&END_MARK) || sectors.into_iter().any(|s| s.iter().all(|b| *b == 0));
+        (!cut).then_some(to)
     }
 
     /// The next place after `from` where a frame reads back.
@@ -164,7 +189,7 @@ impl<'a> Iterator for Scan<'a> {
         }
         if let Some((kind, payload)) = self.frame(self.at) {
             let at = self.at;
-            self.at += FRAME_HEAD + payload.len();
+            self.at += frame_size(payload.len());
             return Some(Found::Frame { at, kind, payload });
         }
         let from = self.at;
@@ -175,7 +200,15 @@ impl<'a> Iterator for Scan<'a> {
             self.waiting = Some(to);
             return Some(Found::Hole { from, to });
         }
-        let to = self.must_reach.filter(|end| from < *end)?;
+        let to = match self.must_reach {
+            Some(end) => Some(end).filter(|end| from < *end),
+            None => self.damaged_to(from),
+        }?;
+        if self.must_reach.is_none() {
+            // The segment goes on behind it, and ends there.
+            self.waiting = Some(to);
+            return Some(Found::Hole { from, to });
+        }
         // Nothing can be found after this.
         self.at = usize::MAX;
         self.must_reach = Some(usize::MAX);
@@ -254,7 +287,30 @@ mod tests {
             let mut damaged = bytes.clone();
             damaged[i] ^= 1;
             assert_eq!(payloads(&damaged, Some(whole)).1, [(starts[2], whole)]);
-            assert_eq!(payloads(&damaged, None).1, []);
+        }
+    }
+
+    #[test]
+    fn a_bad_byte_in_the_last_frame_is_told_from_a_write_that_was_cut_off() {
+        let long = vec![7; 3000];
+        let (mut bytes, starts) = segment(&[b"one", &long]);
+        let whole = bytes.len();
+        bytes.resize(whole + 5000, 0);
+        // A length that is damaged leads nowhere, and an end mark that is damaged is an end that is missing.
+        for i in starts[1] + 4..whole - 1 {
+            let mut damaged = bytes.clone();
+            damaged[i] ^= 1;
+            assert_eq!(payloads(&damaged, None), (vec![&b"one"[..]], vec![(starts[1], whole)]), "{i}");
+        }
+        for cut in starts[1]..whole {
+            let mut torn = bytes.clone();
+            torn[cut..whole].fill(0);
+            assert_eq!(payloads(&torn, None), (vec![&b"one"[..]], vec![]), "{cut}");
+        }
+        for sector in (starts[1].next_multiple_of(SECTOR)..whole - SECTOR).step_by(SECTOR) {
+            let mut torn = bytes.clone();
+            torn[sector..sector + SECTOR].fill(0);
+            assert_eq!(payloads(&torn, None), (vec![&b"one"[..]], vec![]), "{sector}");
         }
     }
 
@@ -267,7 +323,8 @@ mod tests {
     #[test]
     fn a_frame_of_another_segment_is_not_taken() {
         let (bytes, _) = segment(&[b"one"]);
-        let found: Vec<Found<'_>> = Scan::new(&bytes, 78, SEGMENT_START, None).collect();
-        assert_eq!(found, []);
+        assert_eq!(Scan::new(&bytes, 77, SEGMENT_START, None).count(), 1);
+        let mut found = Scan::new(&bytes, 78, SEGMENT_START, None);
+        assert!(found.all(|found| matches!(found, Found::Hole { .. })));
     }
 }

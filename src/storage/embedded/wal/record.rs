@@ -15,7 +15,7 @@ use crate::{
 };
 
 #[cfg(test)]
-use super::frame::FRAME_HEAD;
+use super::frame::{FRAME_HEAD, frame_size};
 use super::frame::{begin, end};
 
 /// The kinds of record; the discriminants are on disk.
@@ -439,7 +439,7 @@ pub(crate) fn frames(mut buffer: &[u8]) -> Vec<(Kind, &[u8])> {
     while buffer.len() >= FRAME_HEAD {
         let length = u32::from_le_bytes(buffer[..4].try_into().unwrap()) as usize;
         all.push((Kind::from_byte(buffer[8]).unwrap(), &buffer[FRAME_HEAD..FRAME_HEAD + length]));
-        buffer = &buffer[FRAME_HEAD + length..];
+        buffer = &buffer[frame_size(length)..];
     }
     all
 }
