@@ -209,7 +209,7 @@ impl From<StorageError> for ApiError {
 }
 
 /// An error and all that caused it, on one line.
-fn with_sources(error: &dyn std::error::Error) -> String {
+pub fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

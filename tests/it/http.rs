@@ -460,3 +460,22 @@ fn a_write_that_has_begun_when_the_server_is_told_to_stop_is_kept() {
     let found = get(&server, "/api/v1/series?match[]=late").json();
     assert_eq!(found["data"], json!([{"__name__": "late"}]));
 }
+
+#[test]
+fn a_crowd_of_connections_leaves_the_store_its_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &Options { open_files: Some(256), ..Options::default() });
+    let body = remote_write(&[series(&[("__name__", "up")], &[(now_ms(), 1.0)])]);
+    let headers = [("Content-Type", V1), ("Content-Encoding", "snappy")];
+    // Two who come before the crowd, and say what they want after it.
+    let (mut writes, mut flushes) = (connect(&server), connect(&server));
+    writes.write_all(b"POST").unwrap();
+    flushes.write_all(b"POST").unwrap();
+    let _crowd: Vec<_> = (0..200).map(|_| connect(&server)).collect();
+    std::thread::sleep(Duration::from_millis(200));
+    writes.write_all(&head("POST", "/api/v1/write", &headers, body.len()).as_bytes()[4..]).unwrap();
+    writes.write_all(&body).unwrap();
+    assert_eq!(receive(writes).status, 204);
+    flushes.write_all(&head("POST", "/api/v1/admin/tsdb/flush", &[], 0).as_bytes()[4..]).unwrap();
+    assert_eq!(receive(flushes).status, 204);
+}

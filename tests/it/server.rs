@@ -28,6 +28,8 @@ pub struct Server {
 pub struct Options {
     /// More environment.
     pub env: Vec<(String, String)>,
+    /// How many files the server may have open, which it cannot raise.
+    pub open_files: Option<u32>,
 }
 
 impl Options {
@@ -46,6 +48,18 @@ pub fn luminate() -> Command {
     command
 }
 
+/// The same under a limit of open files.
+fn limited(open_files: u32) -> Command {
+    let plain = luminate();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &open_files.to_string()]);
+    command.arg(plain.get_program());
+    for (key, _) in plain.get_envs() {
+        command.env_remove(key);
+    }
+    command
+}
+
 impl Server {
     /// Starts a server without self-scrape and waits until it is ready.
     pub fn start(data_dir: &Path, options: &Options) -> Self {
@@ -57,7 +71,11 @@ impl Server {
     /// Starts a server and does not wait.
     pub fn spawn(data_dir: &Path, options: &Options) -> Self {
         let port = free_port();
-        let child = luminate()
+        let mut command = match options.open_files {
+            Some(limit) => limited(limit),
+            None => luminate(),
+        };
+        let child = command
             .arg("serve")
             .args(["--listen", &format!("127.0.0.1:{port}"), "--log.level", "warn"])
             .arg("--data-dir")

@@ -27,6 +27,7 @@ use axum::{
 use bytes::Bytes;
 
 use crate::{
+    gateway::error::{Cause, with_sources},
     ingest::{Ingest, IngestError, Outcome},
     model::TenantId,
     storage::{Fault, StorageError},
@@ -68,7 +69,7 @@ pub async fn remote_write(ingest: &Ingest, tenant: &TenantId, headers: &HeaderMa
             };
             with_written(response, &outcome)
         }
-        Err(error) => with_written(refuse(tenant, &error), &Outcome::default()),
+        Err(error) => with_written(refuse(&error), &Outcome::default()),
     }
 }
 
@@ -105,7 +106,7 @@ fn text_of(headers: &HeaderMap, name: HeaderName) -> Result<&str, String> {
 }
 
 /// What the sender is told of an error; what only we may know goes to the log.
-fn refuse(tenant: &TenantId, error: &IngestError) -> Response {
+fn refuse(error: &IngestError) -> Response {
     match error {
         IngestError::TooLarge { .. } => text(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
         IngestError::Decode(_) => text(StatusCode::BAD_REQUEST, error.to_string()),
@@ -115,7 +116,6 @@ fn refuse(tenant: &TenantId, error: &IngestError) -> Response {
         IngestError::Storage(error) => match error.fault() {
             Fault::Caller => text(StatusCode::BAD_REQUEST, error.to_string()),
             Fault::Passing => {
-                tracing::warn!(%tenant, %error, "write refused for now");
                 let retry_after = match error {
                     StorageError::Overloaded { retry_after, .. } => *retry_after,
                     StorageError::TooManySeries { .. }
@@ -125,18 +125,18 @@ fn refuse(tenant: &TenantId, error: &IngestError) -> Response {
                     | StorageError::Io { .. }
                     | StorageError::Unsupported(_) => RETRY_AFTER,
                 };
-                with_retry(
-                    text(StatusCode::SERVICE_UNAVAILABLE, "the store cannot take writes now"),
-                    retry_after,
-                )
+                let refusal = text(StatusCode::SERVICE_UNAVAILABLE, "the store cannot take writes now");
+                with_cause(with_retry(refusal, retry_after), error)
             }
-            Fault::Ours => {
-                let cause = std::error::Error::source(error).map(ToString::to_string);
-                tracing::error!(%tenant, %error, cause, "write failed");
-                text(StatusCode::INTERNAL_SERVER_ERROR, "the store failed")
-            }
+            Fault::Ours => with_cause(text(StatusCode::INTERNAL_SERVER_ERROR, "the store failed"), error),
         },
     }
+}
+
+/// Gives the request's log line what the sender is not told.
+fn with_cause(mut response: Response, error: &StorageError) -> Response {
+    response.extensions_mut().insert(Cause(with_sources(error)));
+    response
 }
 
 fn text(status: StatusCode, body: impl Into<String>) -> Response {
@@ -305,5 +305,18 @@ mod tests {
             assert!(!body.contains("/data") && !body.contains("sector"), "{body}");
         }
         assert_eq!(receiver.send(&headers, body).await.0, 204);
+    }
+
+    #[test]
+    fn the_log_learns_what_the_sender_does_not() {
+        let io = || StorageError::Io {
+            context: "cannot write /data/wal".to_owned(),
+            source: std::io::Error::other("sector 7"),
+        };
+        for error in [io(), StorageError::Unavailable { detail: "/data/wal: sector 7".to_owned() }] {
+            let response = refuse(&IngestError::Storage(error));
+            let Cause(cause) = response.extensions().get().unwrap();
+            assert!(cause.contains("/data/wal") && cause.contains("sector 7"), "{cause}");
+        }
     }
 }
