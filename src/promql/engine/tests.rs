@@ -370,6 +370,20 @@ async fn results_larger_than_what_they_are_made_of_are_refused_while_they_grow()
     assert_eq!(bench.range(r#"count_values("v", vector(time()))"#, 0, 30_000, 1).await, refused);
     assert_eq!(bench.range("x @ 0", 0, 30_000, 1).await, refused);
     assert_eq!(bench.range("last_over_time((x @ 0)[1d:1d])", 0, 80_000, 1).await, refused);
+    let quantiles = r#"histogram_quantiles(label_replace(vector(1), "le", "+Inf", "", ""), "q", time())"#;
+    assert_eq!(bench.range(quantiles, 0, 30_000, 1).await, refused);
+    // Each call makes the label ten times as long.
+    let mut text = r#"x{i="7"}"#.to_owned();
+    for _ in 0..12 {
+        text = format!(r#"label_replace({text}, "i", "{}", "i", "(.*)")"#, "$1".repeat(10));
+    }
+    let too_long = "error: label value too long in label_replace(): i would have more than 1048576 bytes";
+    assert_eq!(bench.instant(&text, 0).await, too_long);
+    let mut text = "x".to_owned();
+    for _ in 0..30 {
+        text = format!(r#"label_join({text}, "i", "", "i", "i")"#);
+    }
+    assert_eq!(bench.instant(&text, 0).await, refused);
 }
 
 #[tokio::test]

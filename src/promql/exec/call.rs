@@ -48,6 +48,7 @@ pub fn call(
     let of_histograms = |scalar: usize, vector: usize| classic::Context {
         steps,
         delayed_names: delayed,
+        budget: &context.budget,
         scalar_span: span(scalar),
         vector_span: span(vector),
     };
@@ -64,11 +65,11 @@ pub fn call(
             if row.row.is_empty() { Vec::new() } else { vec![row] }
         }
         VectorFunction::LabelReplace { dst, replacement, src, regex } => {
-            vector::label_replace(next().vector()?, dst, replacement, src, regex)?
+            vector::label_replace(&context.budget, next().vector()?, dst, replacement, src, regex)?
         }
         VectorFunction::LabelJoin { dst, separator, src } => {
             let src: Vec<&str> = src.iter().map(String::as_str).collect();
-            vector::label_join(next().vector()?, dst, separator, &src)?
+            vector::label_join(&context.budget, next().vector()?, dst, separator, &src)?
         }
         VectorFunction::Sort { descending } => {
             vector::sort(next().vector()?, *descending, steps, notes, span(0))

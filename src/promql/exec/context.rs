@@ -157,7 +157,7 @@ pub struct Budget {
 
 impl Budget {
     /// A budget of `most` samples.
-    pub fn new(most: u64) -> Self {
+    pub const fn new(most: u64) -> Self {
         Self { most, held: AtomicU64::new(0), peak: AtomicU64::new(0) }
     }
 

@@ -12,7 +12,10 @@ use crate::{
     promql::{
         QueryError,
         annotations::{self, Annotations, ForcedMonotonicity},
-        exec::rows::{Row, SeriesRow, Steps, is_absent},
+        exec::{
+            context::Budget,
+            rows::{Row, SeriesRow, Steps, is_absent},
+        },
         functions::vector::{drop_metadata, merge_equal},
         go_float::{format_open_metrics, parse_go_float},
         histogram::{FloatHistogram, quantile::NanEffect},
@@ -28,11 +31,13 @@ const ROUNDING: f64 = 1e-12;
 
 /// How the evaluation treats names, and where remarks point.
 #[derive(Clone, Copy, Debug)]
-pub struct Context {
+pub struct Context<'a> {
     /// The evaluation's steps.
     pub steps: Steps,
     /// Whether names are dropped when the query is done rather than here.
     pub delayed_names: bool,
+    /// What may be held in memory.
+    pub budget: &'a Budget,
     /// Where the first scalar argument stands.
     pub scalar_span: Span,
     /// Where the vector argument stands.
@@ -43,12 +48,12 @@ pub struct Context {
 pub fn histogram_quantile(
     q: &[f64],
     rows: Vec<SeriesRow>,
-    context: &Context,
+    context: &Context<'_>,
     notes: &mut Annotations,
 ) -> Result<Vec<SeriesRow>, QueryError> {
     warn_of_quantiles(q, context.scalar_span, notes);
     let groups = Groups::new(rows, context, notes);
-    let result = quantile_rows(q, &groups, context, notes, None);
+    let result = quantile_rows(q, &groups, context, notes, None)?;
     merge_equal(result)
 }
 
@@ -57,7 +62,7 @@ pub fn histogram_quantiles(
     quantiles: &[&[f64]],
     label: &str,
     rows: Vec<SeriesRow>,
-    context: &Context,
+    context: &Context<'_>,
     notes: &mut Annotations,
 ) -> Result<Vec<SeriesRow>, QueryError> {
     super::vector::check_label_name(label, "histogram_quantiles", "destination")?;
@@ -67,7 +72,7 @@ pub fn histogram_quantiles(
     let groups = Groups::new(rows, context, notes);
     let mut result = Vec::new();
     for q in quantiles {
-        result.extend(quantile_rows(q, &groups, context, notes, Some(label)));
+        result.extend(quantile_rows(q, &groups, context, notes, Some(label))?);
     }
     merge_equal(result)
 }
@@ -77,7 +82,7 @@ pub fn histogram_fraction(
     lower: &[f64],
     upper: &[f64],
     rows: Vec<SeriesRow>,
-    context: &Context,
+    context: &Context<'_>,
     notes: &mut Annotations,
 ) -> Result<Vec<SeriesRow>, QueryError> {
     let groups = Groups::new(rows, context, notes);
@@ -118,10 +123,10 @@ fn warn_of_quantiles(quantiles: &[f64], span: Span, notes: &mut Annotations) {
 fn quantile_rows(
     q: &[f64],
     groups: &Groups,
-    context: &Context,
+    context: &Context<'_>,
     notes: &mut Annotations,
     label: Option<&str>,
-) -> Vec<SeriesRow> {
+) -> Result<Vec<SeriesRow>, QueryError> {
     let mut result = Vec::new();
     for group in &groups.0 {
         let name = group.labels.metric_name().unwrap_or_default();
@@ -157,27 +162,32 @@ fn quantile_rows(
             continue;
         };
         // The scalar may change from step to step, and its value is a label: a row for each value.
-        let mut values: Vec<f64> = Vec::new();
-        for value in q {
-            if !values.iter().any(|v| v.to_bits() == value.to_bits()) {
-                values.push(*value);
+        let mut parts: Vec<(f64, Row)> = Vec::new();
+        let mut places: HashMap<u64, usize> = HashMap::new();
+        for (step, (value, result_at)) in q.iter().zip(&row.floats).enumerate() {
+            if is_absent(*result_at) {
+                continue;
             }
-        }
-        for value in values {
-            let mut part = row.clone();
-            for (place, at) in part.floats.iter_mut().zip(q) {
-                if at.to_bits() != value.to_bits() {
-                    *place = crate::promql::exec::rows::ABSENT;
+            let place = match places.get(&value.to_bits()) {
+                Some(place) => *place,
+                None => {
+                    context.budget.within(result.len() + parts.len() + 1, context.steps.count)?;
+                    places.insert(value.to_bits(), parts.len());
+                    parts.push((*value, Row::absent(context.steps.count)));
+                    parts.len() - 1
                 }
-            }
+            };
+            parts[place].1.floats[step] = *result_at;
+        }
+        for (value, part) in parts {
             let labels = group.labels.edit().set(label, &format_open_metrics(value)).build();
             push(&mut result, labels, part, context);
         }
     }
-    result
+    Ok(result)
 }
 
-fn push(result: &mut Vec<SeriesRow>, labels: Labels, row: Row, context: &Context) {
+fn push(result: &mut Vec<SeriesRow>, labels: Labels, row: Row, context: &Context<'_>) {
     if !row.is_empty() {
         let labels = if context.delayed_names { labels } else { drop_metadata(&labels) };
         result.push(SeriesRow { labels, drop_name: true, row });
@@ -208,7 +218,7 @@ enum Observations<'a> {
 struct Groups(Vec<Group>);
 
 impl Groups {
-    fn new(rows: Vec<SeriesRow>, context: &Context, notes: &mut Annotations) -> Self {
+    fn new(rows: Vec<SeriesRow>, context: &Context<'_>, notes: &mut Annotations) -> Self {
         let mut groups: Vec<Group> = Vec::new();
         let mut known: HashMap<Labels, usize> = HashMap::new();
         for SeriesRow { labels, drop_name: _, row } in rows {
@@ -250,7 +260,7 @@ fn group(groups: &mut Vec<Group>, known: &mut HashMap<Labels, usize>, labels: La
 }
 
 impl Group {
-    fn find_contradictions(&mut self, context: &Context, notes: &mut Annotations) {
+    fn find_contradictions(&mut self, context: &Context<'_>, notes: &mut Annotations) {
         let mut steps: Vec<usize> = self.natives.iter().flat_map(native_steps).collect();
         steps.retain(|step| self.buckets.iter().any(|(_, row)| !is_absent(row.floats[*step])));
         steps.sort_unstable();
@@ -262,7 +272,7 @@ impl Group {
     }
 
     /// Hands `each` what there is at every step at which there is something.
-    fn each_step<'a>(&'a self, context: &Context, mut each: impl FnMut(usize, Observations<'a>)) {
+    fn each_step<'a>(&'a self, context: &Context<'_>, mut each: impl FnMut(usize, Observations<'a>)) {
         let contradicts = |step: &usize| self.contradictions.binary_search(step).is_ok();
         for row in &self.natives {
             for (at, histogram) in &row.histograms {

@@ -10,7 +10,10 @@ use crate::{
     promql::{
         QueryError,
         annotations::{self, Annotations},
-        exec::rows::{ABSENT, Row, SeriesRow, Steps, is_absent},
+        exec::{
+            context::Budget,
+            rows::{ABSENT, Row, SeriesRow, Steps, is_absent},
+        },
         parse::{Expr, Span},
     },
 };
@@ -25,8 +28,15 @@ pub fn drop_metadata(labels: &Labels) -> Labels {
     labels.without(is_metadata_label)
 }
 
+/// The longest value a label can be given; calls within calls could double it each time.
+const MOST_BYTES: usize = 1 << 20;
+
+/// Bytes of a label that weigh as much as a sample.
+const BYTES_PER_SAMPLE: usize = 16;
+
 /// `label_replace(rows, dst, replacement, src, regex)`: if the whole of label `src` matches, sets `dst`.
 pub fn label_replace(
+    budget: &Budget,
     mut rows: Vec<SeriesRow>,
     dst: &str,
     replacement: &str,
@@ -37,9 +47,15 @@ pub fn label_replace(
         QueryError::Execution(format!("invalid regular expression in label_replace(): {error}"))
     })?;
     check_label_name(dst, "label_replace", "destination")?;
+    let references = replacement.bytes().filter(|byte| *byte == b'$').count();
+    let mut grown = Grown { budget, held: 0 };
     for series in &mut rows {
         let value = series.labels.get(src).unwrap_or_default();
+        // Nothing a group holds is longer than the value.
+        check_length(value.len().saturating_mul(references) / 16, dst, "label_replace")?;
         if let Some(new) = regex.expand(value, replacement) {
+            check_length(new.len(), dst, "label_replace")?;
+            grown.by(new.len())?;
             set_label(series, dst, &new);
         }
     }
@@ -48,6 +64,7 @@ pub fn label_replace(
 
 /// `label_join(rows, dst, separator, src…)`: sets `dst` to the values of other labels.
 pub fn label_join(
+    budget: &Budget,
     mut rows: Vec<SeriesRow>,
     dst: &str,
     separator: &str,
@@ -57,13 +74,47 @@ pub fn label_join(
         check_label_name(source, "label_join", "source")?;
     }
     check_label_name(dst, "label_join", "destination")?;
+    let mut grown = Grown { budget, held: 0 };
     for series in &mut rows {
         let values: Vec<&str> =
             sources.iter().map(|source| series.labels.get(source).unwrap_or_default()).collect();
+        let separators = separator.len().saturating_mul(values.len().saturating_sub(1));
+        let length = values.iter().fold(separators, |sum, value| sum.saturating_add(value.len()));
+        check_length(length, dst, "label_join")?;
+        grown.by(length)?;
         let joined = values.join(separator);
         set_label(series, dst, &joined);
     }
     merge_equal(rows)
+}
+
+fn check_length(bytes: usize, label: &str, function: &str) -> Result<(), QueryError> {
+    if bytes > MOST_BYTES {
+        return Err(QueryError::Execution(format!(
+            "label value too long in {function}(): {label} would have more than {MOST_BYTES} bytes"
+        )));
+    }
+    Ok(())
+}
+
+/// What labels given to series weigh, as long as they are being given.
+struct Grown<'a> {
+    budget: &'a Budget,
+    held: u64,
+}
+
+impl Grown<'_> {
+    fn by(&mut self, bytes: usize) -> Result<(), QueryError> {
+        let weight = u64::try_from(bytes / BYTES_PER_SAMPLE).unwrap_or(u64::MAX);
+        self.held += weight;
+        self.budget.hold(weight)
+    }
+}
+
+impl Drop for Grown<'_> {
+    fn drop(&mut self) {
+        self.budget.release(self.held);
+    }
 }
 
 /// Sets a label; a name that was to be dropped and is set anew stays.

@@ -44,7 +44,7 @@ pub mod store;
 mod tests;
 mod varint;
 mod view;
-mod wal;
+pub mod wal;
 
 pub use config::{EmbeddedConfig, WalSync};
 pub use counters::EmbeddedCounters;

@@ -8,6 +8,8 @@ use crate::promql::{
     parse::{DurationExpr, MatrixSelector, Paren, VectorSelector},
 };
 
+static BUDGET: Budget = Budget::new(u64::MAX);
+
 const STEPS: Steps = Steps { start: 0, step: 0, count: 1 };
 
 fn series(labels: &[(&str, &str)], values: &[f64]) -> SeriesRow {
@@ -30,8 +32,9 @@ fn label_replace_sets_what_matches() {
             series(&[("src", "x"), ("dst", "o")], &[1.0]),
         ]
     };
-    let replaced =
-        |template: &str, regex: &str| printed(&label_replace(rows(), "dst", template, "src", regex).unwrap());
+    let replaced = |template: &str, regex: &str| {
+        printed(&label_replace(&BUDGET, rows(), "dst", template, "src", regex).unwrap())
+    };
     assert_eq!(replaced("n$1", "value-(.*)"), [r#"{dst="n10", src="value-10"}"#, r#"{dst="o", src="x"}"#]);
     assert_eq!(replaced("n", "value"), [r#"{dst="old", src="value-10"}"#, r#"{dst="o", src="x"}"#]);
     assert_eq!(replaced("", ".*"), [r#"{src="value-10"}"#, r#"{src="x"}"#]);
@@ -41,27 +44,28 @@ fn label_replace_sets_what_matches() {
 #[test]
 fn a_label_that_is_not_there_is_empty() {
     let rows = vec![series(&[("a", "1")], &[0.0])];
-    let rows = label_replace(rows, "b", "new", "nothing", "").unwrap();
+    let rows = label_replace(&BUDGET, rows, "b", "new", "nothing", "").unwrap();
     assert_eq!(printed(&rows), [r#"{a="1", b="new"}"#]);
 }
 
 #[test]
 fn label_replace_refuses_what_cannot_be() {
-    let error =
-        |dst: &str, regex: &str| label_replace(Vec::new(), dst, "", "src", regex).unwrap_err().to_string();
+    let error = |dst: &str, regex: &str| {
+        label_replace(&BUDGET, Vec::new(), dst, "", "src", regex).unwrap_err().to_string()
+    };
     assert!(error("dst", "(.*").starts_with("invalid regular expression in label_replace(): "));
     assert_eq!(error("", ".*"), "invalid destination label name in label_replace(): ");
     assert_eq!(error("\u{fffd}", ".*"), "invalid destination label name in label_replace(): \u{fffd}");
-    assert!(label_replace(Vec::new(), "some.thing ü", "", "src", "").is_ok());
+    assert!(label_replace(&BUDGET, Vec::new(), "some.thing ü", "", "src", "").is_ok());
 }
 
 #[test]
 fn a_name_set_anew_stays() {
     let mut row = series(&[("__name__", "x"), ("a", "y")], &[0.0]);
     row.drop_name = true;
-    let rows = label_replace(vec![row.clone()], "b", "z", "a", ".*").unwrap();
+    let rows = label_replace(&BUDGET, vec![row.clone()], "b", "z", "a", ".*").unwrap();
     assert!(rows[0].drop_name);
-    let rows = label_replace(vec![row], "__name__", "$1", "a", "(.*)").unwrap();
+    let rows = label_replace(&BUDGET, vec![row], "__name__", "$1", "a", "(.*)").unwrap();
     assert!(!rows[0].drop_name);
     assert_eq!(printed(&rows), [r#"{__name__="y", a="y"}"#]);
 }
@@ -69,12 +73,13 @@ fn a_name_set_anew_stays() {
 #[test]
 fn label_join_joins_in_the_order_asked_for() {
     let rows = || vec![series(&[("a", "1"), ("b", "2"), ("dst", "old")], &[0.0])];
-    let joined =
-        |separator: &str, sources: &[&str]| printed(&label_join(rows(), "dst", separator, sources).unwrap());
+    let joined = |separator: &str, sources: &[&str]| {
+        printed(&label_join(&BUDGET, rows(), "dst", separator, sources).unwrap())
+    };
     assert_eq!(joined("-", &["b", "a"]), [r#"{a="1", b="2", dst="2-1"}"#]);
     assert_eq!(joined("-", &["a", "none", "b"]), [r#"{a="1", b="2", dst="1--2"}"#]);
     assert_eq!(joined("-", &[]), [r#"{a="1", b="2"}"#]);
-    let error = label_join(rows(), "dst", "", &[""]).unwrap_err().to_string();
+    let error = label_join(&BUDGET, rows(), "dst", "", &[""]).unwrap_err().to_string();
     assert_eq!(error, "invalid source label name in label_join(): ");
 }
 

@@ -44,6 +44,38 @@ use crate::{
     storage::{Result, StorageError},
 };
 
+/// How many records `segment` holds that read back, and whether it holds anything else; what recovery would say
+/// of these bytes.
+pub fn survey(segment: &[u8]) -> Survey {
+    let mut survey = Survey::default();
+    let Some(header) = frame::SegmentHeader::decode(segment) else {
+        return survey;
+    };
+    for found in frame::Scan::new(segment, header.salt, frame::SEGMENT_START, None) {
+        match found {
+            frame::Found::Frame { kind, payload, .. } if record::decode(kind, payload).is_some() => {
+                survey.records += 1;
+            }
+            frame::Found::Frame { .. } | frame::Found::Hole { .. } => survey.damaged += 1,
+        }
+    }
+    survey
+}
+
+/// Whether `payload` is a record of the kind with this number.
+pub fn is_record(kind: u8, payload: &[u8]) -> bool {
+    record::Kind::from_byte(kind).is_some_and(|kind| record::decode(kind, payload).is_some())
+}
+
+/// What a segment holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// Records that read back.
+    pub records: u64,
+    /// Stretches that do not.
+    pub damaged: u64,
+}
+
 /// The log, as those who write to it see it.
 #[derive(Debug)]
 pub(crate) struct Wal {
