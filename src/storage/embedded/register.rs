@@ -235,7 +235,7 @@ mod tests {
         let register = Register::new(0);
         let tenant = TenantId::anonymous();
         let hide = || register.hide(&tenant, vec![], TimeRange::ALL);
-        let last = (0..MOST_TOMBSTONES).filter_map(|_| hide()).last().unwrap();
+        let last = (0..MOST_TOMBSTONES).filter_map(|_| hide()).next_back().unwrap();
         assert!(hide().is_none());
         register.cleaned(&tenant, last.id);
         assert_eq!(hide().map(|t| t.id), Some(last.id + 1));
