@@ -41,7 +41,7 @@ check: ## Run the quick gate: format, lints, docs, layers
 
 .PHONY: bench
 bench: setup ## Measure ingest, queries, disk and memory beside VictoriaMetrics
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked --bench peers
 
 .PHONY: fuzz
 fuzz: ## Fuzz each of FUZZ_TARGETS for FUZZ_SECONDS (needs `cargo install cargo-fuzz`)
