@@ -64,7 +64,7 @@ fn every_query_of_the_scripts_parses_unless_it_has_to_fail() {
 }
 
 #[test]
-fn the_scripts_call_every_function_on_floats() {
+fn the_scripts_call_every_function() {
     fn note(expr: &Expr, called: &mut BTreeSet<&'static str>) {
         if let Expr::Call(call) = expr {
             called.insert(call.function.name);
@@ -84,16 +84,7 @@ fn the_scripts_call_every_function_on_floats() {
             }
         }
     }
-    // These need what a float sample does not have.
-    const ELSEWHERE: [&str; 6] = [
-        "histogram_avg",
-        "histogram_count",
-        "histogram_stddev",
-        "histogram_stdvar",
-        "histogram_sum",
-        "start_timestamp",
-    ];
-    let functions = TABLE.iter().map(|f| f.name).filter(|name| !ELSEWHERE.contains(name));
+    let functions = TABLE.iter().map(|f| f.name);
     let aggregations = [
         "sum",
         "avg",
@@ -146,7 +137,7 @@ impl Target for Database {
         for (number, series) in (0..).zip(series) {
             let mut of_histograms = false;
             for (at, sample) in &series.samples {
-                let (timestamp, start) = (Timestamp(*at), 0);
+                let (timestamp, start) = (Timestamp(*at), series.start);
                 let mut histogram = |histogram: Arc<Histogram>| {
                     batch.histograms.push(BatchHistogram { series: number, timestamp, histogram, start });
                 };

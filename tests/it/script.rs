@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! # Every minute from t=0: a list of values; `_` is none, `1+2x3` is `1 3 5 7`, `stale` ends a series.
+//! # A line may end in `since 30s`, which is when the series started to count.
 //! load 1m
 //!   up{job="api", zone="a"} 1 1 0 _ 1
 //!
@@ -59,6 +60,8 @@ pub(crate) struct Series {
     pub(crate) labels: Labels,
     /// Times in milliseconds.
     pub(crate) samples: Vec<(i64, Sample)>,
+    /// When counting started, in milliseconds; 0 is not known.
+    pub(crate) start: i64,
 }
 
 /// A sample to be stored, or wanted.

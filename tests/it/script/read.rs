@@ -50,10 +50,14 @@ fn load(step: &str, body: &[&str]) -> Result<Vec<Series>> {
     let step = millis(step)?;
     let series = |line: &&str| -> Result<Series> {
         let (labels, values) = labels(line)?;
+        let (values, start) = match values.split_once(" since ") {
+            Some((values, start)) => (values, millis(start.trim())?),
+            None => (values, 0),
+        };
         let values = values_of(values)?;
         let times = (0..).map(|i| i * step);
         let samples = times.zip(values).filter_map(|(t, v)| v.map(|v| (t, v))).collect();
-        Ok(Series { labels, samples })
+        Ok(Series { labels, samples, start })
     };
     body.iter().map(|line| series(line).with_context(|| (*line).to_owned())).collect()
 }
