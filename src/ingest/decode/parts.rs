@@ -19,6 +19,19 @@ pub(super) struct DecodedSample {
     start: i64,
 }
 
+/// Reads what an exemplar's message says besides its labels, which the versions write differently.
+pub(super) fn exemplar_point(mut message: Message<'_>) -> Result<(f64, Timestamp), DecodeError> {
+    let (mut value, mut timestamp) = (0.0, Timestamp(0));
+    while let Some(field) = message.next()? {
+        match field.number {
+            2 => value = field.double()?,
+            3 => timestamp = Timestamp(field.int64()?),
+            _ => {}
+        }
+    }
+    Ok((value, timestamp))
+}
+
 /// Reads a sample.
 #[inline]
 pub(super) fn sample(mut message: Message<'_>) -> Result<DecodedSample, DecodeError> {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::{
     Draft, DraftMetadata, bound,
     histogram::histogram,
-    parts::{Collected, sample},
+    parts::{Collected, exemplar_point, sample},
     wire::Message,
 };
 use crate::{
@@ -142,22 +142,13 @@ fn series(
 }
 
 fn exemplar(
-    mut message: Message<'_>,
+    message: Message<'_>,
     limits: &IngestLimits,
 ) -> Result<(Timestamp, Result<Exemplar, Reason>), IngestError> {
-    let whole = message;
-    let mut value = 0.0;
-    let mut timestamp = Timestamp(0);
-    while let Some(field) = message.next()? {
-        match field.number {
-            2 => value = field.double()?,
-            3 => timestamp = Timestamp(field.int64()?),
-            _ => {}
-        }
-    }
+    let (value, timestamp) = exemplar_point(message)?;
     let mut pairs = Vec::new();
     let labels =
-        match raw_pairs(whole, &mut |name, value| validate::take_pair(&mut pairs, name, value, limits)) {
+        match raw_pairs(message, &mut |name, value| validate::take_pair(&mut pairs, name, value, limits)) {
             Ok(result) => result.and_then(|()| validate::labels(&mut pairs, Order::Any)),
             Err(error) => return Err(error.into()),
         };

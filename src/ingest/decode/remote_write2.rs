@@ -15,7 +15,7 @@ use foldhash::fast::FixedState;
 use super::{
     Draft, DraftMetadata, bound,
     histogram::histogram,
-    parts::{Collected, sample},
+    parts::{Collected, exemplar_point, sample},
     wire::{DecodeError, Message, low32},
 };
 use crate::{
@@ -216,21 +216,9 @@ impl Decoder<'_> {
         Ok(Ok((self.keyer.key(&sum.to_le_bytes()), name)))
     }
 
-    fn exemplar(
-        &self,
-        mut message: Message<'_>,
-    ) -> Result<(Timestamp, Result<Exemplar, Reason>), IngestError> {
-        let whole = message;
-        let mut value = 0.0;
-        let mut timestamp = Timestamp(0);
-        while let Some(field) = message.next()? {
-            match field.number {
-                2 => value = field.double()?,
-                3 => timestamp = Timestamp(field.int64()?),
-                _ => {}
-            }
-        }
-        let place = Place::whole(whole.offset(), whole.offset() + whole.bytes().len());
+    fn exemplar(&self, message: Message<'_>) -> Result<(Timestamp, Result<Exemplar, Reason>), IngestError> {
+        let (value, timestamp) = exemplar_point(message)?;
+        let place = Place::whole(message.offset(), message.offset() + message.bytes().len());
         let mut pairs = Vec::new();
         let taken = self.symbols.pairs(self.buffer, place, &mut |name, value| {
             validate::take_pair(&mut pairs, name, value, self.limits)

@@ -602,7 +602,7 @@ impl Builder<'_> {
             "histogram_quantiles" => VectorFunction::HistogramQuantiles(text(call, 1)?),
             _ => match HistogramStat::by_name(name) {
                 Some(stat) => VectorFunction::HistogramStat(stat),
-                None => return Err(QueryError::Execution(format!("function {name:?} is not supported yet"))),
+                None => return Err(QueryError::Execution(format!("function {name:?} cannot be evaluated"))),
             },
         };
         let (mut args, mut spans) = (Vec::new(), Vec::new());
