@@ -49,6 +49,12 @@ pub enum StorageError {
         /// What it said.
         source: std::io::Error,
     },
+    /// A server that the store stands on said no.
+    #[error("{detail}")]
+    Remote {
+        /// What it said.
+        detail: String,
+    },
     /// The store does not do this.
     #[error("{0}")]
     Unsupported(String),
@@ -71,7 +77,7 @@ impl StorageError {
         match self {
             Self::TooManySeries { .. } | Self::Unsupported(_) => Fault::Caller,
             Self::DiskFull { .. } | Self::Overloaded { .. } | Self::Unavailable { .. } => Fault::Passing,
-            Self::Corrupt { .. } | Self::Io { .. } => Fault::Ours,
+            Self::Corrupt { .. } | Self::Io { .. } | Self::Remote { .. } => Fault::Ours,
         }
     }
 

@@ -6,8 +6,10 @@
 //!
 //! * [`memory`]: the simplest store that keeps the promise, all but surviving its process; tests use it.
 //! * [`embedded`]: our own engine, for one node.
+//! * [`clickhouse`]: a ClickHouse that many of us share.
 
 pub mod batch;
+pub mod clickhouse;
 pub mod conformance;
 pub mod embedded;
 pub mod error;

@@ -10,6 +10,7 @@
 )]
 
 mod cli;
+mod clickhouse;
 mod config;
 mod golden;
 mod http;

@@ -123,6 +123,7 @@ fn refuse(error: &IngestError) -> Response {
                     | StorageError::Unavailable { .. }
                     | StorageError::Corrupt { .. }
                     | StorageError::Io { .. }
+                    | StorageError::Remote { .. }
                     | StorageError::Unsupported(_) => RETRY_AFTER,
                 };
                 let refusal = text(StatusCode::SERVICE_UNAVAILABLE, "the store cannot take writes now");

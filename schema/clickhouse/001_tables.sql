@@ -1,0 +1,185 @@
+-- The tables of version 1.
+--
+-- {on_cluster} is nothing on a single node and ` ON CLUSTER name` on a cluster; {engine:table} is the
+-- MergeTree family's prefix and arguments there; {dedup} names the deduplication window's setting.
+--
+-- `sid` and `mid` are the two halves of a series' id: xxh3 of its labels and of its metric's name. Time is
+-- in milliseconds. `ret` is the class of retention in days; 65535 is forever.
+
+-- Samples. Two different values at one time stay both until they are read: the greatest counts, so the
+-- value's bits are part of the order (and cost nothing there), but not of the primary index.
+CREATE TABLE IF NOT EXISTS samples{on_cluster}
+(
+    tenant   LowCardinality(String) CODEC(ZSTD(1)),
+    mid      UInt64 CODEC(Delta(8), ZSTD(1)),
+    sid      UInt64 CODEC(Delta(8), ZSTD(1)),
+    ts       Int64 CODEC(Delta(8), ZSTD(1)),
+    value    Float64 CODEC(Delta(8), ZSTD(1)),
+    start_ts Int64 DEFAULT 0 CODEC(Delta(8), ZSTD(1)),
+    ret      UInt16 DEFAULT 65535 CODEC(ZSTD(1))
+)
+ENGINE = {engine:samples}
+PARTITION BY (ret, toYYYYMMDD(toDateTime(intDiv(ts, 1000), 'UTC')))
+PRIMARY KEY (tenant, intDiv(ts, 7200000), mid, sid, ts)
+ORDER BY (tenant, intDiv(ts, 7200000), mid, sid, ts, reinterpretAsUInt64(value), start_ts)
+TTL toDate(least(greatest(intDiv(ts, 86400000), 0) + ret, 65535)) + toIntervalDay(1)
+SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1, {dedup} = 10000;
+
+-- Series: one row for each day on which they have samples. `labels` holds all of them, the name too.
+CREATE TABLE IF NOT EXISTS series{on_cluster}
+(
+    tenant LowCardinality(String) CODEC(ZSTD(1)),
+    day    Date CODEC(ZSTD(1)),
+    metric LowCardinality(String) CODEC(ZSTD(1)),
+    mid    UInt64 CODEC(ZSTD(1)),
+    sid    UInt64 CODEC(ZSTD(1)),
+    labels Map(LowCardinality(String), String) CODEC(ZSTD(1)),
+    ret    UInt16 DEFAULT 65535 CODEC(ZSTD(1)),
+    INDEX kv arrayMap((k, v) -> concat(k, '=', v), mapKeys(labels), mapValues(labels)) TYPE bloom_filter(0.01) GRANULARITY 1
+)
+ENGINE = {engine:series}
+PARTITION BY (ret, day)
+ORDER BY (tenant, metric, sid)
+TTL toDate(least(toUInt32(day) + ret, 65535)) + toIntervalDay(1)
+SETTINGS index_granularity = 1024, ttl_only_drop_parts = 1, {dedup} = 10000;
+
+CREATE TABLE IF NOT EXISTS label_values{on_cluster}
+(
+    tenant LowCardinality(String) CODEC(ZSTD(1)),
+    day    Date CODEC(ZSTD(1)),
+    name   LowCardinality(String) CODEC(ZSTD(1)),
+    value  String CODEC(ZSTD(1)),
+    metric LowCardinality(String) CODEC(ZSTD(1)),
+    ret    UInt16 DEFAULT 65535 CODEC(ZSTD(1))
+)
+ENGINE = {engine:label_values}
+PARTITION BY (ret, day)
+ORDER BY (tenant, name, value, metric)
+TTL toDate(least(toUInt32(day) + ret, 65535)) + toIntervalDay(1)
+SETTINGS ttl_only_drop_parts = 1, {dedup} = 10000;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS label_values_mv{on_cluster} TO label_values AS
+SELECT DISTINCT tenant, day, k AS name, v AS value, metric, ret
+FROM series ARRAY JOIN mapKeys(labels) AS k, mapValues(labels) AS v;
+
+CREATE TABLE IF NOT EXISTS metadata{on_cluster}
+(
+    tenant  LowCardinality(String),
+    family  String,
+    type    LowCardinality(String),
+    unit    LowCardinality(String),
+    help    String CODEC(ZSTD(3)),
+    updated DateTime64(3, 'UTC')
+)
+ENGINE = {engine:metadata(updated)}
+ORDER BY (tenant, family, type, unit, help)
+TTL toDateTime(updated) + toIntervalDay(30)
+SETTINGS {dedup} = 1000;
+
+CREATE TABLE IF NOT EXISTS exemplars{on_cluster}
+(
+    tenant LowCardinality(String) CODEC(ZSTD(1)),
+    mid    UInt64 CODEC(Delta(8), ZSTD(1)),
+    sid    UInt64 CODEC(Delta(8), ZSTD(1)),
+    ts     Int64 CODEC(Delta(8), ZSTD(1)),
+    value  Float64 CODEC(ZSTD(1)),
+    labels Map(LowCardinality(String), String) CODEC(ZSTD(1)),
+    ret    UInt16 DEFAULT 7 CODEC(ZSTD(1))
+)
+ENGINE = {engine:exemplars}
+PARTITION BY (ret, toYYYYMMDD(toDateTime(intDiv(ts, 1000), 'UTC')))
+PRIMARY KEY (tenant, mid, sid, ts)
+ORDER BY (tenant, mid, sid, ts, sipHash64(mapKeys(labels), mapValues(labels)), reinterpretAsUInt64(value))
+TTL toDate(least(greatest(intDiv(ts, 86400000), 0) + ret, 65535)) + toIntervalDay(1)
+SETTINGS ttl_only_drop_parts = 1, {dedup} = 1000;
+
+-- Native histograms; bucket counts are absolute. Integers are exact below 2^53, which `kind` tells apart.
+CREATE TABLE IF NOT EXISTS histograms{on_cluster}
+(
+    tenant         LowCardinality(String) CODEC(ZSTD(1)),
+    mid            UInt64 CODEC(Delta(8), ZSTD(1)),
+    sid            UInt64 CODEC(Delta(8), ZSTD(1)),
+    ts             Int64 CODEC(Delta(8), ZSTD(1)),
+    kind           Enum8('int' = 0, 'float' = 1) CODEC(ZSTD(1)),
+    reset_hint     UInt8 CODEC(ZSTD(1)),
+    schema         Int8 CODEC(ZSTD(1)),
+    zero_threshold Float64 CODEC(ZSTD(1)),
+    zero_count     Float64 CODEC(Delta(8), ZSTD(1)),
+    count          Float64 CODEC(Delta(8), ZSTD(1)),
+    sum            Float64 CODEC(Delta(8), ZSTD(1)),
+    pos_spans      Array(Tuple(Int32, UInt32)) CODEC(ZSTD(1)),
+    pos_counts     Array(Float64) CODEC(ZSTD(1)),
+    neg_spans      Array(Tuple(Int32, UInt32)) CODEC(ZSTD(1)),
+    neg_counts     Array(Float64) CODEC(ZSTD(1)),
+    custom_values  Array(Float64) CODEC(ZSTD(1)),
+    start_ts       Int64 CODEC(Delta(8), ZSTD(1)),
+    ret            UInt16 DEFAULT 65535 CODEC(ZSTD(1))
+)
+ENGINE = {engine:histograms}
+PARTITION BY (ret, toYYYYMMDD(toDateTime(intDiv(ts, 1000), 'UTC')))
+PRIMARY KEY (tenant, intDiv(ts, 7200000), mid, sid, ts)
+ORDER BY (tenant, intDiv(ts, 7200000), mid, sid, ts, reinterpretAsUInt64(count), reinterpretAsUInt64(sum),
+          sipHash64(kind, reset_hint, schema, zero_threshold, zero_count, pos_spans, pos_counts, neg_spans, neg_counts, custom_values))
+TTL toDate(least(greatest(intDiv(ts, 86400000), 0) + ret, 65535)) + toIntervalDay(1)
+SETTINGS index_granularity = 1024, ttl_only_drop_parts = 1, {dedup} = 10000;
+
+-- What was deleted. `active` hides the samples and is waiting to be applied; `applied` hides them still,
+-- and those written before it are gone; `cleaned` hides nothing.
+CREATE TABLE IF NOT EXISTS tombstones{on_cluster}
+(
+    tenant   LowCardinality(String),
+    id       UUID,
+    matchers Array(Tuple(name String, op Enum8('=' = 0, '!=' = 1, '=~' = 2, '!~' = 3), value String)),
+    min_ts   Int64,
+    max_ts   Int64,
+    created  DateTime64(3, 'UTC') DEFAULT now64(3),
+    state    Enum8('active' = 0, 'applied' = 1, 'cleaned' = 2),
+    version  UInt64
+)
+ENGINE = {engine:tombstones(version)}
+ORDER BY (tenant, id)
+SETTINGS {dedup} = 1000;
+
+-- Closed windows of samples; `inc` is the growth within, resets counted, as rate() sees it.
+CREATE TABLE IF NOT EXISTS rollup_5m{on_cluster}
+(
+    tenant   LowCardinality(String) CODEC(ZSTD(1)),
+    mid      UInt64 CODEC(Delta(8), ZSTD(1)),
+    sid      UInt64 CODEC(Delta(8), ZSTD(1)),
+    ts       Int64 CODEC(Delta(8), ZSTD(1)),
+    cnt      UInt32 CODEC(T64, ZSTD(1)),
+    sum      Float64 CODEC(Delta(8), ZSTD(1)),
+    min      Float64 CODEC(Delta(8), ZSTD(1)),
+    max      Float64 CODEC(Delta(8), ZSTD(1)),
+    first    Float64 CODEC(Delta(8), ZSTD(1)),
+    last     Float64 CODEC(Delta(8), ZSTD(1)),
+    first_ts Int64 CODEC(Delta(8), ZSTD(1)),
+    last_ts  Int64 CODEC(Delta(8), ZSTD(1)),
+    inc      Float64 CODEC(Delta(8), ZSTD(1)),
+    resets   UInt16 CODEC(ZSTD(1)),
+    version  UInt64 CODEC(ZSTD(1)),
+    ret      UInt16 DEFAULT 65535 CODEC(ZSTD(1))
+)
+ENGINE = {engine:rollup_5m(version)}
+PARTITION BY (ret, toYYYYMM(toDateTime(intDiv(ts, 1000), 'UTC')))
+ORDER BY (tenant, intDiv(ts, 86400000), mid, sid, ts)
+TTL toDate(least(greatest(intDiv(ts, 86400000), 0) + ret, 65535)) + toIntervalDay(1)
+SETTINGS ttl_only_drop_parts = 1, {dedup} = 1000;
+
+CREATE TABLE IF NOT EXISTS rollup_1h{on_cluster} AS rollup_5m
+ENGINE = {engine:rollup_1h(version)}
+PARTITION BY (ret, toYYYYMM(toDateTime(intDiv(ts, 1000), 'UTC')))
+ORDER BY (tenant, intDiv(ts, 86400000), mid, sid, ts)
+TTL toDate(least(greatest(intDiv(ts, 86400000), 0) + ret, 65535)) + toIntervalDay(1)
+SETTINGS ttl_only_drop_parts = 1, {dedup} = 1000;
+
+-- Up to which time windows have been rolled up, and what was rolled up again because of late samples.
+CREATE TABLE IF NOT EXISTS rollup_progress{on_cluster}
+(
+    resolution LowCardinality(String),
+    until      Int64,
+    version    UInt64
+)
+ENGINE = {engine:rollup_progress(version)}
+ORDER BY resolution
+SETTINGS {dedup} = 1000;

@@ -1,0 +1,21 @@
+//! The store over ClickHouse: no state of its own that cannot be lost.
+//!
+//! ```text
+//! append ─ registry (series new today?) ─ batcher ─▶ samples, histograms, exemplars, series, metadata
+//! select ─ series (matchers in SQL) ─┬─ samples, histograms in key order ─▶ runs
+//!                                    └─ pushed down: rows of the grid
+//! ```
+//!
+//! `schema/clickhouse` has the tables and why they are as they are.
+
+pub mod client;
+pub mod config;
+mod deletes;
+mod migrate;
+mod read;
+pub mod rowbinary;
+mod store;
+mod write;
+
+pub use config::ClickHouseConfig;
+pub use store::ClickHouseStore;

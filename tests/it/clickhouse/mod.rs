@@ -1,0 +1,4 @@
+//! The ClickHouse backend against the engine.
+
+mod front;
+mod schema;
