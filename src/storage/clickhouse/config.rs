@@ -39,6 +39,8 @@ pub struct ClickHouseConfig {
     pub tenant_retention: Vec<(crate::model::TenantId, Option<Duration>)>,
     /// Whether closed windows are rolled up, and long ranges read from them.
     pub rollups: bool,
+    /// Where the ids of statements and their delays start; another one in each process.
+    pub seed: u64,
 }
 
 /// A text that is not shown.
@@ -124,6 +126,7 @@ impl ClickHouseConfig {
             retention: Some(Duration::from_secs(30 * 86_400)),
             tenant_retention: Vec::new(),
             rollups: false,
+            seed: 0,
         }
     }
 }
