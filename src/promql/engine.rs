@@ -20,7 +20,7 @@ use crate::{
         exec::{
             self, Evaluated, Output,
             context::{Budget, Context, Settings},
-            data::{LateSelect, LateSelects, SelectedSeries},
+            data::{Expected, LateSelect, LateSelects, SelectedSeries},
             names::refuse_same,
             rows::{SeriesRow, Steps, is_absent},
         },
@@ -347,7 +347,8 @@ impl Engine {
         request: SelectRequest,
         budget: &Budget,
     ) -> Result<(SelectedSeries, Vec<String>), QueryError> {
-        SelectedSeries::receive(self.storage.select(tenant, request).await?, budget).await
+        let expected = Expected::of(&request);
+        SelectedSeries::receive(self.storage.select(tenant, request).await?, expected, budget).await
     }
 }
 
