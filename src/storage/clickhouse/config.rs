@@ -42,6 +42,8 @@ pub struct ClickHouseConfig {
     pub tenant_retention: Vec<(TenantId, Option<Duration>)>,
     /// Whether closed windows are rolled up, and long ranges read from them.
     pub rollups: bool,
+    /// Where the ids of statements and their delays start; another one in each process.
+    pub seed: u64,
 }
 
 /// How the servers' certificates are checked, and what we show them.
@@ -117,6 +119,7 @@ impl ClickHouseConfig {
             retention: Some(Duration::from_secs(30 * 86_400)),
             tenant_retention: Vec::new(),
             rollups: false,
+            seed: 0,
         }
     }
 }
