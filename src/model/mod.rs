@@ -4,6 +4,7 @@
 //! bits are never touched, labels are canonical from the moment a [`Labels`] exists, and a
 //! [`TenantId`] has been checked once, at the door.
 
+pub mod digest;
 pub mod exemplar;
 pub mod histogram;
 pub mod labels;
@@ -15,6 +16,7 @@ pub mod secret;
 pub mod tenant;
 pub mod time;
 
+pub use digest::{Checksum, Digest};
 pub use exemplar::Exemplar;
 pub use histogram::Histogram;
 pub use labels::{Labels, LabelsBuilder, LabelsError, METRIC_NAME, SeriesId};
