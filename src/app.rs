@@ -59,6 +59,8 @@ pub struct Seeds {
     pub ingest: (u64, u64),
     /// Makes the ids of requests unlike those of other processes.
     pub request_ids: u64,
+    /// Makes what we call inserts and statements unlike what other processes do.
+    pub store: u64,
 }
 
 /// What the person who starts the server should see.
@@ -87,7 +89,7 @@ pub async fn run(
     let store = card::Store::of(&config.storage);
 
     let opened = tokio::select! {
-        opened = open_store(&config.storage, Arc::clone(&clock)) => opened?,
+        opened = open_store(&config.storage, Arc::clone(&clock), seeds.store) => opened?,
         () = signals.next() => {
             tracing::info!(event = "stopped", "told to stop while opening the store");
             return Ok(());
@@ -144,7 +146,7 @@ struct Opened {
     figures: Vec<telemetry::Source>,
 }
 
-async fn open_store(config: &StorageConfig, clock: Arc<dyn Clock>) -> anyhow::Result<Opened> {
+async fn open_store(config: &StorageConfig, clock: Arc<dyn Clock>, seed: u64) -> anyhow::Result<Opened> {
     match config.backend {
         Backend::Embedded => {
             let embedded = EmbeddedConfig {
@@ -171,7 +173,7 @@ async fn open_store(config: &StorageConfig, clock: Arc<dyn Clock>) -> anyhow::Re
             Ok(Opened { figures: vec![figures::embedded(Arc::clone(&store)), disk], storage: store })
         }
         Backend::ClickHouse => {
-            let store = ClickHouseStore::open(clickhouse::config(config)?, clock)
+            let store = ClickHouseStore::open(clickhouse::config(config, seed)?, clock)
                 .context("cannot set up the connections to ClickHouse")?;
             Ok(Opened { figures: Vec::new(), storage: store })
         }

@@ -16,7 +16,7 @@ use crate::{
 const MAX_PASSWORD_BYTES: u64 = 4096;
 
 /// Sets a store up as configured, and reads the password if it is in a file.
-pub(super) fn config(storage: &Storage) -> anyhow::Result<ClickHouseConfig> {
+pub(super) fn config(storage: &Storage, seed: u64) -> anyhow::Result<ClickHouseConfig> {
     let config = &storage.clickhouse;
     let password = match &config.password {
         None => None,
@@ -57,6 +57,7 @@ pub(super) fn config(storage: &Storage) -> anyhow::Result<ClickHouseConfig> {
         retention: storage.retention,
         tenant_retention: storage.tenant_retention.clone(),
         rollups: config.rollups,
+        seed,
     })
 }
 
@@ -90,7 +91,7 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_store() {
         let storage = storage("storage: {backend: clickhouse, clickhouse: {addresses: [localhost]}}");
-        assert_eq!(config(&storage).unwrap(), ClickHouseConfig::new("http://localhost:8123"));
+        assert_eq!(config(&storage, 0).unwrap(), ClickHouseConfig::new("http://localhost:8123"));
     }
 
     #[test]
@@ -103,17 +104,21 @@ mod tests {
             [("hunter2\n", "hunter2"), (" a b", " a b"), ("a\n\n", "a\n"), ("a\r\n", "a")]
         {
             fs::write(&path, written).unwrap();
-            assert_eq!(config(&storage).unwrap().password, Some(Secret(password.to_owned())), "{written:?}");
+            assert_eq!(
+                config(&storage, 0).unwrap().password,
+                Some(Secret(password.to_owned())),
+                "{written:?}"
+            );
         }
         for (written, wrong) in
             [(vec![], "empty"), (vec![b'\n'], "empty"), (vec![0xff], "UTF-8"), (vec![b'a'; 5000], "larger")]
         {
             fs::write(&path, written).unwrap();
-            let error = format!("{:#}", config(&storage).unwrap_err());
+            let error = format!("{:#}", config(&storage, 0).unwrap_err());
             assert!(error.contains(wrong) && error.contains("password_file"), "{error}");
         }
         fs::remove_file(&path).unwrap();
-        let error = format!("{:#}", config(&storage).unwrap_err());
+        let error = format!("{:#}", config(&storage, 0).unwrap_err());
         assert!(error.contains("password (storage.clickhouse.password_file): No such file"), "{error}");
     }
 
@@ -121,6 +126,6 @@ mod tests {
     fn a_password_is_not_in_what_is_logged_of_a_configuration() {
         let storage =
             storage("storage: {backend: clickhouse, clickhouse: {addresses: [a], password: hunter2}}");
-        assert!(!format!("{storage:?} {:?}", config(&storage).unwrap()).contains("hunter2"));
+        assert!(!format!("{storage:?} {:?}", config(&storage, 0).unwrap()).contains("hunter2"));
     }
 }

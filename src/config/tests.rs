@@ -222,7 +222,7 @@ fn a_password_is_not_printed() {
 fn tenants_may_have_a_retention_on_clickhouse() {
     let yaml =
         "storage: {backend: clickhouse, clickhouse: {addresses: [a]}, retention: {tenants: [x=90d, y=0]}}";
-    let days = |days| Some(Duration::from_secs(days * 86_400));
+    let days = |days: u64| Some(Duration::from_secs(days * 86_400));
     let tenant = |name| TenantId::new(name).unwrap();
     let config = check(yaml).unwrap();
     assert_eq!(config.storage.tenant_retention, [(tenant("x"), days(90)), (tenant("y"), None)]);

@@ -298,7 +298,7 @@ impl Job {
     ) -> Result<Vec<String>, End> {
         let request = SelectRequest::new(self.sets[place].clone(), range);
         let select = self.service.storage.select(&self.tenant, request);
-        let Selected { series, runs, warnings } = self.service.within_timeout(select).await?;
+        let Selected { series, runs, warnings, .. } = self.service.within_timeout(select).await?;
         let wanted: Vec<bool> = series.iter().map(|labels| self.wants(place, labels)).collect();
         for (labels, _) in series.iter().zip(&wanted).filter(|(_, wanted)| **wanted) {
             if let Some(name) = labels.metric_name().filter(|name| !names.contains(*name)) {
@@ -321,6 +321,12 @@ impl Job {
                     });
                     self.send_samples(batch.collect()).await?;
                 }
+            }
+            Runs::Rows(_) => {
+                return Err(StorageError::Unsupported(
+                    "the store took an offer that was not made".to_owned(),
+                )
+                .into());
             }
         }
         Ok(warnings)
@@ -348,9 +354,11 @@ impl Job {
                 }
                 Ok((batch, next))
             };
-            let (batch, reached) = tokio::task::spawn_blocking(work).await.map_err(|error| {
-                StorageError::Unavailable { detail: format!("reading was interrupted: {error}") }
-            })??;
+            let (batch, reached) =
+                tokio::task::spawn_blocking(work).await.map_err(|error| StorageError::Unavailable {
+                    detail: format!("reading was interrupted: {error}"),
+                    retry_after: None,
+                })??;
             next = reached;
             self.send_samples(batch).await?;
         }
