@@ -21,7 +21,8 @@ pub struct Front {
 #[derive(Debug)]
 struct Process {
     child: Child,
-    _dir: tempfile::TempDir,
+    port: u16,
+    dir: tempfile::TempDir,
 }
 
 impl Process {
@@ -39,21 +40,26 @@ impl Process {
         }
         let dir = tempfile::tempdir().unwrap();
         let port = free_port();
-        let mut child = Command::new(python)
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clickhouse/front.py"))
-            .arg("--path")
-            .arg(dir.path().join("data"))
-            .args(["--port", &port.to_string()])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.starts_with("front:"), "the front says {line:?}");
-        let url = format!("http://127.0.0.1:{port}");
-        Some((url, Self { child, _dir: dir }))
+        let child = run(&dir, port);
+        Some((format!("http://127.0.0.1:{port}"), Self { child, port, dir }))
     }
+}
+
+/// Runs the front until it listens.
+fn run(dir: &tempfile::TempDir, port: u16) -> Child {
+    let mut child = Command::new(python())
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clickhouse/front.py"))
+        .arg("--path")
+        .arg(dir.path().join("data"))
+        .args(["--port", &port.to_string()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("front:"), "the front says {line:?}");
+    child
 }
 
 impl Drop for Process {
@@ -94,6 +100,14 @@ impl Front {
     /// Whether it is our front, whose faults can be injected, and not somebody's server.
     pub fn is_ours(&self) -> bool {
         self.process.is_some()
+    }
+
+    /// Kills it without warning and runs it again on the same data, at the same address; it has to be ours.
+    pub fn kill_and_restart(&mut self) {
+        let process = self.process.as_mut().expect("only our own is killed");
+        process.child.kill().unwrap();
+        process.child.wait().unwrap();
+        process.child = run(&process.dir, process.port);
     }
 
     /// Runs a statement and gives its answer as tab-separated text.

@@ -1,4 +1,5 @@
 //! The ClickHouse backend against the engine.
 
+mod conformance;
 mod front;
 mod schema;
