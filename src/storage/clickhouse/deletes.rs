@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::client::Servers;
 use crate::{
     clock::Clock,
-    model::{Labels, Matcher, TenantId, TimeRange},
+    model::{Labels, Matcher, Millis, TenantId, TimeRange},
     storage::{MatcherSets, Result, StorageError},
 };
 
@@ -52,4 +52,21 @@ impl Deletes {
     pub(super) async fn clean(&self, _tenant: &TenantId) -> Result<()> {
         Err(StorageError::Unsupported("clean_tombstones".to_owned()))
     }
+}
+
+/// What the tombstones hide of a series within a range: ranges in order, none touching another.
+pub(super) fn hidden(tombstones: &[Tombstone], labels: &Labels, within: TimeRange) -> Vec<TimeRange> {
+    let covering =
+        tombstones.iter().filter(|tombstone| tombstone.range.overlaps(within) && tombstone.covers(labels));
+    let mut ranges: Vec<TimeRange> =
+        covering.filter_map(|tombstone| tombstone.range.intersection(within)).collect();
+    ranges.sort_unstable_by_key(|range| range.start());
+    let mut joined: Vec<TimeRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if range.start() <= last.end().plus(Millis(1)) => *last = last.union(range),
+            Some(_) | None => joined.push(range),
+        }
+    }
+    joined
 }
