@@ -6,3 +6,4 @@ mod conformance;
 mod front;
 mod proxy;
 mod schema;
+mod write;
