@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod catalog;
+pub mod export;
 pub mod health;
 pub mod metrics;
 pub mod page;

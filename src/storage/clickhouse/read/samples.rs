@@ -51,7 +51,8 @@ impl Reads {
         request: SelectRequest,
     ) -> Result<Selected> {
         let (send, runs) = mpsc::channel(BATCHES);
-        let selected = |series| Selected { series, runs: Runs::TimeMajor(runs), warnings: Vec::new() };
+        let selected =
+            |series| Selected { series, runs: Runs::TimeMajor(runs), taken: 0, warnings: Vec::new() };
         let Some(range) = self.kept(tenant, request.range) else { return Ok(selected(Vec::new())) };
         let found = self.find(tenant, &[request.matchers], range, request.max_series).await?;
         if found.series.is_empty() {
