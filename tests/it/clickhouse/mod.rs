@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "the faults that use the proxy need the whole write path")]
 
+mod conformance;
 mod front;
 mod proxy;
 mod schema;
+mod write;
