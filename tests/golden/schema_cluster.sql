@@ -66,11 +66,7 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS `luminate`.label_values_mv ON CLUSTER 'ma
 SELECT DISTINCT tenant, day, k AS name, v AS value, metric, ret
 FROM `luminate`.series_local ARRAY JOIN mapKeys(labels) AS k, mapValues(labels) AS v;
 
-<<<<<<< HEAD
 CREATE TABLE IF NOT EXISTS `luminate`.metadata_local ON CLUSTER 'main'
-=======
-CREATE TABLE IF NOT EXISTS metadata ON CLUSTER 'main'
->>>>>>> main
 (
     tenant  LowCardinality(String),
     family  String,
@@ -101,11 +97,7 @@ ORDER BY (tenant, mid, sid, ts, sipHash64(mapKeys(labels), mapValues(labels)), r
 TTL toDate(least(greatest(intDiv(ts, 86400000), 0) + ret, 65535)) + toIntervalDay(1)
 SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 1000;
 
-<<<<<<< HEAD
 CREATE TABLE IF NOT EXISTS `luminate`.histograms_local ON CLUSTER 'main'
-=======
-CREATE TABLE IF NOT EXISTS histograms ON CLUSTER 'main'
->>>>>>> main
 (
     tenant         LowCardinality(String) CODEC(ZSTD(1)),
     mid            UInt64 CODEC(Delta(8), ZSTD(1)),
@@ -216,5 +208,5 @@ CREATE TABLE IF NOT EXISTS `luminate`.rollup_1h ON CLUSTER 'main' AS `luminate`.
 ENGINE = Distributed('main', 'luminate', 'rollup_1h_local', sipHash64(tenant, sid));
 
 INSERT INTO `luminate`.schema_migrations (version, name, checksum, min_compatible)
-SELECT 1, 'tables', '2d96398d6eac1a6c', 1;
+SELECT 1, 'tables', '84b15bdcc44f26ba', 1;
 

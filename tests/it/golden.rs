@@ -61,8 +61,7 @@ fn the_configuration_that_nobody_changed() {
 }
 
 #[test]
-fn the_schema_of_a_single_server_and_of_a_cluster() {
-    check("schema.sql", &print(&["schema", "print"]));
+fn the_schema_of_a_cluster() {
     check("schema_cluster.sql", &print(&["schema", "print", "--cluster", "main"]));
 }
 

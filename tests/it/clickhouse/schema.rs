@@ -97,14 +97,14 @@ fn an_interrupted_application_goes_on() {
     if !front.is_ours() {
         return;
     }
-    front.fault("fail=241&match=CREATE TABLE IF NOT EXISTS .*exemplars".replace(' ', "%20").as_str());
+    let exemplars = format!("EXISTS%20.{}.%5C.exemplars", front.database);
+    front.fault_everywhere(&format!("fail=241&match={exemplars}"));
     let (code, _, err) = run(schema(&front, &["apply"]));
     assert_eq!(code, 1, "{err}");
     assert!(err.contains("Code: 241"), "{err}");
     let half = tables(&front);
     assert!(half.contains("samples\t") && !half.contains("tombstones\t"), "{half}");
     assert_eq!(run(schema(&front, &["status"])).0, 1, "half a version is none");
-    front.heal();
     let (code, out, err) = run(schema(&front, &["apply"]));
     assert_eq!((code, out.as_str(), err.as_str()), (0, "applying version 1 (tables)\ndone\n", ""));
     assert!(tables(&front).contains("tombstones\t"));
@@ -177,23 +177,36 @@ fn the_engine_reads_the_statements_for_a_cluster() {
 }
 
 #[test]
-fn servers_that_do_not_let_us_are_told_by_name() {
-    let Some(front) = Front::start() else { return };
-    if front.is_ours() {
-        front.fault("fail=516&name=AUTHENTICATION_FAILED&times=100");
-        let (code, _, err) = run(schema(&front, &["apply"]));
-        assert_eq!(code, 1);
-        let expected =
-            format!("ClickHouse at {} does not let user \"default\" do this: Code: 516", front.url);
-        assert!(err.contains(&expected), "{err}");
-        front.heal();
-    }
+fn a_wrong_password_is_told_and_the_right_one_works() {
+    let Some(mut front) = Front::start_own() else { return };
+    front.kill();
+    front.start_again(&["--user", "lumi", "--password", "hunter2"]);
+    let with = |password: &str, command: &str| {
+        let mut command = schema(&front, &[command, "--username", "lumi"]);
+        command.env("LUMINATE_STORAGE__CLICKHOUSE__PASSWORD", password);
+        run(command)
+    };
+    let (code, out, err) = with("hunter1", "apply");
+    assert_eq!((code, out.as_str()), (1, ""));
+    let expected = format!("ClickHouse at {} does not let user \"lumi\" do this: Code: 516", front.url);
+    assert!(err.contains(&expected) && !err.contains("hunter"), "{err}");
+    let (code, out, err) = with("hunter2", "apply");
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert_eq!(with("hunter2", "status").0, 0);
+}
+
+#[test]
+fn servers_that_are_not_there_are_told_by_name() {
     let nobody = format!("http://127.0.0.1:{}", free_port());
-    let mut command = luminate();
-    command.args(["schema", "status", "--address", &nobody]);
-    let (code, _, err) = run(command);
-    assert_eq!(code, 1);
-    assert!(err.contains(&format!("cannot reach ClickHouse at {nobody}")), "{err}");
+    for command in [&["status"][..], &["apply"], &["apply", "--dry-run"]] {
+        let (code, out, err) = run({
+            let mut line = luminate();
+            line.arg("schema").args(command).args(["--address", &nobody]);
+            line
+        });
+        assert_eq!((code, out.as_str()), (1, ""));
+        assert!(err.contains(&format!("cannot reach ClickHouse at {nobody}")), "{err}");
+    }
 }
 
 #[test]
