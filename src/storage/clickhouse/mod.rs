@@ -8,6 +8,7 @@
 //!
 //! `schema/clickhouse` has the tables and why they are as they are.
 
+mod census;
 pub mod client;
 pub mod config;
 mod deletes;
@@ -17,6 +18,7 @@ mod read;
 pub mod rowbinary;
 mod store;
 pub mod tables;
+mod watch;
 mod write;
 
 pub use config::ClickHouseConfig;

@@ -4,6 +4,7 @@
 
 mod conformance;
 mod front;
+mod life;
 mod proxy;
 mod schema;
 mod write;
