@@ -6,3 +6,4 @@ mod conformance;
 pub(crate) mod front;
 mod proxy;
 mod schema;
+mod write;
