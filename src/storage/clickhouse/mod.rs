@@ -19,4 +19,5 @@ mod store;
 mod write;
 
 pub use config::ClickHouseConfig;
+pub use read::counters::ReadCounters;
 pub use store::ClickHouseStore;

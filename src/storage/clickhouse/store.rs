@@ -5,7 +5,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    client::Servers, config::ClickHouseConfig, deletes::Deletes, migrate, read::Reads, write::Writes,
+    client::Servers,
+    config::ClickHouseConfig,
+    deletes::Deletes,
+    migrate,
+    read::{Reads, counters::ReadCounters},
+    write::Writes,
 };
 use crate::{
     clock::Clock,
@@ -23,6 +28,7 @@ pub struct ClickHouseStore {
     writes: Writes,
     reads: Reads,
     deletes: Arc<Deletes>,
+    counters: Arc<ReadCounters>,
 }
 
 impl ClickHouseStore {
@@ -33,13 +39,26 @@ impl ClickHouseStore {
     pub fn open(config: ClickHouseConfig, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
         let config = Arc::new(config);
         let servers = Arc::new(Servers::new(&config, Arc::clone(&clock))?);
-        let deletes = Arc::new(Deletes::new(Arc::clone(&servers), Arc::clone(&clock)));
+        let counters = Arc::new(ReadCounters::default());
+        let deletes = Arc::new(Deletes::new(Arc::clone(&servers), Arc::clone(&counters), Arc::clone(&clock)));
         Ok(Arc::new(Self {
             writes: Writes::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock)),
-            reads: Reads::new(Arc::clone(&servers), config, clock, Arc::clone(&deletes)),
+            reads: Reads::new(
+                Arc::clone(&servers),
+                config,
+                clock,
+                Arc::clone(&deletes),
+                Arc::clone(&counters),
+            ),
             deletes,
+            counters,
             servers,
         }))
+    }
+
+    /// What reading and deleting count.
+    pub fn read_counters(&self) -> &ReadCounters {
+        &self.counters
     }
 
     /// Brings the schema to what this version needs.
