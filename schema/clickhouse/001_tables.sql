@@ -62,6 +62,7 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS label_values_mv{on_cluster} TO label_valu
 SELECT DISTINCT tenant, day, k AS name, v AS value, metric, ret
 FROM series ARRAY JOIN mapKeys(labels) AS k, mapValues(labels) AS v;
 
+-- Metadata, as often as it is said. When is what the servers say, whose clock all writers share.
 CREATE TABLE IF NOT EXISTS metadata{on_cluster}
 (
     tenant  LowCardinality(String),
@@ -69,7 +70,7 @@ CREATE TABLE IF NOT EXISTS metadata{on_cluster}
     type    LowCardinality(String),
     unit    LowCardinality(String),
     help    String CODEC(ZSTD(3)),
-    updated DateTime64(3, 'UTC')
+    updated DateTime64(6, 'UTC') DEFAULT now64(6)
 )
 ENGINE = {engine:metadata(updated)}
 ORDER BY (tenant, family, type, unit, help)
@@ -93,7 +94,8 @@ ORDER BY (tenant, mid, sid, ts, sipHash64(mapKeys(labels), mapValues(labels)), r
 TTL toDate(least(greatest(intDiv(ts, 86400000), 0) + ret, 65535)) + toIntervalDay(1)
 SETTINGS ttl_only_drop_parts = 1, {dedup} = 1000;
 
--- Native histograms; bucket counts are absolute. Integers are exact below 2^53, which `kind` tells apart.
+-- Native histograms; bucket counts are absolute. With kind 'int' the counts are the bits of whole numbers
+-- (`reinterpretAsUInt64(count)`, `arrayMap(c -> reinterpretAsInt64(c), pos_counts)`), since not all of those fit a float.
 CREATE TABLE IF NOT EXISTS histograms{on_cluster}
 (
     tenant         LowCardinality(String) CODEC(ZSTD(1)),
@@ -102,7 +104,7 @@ CREATE TABLE IF NOT EXISTS histograms{on_cluster}
     ts             Int64 CODEC(Delta(8), ZSTD(1)),
     kind           Enum8('int' = 0, 'float' = 1) CODEC(ZSTD(1)),
     reset_hint     UInt8 CODEC(ZSTD(1)),
-    schema         Int8 CODEC(ZSTD(1)),
+    schema         Int32 CODEC(ZSTD(1)),
     zero_threshold Float64 CODEC(ZSTD(1)),
     zero_count     Float64 CODEC(Delta(8), ZSTD(1)),
     count          Float64 CODEC(Delta(8), ZSTD(1)),

@@ -202,9 +202,11 @@ impl From<QueryError> for ApiError {
 impl From<StorageError> for ApiError {
     fn from(error: StorageError) -> Self {
         match (error.fault(), &error) {
-            (_, StorageError::Overloaded { retry_after, .. }) => {
-                Self::new(ErrorKind::Unavailable, error.to_string()).retry_after(*retry_after)
-            }
+            (
+                _,
+                StorageError::Overloaded { retry_after, .. }
+                | StorageError::Unavailable { retry_after: Some(retry_after), .. },
+            ) => Self::new(ErrorKind::Unavailable, error.to_string()).retry_after(*retry_after),
             (Fault::Caller, _) => Self::new(ErrorKind::Execution, error.to_string()),
             (Fault::Passing, _) => Self::new(ErrorKind::Unavailable, error.to_string()),
             (Fault::Ours, _) => Self::internal(with_sources(&error)),
@@ -260,7 +262,7 @@ mod tests {
                 (422, "execution", text("expanding series: the query selects more than 5 series")),
             ),
             (
-                QueryError::Storage(StorageError::Unavailable { detail: text("closing") }),
+                QueryError::Storage(StorageError::Unavailable { detail: text("closing"), retry_after: None }),
                 (503, "unavailable", text("expanding series: store is unavailable: closing")),
             ),
         ] {
@@ -290,5 +292,10 @@ mod tests {
             retry_after: Duration::from_millis(1200),
         });
         assert_eq!(error.into_response().headers()[header::RETRY_AFTER], "2");
+        let error = ApiError::from(StorageError::Unavailable {
+            detail: "out of reach".to_owned(),
+            retry_after: Some(Duration::from_secs(17)),
+        });
+        assert_eq!(error.into_response().headers()[header::RETRY_AFTER], "17");
     }
 }

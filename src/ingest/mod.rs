@@ -262,6 +262,7 @@ impl Ingest {
             let work = move || reading.run().map(|resolved| (resolved, permit));
             tokio::task::spawn_blocking(work).await.map_err(|error| StorageError::Unavailable {
                 detail: format!("decoding was interrupted: {error}"),
+                retry_after: None,
             })??
         };
         self.append(tenant, resolved, &limits).await

@@ -12,6 +12,7 @@ pub mod matcher;
 pub mod metadata;
 pub mod regex;
 pub mod sample;
+pub mod secret;
 pub mod tenant;
 pub mod time;
 
@@ -22,5 +23,6 @@ pub use labels::{Labels, LabelsBuilder, LabelsError, METRIC_NAME, SeriesId};
 pub use matcher::{MatchOp, Matcher};
 pub use metadata::{Metadata, MetricType};
 pub use sample::{STALE_NAN_BITS, is_stale, stale_nan};
+pub use secret::Secret;
 pub use tenant::{TenantId, TenantIdError};
 pub use time::{Millis, TimeRange, Timestamp};

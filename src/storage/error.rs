@@ -30,6 +30,14 @@ pub enum StorageError {
     Unavailable {
         /// The cause.
         detail: String,
+        /// When to try again, if that is known.
+        retry_after: Option<Duration>,
+    },
+    /// It takes more than a server that the store stands on gives one request.
+    #[error("{detail}")]
+    Exhausted {
+        /// Which bound it is.
+        detail: String,
     },
     /// Something on disk does not read back.
     #[error("{path} is damaged at byte {offset}: {detail}", path = path.display())]
@@ -75,7 +83,7 @@ impl StorageError {
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::TooManySeries { .. } | Self::Unsupported(_) => Fault::Caller,
+            Self::TooManySeries { .. } | Self::Exhausted { .. } | Self::Unsupported(_) => Fault::Caller,
             Self::DiskFull { .. } | Self::Overloaded { .. } | Self::Unavailable { .. } => Fault::Passing,
             Self::Corrupt { .. } | Self::Io { .. } | Self::Remote { .. } => Fault::Ours,
         }

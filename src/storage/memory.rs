@@ -232,7 +232,7 @@ impl Storage for MemoryStore {
                 }
             }
         });
-        Ok(Selected { series, runs: Runs::TimeMajor(runs), warnings: Vec::new() })
+        Ok(Selected { series, runs: Runs::TimeMajor(runs), taken: 0, warnings: Vec::new() })
     }
 
     async fn series(&self, tenant: &TenantId, request: LabelsRequest) -> Result<Vec<Labels>> {

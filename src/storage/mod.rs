@@ -14,6 +14,7 @@ pub mod conformance;
 pub mod embedded;
 pub mod error;
 pub mod memory;
+pub mod offer;
 pub mod selection;
 
 use std::{collections::HashMap, fmt};
@@ -27,6 +28,7 @@ pub use batch::{
     RejectReason, Rejected, SampleKind, WriteBatch,
 };
 pub use error::{Fault, StorageError};
+pub use offer::{Combine, GridRow, Offer, Operation, WindowFunction};
 pub use selection::{
     Grid, HistogramSample, LabelsRequest, MatcherSets, ReadSeries, Run, Runs, SelectRequest, Selected,
     SeriesExemplars, SeriesSamples,
@@ -48,6 +50,7 @@ pub type Result<T, E = StorageError> = std::result::Result<T, E>;
 ///   bits are settled by the batch's [`OnConflict`].
 /// * **Single.** A series has one sample at a time: a float and a histogram there are in conflict too.
 /// * **Sorted.** Series come in label order and their samples in time order, however they arrived.
+/// * **Honest.** What the store did of an [`Offer`] ([`Selected::taken`]) changes the cost, never the answer.
 /// * **Walled.** No call for one tenant can see what another has stored.
 #[async_trait]
 pub trait Storage: fmt::Debug + Send + Sync + 'static {

@@ -114,24 +114,32 @@ pub fn refuse(error: &IngestError) -> Response {
             with_retry(text(StatusCode::SERVICE_UNAVAILABLE, error.to_string()), *retry_after)
         }
         IngestError::Storage(error) => match error.fault() {
+            // A sender drops what is answered 4xx, and it is not to blame for what a server can take.
+            Fault::Caller if matches!(error, StorageError::Exhausted { .. }) => later(error, RETRY_AFTER),
             Fault::Caller => text(StatusCode::BAD_REQUEST, error.to_string()),
             Fault::Passing => {
                 let retry_after = match error {
                     StorageError::Overloaded { retry_after, .. } => *retry_after,
+                    StorageError::Unavailable { retry_after, .. } => retry_after.unwrap_or(RETRY_AFTER),
                     StorageError::TooManySeries { .. }
                     | StorageError::DiskFull { .. }
-                    | StorageError::Unavailable { .. }
+                    | StorageError::Exhausted { .. }
                     | StorageError::Corrupt { .. }
                     | StorageError::Io { .. }
                     | StorageError::Remote { .. }
                     | StorageError::Unsupported(_) => RETRY_AFTER,
                 };
-                let refusal = text(StatusCode::SERVICE_UNAVAILABLE, "the store cannot take writes now");
-                with_cause(with_retry(refusal, retry_after), error)
+                later(error, retry_after)
             }
             Fault::Ours => with_cause(text(StatusCode::INTERNAL_SERVER_ERROR, "the store failed"), error),
         },
     }
+}
+
+/// Tells the sender to come again, and only the log why.
+fn later(error: &StorageError, after: Duration) -> Response {
+    let refusal = text(StatusCode::SERVICE_UNAVAILABLE, "the store cannot take writes now");
+    with_cause(with_retry(refusal, after), error)
 }
 
 /// Gives the request's log line what the sender is not told.
@@ -287,7 +295,7 @@ mod tests {
         let io = std::io::Error::other("sector 7");
         for (error, expected, shown) in [
             (StorageError::DiskFull { detail: "/data".to_owned() }, 503, retry("5")),
-            (StorageError::Unavailable { detail: "closing".to_owned() }, 503, retry("5")),
+            (StorageError::Unavailable { detail: "closing".to_owned(), retry_after: None }, 503, retry("5")),
             (
                 StorageError::Overloaded {
                     detail: "wal".to_owned(),
@@ -296,6 +304,15 @@ mod tests {
                 503,
                 retry("2"),
             ),
+            (
+                StorageError::Unavailable {
+                    detail: "out of reach".to_owned(),
+                    retry_after: Some(Duration::from_secs(17)),
+                },
+                503,
+                retry("17"),
+            ),
+            (StorageError::Exhausted { detail: "max_memory_usage".to_owned() }, 503, retry("5")),
             (StorageError::Io { context: "cannot write".to_owned(), source: io }, 500, none.clone()),
             (StorageError::Unsupported("no".to_owned()), 400, none.clone()),
         ] {
@@ -314,7 +331,9 @@ mod tests {
             context: "cannot write /data/wal".to_owned(),
             source: std::io::Error::other("sector 7"),
         };
-        for error in [io(), StorageError::Unavailable { detail: "/data/wal: sector 7".to_owned() }] {
+        for error in
+            [io(), StorageError::Unavailable { detail: "/data/wal: sector 7".to_owned(), retry_after: None }]
+        {
             let response = refuse(&IngestError::Storage(error));
             let Cause(cause) = response.extensions().get().unwrap();
             assert!(cause.contains("/data/wal") && cause.contains("sector 7"), "{cause}");

@@ -124,7 +124,7 @@ async fn metadata_is_remembered_once_it_is_written() {
     };
     let series = Series { metadata: Some(metadata.clone()), ..up("a").sample(1, 1.0) };
     let body = compress(&write_request2(&[series]));
-    *store.fail.lock() = Some(StorageError::Unavailable { detail: "closing".to_owned() });
+    *store.fail.lock() = Some(StorageError::Unavailable { detail: "closing".to_owned(), retry_after: None });
     assert!(matches!(ingest.remote_write_v2(&tenant, body.clone()).await, Err(IngestError::Storage(_))));
     assert_eq!(ingest.remote_write_v2(&tenant, body.clone()).await.unwrap().metadata, 1);
     assert_eq!(ingest.remote_write_v2(&tenant, body).await.unwrap().metadata, 0);

@@ -11,6 +11,7 @@
 pub mod client;
 pub mod config;
 mod deletes;
+mod histogram;
 mod migrate;
 mod read;
 pub mod rowbinary;

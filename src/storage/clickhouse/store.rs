@@ -32,7 +32,7 @@ impl ClickHouseStore {
     /// Background work runs on the runtime this is called in.
     pub fn open(config: ClickHouseConfig, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
         let config = Arc::new(config);
-        let servers = Arc::new(Servers::new(&config, Arc::clone(&clock)));
+        let servers = Arc::new(Servers::new(&config, Arc::clone(&clock))?);
         let deletes = Arc::new(Deletes::new(Arc::clone(&servers), Arc::clone(&clock)));
         Ok(Arc::new(Self {
             writes: Writes::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock)),
@@ -118,6 +118,7 @@ impl Storage for ClickHouseStore {
     }
 
     async fn close(&self) -> Result<()> {
+        self.deletes.stop();
         self.writes.close().await
     }
 }

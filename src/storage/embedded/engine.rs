@@ -110,7 +110,10 @@ impl Engine {
     /// Refuses what comes after the end.
     pub(crate) fn is_open(&self) -> Result<()> {
         if self.closed.load(SeqCst) {
-            return Err(StorageError::Unavailable { detail: "the store is closed".to_owned() });
+            return Err(StorageError::Unavailable {
+                detail: "the store is closed".to_owned(),
+                retry_after: None,
+            });
         }
         Ok(())
     }

@@ -40,6 +40,7 @@ impl Lock {
             };
             return Err(StorageError::Unavailable {
                 detail: format!("{} is in use by {holder}", data_dir.display()),
+                retry_after: None,
             });
         }
         let written = file

@@ -85,7 +85,10 @@ impl Engine {
         let mut tombstones: Option<(TenantId, Vec<Tombstone>)> = None;
         while let Some((series, mut samples)) = merge.next()? {
             if self.leaving.load(Relaxed) {
-                return Err(StorageError::Unavailable { detail: "the store is closing".to_owned() });
+                return Err(StorageError::Unavailable {
+                    detail: "the store is closing".to_owned(),
+                    retry_after: None,
+                });
             }
             if tombstones.as_ref().is_none_or(|(tenant, _)| *tenant != series.tenant) {
                 tombstones = Some((series.tenant.clone(), self.register.tombstones(&series.tenant)));

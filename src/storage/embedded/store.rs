@@ -67,9 +67,9 @@ impl EmbeddedStore {
         work: impl FnOnce(&Engine) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let engine = Arc::clone(&self.engine);
-        tokio::task::spawn_blocking(move || work(&engine))
-            .await
-            .unwrap_or_else(|e| Err(StorageError::Unavailable { detail: format!("the work was lost: {e}") }))
+        tokio::task::spawn_blocking(move || work(&engine)).await.unwrap_or_else(|e| {
+            Err(StorageError::Unavailable { detail: format!("the work was lost: {e}"), retry_after: None })
+        })
     }
 }
 

@@ -55,7 +55,7 @@ impl From<Failure> for StorageError {
     fn from(failure: Failure) -> Self {
         let detail = failure.message;
         match failure.class {
-            Class::Unreachable => Self::Unavailable { detail },
+            Class::Unreachable => Self::Unavailable { detail, retry_after: None },
             Class::Overloaded => Self::Overloaded { detail, retry_after: Duration::from_secs(5) },
             Class::ReadOnly | Class::Exhausted | Class::Schema | Class::Denied | Class::Broken => {
                 Self::Remote { detail }

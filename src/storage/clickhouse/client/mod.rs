@@ -44,7 +44,7 @@ pub struct Insert {
 
 impl Servers {
     /// Gets ready to speak to the servers; none is asked anything yet.
-    pub fn new(config: &ClickHouseConfig, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(config: &ClickHouseConfig, clock: Arc<dyn Clock>) -> crate::storage::Result<Self> {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(config.connect_timeout));
         connector.set_nodelay(true);
@@ -64,7 +64,7 @@ impl Servers {
             }
             Endpoint { client }
         };
-        Self { endpoints: config.addresses.iter().map(endpoint).collect(), clock }
+        Ok(Self { endpoints: config.addresses.iter().map(endpoint).collect(), clock })
     }
 
     /// Asks for rows.

@@ -167,6 +167,7 @@ impl Catalog {
             .map_err(|e| StorageError::io("creating the data directory", e))?;
         let writer = Writer::create(disk, config, before).map_err(|reason| StorageError::Unavailable {
             detail: format!("catalog cannot be made: {reason}"),
+            retry_after: None,
         })?;
         let catalog = Self::start(writer)?;
         catalog.commit(rows)?;
@@ -241,7 +242,7 @@ impl Drop for Catalog {
 }
 
 fn gone() -> StorageError {
-    StorageError::Unavailable { detail: "catalog is closed".into() }
+    StorageError::Unavailable { detail: "catalog is closed".into(), retry_after: None }
 }
 
 fn remove_directory(disk: &Arc<dyn Disk>, path: &Path) -> Result<()> {

@@ -215,7 +215,10 @@ impl Writer {
     }
 
     fn alive(&self) -> Result<&Db> {
-        let dead = || StorageError::Unavailable { detail: format!("catalog has stopped: {}", self.cause) };
+        let dead = || StorageError::Unavailable {
+            detail: format!("catalog has stopped: {}", self.cause),
+            retry_after: None,
+        };
         self.db.as_ref().ok_or_else(dead)
     }
 
@@ -352,6 +355,6 @@ fn apply(db: &Db, before: Sum, rows: &Rows) -> io::Result<Sum> {
 fn again(e: &StorageError) -> StorageError {
     match e {
         StorageError::DiskFull { detail } => StorageError::DiskFull { detail: detail.clone() },
-        other => StorageError::Unavailable { detail: other.to_string() },
+        other => StorageError::Unavailable { detail: other.to_string(), retry_after: None },
     }
 }

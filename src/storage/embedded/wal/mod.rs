@@ -149,8 +149,10 @@ impl From<Refusal> for StorageError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::DiskFull(detail) => Self::DiskFull { detail },
-            Refusal::Broken(detail) => Self::Unavailable { detail },
-            Refusal::Closed => Self::Unavailable { detail: "the store is closed".to_owned() },
+            Refusal::Broken(detail) => Self::Unavailable { detail, retry_after: None },
+            Refusal::Closed => {
+                Self::Unavailable { detail: "the store is closed".to_owned(), retry_after: None }
+            }
         }
     }
 }
