@@ -165,6 +165,7 @@ impl Import {
             let ((resolved, received, left), _permit) =
                 tokio::task::spawn_blocking(work).await.map_err(|error| StorageError::Unavailable {
                     detail: format!("decoding was interrupted: {error}"),
+                    retry_after: None,
                 })?;
             self.received = received;
             let written = self.ingest.append(&self.tenant, resolved?, &limits).await;
@@ -181,7 +182,11 @@ impl Import {
         let units = u32::try_from(bytes / BUDGET_UNIT + 1).unwrap_or(u32::MAX).min(self.ingest.budget_units);
         let budget: Arc<Semaphore> = Arc::clone(&self.ingest.budget);
         budget.acquire_many_owned(units).await.map_err(|_| {
-            StorageError::Unavailable { detail: "the budget of the ingest path is closed".to_owned() }.into()
+            StorageError::Unavailable {
+                detail: "the budget of the ingest path is closed".to_owned(),
+                retry_after: None,
+            }
+            .into()
         })
     }
 }
