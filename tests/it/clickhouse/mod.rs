@@ -1,7 +1,8 @@
 //! The ClickHouse backend against the engine.
 
-#![allow(dead_code, reason = "the faults that use the proxy need the whole write path")]
-
+mod faults;
 mod front;
+mod gateways;
 mod proxy;
 mod schema;
+mod witness;
