@@ -111,7 +111,7 @@ pub fn run(flags: &ServeFlags) -> Result<(), CommandError> {
 /// which is the one source of it that needs no dependency.
 fn seeds() -> Seeds {
     let draw = || RandomState::new().hash_one(0_u8);
-    Seeds { ingest: (draw(), draw()), request_ids: draw(), store: draw() }
+    Seeds { ingest: (draw(), draw()), storage: draw(), request_ids: draw() }
 }
 
 #[cfg(test)]

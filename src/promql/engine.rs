@@ -25,7 +25,7 @@ use crate::{
             rows::{SeriesRow, Steps, is_absent},
         },
         parse::{self, ParserFeatures, STACK_BYTES, ValueType},
-        plan::{self, Plan, PlanOptions},
+        plan::{self, Plan, PlanOptions, offers::OfferRules},
     },
     storage::{SelectRequest, Storage},
 };
@@ -325,7 +325,14 @@ impl Engine {
             default_subquery_step: self.options.default_subquery_step,
             start_timestamps: features.use_start_timestamps,
         };
-        plan::plan(&expr, text, steps, end, &plan_options, self.max_samples(options))
+        let max_samples = self.max_samples(options);
+        let mut plan = plan::plan(&expr, text, steps, end, &plan_options, max_samples)?;
+        // Statistics of samples need the samples.
+        if !options.per_step_stats {
+            let delayed_names = features.delayed_name_removal;
+            plan.offer(&OfferRules { delayed_names, max_places: max_samples });
+        }
+        Ok(plan)
     }
 
     /// Asks the store for everything the plan reads, all at once.

@@ -298,7 +298,7 @@ impl Job {
     ) -> Result<Vec<String>, End> {
         let request = SelectRequest::new(self.sets[place].clone(), range);
         let select = self.service.storage.select(&self.tenant, request);
-        let Selected { series, runs, warnings, .. } = self.service.within_timeout(select).await?;
+        let Selected { series, runs, warnings, taken: _ } = self.service.within_timeout(select).await?;
         let wanted: Vec<bool> = series.iter().map(|labels| self.wants(place, labels)).collect();
         for (labels, _) in series.iter().zip(&wanted).filter(|(_, wanted)| **wanted) {
             if let Some(name) = labels.metric_name().filter(|name| !names.contains(*name)) {
@@ -306,6 +306,8 @@ impl Job {
             }
         }
         match runs {
+            // An export offers no operation to take.
+            Runs::Rows(_) => {}
             Runs::SeriesMajor(reader) => {
                 let ordinals = (0..series.len()).filter(|ordinal| wanted[*ordinal]).collect();
                 self.read(Arc::new(series), ordinals, &reader).await?;
@@ -321,12 +323,6 @@ impl Job {
                     });
                     self.send_samples(batch.collect()).await?;
                 }
-            }
-            Runs::Rows(_) => {
-                return Err(StorageError::Unsupported(
-                    "the store took an offer that was not made".to_owned(),
-                )
-                .into());
             }
         }
         Ok(warnings)

@@ -21,3 +21,4 @@ mod prometheus;
 mod promql_scripts;
 mod script;
 mod server;
+mod taker;

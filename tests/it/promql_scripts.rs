@@ -23,7 +23,10 @@ use luminate::{
 };
 use tokio::runtime::Runtime;
 
-use crate::script::{self, Action, Command, Sample, Series, Target, Text};
+use crate::{
+    script::{self, Action, Command, Sample, Series, Target, Text},
+    taker::Taker,
+};
 
 /// All scripts, by name.
 pub(crate) fn scripts() -> Vec<(String, Vec<Command>)> {
@@ -222,6 +225,15 @@ fn play_all(database: &mut Database) {
 fn the_scripts_pass_in_memory() {
     let store = MemoryStore::new(HandClock::at(Timestamp(0)), None);
     play_all(&mut Database::over(Runtime::new().unwrap(), store, false));
+}
+
+#[test]
+fn the_scripts_pass_on_a_store_that_takes_what_it_is_offered() {
+    for most in [1, 2] {
+        let store = Taker::over(MemoryStore::new(HandClock::at(Timestamp(0)), None), most);
+        play_all(&mut Database::over(Runtime::new().unwrap(), Arc::clone(&store) as Arc<dyn Storage>, false));
+        assert!(store.taken() > 200, "only {} operations were taken", store.taken());
+    }
 }
 
 #[test]

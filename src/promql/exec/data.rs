@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -44,7 +45,7 @@ enum Samples {
     /// They came in time order and were sorted by series.
     Here(Vec<SeriesSamples>),
     /// None: the store has made rows of them, empty where a series has no value.
-    Rows(Vec<Vec<f64>>),
+    Rows(Vec<Mutex<Vec<f64>>>),
 }
 
 impl SelectedSeries {
@@ -74,7 +75,7 @@ impl SelectedSeries {
                 Samples::Here(sorted)
             }
             Runs::Rows(mut rows) => {
-                let mut sorted = vec![Vec::new(); labels.len()];
+                let mut sorted: Vec<Vec<f64>> = vec![Vec::new(); labels.len()];
                 while let Some(batch) = rows.recv().await {
                     for GridRow { ordinal, values } in batch? {
                         budget.hold(row_weight(values.len()))?;
@@ -86,18 +87,18 @@ impl SelectedSeries {
                         *into = values;
                     }
                 }
-                Samples::Rows(sorted)
+                Samples::Rows(sorted.into_iter().map(Mutex::new).collect())
             }
         };
         Ok((Self { labels, taken, samples }, warnings))
     }
 
-    /// The row that the store has made for series or group number `ordinal`; none if it has no value.
-    pub fn row(&self, ordinal: usize) -> Option<&[f64]> {
-        match &self.samples {
-            Samples::Rows(rows) => rows.get(ordinal).map(Vec::as_slice).filter(|row| !row.is_empty()),
-            Samples::InStore(_) | Samples::Here(_) => None,
-        }
+    /// The row that the store has made for series or group number `ordinal`, given away and let go of.
+    pub fn take_row(&self, ordinal: usize, budget: &Budget) -> Option<Vec<f64>> {
+        let Samples::Rows(rows) = &self.samples else { return None };
+        let row = std::mem::take(&mut *rows.get(ordinal)?.lock());
+        budget.release(row_weight(row.len()));
+        (!row.is_empty()).then_some(row)
     }
 
     /// What reading `samples` adds to what is held: nothing if they have been here since they were received.

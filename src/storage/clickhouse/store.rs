@@ -118,6 +118,7 @@ impl Storage for ClickHouseStore {
     }
 
     async fn close(&self) -> Result<()> {
+        self.deletes.stop();
         self.writes.close().await
     }
 }

@@ -1,5 +1,6 @@
 //! The ClickHouse backend against the engine.
 
+mod conformance;
 mod faults;
 mod front;
 mod gateways;

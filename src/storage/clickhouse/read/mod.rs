@@ -1,0 +1,43 @@
+//! From a request to rows, and from rows to an answer.
+//!
+//! [`series`] finds what is meant: matchers become conditions ([`matchers`]), are asked again here of what
+//! comes back, and what was deleted is taken out. [`samples`] reads the samples of what was found, in the
+//! statements that [`units`] cuts the work into; [`blocks`] and [`groups`] decode them, and [`settle`] says
+//! which of several samples at one time counts.
+
+mod blocks;
+mod cardinality;
+mod exemplars;
+mod groups;
+mod labels;
+mod matchers;
+mod metadata;
+mod samples;
+pub(super) mod series;
+pub(super) mod settle;
+mod units;
+
+use std::sync::Arc;
+
+use super::{client::Servers, config::ClickHouseConfig, deletes::Deletes};
+use crate::clock::Clock;
+
+/// The way out.
+#[derive(Debug)]
+pub(super) struct Reads {
+    servers: Arc<Servers>,
+    config: Arc<ClickHouseConfig>,
+    clock: Arc<dyn Clock>,
+    deletes: Arc<Deletes>,
+}
+
+impl Reads {
+    pub(super) fn new(
+        servers: Arc<Servers>,
+        config: Arc<ClickHouseConfig>,
+        clock: Arc<dyn Clock>,
+        deletes: Arc<Deletes>,
+    ) -> Self {
+        Self { servers, config, clock, deletes }
+    }
+}
