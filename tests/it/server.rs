@@ -32,6 +32,8 @@ pub struct Options {
     pub open_files: Option<u32>,
     /// Where it listens, if not at any free port.
     pub port: Option<u16>,
+    /// Whether it logs only errors, as where trouble is the point.
+    pub quiet: bool,
 }
 
 impl Options {
@@ -84,7 +86,12 @@ impl Server {
         };
         let child = command
             .arg("serve")
-            .args(["--listen", &format!("127.0.0.1:{port}"), "--log.level", "warn"])
+            .args([
+                "--listen",
+                &format!("127.0.0.1:{port}"),
+                "--log.level",
+                if options.quiet { "error" } else { "warn" },
+            ])
             .arg("--data-dir")
             .arg(data_dir)
             .env("LUMINATE_SELF_SCRAPE__ENABLED", "false")

@@ -7,3 +7,4 @@ mod gateways;
 mod proxy;
 mod schema;
 mod witness;
+mod write;
