@@ -22,4 +22,5 @@ mod watch;
 mod write;
 
 pub use config::ClickHouseConfig;
+pub use read::counters::ReadCounters;
 pub use store::ClickHouseStore;

@@ -5,8 +5,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    census::Census, client::Servers, config::ClickHouseConfig, deletes::Deletes, migrate::Migrator,
-    read::Reads, watch::Watch, write::Writes,
+    census::Census,
+    client::Servers,
+    config::ClickHouseConfig,
+    deletes::Deletes,
+    migrate::Migrator,
+    read::{Reads, counters::ReadCounters},
+    watch::Watch,
+    write::Writes,
 };
 use crate::{
     clock::Clock,
@@ -41,6 +47,7 @@ pub struct ClickHouseStore {
     writes: Writes,
     reads: Reads,
     deletes: Arc<Deletes>,
+    counters: Arc<ReadCounters>,
 }
 
 impl ClickHouseStore {
@@ -52,15 +59,28 @@ impl ClickHouseStore {
         let config = Arc::new(config);
         let servers = Arc::new(Servers::new(&config, Arc::clone(&clock))?);
         let migrator = Arc::new(Migrator::new(&config, Arc::clone(&clock))?);
-        let deletes = Arc::new(Deletes::new(Arc::clone(&servers), Arc::clone(&clock)));
+        let counters = Arc::new(ReadCounters::default());
+        let deletes = Arc::new(Deletes::new(Arc::clone(&servers), Arc::clone(&counters), Arc::clone(&clock)));
         Ok(Arc::new(Self {
             watch: Watch::start(Arc::clone(&migrator)),
             clock: Arc::clone(&clock),
             writes: Writes::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock)),
-            reads: Reads::new(Arc::clone(&servers), config, clock, Arc::clone(&deletes)),
+            reads: Reads::new(
+                Arc::clone(&servers),
+                config,
+                clock,
+                Arc::clone(&deletes),
+                Arc::clone(&counters),
+            ),
             deletes,
             migrator,
+            counters,
         }))
+    }
+
+    /// What reading and deleting count.
+    pub fn read_counters(&self) -> &ReadCounters {
+        &self.counters
     }
 
     /// Brings the schema to what this version needs.

@@ -5,8 +5,10 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use std::sync::Arc;
+
 use luminate::{
-    clock::SystemClock,
+    clock::{Clock, SystemClock},
     storage::clickhouse::{ClickHouseConfig, ClickHouseStore},
 };
 use tokio::runtime::Runtime;
@@ -32,6 +34,19 @@ fn tables(front: &Front) -> String {
         "SELECT name, create_table_query FROM system.tables WHERE database = '{}' ORDER BY name",
         front.database
     ))
+}
+
+/// A store in the test's own process; to be called inside a runtime.
+pub fn open(front: &Front, clock: Arc<dyn Clock>) -> Arc<ClickHouseStore> {
+    let config = ClickHouseConfig { database: front.database.clone(), ..ClickHouseConfig::new(&front.url) };
+    ClickHouseStore::open(config, clock).unwrap()
+}
+
+/// Brings the schema to what this version needs.
+pub fn apply(front: &Front) {
+    let runtime = Runtime::new().unwrap();
+    let _inside = runtime.enter();
+    runtime.block_on(open(front, SystemClock::start()).apply_schema()).unwrap();
 }
 
 #[test]
