@@ -20,3 +20,4 @@ mod write;
 
 pub use config::ClickHouseConfig;
 pub use store::ClickHouseStore;
+pub use write::WriteCounters;

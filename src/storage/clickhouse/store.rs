@@ -5,7 +5,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    client::Servers, config::ClickHouseConfig, deletes::Deletes, migrate, read::Reads, write::Writes,
+    client::Servers,
+    config::ClickHouseConfig,
+    deletes::Deletes,
+    migrate,
+    read::Reads,
+    write::{WriteCounters, Writes},
 };
 use crate::{
     clock::Clock,
@@ -45,6 +50,11 @@ impl ClickHouseStore {
     /// Brings the schema to what this version needs.
     pub async fn apply_schema(&self) -> Result<()> {
         migrate::apply(&self.servers).await
+    }
+
+    /// What the way in counts.
+    pub fn write_counters(&self) -> Arc<WriteCounters> {
+        self.writes.counters()
     }
 }
 
