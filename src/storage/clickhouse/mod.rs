@@ -24,3 +24,4 @@ mod write;
 pub use config::ClickHouseConfig;
 pub use read::counters::ReadCounters;
 pub use store::ClickHouseStore;
+pub use write::WriteCounters;

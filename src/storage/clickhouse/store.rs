@@ -12,7 +12,7 @@ use super::{
     migrate::Migrator,
     read::{Reads, counters::ReadCounters},
     watch::Watch,
-    write::Writes,
+    write::{WriteCounters, Writes},
 };
 use crate::{
     clock::Clock,
@@ -87,6 +87,11 @@ impl ClickHouseStore {
     pub async fn apply_schema(&self) -> Result<()> {
         self.migrator.apply(|_| ()).await?;
         Ok(())
+    }
+
+    /// What the way in counts.
+    pub fn write_counters(&self) -> Arc<WriteCounters> {
+        self.writes.counters()
     }
 }
 
