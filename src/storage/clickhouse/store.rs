@@ -8,7 +8,7 @@ use super::{
     client::Servers,
     config::ClickHouseConfig,
     deletes::Deletes,
-    migrate,
+    migrate::Migrator,
     read::{Reads, counters::ReadCounters},
     write::Writes,
 };
@@ -24,7 +24,7 @@ use crate::{
 /// A store over ClickHouse.
 #[derive(Debug)]
 pub struct ClickHouseStore {
-    servers: Arc<Servers>,
+    migrator: Arc<Migrator>,
     writes: Writes,
     reads: Reads,
     deletes: Arc<Deletes>,
@@ -39,6 +39,7 @@ impl ClickHouseStore {
     pub fn open(config: ClickHouseConfig, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
         let config = Arc::new(config);
         let servers = Arc::new(Servers::new(&config, Arc::clone(&clock))?);
+        let migrator = Arc::new(Migrator::new(&config, Arc::clone(&clock))?);
         let counters = Arc::new(ReadCounters::default());
         let deletes = Arc::new(Deletes::new(Arc::clone(&servers), Arc::clone(&counters), Arc::clone(&clock)));
         Ok(Arc::new(Self {
@@ -51,8 +52,8 @@ impl ClickHouseStore {
                 Arc::clone(&counters),
             ),
             deletes,
+            migrator,
             counters,
-            servers,
         }))
     }
 
@@ -63,7 +64,8 @@ impl ClickHouseStore {
 
     /// Brings the schema to what this version needs.
     pub async fn apply_schema(&self) -> Result<()> {
-        migrate::apply(&self.servers).await
+        self.migrator.apply(|_| ()).await?;
+        Ok(())
     }
 }
 
