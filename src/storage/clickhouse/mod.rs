@@ -13,6 +13,7 @@ pub mod config;
 mod deletes;
 mod histogram;
 mod migrate;
+pub mod pushdown;
 mod read;
 pub mod rowbinary;
 mod store;

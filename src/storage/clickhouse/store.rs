@@ -5,7 +5,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    client::Servers, config::ClickHouseConfig, deletes::Deletes, migrate, read::Reads, write::Writes,
+    client::Servers,
+    config::ClickHouseConfig,
+    deletes::Deletes,
+    migrate,
+    pushdown::{Pushdown, PushdownCounters, probe::Proven},
+    read::Reads,
+    write::Writes,
 };
 use crate::{
     clock::Clock,
@@ -23,6 +29,7 @@ pub struct ClickHouseStore {
     writes: Writes,
     reads: Reads,
     deletes: Arc<Deletes>,
+    pushdown: Arc<Pushdown>,
 }
 
 impl ClickHouseStore {
@@ -34,12 +41,30 @@ impl ClickHouseStore {
         let config = Arc::new(config);
         let servers = Arc::new(Servers::new(&config, Arc::clone(&clock))?);
         let deletes = Arc::new(Deletes::new(Arc::clone(&servers), Arc::clone(&clock)));
+        let pushdown = Arc::new(Pushdown::new(Arc::clone(&servers), &config, Arc::clone(&clock)));
         Ok(Arc::new(Self {
             writes: Writes::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock)),
-            reads: Reads::new(Arc::clone(&servers), config, clock, Arc::clone(&deletes)),
+            reads: Reads::new(
+                Arc::clone(&servers),
+                config,
+                clock,
+                Arc::clone(&deletes),
+                Arc::clone(&pushdown),
+            ),
+            pushdown,
             deletes,
             servers,
         }))
+    }
+
+    /// What is counted of work that the servers do for us.
+    pub fn pushdown_counters(&self) -> &Arc<PushdownCounters> {
+        self.pushdown.counters()
+    }
+
+    /// Which functions the servers have shown to know, once there was something to ask of them.
+    pub fn pushdown_proven(&self) -> Option<Arc<Proven>> {
+        self.pushdown.proven()
     }
 
     /// Brings the schema to what this version needs.

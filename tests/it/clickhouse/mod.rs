@@ -5,4 +5,5 @@
 mod conformance;
 mod front;
 mod proxy;
+mod pushdown;
 mod schema;

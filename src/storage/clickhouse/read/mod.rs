@@ -5,21 +5,21 @@
 //! statements that [`units`] cuts the work into; [`blocks`] and [`groups`] decode them, and [`settle`] says
 //! which of several samples at one time counts.
 
-mod blocks;
+pub(super) mod blocks;
 mod cardinality;
 mod exemplars;
-mod groups;
+pub(super) mod groups;
 mod labels;
-mod matchers;
+pub(super) mod matchers;
 mod metadata;
 mod samples;
 pub(super) mod series;
 pub(super) mod settle;
-mod units;
+pub(super) mod units;
 
 use std::sync::Arc;
 
-use super::{client::Servers, config::ClickHouseConfig, deletes::Deletes};
+use super::{client::Servers, config::ClickHouseConfig, deletes::Deletes, pushdown::Pushdown};
 use crate::clock::Clock;
 
 /// The way out.
@@ -29,6 +29,7 @@ pub(super) struct Reads {
     config: Arc<ClickHouseConfig>,
     clock: Arc<dyn Clock>,
     deletes: Arc<Deletes>,
+    pushdown: Arc<Pushdown>,
 }
 
 impl Reads {
@@ -37,7 +38,8 @@ impl Reads {
         config: Arc<ClickHouseConfig>,
         clock: Arc<dyn Clock>,
         deletes: Arc<Deletes>,
+        pushdown: Arc<Pushdown>,
     ) -> Self {
-        Self { servers, config, clock, deletes }
+        Self { servers, config, clock, deletes, pushdown }
     }
 }
