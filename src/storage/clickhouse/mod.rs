@@ -14,6 +14,7 @@ pub mod config;
 mod deletes;
 mod histogram;
 pub mod migrate;
+pub mod pushdown;
 mod read;
 pub mod rowbinary;
 mod store;
