@@ -68,9 +68,19 @@ impl Server {
         server
     }
 
+    /// The same on a port of the caller's choice.
+    pub fn start_at(data_dir: &Path, options: &Options, port: u16) -> Self {
+        let server = Self::spawn_at(data_dir, options, port);
+        server.wait_ready();
+        server
+    }
+
     /// Starts a server and does not wait.
     pub fn spawn(data_dir: &Path, options: &Options) -> Self {
-        let port = free_port();
+        Self::spawn_at(data_dir, options, free_port())
+    }
+
+    fn spawn_at(data_dir: &Path, options: &Options, port: u16) -> Self {
         let mut command = match options.open_files {
             Some(limit) => limited(limit),
             None => luminate(),

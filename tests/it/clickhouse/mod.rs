@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "the faults that use the proxy need the whole write path")]
 
 mod conformance;
-mod front;
+pub mod front;
 mod proxy;
 mod schema;
 mod write;
