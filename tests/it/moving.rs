@@ -168,9 +168,9 @@ fn a_move_that_is_killed_goes_on_and_loses_and_doubles_nothing() {
 fn a_server_that_goes_away_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let (source, held) = filled(&dir.path().join("source"), 3, 4);
-    let port = free_port();
     let target_dir = dir.path().join("target");
-    let target = Server::start_at(&target_dir, &Options::default(), port);
+    let options = Options { port: Some(free_port()), ..Options::default() };
+    let target = Server::start(&target_dir, &options);
     let state = dir.path().join("state.json");
     let resume = ["--resume", state.to_str().unwrap()];
     let pipe =
@@ -178,7 +178,7 @@ fn a_server_that_goes_away_is_waited_for() {
     wait_for("pieces to be done", || done(&state) >= 3);
     target.kill();
     drop(target);
-    let target = Server::start_at(&target_dir, &Options::default(), port);
+    let target = Server::start(&target_dir, &options);
     pipe.finish();
     assert_eq!(end(&target), held);
 }

@@ -12,11 +12,13 @@ pub mod client;
 pub mod config;
 mod deletes;
 mod histogram;
-mod migrate;
+pub mod migrate;
 mod read;
 pub mod rowbinary;
 mod store;
+pub mod tables;
 mod write;
 
 pub use config::ClickHouseConfig;
+pub use read::counters::ReadCounters;
 pub use store::ClickHouseStore;

@@ -1,9 +1,14 @@
 //! The ClickHouse backend against the engine.
 
-#![allow(dead_code, reason = "the faults that use the proxy need the whole write path")]
-
 mod conformance;
+<<<<<<< HEAD
 pub mod front;
+=======
+mod faults;
+pub(crate) mod front;
+mod gateways;
+>>>>>>> main
 mod proxy;
 mod schema;
+mod witness;
 mod write;
