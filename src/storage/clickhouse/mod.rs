@@ -8,6 +8,7 @@
 //!
 //! `schema/clickhouse` has the tables and why they are as they are.
 
+pub mod backup;
 mod census;
 pub mod client;
 pub mod config;
