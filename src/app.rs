@@ -16,6 +16,7 @@ mod card;
 mod clickhouse;
 mod figures;
 mod open_files;
+pub mod schema;
 mod signals;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};

@@ -13,6 +13,7 @@ pub mod client;
 pub mod config;
 pub mod health;
 pub mod query;
+pub mod schema;
 pub mod serve;
 pub mod table;
 pub mod time;
@@ -50,6 +51,9 @@ enum Command {
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Look after the tables in ClickHouse.
+    #[command(subcommand)]
+    Schema(schema::SchemaCommand),
     /// Tell whether a running server is ready, by the exit code.
     Healthcheck(client::ServerFlags),
     /// Operate a running server.
@@ -144,6 +148,7 @@ fn dispatch(arguments: Arguments) -> Result<(), CommandError> {
         Command::Query(flags) => query::run(&flags),
         Command::Check(Check::Config { file, config_file }) => config::check(file.or(config_file).as_deref()),
         Command::Config(ConfigCommand::Print(flags)) => config::print(&flags),
+        Command::Schema(command) => schema::run(&command),
         Command::Healthcheck(flags) => health::check(&flags),
         Command::Admin(Admin::Flush(flags)) => health::flush(&flags),
         Command::Version => Ok(writeln!(io::stdout(), "luminate {}", env!("CARGO_PKG_VERSION"))?),

@@ -12,10 +12,11 @@ pub mod client;
 pub mod config;
 mod deletes;
 mod histogram;
-mod migrate;
+pub mod migrate;
 mod read;
 pub mod rowbinary;
 mod store;
+pub mod tables;
 mod write;
 
 pub use config::ClickHouseConfig;

@@ -10,6 +10,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -132,8 +133,14 @@ impl fmt::Debug for Slip {
 }
 
 /// What those learn whose rows were dropped on the way: the store is closing, or nobody waited.
-fn lost() -> Failure {
+pub(super) fn lost() -> Failure {
     Failure { class: Class::Unreachable, code: None, message: "the rows were not written".to_owned() }
+}
+
+/// What those learn who have waited long enough.
+pub(super) fn late(timeout: Duration) -> Failure {
+    let message = format!("ClickHouse has not acknowledged within {} seconds", timeout.as_secs());
+    Failure { class: Class::Unreachable, code: None, message }
 }
 
 #[cfg(test)]
