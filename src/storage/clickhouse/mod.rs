@@ -14,9 +14,11 @@ mod deletes;
 mod histogram;
 mod migrate;
 mod read;
+mod rollup;
 pub mod rowbinary;
 mod store;
 mod write;
 
 pub use config::ClickHouseConfig;
+pub use rollup::RollupCounters;
 pub use store::ClickHouseStore;

@@ -5,7 +5,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    client::Servers, config::ClickHouseConfig, deletes::Deletes, migrate, read::Reads, write::Writes,
+    client::Servers,
+    config::ClickHouseConfig,
+    deletes::Deletes,
+    migrate,
+    read::Reads,
+    rollup::{RollupCounters, Rollups},
+    write::Writes,
 };
 use crate::{
     clock::Clock,
@@ -23,6 +29,7 @@ pub struct ClickHouseStore {
     writes: Writes,
     reads: Reads,
     deletes: Arc<Deletes>,
+    rollups: Arc<Rollups>,
 }
 
 impl ClickHouseStore {
@@ -34,10 +41,18 @@ impl ClickHouseStore {
         let config = Arc::new(config);
         let servers = Arc::new(Servers::new(&config, Arc::clone(&clock))?);
         let deletes = Arc::new(Deletes::new(Arc::clone(&servers), Arc::clone(&clock)));
+        let rollups = Rollups::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock));
         Ok(Arc::new(Self {
             writes: Writes::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock)),
-            reads: Reads::new(Arc::clone(&servers), config, clock, Arc::clone(&deletes)),
+            reads: Reads::new(
+                Arc::clone(&servers),
+                config,
+                clock,
+                Arc::clone(&deletes),
+                Arc::clone(&rollups),
+            ),
             deletes,
+            rollups,
             servers,
         }))
     }
@@ -46,12 +61,25 @@ impl ClickHouseStore {
     pub async fn apply_schema(&self) -> Result<()> {
         migrate::apply(&self.servers).await
     }
+
+    /// Rolls up what has closed, as is done in the background if the configuration says so.
+    pub async fn roll_up(&self) -> Result<()> {
+        self.rollups.pass().await
+    }
+
+    /// What is counted of the rolling up.
+    pub fn rollup_counters(&self) -> &RollupCounters {
+        self.rollups.counters()
+    }
 }
 
 #[async_trait]
 impl Storage for ClickHouseStore {
     async fn append(&self, tenant: &TenantId, batch: WriteBatch) -> Result<Appended> {
-        self.writes.append(tenant, batch).await
+        let late = self.rollups.late(tenant, &batch);
+        let appended = self.writes.append(tenant, batch).await?;
+        self.rollups.mark(tenant, late).await?;
+        Ok(appended)
     }
 
     async fn select(&self, tenant: &TenantId, request: SelectRequest) -> Result<Selected> {
@@ -118,6 +146,7 @@ impl Storage for ClickHouseStore {
     }
 
     async fn close(&self) -> Result<()> {
+        self.rollups.close();
         self.writes.close().await
     }
 }

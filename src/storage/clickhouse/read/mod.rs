@@ -19,7 +19,8 @@ mod units;
 
 use std::sync::Arc;
 
-use super::{client::Servers, config::ClickHouseConfig, deletes::Deletes};
+pub(super) use self::{samples::SampleReader, series::Found};
+use super::{client::Servers, config::ClickHouseConfig, deletes::Deletes, rollup::Rollups};
 use crate::clock::Clock;
 
 /// The way out.
@@ -29,6 +30,7 @@ pub(super) struct Reads {
     config: Arc<ClickHouseConfig>,
     clock: Arc<dyn Clock>,
     deletes: Arc<Deletes>,
+    rollups: Arc<Rollups>,
 }
 
 impl Reads {
@@ -37,7 +39,8 @@ impl Reads {
         config: Arc<ClickHouseConfig>,
         clock: Arc<dyn Clock>,
         deletes: Arc<Deletes>,
+        rollups: Arc<Rollups>,
     ) -> Self {
-        Self { servers, config, clock, deletes }
+        Self { servers, config, clock, deletes, rollups }
     }
 }
