@@ -19,13 +19,17 @@ run: ## Run the server, optimised, with the defaults
 test: setup ## Run all tests, installing the programs they compare with
 	@tests/stage "build" $(CARGO) test --locked --no-run
 	@tests/stage "unit" $(CARGO) test --locked --lib
-	@tests/stage "PromQL, command line, configuration" $(CARGO) test --locked --test it -- $(patsubst %,--skip %,$(FAULTS) $(PEERS))
+	@tests/stage "PromQL, command line, configuration" $(CARGO) test --locked --test it -- $(patsubst %,--skip %,$(FAULTS) $(PEERS) $(CLICKHOUSE))
 	@tests/stage "faults" $(CARGO) test --locked --test it -- $(FAULTS)
 	@tests/stage "comparison with Prometheus" $(CARGO) test --locked --test it -- $(PEERS)
+	@tests/stage "ClickHouse" $(CARGO) test --locked --test it -- $(CLICKHOUSE) --skip $(GATEWAYS)
+	@tests/stage "gateways" $(CARGO) test --locked --test it -- $(GATEWAYS) --nocapture
 
 # What of the integration tests has a stage of its own; the rest is together in one.
 FAULTS := kill::
 PEERS := prometheus::
+CLICKHOUSE := clickhouse::
+GATEWAYS := clickhouse::gateways
 
 .PHONY: setup
 setup: ## Install what the tests compare with (Debian packages, once)

@@ -73,7 +73,7 @@ impl Plan {
             && (count == 1 || (reference.at.is_none() && grid.step.0 == node.steps.step))
             && (grid.start.0, grid.end.0, grid.count()) == (first, last, count)
             && back > 0
-            && [first, last, back].iter().all(|time| time.abs() < FURTHEST);
+            && [first, last, back].iter().all(|time| (-FURTHEST..FURTHEST).contains(time));
         usual.then_some((selection, operation))
     }
 

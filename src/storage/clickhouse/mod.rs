@@ -12,13 +12,15 @@ pub mod client;
 pub mod config;
 mod deletes;
 mod histogram;
-mod migrate;
+pub mod migrate;
 mod read;
 mod rollup;
 pub mod rowbinary;
 mod store;
+pub mod tables;
 mod write;
 
 pub use config::ClickHouseConfig;
+pub use read::counters::ReadCounters;
 pub use rollup::RollupCounters;
 pub use store::ClickHouseStore;

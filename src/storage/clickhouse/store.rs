@@ -8,8 +8,8 @@ use super::{
     client::Servers,
     config::ClickHouseConfig,
     deletes::Deletes,
-    migrate,
-    read::Reads,
+    migrate::Migrator,
+    read::{Reads, counters::ReadCounters},
     rollup::{RollupCounters, Rollups},
     write::Writes,
 };
@@ -25,10 +25,11 @@ use crate::{
 /// A store over ClickHouse.
 #[derive(Debug)]
 pub struct ClickHouseStore {
-    servers: Arc<Servers>,
+    migrator: Arc<Migrator>,
     writes: Writes,
     reads: Reads,
     deletes: Arc<Deletes>,
+    counters: Arc<ReadCounters>,
     rollups: Arc<Rollups>,
 }
 
@@ -40,8 +41,15 @@ impl ClickHouseStore {
     pub fn open(config: ClickHouseConfig, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
         let config = Arc::new(config);
         let servers = Arc::new(Servers::new(&config, Arc::clone(&clock))?);
-        let deletes = Arc::new(Deletes::new(Arc::clone(&servers), Arc::clone(&clock)));
+        let migrator = Arc::new(Migrator::new(&config, Arc::clone(&clock))?);
+        let counters = Arc::new(ReadCounters::default());
         let rollups = Rollups::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock));
+        let deletes = Arc::new(Deletes::new(
+            Arc::clone(&servers),
+            Arc::clone(&counters),
+            Arc::clone(&rollups),
+            Arc::clone(&clock),
+        ));
         Ok(Arc::new(Self {
             writes: Writes::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock)),
             reads: Reads::new(
@@ -49,17 +57,25 @@ impl ClickHouseStore {
                 config,
                 clock,
                 Arc::clone(&deletes),
+                Arc::clone(&counters),
                 Arc::clone(&rollups),
             ),
             deletes,
+            migrator,
+            counters,
             rollups,
-            servers,
         }))
+    }
+
+    /// What reading and deleting count.
+    pub fn read_counters(&self) -> &ReadCounters {
+        &self.counters
     }
 
     /// Brings the schema to what this version needs.
     pub async fn apply_schema(&self) -> Result<()> {
-        migrate::apply(&self.servers).await
+        self.migrator.apply(|_| ()).await?;
+        Ok(())
     }
 
     /// Rolls up what has closed, as is done in the background if the configuration says so.
@@ -147,6 +163,7 @@ impl Storage for ClickHouseStore {
 
     async fn close(&self) -> Result<()> {
         self.rollups.close();
+        self.deletes.stop();
         self.writes.close().await
     }
 }

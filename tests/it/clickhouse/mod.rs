@@ -1,8 +1,10 @@
 //! The ClickHouse backend against the engine.
 
-#![allow(dead_code, reason = "the faults that use the proxy need the whole write path")]
-
 mod conformance;
-mod front;
+mod faults;
+pub(crate) mod front;
+mod gateways;
 mod proxy;
 mod schema;
+mod witness;
+mod write;

@@ -7,6 +7,7 @@
 
 mod blocks;
 mod cardinality;
+pub(super) mod counters;
 mod exemplars;
 mod groups;
 mod labels;
@@ -19,6 +20,7 @@ mod units;
 
 use std::sync::Arc;
 
+use self::counters::ReadCounters;
 pub(super) use self::{samples::SampleReader, series::Found};
 use super::{client::Servers, config::ClickHouseConfig, deletes::Deletes, rollup::Rollups};
 use crate::clock::Clock;
@@ -30,6 +32,7 @@ pub(super) struct Reads {
     config: Arc<ClickHouseConfig>,
     clock: Arc<dyn Clock>,
     deletes: Arc<Deletes>,
+    counters: Arc<ReadCounters>,
     rollups: Arc<Rollups>,
 }
 
@@ -39,8 +42,9 @@ impl Reads {
         config: Arc<ClickHouseConfig>,
         clock: Arc<dyn Clock>,
         deletes: Arc<Deletes>,
+        counters: Arc<ReadCounters>,
         rollups: Arc<Rollups>,
     ) -> Self {
-        Self { servers, config, clock, deletes, rollups }
+        Self { servers, config, clock, deletes, counters, rollups }
     }
 }

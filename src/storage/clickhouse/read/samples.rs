@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Reads,
+    counters::{ReadCounters, add},
     groups::{Group, Groups, Wanted},
     series::{Found, SCOPE, days, scoped},
     settle,
@@ -60,7 +61,8 @@ impl Reads {
             return Ok(selected(Vec::new()));
         }
         if let Some(plan) = self.rollups.plan(tenant, &request, &found).await? {
-            let samples = SampleReader { servers: Arc::clone(&self.servers) };
+            let (servers, counters) = (Arc::clone(&self.servers), Arc::clone(&self.counters));
+            let samples = SampleReader { servers, counters };
             return Ok(self.rollups.answer(tenant, plan, found, samples));
         }
         let days = if is_long(range) { self.filled(tenant, &found).await? } else { None };
@@ -69,21 +71,26 @@ impl Reads {
         let wanted = Wanted::new(&found.series);
         let reading = Arc::new(Reading {
             servers: Arc::clone(&self.servers),
+            counters: Arc::clone(&self.counters),
             tenant: tenant.clone(),
             starts: request.start_timestamps,
             wanted,
             hidden: found.hidden,
         });
         let series = labels.len();
-        crate::task::spawn(
-            "clickhouse-select",
-            while_wanted(send.clone(), async move {
+        let counters = Arc::clone(&self.counters);
+        add(&counters.selects, 1);
+        crate::task::spawn("clickhouse-select", async move {
+            let work = async {
                 if let Err(error) = forward(reading, units, series, &send).await {
                     // If nobody is there to hear of it, nobody waits for the rest either.
                     let _ = send.send(Err(error)).await;
                 }
-            }),
-        );
+            };
+            if while_wanted(send.clone(), work).await == Ended::GivenUp {
+                add(&counters.selects_cancelled, 1);
+            }
+        });
         Ok(selected(labels))
     }
 
@@ -103,6 +110,7 @@ impl Reads {
 #[derive(Clone, Debug)]
 pub(in crate::storage::clickhouse) struct SampleReader {
     servers: Arc<Servers>,
+    counters: Arc<ReadCounters>,
 }
 
 impl SampleReader {
@@ -116,6 +124,7 @@ impl SampleReader {
         let units: Vec<Unit> = ranges.iter().flat_map(|range| units::units(found, *range, None)).collect();
         let reading = Arc::new(Reading {
             servers: Arc::clone(&self.servers),
+            counters: Arc::clone(&self.counters),
             tenant: tenant.clone(),
             starts: false,
             wanted: Wanted::new(&found.series),
@@ -144,6 +153,7 @@ fn is_long(range: TimeRange) -> bool {
 #[derive(Debug)]
 struct Reading {
     servers: Arc<Servers>,
+    counters: Arc<ReadCounters>,
     tenant: TenantId,
     starts: bool,
     wanted: Wanted,
@@ -151,11 +161,17 @@ struct Reading {
 }
 
 /// Works until the work is done or nobody waits for it.
-async fn while_wanted(send: Batches, work: impl Future<Output = ()>) {
+async fn while_wanted(send: Batches, work: impl Future<Output = ()>) -> Ended {
     tokio::select! {
-        () = work => {}
-        () = send.closed() => {}
+        () = work => Ended::Done,
+        () = send.closed() => Ended::GivenUp,
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Done,
+    GivenUp,
 }
 
 /// Hands on what the units read, one after another, while the next ones read ahead.
@@ -219,8 +235,9 @@ fn follows(latest: &mut [Option<i64>], run: &Run) -> Result<()> {
 impl Reading {
     /// Reads what one unit says, floats and histograms side by side.
     async fn read(&self, unit: &Unit, to: &Batches) -> Result<()> {
-        let mut floats = Groups::floats(&self.servers, unit, &self.tenant, self.starts).await?;
-        let mut histograms = Groups::histograms(&self.servers, unit, &self.tenant).await?;
+        let mut floats =
+            Groups::floats(&self.servers, &self.counters, unit, &self.tenant, self.starts).await?;
+        let mut histograms = Groups::histograms(&self.servers, &self.counters, unit, &self.tenant).await?;
         let (mut float, mut histogram) =
             tokio::try_join!(floats.next(&self.wanted), histograms.next(&self.wanted))?;
         let (mut batch, mut samples) = (Vec::new(), 0);
