@@ -12,9 +12,12 @@
 //!
 //! This is the one place that names a backend; everybody else holds an `Arc<dyn Storage>`.
 
+pub mod backup;
 mod card;
+mod clickhouse;
 mod figures;
 mod open_files;
+pub mod schema;
 mod signals;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
@@ -39,6 +42,7 @@ use crate::{
     self_scrape::SelfScrape,
     storage::{
         self, AppendPolicy, Storage,
+        clickhouse::ClickHouseStore,
         embedded::{self, EmbeddedConfig, EmbeddedStore, disk::SystemDisk},
     },
     task,
@@ -55,6 +59,8 @@ pub use crate::promql::parse::STACK_BYTES;
 pub struct Seeds {
     /// Keys the hashes of what senders send.
     pub ingest: (u64, u64),
+    /// Makes what the store sends to servers unlike that of other processes.
+    pub storage: u64,
     /// Makes the ids of requests unlike those of other processes.
     pub request_ids: u64,
 }
@@ -82,10 +88,10 @@ pub async fn run(
     let listener_limits = listener_limits(&config, open_files::raise_limit());
     let listener = Listener::bind(config.server.listen, listener_limits).await?;
     let address = listener.local_addr();
-    let data_dir_is_new = !config.storage.embedded.data_dir.exists();
+    let store = card::Store::of(&config.storage);
 
     let opened = tokio::select! {
-        opened = open_store(&config.storage, Arc::clone(&clock)) => opened?,
+        opened = open_store(&config.storage, seeds.storage, Arc::clone(&clock)) => opened?,
         () = signals.next() => {
             tracing::info!(event = "stopped", "told to stop while opening the store");
             return Ok(());
@@ -98,11 +104,11 @@ pub async fn run(
         event = "started",
         version = env!("CARGO_PKG_VERSION"),
         listen = %address,
-        backend = "embedded",
-        data_dir = %config.storage.embedded.data_dir.display(),
+        backend = config.storage.backend.name(),
+        store = %store.place,
     );
     match greeting {
-        Greeting::Card { configured } => card::print(&config, address, data_dir_is_new, configured),
+        Greeting::Card { configured } => card::print(&config, &store, address, configured),
         Greeting::None => {}
     }
 
@@ -139,10 +145,10 @@ pub async fn run(
 /// A store, and what gives its figures.
 struct Opened {
     storage: Arc<dyn Storage>,
-    figures: telemetry::Source,
+    figures: Vec<telemetry::Source>,
 }
 
-async fn open_store(config: &StorageConfig, clock: Arc<dyn Clock>) -> anyhow::Result<Opened> {
+async fn open_store(config: &StorageConfig, seed: u64, clock: Arc<dyn Clock>) -> anyhow::Result<Opened> {
     match config.backend {
         Backend::Embedded => {
             let embedded = EmbeddedConfig {
@@ -165,7 +171,13 @@ async fn open_store(config: &StorageConfig, clock: Arc<dyn Clock>) -> anyhow::Re
                 .await
                 .context("opening the store panicked")?
                 .with_context(|| cannot_open(&config.embedded.data_dir))?;
-            Ok(Opened { figures: figures::embedded(Arc::clone(&store)), storage: store })
+            let disk = figures::disk(config.embedded.data_dir.clone());
+            Ok(Opened { figures: vec![figures::embedded(Arc::clone(&store)), disk], storage: store })
+        }
+        Backend::ClickHouse => {
+            let store = ClickHouseStore::open(clickhouse::config(config, seed)?, clock)
+                .context("cannot set up the connections to ClickHouse")?;
+            Ok(Opened { figures: Vec::new(), storage: store })
         }
     }
 }
@@ -206,15 +218,15 @@ impl Parts {
         ));
         let counters = Arc::new(RequestCounters::default());
         let readiness = Arc::new(Readiness::default());
-        let telemetry = Telemetry::new(vec![
+        let mut sources = vec![
             telemetry::requests::source(Arc::clone(&counters)),
             figures::ingest(Arc::clone(&ingest)),
             figures::query(Arc::clone(&query)),
-            store_figures,
-            figures::health(Arc::clone(&storage)),
-            figures::disk(config.storage.embedded.data_dir.clone()),
-            telemetry::process::source(Arc::clone(&clock)),
-        ]);
+        ];
+        sources.extend(store_figures);
+        sources.push(figures::health(Arc::clone(&storage)));
+        sources.push(telemetry::process::source(Arc::clone(&clock)));
+        let telemetry = Telemetry::new(sources);
         let rendered = Arc::clone(&telemetry);
         let state = Arc::new(State {
             ingest,

@@ -5,20 +5,46 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use crate::config::{Config, value::format_duration};
+use crate::config::{Backend, Config, Storage, value::format_duration};
 
-/// Prints the card on standard error, where the log goes, too.
-pub(super) fn print(config: &Config, address: SocketAddr, data_dir_is_new: bool, configured: bool) {
-    // Nobody reads it; the server runs all the same.
-    let _ = io::stderr().write_all(render(config, address, data_dir_is_new, configured).as_bytes());
+/// Where samples are kept, for a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Store {
+    /// A directory or servers.
+    pub(super) place: String,
+    /// Whether that is only now made.
+    is_new: bool,
 }
 
-fn render(config: &Config, address: SocketAddr, data_dir_is_new: bool, configured: bool) -> String {
+impl Store {
+    /// Looks before the store is opened.
+    pub(super) fn of(config: &Storage) -> Self {
+        match config.backend {
+            Backend::Embedded => {
+                let dir = &config.embedded.data_dir;
+                Self { place: dir.display().to_string(), is_new: !dir.exists() }
+            }
+            Backend::ClickHouse => {
+                let clickhouse = &config.clickhouse;
+                let place = format!("{}/{}", clickhouse.addresses.join(","), clickhouse.database);
+                Self { place, is_new: false }
+            }
+        }
+    }
+}
+
+/// Prints the card on standard error, where the log goes, too.
+pub(super) fn print(config: &Config, store: &Store, address: SocketAddr, configured: bool) {
+    // Nobody reads it; the server runs all the same.
+    let _ = io::stderr().write_all(render(config, store, address, configured).as_bytes());
+}
+
+fn render(config: &Config, store: &Store, address: SocketAddr, configured: bool) -> String {
     let url = format!("http://{}", reachable(address));
     let metric = if config.self_scrape.enabled { "up" } else { "vector(1)" };
     let retention = config.storage.retention.map_or_else(|| "forever".to_owned(), format_duration);
     let mut card = format!(
-        "\nLuminate {version}   store: embedded  {data_dir}{new}   retention: {retention}\n\n  \
+        "\nLuminate {version}   store: {backend}  {place}{new}   retention: {retention}\n\n  \
          Page        {url}/\n  \
          Prometheus  remote_write: [{{url: {url}/api/v1/write}}]\n  \
          Query       {url}/api/v1/query\n  \
@@ -26,8 +52,9 @@ fn render(config: &Config, address: SocketAddr, data_dir_is_new: bool, configure
          Try         curl '{url}/api/v1/query?query={metric}'\n  \
          {indent}luminate query '{metric}'{server}\n\n",
         version = env!("CARGO_PKG_VERSION"),
-        data_dir = config.storage.embedded.data_dir.display(),
-        new = if data_dir_is_new { " (new)" } else { "" },
+        backend = config.storage.backend.name(),
+        place = store.place,
+        new = if store.is_new { " (new)" } else { "" },
         indent = "            ",
         server = if reachable(address) == DEFAULT { String::new() } else { format!(" --server {url}") },
     );
@@ -61,11 +88,12 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Sources;
+    use crate::config::{ConfigFile, Sources};
 
     fn card(address: &str) -> String {
         let (config, _) = Config::check(&Sources::none()).unwrap();
-        render(&config, address.parse().unwrap(), true, false)
+        let store = Store { place: "./luminate-data".to_owned(), is_new: true };
+        render(&config, &store, address.parse().unwrap(), false)
     }
 
     #[test]
@@ -80,6 +108,20 @@ mod tests {
         ] {
             assert!(card.contains(line), "{line}\nis not in\n{card}");
         }
+    }
+
+    #[test]
+    fn a_card_over_clickhouse_names_the_servers() {
+        let yaml =
+            "storage: {backend: clickhouse, clickhouse: {addresses: [a, \"https://b\"], password: hunter2}}";
+        let file = ConfigFile::parse("luminate.yaml", yaml).unwrap();
+        let (config, _) = Config::check(&Sources { file, ..Sources::none() }).unwrap();
+        let card = render(&config, &Store::of(&config.storage), "127.0.0.1:8080".parse().unwrap(), true);
+        assert!(
+            card.contains("store: clickhouse  http://a:8123,https://b:8443/luminate   retention: 30d"),
+            "{card}"
+        );
+        assert!(!card.contains("hunter2") && card.contains("query=vector(1)"), "{card}");
     }
 
     #[test]

@@ -8,9 +8,9 @@ use serde_yaml::Value;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Auth, AuthMode, Backend, ByteSize, Config, ConfigErrors, Embedded, Feature, Limits, Log, LogFormat,
-    OnConflict, Query, SelfScrape, Server, ServerLimits, Settings, Shutdown, Sources, Storage, TenantLimits,
-    WalSync,
+    Auth, AuthMode, Backend, Batch, ByteSize, ClickHouse, ClickHouseTls, Config, ConfigErrors, Embedded,
+    Feature, Limits, Log, LogFormat, OnConflict, Password, Pushdown, Query, SelfScrape, Server, ServerLimits,
+    Settings, Shutdown, Sources, Storage, TenantLimits, WalSync, address,
     reader::Reader,
     value::{parse_duration, parse_listen},
 };
@@ -21,7 +21,7 @@ impl Config {
     pub fn check(sources: &Sources) -> Result<(Self, Settings), ConfigErrors> {
         let mut keys =
             Reader::new(&sources.file.name, &sources.file.tree, &sources.environment, &sources.flags);
-        let config = Self {
+        let mut config = Self {
             server: server(&mut keys),
             auth: auth(&mut keys),
             limits: Limits { defaults: tenant_limits(&mut keys) },
@@ -48,6 +48,14 @@ impl Config {
         };
         refuse_open_door(&config, &mut keys);
         refuse_narrow_budget(&config, &mut keys);
+        match config.storage.backend {
+            Backend::Embedded => refuse_tenant_retention(&config, &mut keys),
+            Backend::ClickHouse => {
+                refuse_what_takes_state(&config, &mut keys);
+                refuse_lame_clickhouse(&config.storage.clickhouse, &mut keys);
+                scrape_for_a_named_tenant(&mut config.self_scrape, &mut keys);
+            }
+        }
         let settings = keys.finish(absent)?;
         Ok((config, Settings(settings)))
     }
@@ -117,21 +125,13 @@ fn tenant_limits(keys: &mut Reader<'_>) -> TenantLimits {
 
 fn storage(keys: &mut Reader<'_>) -> Storage {
     Storage {
-        backend: keys.get("storage.backend", "embedded", |v| match text(v)? {
-            "embedded" => Ok(Backend::Embedded),
-            "clickhouse" => Err("clickhouse is not in this release, only embedded".to_owned()),
-            other => Err(format!("{other:?} is not a backend, only embedded")),
-        }),
-        retention: keys.get("storage.retention.default", "30d", |v| {
-            let kept = duration(v).map_err(|e| e.replace("30s", "30d"))?;
-            if kept.is_zero() {
-                Ok(None)
-            } else if kept < Duration::from_secs(60) {
-                Err("must be at least 1m, or 0 to keep samples forever".to_owned())
-            } else {
-                Ok(Some(kept))
-            }
-        }),
+        backend: keys.get(
+            "storage.backend",
+            "embedded",
+            one_of(&[("embedded", Backend::Embedded), ("clickhouse", Backend::ClickHouse)]),
+        ),
+        retention: keys.get("storage.retention.default", "30d", retention),
+        tenant_retention: keys.get("storage.retention.tenants", "[]", |v| tenant_retention(&list(v)?)),
         embedded: Embedded {
             data_dir: keys.get("storage.embedded.data_dir", "./luminate-data", |v| match text(v)? {
                 "" => Err("must name a directory".to_owned()),
@@ -149,6 +149,73 @@ fn storage(keys: &mut Reader<'_>) -> Storage {
             ),
             ballast: keys.get("storage.embedded.ballast", "64MiB", sized(ByteSize(0), ByteSize(1 << 40))),
         },
+        clickhouse: clickhouse(keys),
+    }
+}
+
+fn clickhouse(keys: &mut Reader<'_>) -> ClickHouse {
+    ClickHouse {
+        addresses: keys.get("storage.clickhouse.addresses", "[]", |v| address::servers(&list(v)?)),
+        database: keys.get("storage.clickhouse.database", "luminate", |v| database(text(v)?)),
+        cluster: keys.get("storage.clickhouse.cluster", "\"\"", |v| cluster(text(v)?)),
+        username: keys.get("storage.clickhouse.username", "default", |v| match text(v)? {
+            "" => Err("must name a user".to_owned()),
+            name => Ok(name.to_owned()),
+        }),
+        password: password(keys),
+        tls: ClickHouseTls {
+            ca_file: keys.get("storage.clickhouse.tls.ca_file", "\"\"", file),
+            cert_file: keys.get("storage.clickhouse.tls.cert_file", "\"\"", file),
+            key_file: keys.get("storage.clickhouse.tls.key_file", "\"\"", file),
+        },
+        connect_timeout: keys.get("storage.clickhouse.connect_timeout", "2s", positive),
+        query_timeout: keys.get("storage.clickhouse.query_timeout", "2m", positive),
+        insert_timeout: keys.get("storage.clickhouse.insert_timeout", "25s", positive),
+        max_idle_connections: keys.get("storage.clickhouse.max_idle_connections", "32", count(1, 10_000)),
+        compression: keys.get("storage.clickhouse.compression", "true", boolean),
+        pushdown: keys.get(
+            "storage.clickhouse.pushdown",
+            "auto",
+            one_of(&[("off", Pushdown::Off), ("auto", Pushdown::Auto), ("force", Pushdown::Force)]),
+        ),
+        batch: Batch {
+            // ClickHouse makes several blocks of more rows, which could be kept one by one.
+            rows: keys.get("storage.clickhouse.batch.rows", "200000", count(1, 1_000_000)),
+            bytes: keys.get(
+                "storage.clickhouse.batch.bytes",
+                "16MiB",
+                sized(ByteSize(64 << 10), ByteSize(256 << 20)),
+            ),
+            linger: keys.get("storage.clickhouse.batch.linger", "50ms", duration),
+            in_flight: keys.get("storage.clickhouse.batch.in_flight", "2", count(1, 64)),
+            queue_bytes: keys.get(
+                "storage.clickhouse.batch.queue_bytes",
+                "128MiB",
+                sized(ByteSize(64 << 10), ByteSize(1 << 40)),
+            ),
+        },
+        server_memory: keys.get(
+            "storage.clickhouse.server_limits.memory",
+            "4GiB",
+            sized(ByteSize(64 << 20), ByteSize(1 << 50)),
+        ),
+        server_threads: keys.get("storage.clickhouse.server_limits.threads", "8", count(1, 1024)),
+        rollups: keys.get("storage.clickhouse.rollups", "false", boolean),
+    }
+}
+
+/// A password that is written, or where it is written; not both.
+fn password(keys: &mut Reader<'_>) -> Option<Password> {
+    let inline = keys.get_secret("storage.clickhouse.password");
+    let elsewhere = keys.get("storage.clickhouse.password_file", "\"\"", file);
+    match (inline, elsewhere) {
+        (Some(_), Some(_)) => {
+            let message = "is set, and storage.clickhouse.password too; only one of them can be the password";
+            keys.refuse("storage.clickhouse.password_file", message);
+            None
+        }
+        (Some(secret), None) => Some(Password::Inline(secret)),
+        (None, path) => path.map(Password::File),
     }
 }
 
@@ -193,6 +260,75 @@ fn refuse_narrow_budget(config: &Config, keys: &mut Reader<'_>) {
     }
 }
 
+/// Our own engine keeps whole days, of all tenants together.
+fn refuse_tenant_retention(config: &Config, keys: &mut Reader<'_>) {
+    if !config.storage.tenant_retention.is_empty() {
+        let message = "with the embedded backend is not in this release; one retention holds for all tenants";
+        keys.refuse("storage.retention.tenants", message);
+    }
+}
+
+/// What a sample means for the one before it only who keeps both can tell; here nobody does.
+fn refuse_what_takes_state(config: &Config, keys: &mut Reader<'_>) {
+    let limits = config.limits.defaults;
+    if limits.on_conflict != OnConflict::Last {
+        let message = "on ClickHouse the greatest of two values at a time wins, whichever came first; \
+                       leave it at last";
+        keys.refuse("limits.defaults.on_conflict", message);
+    }
+    if limits.out_of_order_window.is_some() {
+        let message = "on ClickHouse samples come in any order within the retention; leave it at unlimited";
+        keys.refuse("limits.defaults.out_of_order_window", message);
+    }
+}
+
+fn refuse_lame_clickhouse(config: &ClickHouse, keys: &mut Reader<'_>) {
+    if config.addresses.is_empty() {
+        let message = "names no server; write for example [http://clickhouse:8123]";
+        keys.refuse("storage.clickhouse.addresses", message);
+    }
+    let tls = &config.tls;
+    let encrypted = config.addresses.iter().any(|address| address.starts_with("https://"));
+    let given = [
+        ("storage.clickhouse.tls.ca_file", &tls.ca_file),
+        ("storage.clickhouse.tls.cert_file", &tls.cert_file),
+        ("storage.clickhouse.tls.key_file", &tls.key_file),
+    ];
+    if !encrypted && !config.addresses.is_empty() {
+        for (path, _) in given.iter().filter(|(_, file)| file.is_some()) {
+            keys.refuse(path, "is set, but no address begins with https://");
+        }
+    }
+    match (&tls.cert_file, &tls.key_file) {
+        (Some(_), None) => keys.refuse("storage.clickhouse.tls.cert_file", "needs tls.key_file beside it"),
+        (None, Some(_)) => keys.refuse("storage.clickhouse.tls.key_file", "needs tls.cert_file beside it"),
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+    if config.batch.queue_bytes < config.batch.bytes {
+        keys.refuse(
+            "storage.clickhouse.batch.queue_bytes",
+            format!(
+                "{} is less than the {} of one insert (storage.clickhouse.batch.bytes)",
+                config.batch.queue_bytes, config.batch.bytes
+            ),
+        );
+    }
+}
+
+/// In a store that others share, our own metrics are kept only as the data of a tenant somebody named.
+fn scrape_for_a_named_tenant(scrape: &mut SelfScrape, keys: &mut Reader<'_>) {
+    if !scrape.enabled || keys.is_written("self_scrape.tenant") {
+        return;
+    }
+    if keys.is_written("self_scrape.enabled") {
+        let message = "must be set: with ClickHouse, say whose data our own metrics are";
+        keys.refuse("self_scrape.tenant", message);
+    } else {
+        scrape.enabled = false;
+        keys.put("self_scrape.enabled", Value::Bool(false));
+    }
+}
+
 /// Explains a key that this release does not have and a later one will.
 fn absent(path: &str) -> Option<String> {
     const LATER: &[&str] = &[
@@ -206,7 +342,6 @@ fn absent(path: &str) -> Option<String> {
         "rules",
         "server.admin_listen",
         "server.tls",
-        "storage.clickhouse",
         "storage.retention.rules",
     ];
     LATER
@@ -234,6 +369,34 @@ fn quantity(value: &Value) -> Result<Cow<'_, str>, String> {
 
 fn duration(value: &Value) -> Result<Duration, String> {
     parse_duration(&quantity(value)?)
+}
+
+/// How long to keep; none is forever.
+fn retention(value: &Value) -> Result<Option<Duration>, String> {
+    let kept = duration(value).map_err(|e| e.replace("30s", "30d"))?;
+    if kept.is_zero() {
+        Ok(None)
+    } else if kept < Duration::from_secs(60) {
+        Err("must be at least 1m, or 0 to keep samples forever".to_owned())
+    } else {
+        Ok(Some(kept))
+    }
+}
+
+/// `tenant=duration` each, no tenant twice.
+fn tenant_retention(items: &[String]) -> Result<Vec<(TenantId, Option<Duration>)>, String> {
+    let mut all: Vec<(TenantId, Option<Duration>)> = Vec::new();
+    for item in items {
+        let (name, kept) = item
+            .rsplit_once('=')
+            .ok_or_else(|| format!("{item:?} is not tenant=duration, write for example team-a=90d"))?;
+        let tenant = TenantId::new(name.trim()).map_err(|e| e.to_string())?;
+        if all.iter().any(|(other, _)| *other == tenant) {
+            return Err(format!("names {tenant} twice"));
+        }
+        all.push((tenant, retention(&Value::String(kept.trim().to_owned()))?));
+    }
+    Ok(all)
 }
 
 fn positive(value: &Value) -> Result<Duration, String> {
@@ -359,6 +522,36 @@ fn host(text: String) -> Result<String, String> {
         return Err(format!("{text:?} is not a host name, write for example metrics.example.com"));
     }
     Ok(text.to_ascii_lowercase())
+}
+
+/// The name of a file, or nothing.
+fn file(value: &Value) -> Result<Option<PathBuf>, String> {
+    Ok(Some(text(value)?).filter(|path| !path.is_empty()).map(PathBuf::from))
+}
+
+/// A database's name, which stands in statements as it is.
+fn database(name: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+        return Err(format!("{name:?} is not a name of letters, digits and underscores"));
+    }
+    if ["system", "information_schema"].contains(&name.to_ascii_lowercase().as_str()) {
+        return Err(format!("{name} is ClickHouse's own"));
+    }
+    Ok(name.to_owned())
+}
+
+/// A cluster's name, which stands in statements as it is; `{macro}` is one that each server knows.
+fn cluster(name: &str) -> Result<Option<String>, String> {
+    let bare = name.strip_prefix('{').and_then(|name| name.strip_suffix('}')).unwrap_or(name);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    if name.is_empty() {
+        Ok(None)
+    } else if bare.is_empty() || bare.len() > 64 || !bare.chars().all(plain) {
+        Err(format!("{name:?} is not a name of letters, digits, '_', '-' and '.'"))
+    } else {
+        Ok(Some(name.to_owned()))
+    }
 }
 
 fn tenant(value: &Value) -> Result<TenantId, String> {

@@ -9,6 +9,7 @@
 //! believes in a limit that is not enforced. `deployments/luminate.yaml` explains every key; a
 //! test holds it against the defaults.
 
+mod address;
 mod check;
 mod reader;
 pub mod value;
@@ -22,7 +23,7 @@ use std::{
 
 use serde_yaml::{Mapping, Value};
 
-use crate::model::{Millis, TenantId};
+use crate::model::{Millis, Secret, TenantId};
 
 pub use reader::{ConfigError, ConfigErrors, FlagValue, Origin, Setting};
 pub use value::ByteSize;
@@ -149,8 +150,12 @@ pub struct Storage {
     pub backend: Backend,
     /// How long samples are kept; none is forever.
     pub retention: Option<Duration>,
+    /// Tenants whose samples are kept for another time; only with ClickHouse.
+    pub tenant_retention: Vec<(TenantId, Option<Duration>)>,
     /// Our own engine.
     pub embedded: Embedded,
+    /// A ClickHouse.
+    pub clickhouse: ClickHouse,
 }
 
 /// Which store.
@@ -158,6 +163,18 @@ pub struct Storage {
 pub enum Backend {
     /// Our own engine, in this process.
     Embedded,
+    /// A ClickHouse that many processes share.
+    ClickHouse,
+}
+
+impl Backend {
+    /// The name it goes by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::ClickHouse => "clickhouse",
+        }
+    }
 }
 
 /// Our own engine.
@@ -182,6 +199,89 @@ pub enum WalSync {
     Interval,
     /// When the operating system pleases.
     Os,
+}
+
+/// Where the servers of a ClickHouse are, and how we use them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClickHouse {
+    /// `http://host:port` or `https://host:port` of each; none only with another backend.
+    pub addresses: Vec<String>,
+    /// The database that holds our tables.
+    pub database: String,
+    /// The cluster's name, if the tables are replicated or sharded.
+    pub cluster: Option<String>,
+    /// Who we are to the servers.
+    pub username: String,
+    /// Where the password is.
+    pub password: Option<Password>,
+    /// How the servers' certificates are checked, and what we show them.
+    pub tls: ClickHouseTls,
+    /// How long a connection may take to come about.
+    pub connect_timeout: Duration,
+    /// How long a read may take.
+    pub query_timeout: Duration,
+    /// How long an insert may take, retries included.
+    pub insert_timeout: Duration,
+    /// Idle connections kept to each server.
+    pub max_idle_connections: usize,
+    /// Whether what is sent and received is compressed.
+    pub compression: bool,
+    /// What the servers may compute for us.
+    pub pushdown: Pushdown,
+    /// How rows become inserts.
+    pub batch: Batch,
+    /// Bytes of memory that one query may take on a server.
+    pub server_memory: ByteSize,
+    /// Threads that one query may take on a server.
+    pub server_threads: usize,
+    /// Whether long ranges are read from closed windows that were rolled up.
+    pub rollups: bool,
+}
+
+/// Where a password is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Password {
+    /// Here.
+    Inline(Secret),
+    /// In this file, up to a newline at its end.
+    File(PathBuf),
+}
+
+/// How the servers' certificates are checked, and what we show them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClickHouseTls {
+    /// Certificates to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Our certificate.
+    pub cert_file: Option<PathBuf>,
+    /// Its key.
+    pub key_file: Option<PathBuf>,
+}
+
+/// What the servers may compute for us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushdown {
+    /// Nothing.
+    Off,
+    /// What is proven to give the same answer, where it pays.
+    Auto,
+    /// Everything that can be.
+    Force,
+}
+
+/// How rows become inserts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Rows of an insert, at most.
+    pub rows: usize,
+    /// Bytes of an insert, at most.
+    pub bytes: ByteSize,
+    /// How long rows may wait for others.
+    pub linger: Duration,
+    /// Inserts into one table at a time.
+    pub in_flight: usize,
+    /// Bytes that may wait to be inserted.
+    pub queue_bytes: ByteSize,
 }
 
 /// How queries are answered.

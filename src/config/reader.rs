@@ -14,6 +14,8 @@ use std::{collections::BTreeMap, fmt};
 
 use serde_yaml::Value;
 
+use crate::model::Secret;
+
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -107,6 +109,9 @@ pub(super) struct Reader<'a> {
     errors: Vec<ConfigError>,
 }
 
+/// What is told in the place of a secret.
+const SHOWN: &str = "<secret>";
+
 /// What a variable that sets a key starts with.
 const PREFIX: &str = "LUMINATE_";
 
@@ -148,6 +153,31 @@ impl<'a> Reader<'a> {
         let checked = parse(&default).expect("a default passes its own check; tests read them all");
         self.settings.push(Setting { path, value: default, origin: Origin::Default });
         checked
+    }
+
+    /// The value of key `path`, which nobody gets to see: what is in effect is told as [`SHOWN`].
+    pub(super) fn get_secret(&mut self, path: &'static str) -> Option<Secret> {
+        let secret = self.get(path, "\"\"", |value| match value.as_str() {
+            Some(SHOWN) => Err(format!("{SHOWN} is what stands for a secret that is not shown")),
+            Some(text) => Ok((!text.is_empty()).then(|| Secret(text.to_owned()))),
+            None => Err("takes text; write it in quotes".to_owned()),
+        });
+        if secret.is_some() {
+            self.put(path, Value::String(SHOWN.to_owned()));
+        }
+        secret
+    }
+
+    /// Whether key `path`, which was asked for, is written anywhere.
+    pub(super) fn is_written(&self, path: &str) -> bool {
+        self.settings.iter().any(|s| s.path == path && s.origin != Origin::Default)
+    }
+
+    /// Tells another value of key `path` than the one that was read.
+    pub(super) fn put(&mut self, path: &str, value: Value) {
+        if let Some(setting) = self.settings.iter_mut().find(|s| s.path == path) {
+            setting.value = value;
+        }
     }
 
     /// Notes that key `path`, which checked by itself, does not go with the others.

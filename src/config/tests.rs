@@ -120,17 +120,143 @@ fn zero_retention_is_forever() {
 #[test]
 fn what_a_later_release_does_is_refused_by_name() {
     refuses(
-        "storage: {backend: clickhouse, clickhouse: {addresses: []}}\nredis: {url: x}\n\
+        "storage: {retention: {rules: []}}\nredis: {url: x}\n\
          auth: {mode: token, jwt: {secret: x}}\nserver: {tls: {cert: x}}\n",
         &[
             "auth.mode: token is not in this release, only none (luminate.yaml)",
-            "storage.backend: clickhouse is not in this release, only embedded (luminate.yaml)",
-            "storage.clickhouse: storage.clickhouse is not in this release (luminate.yaml)",
+            "storage.retention.rules: storage.retention.rules is not in this release (luminate.yaml)",
             "redis: redis is not in this release (luminate.yaml)",
             "auth.jwt: auth.jwt is not in this release (luminate.yaml)",
             "server.tls: server.tls is not in this release (luminate.yaml)",
         ],
     );
+}
+
+const CLICKHOUSE: &str = "storage: {backend: clickhouse, clickhouse: {addresses: [a]}}";
+
+#[test]
+fn a_clickhouse_has_an_address() {
+    let config = check(CLICKHOUSE).unwrap();
+    assert_eq!(config.storage.backend, Backend::ClickHouse);
+    assert_eq!(config.storage.clickhouse.addresses, ["http://a:8123"]);
+    refuses(
+        "storage: {backend: clickhouse}",
+        &["storage.clickhouse.addresses: names no server; write for example [http://clickhouse:8123]"],
+    );
+    refuses(
+        "storage: {clickhouse: {addresses: [\"your-clickhouse-host:9000\"]}}",
+        &["storage.clickhouse.addresses: \"your-clickhouse-host:9000\" is the port of ClickHouse's native \
+           protocol; its HTTP ports are 8123 and 8443 (TLS), write http://your-clickhouse-host:8123 \
+           (luminate.yaml)"],
+    );
+    let of_environment = check_with(
+        "storage: {backend: clickhouse}",
+        &[("LUMINATE_STORAGE__CLICKHOUSE__ADDRESSES", "a:1, https://b")],
+        &[],
+    );
+    assert_eq!(of_environment.unwrap().storage.clickhouse.addresses, ["http://a:1", "https://b:8443"]);
+}
+
+#[test]
+fn what_clickhouse_cannot_keep_is_refused() {
+    let with = |more: &str| format!("{CLICKHOUSE}\n{more}");
+    assert!(check(&with("limits: {defaults: {on_conflict: last}}")).is_ok());
+    refuses(
+        &with("limits: {defaults: {on_conflict: reject, out_of_order_window: 1h}}"),
+        &[
+            "limits.defaults.on_conflict: on ClickHouse the greatest of two values at a time wins, whichever \
+             came first; leave it at last (luminate.yaml)",
+            "limits.defaults.out_of_order_window: on ClickHouse samples come in any order within the \
+             retention; leave it at unlimited (luminate.yaml)",
+        ],
+    );
+}
+
+#[test]
+fn parts_of_a_clickhouse_go_together() {
+    refuses(
+        "storage: {backend: clickhouse, clickhouse: {addresses: [a], tls: {cert_file: x}, \
+         password: a, password_file: b, batch: {bytes: 2MiB, queue_bytes: 1MiB}}}",
+        &[
+            "storage.clickhouse.password_file: is set, and storage.clickhouse.password too; only one of them \
+             can be the password (luminate.yaml)",
+            "storage.clickhouse.tls.cert_file: is set, but no address begins with https:// (luminate.yaml)",
+            "storage.clickhouse.tls.cert_file: needs tls.key_file beside it (luminate.yaml)",
+            "storage.clickhouse.batch.queue_bytes: 1MiB is less than the 2MiB of one insert \
+             (storage.clickhouse.batch.bytes) (luminate.yaml)",
+        ],
+    );
+    for name in ["a b", "a`b", "a'", "system", "", "x;y"] {
+        assert!(check(&format!("storage: {{clickhouse: {{database: \"{name}\"}}}}")).is_err(), "{name}");
+    }
+    for name in ["a b", "a'b", "{}", "{a", "a`"] {
+        assert!(check(&format!("storage: {{clickhouse: {{cluster: \"{name}\"}}}}")).is_err(), "{name}");
+    }
+    let macros = check("storage: {clickhouse: {cluster: \"{cluster}\"}}").unwrap();
+    assert_eq!(macros.storage.clickhouse.cluster.as_deref(), Some("{cluster}"));
+}
+
+#[test]
+fn a_password_is_not_printed() {
+    let yaml = "storage: {clickhouse: {password: hunter2}}";
+    let file = ConfigFile::parse("luminate.yaml", yaml).unwrap();
+    let (config, settings) = Config::check(&Sources { file, ..Sources::none() }).unwrap();
+    let inline = Password::Inline(Secret("hunter2".to_owned()));
+    assert_eq!(config.storage.clickhouse.password, Some(inline));
+    let printed = settings.to_yaml();
+    assert!(printed.contains("password: <secret>") && !printed.contains("hunter2"), "{printed}");
+    assert!(!format!("{config:?}{settings:?}").contains("hunter2"));
+    assert_eq!(
+        check(&printed).unwrap_err(),
+        [
+            "storage.clickhouse.password: <secret> is what stands for a secret that is not shown (luminate.yaml)"
+        ]
+    );
+    refuses(
+        "storage: {clickhouse: {password: 12345}}",
+        &["storage.clickhouse.password: takes text; write it in quotes (luminate.yaml)"],
+    );
+}
+
+#[test]
+fn tenants_may_have_a_retention_on_clickhouse() {
+    let yaml =
+        "storage: {backend: clickhouse, clickhouse: {addresses: [a]}, retention: {tenants: [x=90d, y=0]}}";
+    let days = |days: u64| Some(Duration::from_secs(days * 86_400));
+    let tenant = |name| TenantId::new(name).unwrap();
+    let config = check(yaml).unwrap();
+    assert_eq!(config.storage.tenant_retention, [(tenant("x"), days(90)), (tenant("y"), None)]);
+    refuses(
+        "storage: {retention: {tenants: [x=90d]}}",
+        &[
+            "storage.retention.tenants: with the embedded backend is not in this release; one retention holds \
+           for all tenants (luminate.yaml)",
+        ],
+    );
+    for (items, wrong) in [
+        ("x", "is not tenant=duration"),
+        ("x=90", "has no unit"),
+        ("x=1s", "at least 1m"),
+        ("a/b=1d", "unsupported character"),
+        ("=1d", "tenant id"),
+        ("x=1d, x=2d", "names x twice"),
+    ] {
+        let errors = check(&format!("storage: {{retention: {{tenants: [{items}]}}}}")).unwrap_err();
+        assert!(errors[0].contains(wrong), "{items}: {errors:?}");
+    }
+}
+
+#[test]
+fn with_clickhouse_our_own_metrics_are_some_tenants() {
+    assert!(!check(CLICKHOUSE).unwrap().self_scrape.enabled);
+    assert!(check(&format!("{CLICKHOUSE}\nself_scrape: {{tenant: ops}}")).unwrap().self_scrape.enabled);
+    refuses(
+        &format!("{CLICKHOUSE}\nself_scrape: {{enabled: true}}"),
+        &["self_scrape.tenant: must be set: with ClickHouse, say whose data our own metrics are"],
+    );
+    let file = ConfigFile::parse("luminate.yaml", CLICKHOUSE).unwrap();
+    let (config, settings) = Config::check(&Sources { file, ..Sources::none() }).unwrap();
+    assert_eq!(check(&settings.to_yaml()).unwrap(), config);
 }
 
 #[test]

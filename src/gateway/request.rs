@@ -143,6 +143,10 @@ pub enum Endpoint {
     QueryRange,
     /// Series, labels, values, metadata, exemplars.
     Catalog,
+    /// Samples go out for good.
+    Export,
+    /// Samples come in from elsewhere.
+    Import,
     /// About ourselves.
     Status,
     /// Deleting, flushing.
@@ -157,11 +161,13 @@ pub enum Endpoint {
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Write,
         Self::Query,
         Self::QueryRange,
         Self::Catalog,
+        Self::Export,
+        Self::Import,
         Self::Status,
         Self::Admin,
         Self::Health,
@@ -176,6 +182,8 @@ impl Endpoint {
             Self::Query => "query",
             Self::QueryRange => "query_range",
             Self::Catalog => "catalog",
+            Self::Export => "export",
+            Self::Import => "import",
             Self::Status => "status",
             Self::Admin => "admin",
             Self::Health => "health",
@@ -200,6 +208,8 @@ impl Endpoint {
             "query" => Self::Query,
             "query_range" => Self::QueryRange,
             "series" | "labels" | "label" | "metadata" | "query_exemplars" => Self::Catalog,
+            "export" => Self::Export,
+            "import" => Self::Import,
             "status" | "rules" | "alerts" => Self::Status,
             "admin" => Self::Admin,
             "health" => Self::Health,
@@ -211,9 +221,14 @@ impl Endpoint {
     fn is_routine(self) -> bool {
         match self {
             Self::Write | Self::Health | Self::Metrics => true,
-            Self::Query | Self::QueryRange | Self::Catalog | Self::Status | Self::Admin | Self::Other => {
-                false
-            }
+            Self::Query
+            | Self::QueryRange
+            | Self::Catalog
+            | Self::Export
+            | Self::Import
+            | Self::Status
+            | Self::Admin
+            | Self::Other => false,
         }
     }
 }

@@ -17,7 +17,7 @@ use tower_http::{
 
 use super::{
     State,
-    api::{admin, catalog, health, metrics, page, query, receive, rules, status},
+    api::{admin, catalog, export, health, import, metrics, page, query, receive, rules, status},
     cors,
     error::{ApiError, ErrorKind},
     in_flight::{self, InFlight},
@@ -43,6 +43,9 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/labels", get(catalog::label_names).post(catalog::label_names))
         .route("/label/{name}/values", get(catalog::label_values))
         .route("/metadata", get(catalog::metadata))
+        .route("/export", get(export::export).post(export::export))
+        .route("/export/plan", get(export::plan).post(export::plan))
+        .route("/import", post(import::import))
         .route("/status/tsdb", get(status::tsdb))
         .route("/admin/tsdb/delete_series", post(admin::delete_series).put(admin::delete_series))
         .route("/admin/tsdb/clean_tombstones", post(admin::clean_tombstones).put(admin::clean_tombstones))
@@ -66,6 +69,8 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/-/ready", get(health::ready))
         .route("/health/live", get(health::healthy))
         .route("/health/ready", get(health::ready))
+        .route("/health/startup", get(health::started))
+        .route("/health/deep", get(health::deep))
         .route("/metrics", get(metrics::render))
         .route("/", get(page::home))
         .fallback(not_found)

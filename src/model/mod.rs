@@ -4,6 +4,7 @@
 //! bits are never touched, labels are canonical from the moment a [`Labels`] exists, and a
 //! [`TenantId`] has been checked once, at the door.
 
+pub mod digest;
 pub mod exemplar;
 pub mod histogram;
 pub mod labels;
@@ -11,14 +12,17 @@ pub mod matcher;
 pub mod metadata;
 pub mod regex;
 pub mod sample;
+pub mod secret;
 pub mod tenant;
 pub mod time;
 
+pub use digest::{Checksum, Digest};
 pub use exemplar::Exemplar;
 pub use histogram::Histogram;
 pub use labels::{Labels, LabelsBuilder, LabelsError, METRIC_NAME, SeriesId};
 pub use matcher::{MatchOp, Matcher};
 pub use metadata::{Metadata, MetricType};
 pub use sample::{STALE_NAN_BITS, is_stale, stale_nan};
+pub use secret::Secret;
 pub use tenant::{TenantId, TenantIdError};
 pub use time::{Millis, TimeRange, Timestamp};

@@ -20,12 +20,12 @@ use crate::{
         exec::{
             self, Evaluated, Output,
             context::{Budget, Context, Settings},
-            data::{LateSelect, LateSelects, SelectedSeries},
+            data::{Expected, LateSelect, LateSelects, SelectedSeries},
             names::refuse_same,
             rows::{SeriesRow, Steps, is_absent},
         },
         parse::{self, ParserFeatures, STACK_BYTES, ValueType},
-        plan::{self, Plan, PlanOptions},
+        plan::{self, Plan, PlanOptions, offers::OfferRules},
     },
     storage::{SelectRequest, Storage},
 };
@@ -325,7 +325,14 @@ impl Engine {
             default_subquery_step: self.options.default_subquery_step,
             start_timestamps: features.use_start_timestamps,
         };
-        plan::plan(&expr, text, steps, end, &plan_options, self.max_samples(options))
+        let max_samples = self.max_samples(options);
+        let mut plan = plan::plan(&expr, text, steps, end, &plan_options, max_samples)?;
+        // Statistics of samples need the samples.
+        if !options.per_step_stats {
+            let delayed_names = features.delayed_name_removal;
+            plan.offer(&OfferRules { delayed_names, max_places: max_samples });
+        }
+        Ok(plan)
     }
 
     /// Asks the store for everything the plan reads, all at once.
@@ -347,7 +354,8 @@ impl Engine {
         request: SelectRequest,
         budget: &Budget,
     ) -> Result<(SelectedSeries, Vec<String>), QueryError> {
-        SelectedSeries::receive(self.storage.select(tenant, request).await?, budget).await
+        let expected = Expected::of(&request);
+        SelectedSeries::receive(self.storage.select(tenant, request).await?, expected, budget).await
     }
 }
 

@@ -11,7 +11,7 @@
 //! 4. **Cut.** `limit` truncates the result and says so in a warning; a slow query is logged.
 //!
 //! Questions about labels and metadata ([`catalog`]), and about [`exemplars`], skip the line: they read no
-//! samples.
+//! samples. An [`export`] reads all of them, and has places of its own.
 //!
 //! What is wrong with a request is a [`QueryFailure`], by meaning; which status that is, the gateway
 //! decides.
@@ -20,6 +20,7 @@ pub mod admission;
 pub mod catalog;
 pub mod evaluate;
 pub mod exemplars;
+pub mod export;
 pub mod failure;
 pub mod selectors;
 
@@ -31,6 +32,7 @@ use crate::{clock::Clock, storage::Storage};
 
 pub use catalog::{CatalogQuery, Listed, MetadataQuery};
 pub use evaluate::{Evaluate, InstantQuery, QueryControls, RangeQuery};
+pub use export::{Export, ExportQuery, Exported, Shard};
 pub use failure::QueryFailure;
 
 /// What a caller is told when an answer was cut.
@@ -74,6 +76,7 @@ pub struct QueryService {
     clock: Arc<dyn Clock>,
     limits: QueryLimits,
     admission: Admission,
+    exports: Admission,
 }
 
 impl QueryService {
@@ -85,7 +88,8 @@ impl QueryService {
         limits: QueryLimits,
     ) -> Self {
         let admission = Admission::new(limits.max_concurrency, limits.max_waiting);
-        Self { engine, storage, clock, limits, admission }
+        let exports = Admission::new(export::MAX_EXPORTS, 0);
+        Self { engine, storage, clock, limits, admission, exports }
     }
 
     /// The bounds in force.

@@ -185,6 +185,7 @@ pub async fn read_all(
                 }
             }
         }
+        Runs::Rows(_) => panic!("rows without an offer"),
     }
     for (labels, samples) in &all {
         assert!(samples.timestamps.is_sorted_by(|a, b| a < b), "{labels}: float times rise");

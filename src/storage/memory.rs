@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::{
-    AppendPolicy, Appended, BatchExemplar, Cardinality, Health, LabelsRequest, MatcherSets, OnConflict,
-    RejectReason, Rejected, Result, Run, Runs, SampleKind, SelectRequest, Selected, SeriesExemplars,
-    SeriesSamples, Storage, StorageError, StorageStatus, WriteBatch,
+    AppendPolicy, Appended, BatchExemplar, Cardinality, Check, Health, LabelsRequest, MatcherSets,
+    OnConflict, RejectReason, Rejected, Result, Run, Runs, SampleKind, SelectRequest, Selected,
+    SeriesExemplars, SeriesSamples, Storage, StorageError, StorageStatus, WriteBatch,
 };
 use crate::{
     clock::Clock,
@@ -232,7 +232,7 @@ impl Storage for MemoryStore {
                 }
             }
         });
-        Ok(Selected { series, runs: Runs::TimeMajor(runs), warnings: Vec::new() })
+        Ok(Selected { series, runs: Runs::TimeMajor(runs), taken: 0, warnings: Vec::new() })
     }
 
     async fn series(&self, tenant: &TenantId, request: LabelsRequest) -> Result<Vec<Labels>> {
@@ -344,6 +344,10 @@ impl Storage for MemoryStore {
 
     fn health(&self) -> Health {
         Health::Ready
+    }
+
+    fn checks(&self) -> Vec<Check> {
+        Vec::new()
     }
 
     async fn close(&self) -> Result<()> {

@@ -14,6 +14,7 @@ pub mod conformance;
 pub mod embedded;
 pub mod error;
 pub mod memory;
+pub mod offer;
 pub mod selection;
 
 use std::{collections::HashMap, fmt};
@@ -27,6 +28,7 @@ pub use batch::{
     RejectReason, Rejected, SampleKind, WriteBatch,
 };
 pub use error::{Fault, StorageError};
+pub use offer::{Combine, GridRow, Offer, Operation, WindowFunction};
 pub use selection::{
     Grid, HistogramSample, LabelsRequest, MatcherSets, ReadSeries, Run, Runs, SelectRequest, Selected,
     SeriesExemplars, SeriesSamples,
@@ -48,6 +50,7 @@ pub type Result<T, E = StorageError> = std::result::Result<T, E>;
 ///   bits are settled by the batch's [`OnConflict`].
 /// * **Single.** A series has one sample at a time: a float and a histogram there are in conflict too.
 /// * **Sorted.** Series come in label order and their samples in time order, however they arrived.
+/// * **Honest.** What the store did of an [`Offer`] ([`Selected::taken`]) changes the cost, never the answer.
 /// * **Walled.** No call for one tenant can see what another has stored.
 #[async_trait]
 pub trait Storage: fmt::Debug + Send + Sync + 'static {
@@ -105,6 +108,9 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
 
     /// Whether the store can do its work now; cheap, answered from memory.
     fn health(&self) -> Health;
+
+    /// What stands behind its health, for whoever looks after the store; answered from memory, too.
+    fn checks(&self) -> Vec<Check>;
 
     /// Stops background work and leaves everything durable. Calls after it fail.
     async fn close(&self) -> Result<()>;
@@ -170,6 +176,28 @@ pub enum Health {
         /// The cause.
         reason: String,
     },
+}
+
+/// Something that was looked at, and how it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What it is.
+    pub name: String,
+    /// How it is.
+    pub state: CheckState,
+    /// More about it, for a person.
+    pub detail: String,
+}
+
+/// How something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CheckState {
+    /// As it should be.
+    Ok,
+    /// The store works, but somebody should look.
+    Degraded,
+    /// What depends on it does not work.
+    Failed,
 }
 
 /// Counts where the given series come from, for backends that can list them.

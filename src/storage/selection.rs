@@ -2,13 +2,14 @@
 //!
 //! An answer is all series' labels first and then their samples, in the order that suits the store:
 //! one that can read any series on its own hands out a [`ReadSeries`] and is read by many threads at
-//! once; one that streams in time order sends [`Run`]s, which the engine sorts into its own memory.
+//! once; one that streams in time order sends [`Run`]s, which the engine sorts into its own memory; one that took
+//! something of the request's [`Offer`] sends rows over its grid.
 
 use std::{fmt, sync::Arc};
 
 use tokio::sync::mpsc;
 
-use super::Result;
+use super::{GridRow, Offer, Result};
 use crate::model::{Exemplar, Histogram, Labels, Matcher, Millis, TimeRange, Timestamp};
 
 /// Sets of matchers: within a set all must match, and one set is enough. None at all matches everything.
@@ -29,12 +30,22 @@ pub struct SelectRequest {
     pub start_timestamps: bool,
     /// More series than this is an error; none is without bound.
     pub max_series: Option<usize>,
+    /// What will be done with the samples at the steps of `grid`, and the store may do instead.
+    pub offer: Offer,
 }
 
 impl SelectRequest {
     /// Everything that matches in a range.
     pub fn new(matchers: Vec<Matcher>, range: TimeRange) -> Self {
-        Self { matchers, range, grid: None, lookback: Millis(0), start_timestamps: true, max_series: None }
+        Self {
+            matchers,
+            range,
+            grid: None,
+            lookback: Millis(0),
+            start_timestamps: true,
+            max_series: None,
+            offer: Offer::default(),
+        }
     }
 }
 
@@ -47,6 +58,14 @@ pub struct Grid {
     pub end: Timestamp,
     /// The distance, above zero.
     pub step: Millis,
+}
+
+impl Grid {
+    /// How many instants there are; none if the end is before the start.
+    pub fn count(&self) -> usize {
+        let distance = i128::from(self.end.0) - i128::from(self.start.0);
+        usize::try_from(distance.div_euclid(i128::from(self.step.0.max(1))) + 1).unwrap_or(0)
+    }
 }
 
 /// Which series are wanted, of those with samples in a range.
@@ -63,10 +82,12 @@ pub struct LabelsRequest {
 /// The answer to a [`SelectRequest`].
 #[derive(Debug)]
 pub struct Selected {
-    /// The series, sorted.
+    /// The series, sorted; groups, if an aggregation was taken.
     pub series: Vec<Labels>,
-    /// Their samples.
+    /// Their samples, or their rows if something was taken.
     pub runs: Runs,
+    /// How many operations of the offer are done, counted from the first; the rows are what the last gives.
+    pub taken: usize,
     /// What the user should know (`a damaged block was left out`).
     pub warnings: Vec<String>,
 }
@@ -78,6 +99,8 @@ pub enum Runs {
     SeriesMajor(Arc<dyn ReadSeries>),
     /// In time order per series, series mixed.
     TimeMajor(mpsc::Receiver<Result<Vec<Run>>>),
+    /// Not samples but what was computed of them, each series at most once, in any order.
+    Rows(mpsc::Receiver<Result<Vec<GridRow>>>),
 }
 
 /// Reads the samples of one selected series.

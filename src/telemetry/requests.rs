@@ -30,7 +30,13 @@ fn figures(counters: &RequestCounters) -> Vec<Figure> {
                 queries.push(answered_queries(endpoint, status, n));
             }
             (
-                Endpoint::Status | Endpoint::Admin | Endpoint::Health | Endpoint::Metrics | Endpoint::Other,
+                Endpoint::Export
+                | Endpoint::Import
+                | Endpoint::Status
+                | Endpoint::Admin
+                | Endpoint::Health
+                | Endpoint::Metrics
+                | Endpoint::Other,
                 _,
             ) => others.push(
                 Figure::counter("luminate_http_requests", "Other requests answered", as_value(n))

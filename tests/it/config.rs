@@ -34,7 +34,7 @@ fn every_mistake_in_a_file_is_told_and_the_code_is_2() {
     for part in [
         "server.listn: unknown key, did you mean server.listen?",
         "query.timeout: \"30\" has no unit",
-        "storage.backend: clickhouse is not in this release",
+        "storage.clickhouse.addresses: names no server",
     ] {
         assert!(err.contains(part), "{part}\nis not in\n{err}");
     }

@@ -17,13 +17,18 @@ use luminate::{
     },
     storage::{
         BatchHistogram, BatchSample, Storage, WriteBatch,
+        clickhouse::{ClickHouseConfig, ClickHouseStore},
         embedded::{EmbeddedConfig, EmbeddedStore, disk::SystemDisk},
         memory::MemoryStore,
     },
 };
 use tokio::runtime::Runtime;
 
-use crate::script::{self, Action, Command, Sample, Series, Target, Text};
+use crate::{
+    clickhouse::front::Front,
+    script::{self, Action, Command, Sample, Series, Target, Text},
+    taker::Taker,
+};
 
 /// All scripts, by name.
 pub(crate) fn scripts() -> Vec<(String, Vec<Command>)> {
@@ -225,6 +230,15 @@ fn the_scripts_pass_in_memory() {
 }
 
 #[test]
+fn the_scripts_pass_on_a_store_that_takes_what_it_is_offered() {
+    for most in [1, 2] {
+        let store = Taker::over(MemoryStore::new(HandClock::at(Timestamp(0)), None), most);
+        play_all(&mut Database::over(Runtime::new().unwrap(), Arc::clone(&store) as Arc<dyn Storage>, false));
+        assert!(store.taken() > 200, "only {} operations were taken", store.taken());
+    }
+}
+
+#[test]
 fn the_scripts_pass_on_the_embedded_engine() {
     for flush in [false, true] {
         let dir = tempfile::tempdir().unwrap();
@@ -237,4 +251,22 @@ fn the_scripts_pass_on_the_embedded_engine() {
         play_all(&mut database);
         database.runtime.block_on(database.store.close()).unwrap();
     }
+}
+
+#[test]
+fn the_scripts_pass_on_clickhouse() {
+    let Some(front) = Front::start() else { return };
+    let runtime = Runtime::new().unwrap();
+    let inside = runtime.enter();
+    let config = ClickHouseConfig {
+        database: front.database.clone(),
+        retention: None,
+        ..ClickHouseConfig::new(&front.url)
+    };
+    let store = ClickHouseStore::open(config, HandClock::at(Timestamp(0))).unwrap();
+    drop(inside);
+    runtime.block_on(store.apply_schema()).unwrap();
+    let mut database = Database::over(runtime, store, false);
+    play_all(&mut database);
+    database.runtime.block_on(database.store.close()).unwrap();
 }

@@ -2,7 +2,9 @@
 
 pub mod admin;
 pub mod catalog;
+pub mod export;
 pub mod health;
+pub mod import;
 pub mod metrics;
 pub mod page;
 pub mod query;

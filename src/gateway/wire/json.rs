@@ -178,7 +178,7 @@ fn size_hint(value: &Value) -> usize {
     }
 }
 
-fn push_list<T>(out: &mut Vec<u8>, items: &[T], push: impl Fn(&mut Vec<u8>, &T)) {
+pub(super) fn push_list<T>(out: &mut Vec<u8>, items: &[T], push: impl Fn(&mut Vec<u8>, &T)) {
     out.push(b'[');
     for (i, item) in items.iter().enumerate() {
         push_comma(out, i);
@@ -187,7 +187,7 @@ fn push_list<T>(out: &mut Vec<u8>, items: &[T], push: impl Fn(&mut Vec<u8>, &T))
     out.push(b']');
 }
 
-fn push_comma(out: &mut Vec<u8>, i: usize) {
+pub(super) fn push_comma(out: &mut Vec<u8>, i: usize) {
     if i > 0 {
         out.push(b',');
     }
@@ -292,7 +292,7 @@ fn push_stats(out: &mut Vec<u8>, stats: &QueryStats, per_step: bool) {
 }
 
 /// A metric's labels; nothing is escaped but what JSON asks for.
-fn push_labels(out: &mut Vec<u8>, labels: &Labels) {
+pub(super) fn push_labels(out: &mut Vec<u8>, labels: &Labels) {
     out.push(b'{');
     for (i, (name, value)) in labels.iter().enumerate() {
         push_comma(out, i);
@@ -304,7 +304,7 @@ fn push_labels(out: &mut Vec<u8>, labels: &Labels) {
 }
 
 /// A text; besides what JSON asks for, what HTML would take for a tag or an entity is escaped.
-fn push_text(out: &mut Vec<u8>, text: &str) {
+pub(super) fn push_text(out: &mut Vec<u8>, text: &str) {
     if !text.contains(['\u{2028}', '\u{2029}']) {
         return push_escaped(out, text, needs_escape_in_html);
     }
@@ -416,7 +416,7 @@ fn whole(value: f64) -> Option<u64> {
     is_whole.then_some(size as u64)
 }
 
-fn push_integer(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn push_integer(out: &mut Vec<u8>, mut value: u64) {
     let mut digits = [0_u8; 20];
     let mut at = digits.len();
     loop {
@@ -430,7 +430,7 @@ fn push_integer(out: &mut Vec<u8>, mut value: u64) {
     out.extend_from_slice(&digits[at..]);
 }
 
-fn write_to(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+pub(super) fn write_to(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("writing to memory does not fail");
 }
 

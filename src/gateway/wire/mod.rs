@@ -2,3 +2,4 @@
 
 pub mod escaped_name;
 pub mod json;
+pub mod json_lines;

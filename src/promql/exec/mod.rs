@@ -30,6 +30,7 @@ pub mod rows;
 pub mod select;
 pub mod set;
 pub mod subquery;
+pub mod taken;
 
 use foldhash::{HashMap, HashMapExt};
 
@@ -49,6 +50,7 @@ use data::{LateSelects, SelectedSeries};
 use element::Operator;
 use range::Windowed;
 use rows::{Row, SeriesRow, Steps};
+use taken::Taken;
 
 /// What a node gives.
 #[derive(Clone, Debug, PartialEq)]
@@ -165,7 +167,7 @@ struct Walk<'a> {
     done: Evaluated,
 }
 
-impl Walk<'_> {
+impl<'w> Walk<'w> {
     /// The output of a node for a reader: the last one gets it, others a copy.
     fn take(&mut self, node: NodeId) -> Result<Output, QueryError> {
         let slot = &mut self.outputs[node];
@@ -321,6 +323,15 @@ impl Walk<'_> {
         take: impl FnMut(T) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
         let context = self.context;
+        if let Some((series, taken)) = self.taken(operation, &steps) {
+            let work = |ordinals: std::ops::Range<usize>, findings: &mut Findings| {
+                taken::chunk(context, series, ordinals, &taken, findings).map(&shape)
+            };
+            let findings = context.over_chunks(series.labels.len(), work, take)?;
+            context.budget.release(findings.held);
+            self.count(findings, taken.counted);
+            return Ok(());
+        }
         let (findings, counted) = match operation {
             Operation::Instant { selection, reference, lookback, take: taken, counted } => {
                 let series = &self.data[*selection];
@@ -362,6 +373,14 @@ impl Walk<'_> {
         context.budget.release(findings.held);
         self.count(findings, counted);
         Ok(())
+    }
+
+    /// The answer to a leaf's selection, if the store has evaluated the leaf.
+    fn taken(&self, operation: &Operation, steps: &Steps) -> Option<(&'w SelectedSeries, Taken)> {
+        let selection = selection_of(operation)?;
+        let series = &self.data[selection];
+        let taken = Taken::of(operation, steps.count)?;
+        (series.taken > 0).then_some((series, taken))
     }
 
     /// All rows of a leaf.
@@ -464,6 +483,9 @@ impl Walk<'_> {
             _ => Vec::new(),
         };
         let params: Vec<&[f64]> = params.iter().map(Vec::as_slice).collect();
+        if let Some((groups, taken)) = self.taken(operation, steps).filter(|(series, _)| series.taken > 1) {
+            return self.taken_groups(operation, groups, &taken);
+        }
         if self.may_become_same(operation) {
             let rows = self.leaf_rows(operation, *steps, &params)?;
             names::refuse_same(&rows)?;
@@ -497,6 +519,23 @@ impl Walk<'_> {
             }
         }
         self.done.notes.merge(notes);
+        Ok(rows)
+    }
+
+    /// The groups of a leaf, made by the store.
+    fn taken_groups(
+        &mut self,
+        operation: &Operation,
+        groups: &SelectedSeries,
+        taken: &Taken,
+    ) -> Result<Vec<SeriesRow>, QueryError> {
+        let selection = selection_of(operation).ok_or_else(|| unexpected("instant vector"))?;
+        let matchers = &self.plan.selections[selection].request.matchers;
+        let mut findings = Findings::default();
+        let rows = taken::groups(self.context, groups, matchers, taken, &mut findings)?;
+        // What the rows weigh is counted where they go.
+        self.context.budget.release(findings.held);
+        self.count(findings, taken.counted);
         Ok(rows)
     }
 
@@ -628,6 +667,17 @@ impl Walk<'_> {
         self.count(findings, Counted::PerStep);
         all.sort_by(|a, b| a.labels.cmp(&b.labels));
         Ok(all)
+    }
+}
+
+/// The selection that a leaf reads.
+fn selection_of(operation: &Operation) -> Option<usize> {
+    match operation {
+        Operation::Instant { selection, .. }
+        | Operation::Range { windows: Windows { source: Source::Selection(selection), .. }, .. } => {
+            Some(*selection)
+        }
+        _ => None,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What stands where a series has no value.
-pub const ABSENT: f64 = f64::from_bits(STALE_NAN_BITS);
+pub use crate::storage::offer::ABSENT;
 
 /// Whether a place is without a value.
 #[inline]

@@ -24,7 +24,7 @@ use crate::{
             Subquery, ValueType, VectorSelector,
         },
     },
-    storage::{Grid, SelectRequest},
+    storage::{Grid, Offer, SelectRequest},
 };
 
 /// Plans `expr`, which was parsed from `text`, for the steps of a query.
@@ -391,6 +391,7 @@ impl Builder<'_> {
             lookback: Millis(reach.before),
             start_timestamps: starts || self.options.start_timestamps,
             max_series: None,
+            offer: Offer::default(),
         }
     }
 

@@ -12,10 +12,12 @@
 //! 4. Equal nodes become one node, equal selections one [`Selection`] ([`build`]).
 //! 5. An aggregation that is the only reader of a selector or range function takes it over
 //!    ([`Node::streamed`]): it is handed the series chunk by chunk, and they are never all held.
+//! 6. Selections say what of this the store may do instead ([`offers`]).
 
 pub mod build;
 pub mod duration;
 pub mod invariant;
+pub mod offers;
 
 use std::sync::Arc;
 

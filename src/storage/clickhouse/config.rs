@@ -2,8 +2,11 @@
 
 use std::{path::PathBuf, time::Duration};
 
+pub use crate::model::Secret;
+use crate::model::TenantId;
+
 /// How a ClickHouse store is set up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClickHouseConfig {
     /// Where the servers are: `http://host:8123` or `https://host:8443`.
     pub addresses: Vec<String>,
@@ -36,21 +39,11 @@ pub struct ClickHouseConfig {
     /// Samples older than this are refused and hidden; none keeps them for ever.
     pub retention: Option<Duration>,
     /// Tenants with a retention of their own.
-    pub tenant_retention: Vec<(crate::model::TenantId, Option<Duration>)>,
+    pub tenant_retention: Vec<(TenantId, Option<Duration>)>,
     /// Whether closed windows are rolled up, and long ranges read from them.
     pub rollups: bool,
     /// Where the ids of statements and their delays start; another one in each process.
     pub seed: u64,
-}
-
-/// A text that is not shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub String);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(…)")
-    }
 }
 
 /// How the servers' certificates are checked, and what we show them.
@@ -71,6 +64,8 @@ pub enum Pushdown {
     Off,
     /// What is proven to give the same answer, where it pays.
     Auto,
+    /// What is proven to give the same answer, whether it pays or not.
+    Exact,
     /// Everything that can be.
     Force,
 }

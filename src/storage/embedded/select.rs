@@ -74,7 +74,7 @@ impl Sight<'_> {
             series.iter().map(|labels| hidden(self.tombstones, labels)).collect()
         };
         let runs = Runs::SeriesMajor(Arc::new(Selection { sources, places, range, hidden }));
-        Ok(Selected { series, runs, warnings: self.warnings })
+        Ok(Selected { series, runs, taken: 0, warnings: self.warnings })
     }
 
     /// The series that pass and have visible samples in the range.

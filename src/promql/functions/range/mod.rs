@@ -287,14 +287,22 @@ impl Remarks {
                 notes.info(annotations::mismatched_custom_buckets(operation), span);
             }
         }
-        if self.float_from_counter && !name.is_empty() {
-            match input.type_label {
-                Some("counter" | "histogram") => {}
-                Some(other) => notes.info(annotations::possible_non_counter_type(name, other), span),
-                None if ["_total", "_sum", "_count", "_bucket"].iter().any(|end| name.ends_with(end)) => {}
-                None => notes.info(annotations::possible_non_counter(name), span),
-            }
+        if self.float_from_counter {
+            note_possible_non_counter(name, input.type_label, span, notes);
         }
+    }
+}
+
+/// Notes that a function for counters was used on what does not look like one.
+pub fn note_possible_non_counter(name: &str, type_label: Option<&str>, span: Span, notes: &mut Annotations) {
+    if name.is_empty() {
+        return;
+    }
+    match type_label {
+        Some("counter" | "histogram") => {}
+        Some(other) => notes.info(annotations::possible_non_counter_type(name, other), span),
+        None if ["_total", "_sum", "_count", "_bucket"].iter().any(|end| name.ends_with(end)) => {}
+        None => notes.info(annotations::possible_non_counter(name), span),
     }
 }
 
