@@ -176,7 +176,9 @@ async fn open_store(config: &StorageConfig, seed: u64, clock: Arc<dyn Clock>) ->
         Backend::ClickHouse => {
             let store = ClickHouseStore::open(clickhouse::config(config, seed)?, clock)
                 .context("cannot set up the connections to ClickHouse")?;
-            Ok(Opened { figures: Vec::new(), storage: store })
+            let (writes, reads) = (Arc::clone(&store), Arc::clone(&store));
+            let figures = vec![figures::clickhouse::writes(writes), figures::clickhouse::reads(reads)];
+            Ok(Opened { figures, storage: store })
         }
     }
 }

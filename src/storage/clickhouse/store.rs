@@ -1,6 +1,6 @@
 //! The store: its parts, and which of them answers what.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use async_trait::async_trait;
 
@@ -12,14 +12,14 @@ use super::{
     migrate::Migrator,
     read::{Reads, counters::ReadCounters},
     watch::Watch,
-    write::Writes,
+    write::{WriteCounters, Writes},
 };
 use crate::{
     clock::Clock,
     model::{Labels, Metadata, TenantId, TimeRange},
     storage::{
-        Appended, Cardinality, Check, Health, LabelsRequest, MatcherSets, Result, SelectRequest, Selected,
-        SeriesExemplars, Storage, StorageStatus, WriteBatch,
+        Appended, Cardinality, Check, CheckState, Health, LabelsRequest, MatcherSets, Result, SelectRequest,
+        Selected, SeriesExemplars, Storage, StorageStatus, WriteBatch,
     },
 };
 
@@ -48,6 +48,7 @@ pub struct ClickHouseStore {
     reads: Reads,
     deletes: Arc<Deletes>,
     counters: Arc<ReadCounters>,
+    queue_bytes: usize,
 }
 
 impl ClickHouseStore {
@@ -64,6 +65,7 @@ impl ClickHouseStore {
         Ok(Arc::new(Self {
             watch: Watch::start(Arc::clone(&migrator)),
             clock: Arc::clone(&clock),
+            queue_bytes: config.batch.queue_bytes,
             writes: Writes::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock)),
             reads: Reads::new(
                 Arc::clone(&servers),
@@ -76,6 +78,11 @@ impl ClickHouseStore {
             migrator,
             counters,
         }))
+    }
+
+    /// What the way in counts.
+    pub fn write_counters(&self) -> Arc<WriteCounters> {
+        self.writes.counters()
     }
 
     /// What reading and deleting count.
@@ -166,7 +173,7 @@ impl Storage for ClickHouseStore {
         Ok(StorageStatus {
             backend: "clickhouse",
             active_series: census.series_on(self.clock.now().day()).await?,
-            samples_appended: 0,
+            samples_appended: self.writes.counters().samples_written.load(Relaxed),
             disk_bytes,
             part_samples: rows_of(&["samples", "histograms"]),
             parts: tables.iter().map(|table| table.parts).sum(),
@@ -180,7 +187,13 @@ impl Storage for ClickHouseStore {
     }
 
     fn checks(&self) -> Vec<Check> {
-        self.watch.checks()
+        let mut checks = self.watch.checks();
+        let (waiting, most) = (self.writes.counters().queue_bytes.load(Relaxed), self.queue_bytes as u64);
+        // More than half of it, and senders are about to be told to come back.
+        let state = if waiting > most / 2 { CheckState::Degraded } else { CheckState::Ok };
+        let detail = format!("{waiting} of {most} bytes wait to be written");
+        checks.push(Check { name: "queue".to_owned(), state, detail });
+        checks
     }
 
     async fn close(&self) -> Result<()> {
