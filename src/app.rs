@@ -12,6 +12,7 @@
 //!
 //! This is the one place that names a backend; everybody else holds an `Arc<dyn Storage>`.
 
+pub mod backup;
 mod card;
 mod clickhouse;
 mod figures;
@@ -176,8 +177,11 @@ async fn open_store(config: &StorageConfig, seed: u64, clock: Arc<dyn Clock>) ->
         Backend::ClickHouse => {
             let store = ClickHouseStore::open(clickhouse::config(config, seed)?, clock)
                 .context("cannot set up the connections to ClickHouse")?;
-            let (writes, reads) = (Arc::clone(&store), Arc::clone(&store));
-            let figures = vec![figures::clickhouse::writes(writes), figures::clickhouse::reads(reads)];
+            let figures = vec![
+                figures::clickhouse::writes(Arc::clone(&store)),
+                figures::clickhouse::reads(Arc::clone(&store)),
+                figures::clickhouse::pushdown(Arc::clone(&store)),
+            ];
             Ok(Opened { figures, storage: store })
         }
     }

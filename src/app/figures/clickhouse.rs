@@ -81,7 +81,7 @@ pub(in crate::app) fn writes(store: Arc<ClickHouseStore>) -> Source {
 /// Gives the figures of reading and deleting.
 pub(in crate::app) fn reads(store: Arc<ClickHouseStore>) -> Source {
     Box::new(move || {
-        let c = &*store.read_counters();
+        let c = store.read_counters();
         vec![
             counter("luminate_clickhouse_selects", "Selections of samples answered", &c.selects),
             counter(
@@ -141,6 +141,28 @@ pub(in crate::app) fn reads(store: Arc<ClickHouseStore>) -> Source {
                 "Statements that removed rows",
                 &c.delete_statements,
             ),
+        ]
+    })
+}
+
+/// Gives the figures of what the servers compute for us.
+pub(in crate::app) fn pushdown(store: Arc<ClickHouseStore>) -> Source {
+    Box::new(move || {
+        let c = &**store.pushdown_counters();
+        vec![
+            counter(
+                "luminate_clickhouse_taken_offers",
+                "Offers of which the servers took something",
+                &c.taken,
+            ),
+            counter("luminate_clickhouse_declined_offers", "Offers of which they took nothing", &c.declined),
+            counter(
+                "luminate_clickhouse_pushdown_fallbacks",
+                "Statements that failed before their first row, so that samples were read instead",
+                &c.fallbacks,
+            ),
+            counter("luminate_clickhouse_computed_rows", "Rows the servers computed", &c.rows),
+            counter("luminate_clickhouse_computed_places", "Places in those rows", &c.places),
         ]
     })
 }

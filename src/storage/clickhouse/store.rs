@@ -10,6 +10,7 @@ use super::{
     config::ClickHouseConfig,
     deletes::Deletes,
     migrate::Migrator,
+    pushdown::{Pushdown, PushdownCounters, probe::Proven},
     read::{Reads, counters::ReadCounters},
     watch::Watch,
     write::{WriteCounters, Writes},
@@ -49,6 +50,7 @@ pub struct ClickHouseStore {
     deletes: Arc<Deletes>,
     counters: Arc<ReadCounters>,
     queue_bytes: usize,
+    pushdown: Arc<Pushdown>,
 }
 
 impl ClickHouseStore {
@@ -61,7 +63,13 @@ impl ClickHouseStore {
         let servers = Arc::new(Servers::new(&config, Arc::clone(&clock))?);
         let migrator = Arc::new(Migrator::new(&config, Arc::clone(&clock))?);
         let counters = Arc::new(ReadCounters::default());
-        let deletes = Arc::new(Deletes::new(Arc::clone(&servers), Arc::clone(&counters), Arc::clone(&clock)));
+        let deletes = Arc::new(Deletes::new(
+            Arc::clone(&servers),
+            migrator.target().tables(),
+            Arc::clone(&counters),
+            Arc::clone(&clock),
+        ));
+        let pushdown = Arc::new(Pushdown::new(Arc::clone(&servers), &config, Arc::clone(&clock)));
         Ok(Arc::new(Self {
             watch: Watch::start(Arc::clone(&migrator)),
             clock: Arc::clone(&clock),
@@ -73,7 +81,9 @@ impl ClickHouseStore {
                 clock,
                 Arc::clone(&deletes),
                 Arc::clone(&counters),
+                Arc::clone(&pushdown),
             ),
+            pushdown,
             deletes,
             migrator,
             counters,
@@ -88,6 +98,16 @@ impl ClickHouseStore {
     /// What reading and deleting count.
     pub fn read_counters(&self) -> &ReadCounters {
         &self.counters
+    }
+
+    /// What is counted of work that the servers do for us.
+    pub fn pushdown_counters(&self) -> &Arc<PushdownCounters> {
+        self.pushdown.counters()
+    }
+
+    /// Which functions the servers have shown to know, once there was something to ask of them.
+    pub fn pushdown_proven(&self) -> Option<Arc<Proven>> {
+        self.pushdown.proven()
     }
 
     /// Brings the schema to what this version needs.

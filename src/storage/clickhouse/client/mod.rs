@@ -13,7 +13,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 
-use super::config::ClickHouseConfig;
+use super::{config::ClickHouseConfig, tables};
 use crate::clock::Clock;
 pub use failure::{Class, Failure};
 pub use rows::Rows;
@@ -61,6 +61,9 @@ impl Servers {
                 .with_validation(false);
             if let Some(password) = &config.password {
                 client = client.with_password(&password.0);
+            }
+            for (name, value) in tables::SETTINGS {
+                client = client.with_setting(name, value);
             }
             Endpoint { client }
         };

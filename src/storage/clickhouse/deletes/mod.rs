@@ -33,6 +33,7 @@ use self::{
 use super::{
     client::{Failure, Insert, Servers, Statement},
     read::counters::{ReadCounters, add},
+    tables::Tables,
 };
 use crate::{
     clock::Clock,
@@ -53,8 +54,13 @@ pub(super) struct Deletes {
 
 impl Deletes {
     /// Starts removing what is hidden, in the background.
-    pub(super) fn new(servers: Arc<Servers>, counters: Arc<ReadCounters>, clock: Arc<dyn Clock>) -> Self {
-        let applier = Applier::new(servers, counters);
+    pub(super) fn new(
+        servers: Arc<Servers>,
+        tables: Tables,
+        counters: Arc<ReadCounters>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let applier = Applier::new(servers, tables, counters);
         let task = crate::task::spawn("clickhouse-deletes", applier.clone().run());
         Self { applier, clock, task: Mutex::new(Some(task)) }
     }
