@@ -1,6 +1,6 @@
 //! The store: its parts, and which of them answers what.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use async_trait::async_trait;
 
@@ -20,8 +20,8 @@ use crate::{
     clock::Clock,
     model::{Labels, Metadata, TenantId, TimeRange},
     storage::{
-        Appended, Cardinality, Check, Health, LabelsRequest, MatcherSets, Result, SelectRequest, Selected,
-        SeriesExemplars, Storage, StorageStatus, WriteBatch,
+        Appended, Cardinality, Check, CheckState, Health, LabelsRequest, MatcherSets, Result, SelectRequest,
+        Selected, SeriesExemplars, Storage, StorageStatus, WriteBatch,
     },
 };
 
@@ -50,6 +50,7 @@ pub struct ClickHouseStore {
     reads: Reads,
     deletes: Arc<Deletes>,
     counters: Arc<ReadCounters>,
+    queue_bytes: usize,
     pushdown: Arc<Pushdown>,
     rollups: Arc<Rollups>,
 }
@@ -67,6 +68,7 @@ impl ClickHouseStore {
         let rollups = Rollups::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock));
         let deletes = Arc::new(Deletes::new(
             Arc::clone(&servers),
+            migrator.target().tables(),
             Arc::clone(&counters),
             Arc::clone(&rollups),
             Arc::clone(&clock),
@@ -75,6 +77,7 @@ impl ClickHouseStore {
         Ok(Arc::new(Self {
             watch: Watch::start(Arc::clone(&migrator)),
             clock: Arc::clone(&clock),
+            queue_bytes: config.batch.queue_bytes,
             writes: Writes::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock)),
             reads: Reads::new(
                 Arc::clone(&servers),
@@ -91,6 +94,11 @@ impl ClickHouseStore {
             counters,
             rollups,
         }))
+    }
+
+    /// What the way in counts.
+    pub fn write_counters(&self) -> Arc<WriteCounters> {
+        self.writes.counters()
     }
 
     /// What reading and deleting count.
@@ -112,11 +120,6 @@ impl ClickHouseStore {
     pub async fn apply_schema(&self) -> Result<()> {
         self.migrator.apply(|_| ()).await?;
         Ok(())
-    }
-
-    /// What the way in counts.
-    pub fn write_counters(&self) -> Arc<WriteCounters> {
-        self.writes.counters()
     }
 
     /// Rolls up what has closed, as is done in the background if the configuration says so.
@@ -209,7 +212,7 @@ impl Storage for ClickHouseStore {
         Ok(StorageStatus {
             backend: "clickhouse",
             active_series: census.series_on(self.clock.now().day()).await?,
-            samples_appended: 0,
+            samples_appended: self.writes.counters().samples_written.load(Relaxed),
             disk_bytes,
             part_samples: rows_of(&["samples", "histograms"]),
             parts: tables.iter().map(|table| table.parts).sum(),
@@ -223,7 +226,13 @@ impl Storage for ClickHouseStore {
     }
 
     fn checks(&self) -> Vec<Check> {
-        self.watch.checks()
+        let mut checks = self.watch.checks();
+        let (waiting, most) = (self.writes.counters().queue_bytes.load(Relaxed), self.queue_bytes as u64);
+        // More than half of it, and senders are about to be told to come back.
+        let state = if waiting > most / 2 { CheckState::Degraded } else { CheckState::Ok };
+        let detail = format!("{waiting} of {most} bytes wait to be written");
+        checks.push(Check { name: "queue".to_owned(), state, detail });
+        checks
     }
 
     async fn close(&self) -> Result<()> {

@@ -18,6 +18,7 @@ use crate::{
                 counters::{ReadCounters, add},
                 series::Look,
             },
+            tables::Tables,
         },
     },
 };
@@ -39,14 +40,15 @@ const LISTS: usize = 10;
 #[derive(Clone, Debug)]
 pub(super) struct Applier {
     pub(super) servers: Arc<Servers>,
+    tables: Tables,
     pub(super) counters: Arc<ReadCounters>,
     /// Told when this pod has written a tombstone.
     pub(super) written: Arc<Notify>,
 }
 
 impl Applier {
-    pub(super) fn new(servers: Arc<Servers>, counters: Arc<ReadCounters>) -> Self {
-        Self { servers, counters, written: Arc::default() }
+    pub(super) fn new(servers: Arc<Servers>, tables: Tables, counters: Arc<ReadCounters>) -> Self {
+        Self { servers, tables, counters, written: Arc::default() }
     }
 
     /// Applies tombstones as they come, one at a time, for as long as it is left to run.
@@ -113,8 +115,9 @@ impl Applier {
             if self.servers.rows(&there).await?.all(|row| row.u8()).await?.is_empty() {
                 continue;
             }
-            let delete = Statement::new(format!("DELETE FROM {table} WHERE {condition}"))
-                .setting("lightweight_deletes_sync", 2);
+            let delete =
+                Statement::new(format!("DELETE FROM {} WHERE {condition}", self.tables.rows_of(table)))
+                    .setting("lightweight_deletes_sync", 2);
             self.servers.run(&which.bind(bind(delete, tenant, tombstone, buckets))).await?;
             add(&self.counters.delete_statements, 1);
         }

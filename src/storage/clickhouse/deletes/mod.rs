@@ -34,6 +34,7 @@ use super::{
     client::{Failure, Insert, Servers, Statement},
     read::counters::{ReadCounters, add},
     rollup::Rollups,
+    tables::Tables,
 };
 use crate::{
     clock::Clock,
@@ -57,11 +58,12 @@ impl Deletes {
     /// Starts removing what is hidden, in the background.
     pub(super) fn new(
         servers: Arc<Servers>,
+        tables: Tables,
         counters: Arc<ReadCounters>,
         rollups: Arc<Rollups>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let applier = Applier::new(servers, counters);
+        let applier = Applier::new(servers, tables, counters);
         let task = crate::task::spawn("clickhouse-deletes", applier.clone().run());
         Self { applier, rollups, clock, task: Mutex::new(Some(task)) }
     }
