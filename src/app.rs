@@ -16,6 +16,7 @@ mod card;
 mod clickhouse;
 mod figures;
 mod open_files;
+pub mod schema;
 mod signals;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
@@ -57,10 +58,10 @@ pub use crate::promql::parse::STACK_BYTES;
 pub struct Seeds {
     /// Keys the hashes of what senders send.
     pub ingest: (u64, u64),
+    /// Makes what the store sends to servers unlike that of other processes.
+    pub storage: u64,
     /// Makes the ids of requests unlike those of other processes.
     pub request_ids: u64,
-    /// Makes what we call inserts and statements unlike what other processes do.
-    pub store: u64,
 }
 
 /// What the person who starts the server should see.
@@ -89,7 +90,7 @@ pub async fn run(
     let store = card::Store::of(&config.storage);
 
     let opened = tokio::select! {
-        opened = open_store(&config.storage, Arc::clone(&clock), seeds.store) => opened?,
+        opened = open_store(&config.storage, seeds.storage, Arc::clone(&clock)) => opened?,
         () = signals.next() => {
             tracing::info!(event = "stopped", "told to stop while opening the store");
             return Ok(());
@@ -146,7 +147,7 @@ struct Opened {
     figures: Vec<telemetry::Source>,
 }
 
-async fn open_store(config: &StorageConfig, clock: Arc<dyn Clock>, seed: u64) -> anyhow::Result<Opened> {
+async fn open_store(config: &StorageConfig, seed: u64, clock: Arc<dyn Clock>) -> anyhow::Result<Opened> {
     match config.backend {
         Backend::Embedded => {
             let embedded = EmbeddedConfig {

@@ -1,14 +1,17 @@
 -- The tables of version 1.
 --
--- {on_cluster} is nothing on a single node and ` ON CLUSTER name` on a cluster; {engine:table} is the
--- MergeTree family's prefix and arguments there; {dedup} names the deduplication window's setting.
+-- One text for a single server and for a cluster. {db} is our database. On a cluster {on_cluster} has every
+-- server do it, {engine:table(arguments)} is replicated within a shard and {everywhere:table(arguments)} over
+-- all of them, {dedup} names the deduplication window's setting there, {local} sets the rows of one server
+-- apart as `table_local`, and a statement that begins with {cluster_only} makes the `table` of all of them.
+-- So what reads and writes names the same tables on both. `luminate schema print` shows what comes of it.
 --
 -- `sid` and `mid` are the two halves of a series' id: xxh3 of its labels and of its metric's name. Time is
 -- in milliseconds. `ret` is the class of retention in days; 65535 is forever.
 
 -- Samples. Two different values at one time stay both until they are read: the greatest counts, so the
 -- value's bits are part of the order (and cost nothing there), but not of the primary index.
-CREATE TABLE IF NOT EXISTS samples{on_cluster}
+CREATE TABLE IF NOT EXISTS {db}.samples{local}{on_cluster}
 (
     tenant   LowCardinality(String) CODEC(ZSTD(1)),
     mid      UInt64 CODEC(Delta(8), ZSTD(1)),
@@ -26,7 +29,7 @@ TTL toDate(least(greatest(intDiv(ts, 86400000), 0) + ret, 65535)) + toIntervalDa
 SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1, {dedup} = 10000;
 
 -- Series: one row for each day on which they have samples. `labels` holds all of them, the name too.
-CREATE TABLE IF NOT EXISTS series{on_cluster}
+CREATE TABLE IF NOT EXISTS {db}.series{local}{on_cluster}
 (
     tenant LowCardinality(String) CODEC(ZSTD(1)),
     day    Date CODEC(ZSTD(1)),
@@ -43,7 +46,7 @@ ORDER BY (tenant, metric, sid)
 TTL toDate(least(toUInt32(day) + ret, 65535)) + toIntervalDay(1)
 SETTINGS index_granularity = 1024, ttl_only_drop_parts = 1, {dedup} = 10000;
 
-CREATE TABLE IF NOT EXISTS label_values{on_cluster}
+CREATE TABLE IF NOT EXISTS {db}.label_values{local}{on_cluster}
 (
     tenant LowCardinality(String) CODEC(ZSTD(1)),
     day    Date CODEC(ZSTD(1)),
@@ -58,12 +61,12 @@ ORDER BY (tenant, name, value, metric)
 TTL toDate(least(toUInt32(day) + ret, 65535)) + toIntervalDay(1)
 SETTINGS ttl_only_drop_parts = 1, {dedup} = 10000;
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS label_values_mv{on_cluster} TO label_values AS
+CREATE MATERIALIZED VIEW IF NOT EXISTS {db}.label_values_mv{on_cluster} TO {db}.label_values{local} AS
 SELECT DISTINCT tenant, day, k AS name, v AS value, metric, ret
-FROM series ARRAY JOIN mapKeys(labels) AS k, mapValues(labels) AS v;
+FROM {db}.series{local} ARRAY JOIN mapKeys(labels) AS k, mapValues(labels) AS v;
 
 -- Metadata, as often as it is said. When is what the servers say, whose clock all writers share.
-CREATE TABLE IF NOT EXISTS metadata{on_cluster}
+CREATE TABLE IF NOT EXISTS {db}.metadata{local}{on_cluster}
 (
     tenant  LowCardinality(String),
     family  String,
@@ -77,7 +80,7 @@ ORDER BY (tenant, family, type, unit, help)
 TTL toDateTime(updated) + toIntervalDay(30)
 SETTINGS {dedup} = 1000;
 
-CREATE TABLE IF NOT EXISTS exemplars{on_cluster}
+CREATE TABLE IF NOT EXISTS {db}.exemplars{local}{on_cluster}
 (
     tenant LowCardinality(String) CODEC(ZSTD(1)),
     mid    UInt64 CODEC(Delta(8), ZSTD(1)),
@@ -96,7 +99,7 @@ SETTINGS ttl_only_drop_parts = 1, {dedup} = 1000;
 
 -- Native histograms; bucket counts are absolute. With kind 'int' the counts are the bits of whole numbers
 -- (`reinterpretAsUInt64(count)`, `arrayMap(c -> reinterpretAsInt64(c), pos_counts)`), since not all of those fit a float.
-CREATE TABLE IF NOT EXISTS histograms{on_cluster}
+CREATE TABLE IF NOT EXISTS {db}.histograms{local}{on_cluster}
 (
     tenant         LowCardinality(String) CODEC(ZSTD(1)),
     mid            UInt64 CODEC(Delta(8), ZSTD(1)),
@@ -127,7 +130,7 @@ SETTINGS index_granularity = 1024, ttl_only_drop_parts = 1, {dedup} = 10000;
 
 -- What was deleted. `active` hides the samples and is waiting to be applied; `applied` hides them still,
 -- and those written before it are gone; `cleaned` hides nothing.
-CREATE TABLE IF NOT EXISTS tombstones{on_cluster}
+CREATE TABLE IF NOT EXISTS {db}.tombstones{on_cluster}
 (
     tenant   LowCardinality(String),
     id       UUID,
@@ -138,12 +141,12 @@ CREATE TABLE IF NOT EXISTS tombstones{on_cluster}
     state    Enum8('active' = 0, 'applied' = 1, 'cleaned' = 2),
     version  UInt64
 )
-ENGINE = {engine:tombstones(version)}
+ENGINE = {everywhere:tombstones(version)}
 ORDER BY (tenant, id)
 SETTINGS {dedup} = 1000;
 
 -- Closed windows of samples; `inc` is the growth within, resets counted, as rate() sees it.
-CREATE TABLE IF NOT EXISTS rollup_5m{on_cluster}
+CREATE TABLE IF NOT EXISTS {db}.rollup_5m{local}{on_cluster}
 (
     tenant   LowCardinality(String) CODEC(ZSTD(1)),
     mid      UInt64 CODEC(Delta(8), ZSTD(1)),
@@ -168,7 +171,7 @@ ORDER BY (tenant, intDiv(ts, 86400000), mid, sid, ts)
 TTL toDate(least(greatest(intDiv(ts, 86400000), 0) + ret, 65535)) + toIntervalDay(1)
 SETTINGS ttl_only_drop_parts = 1, {dedup} = 1000;
 
-CREATE TABLE IF NOT EXISTS rollup_1h{on_cluster} AS rollup_5m
+CREATE TABLE IF NOT EXISTS {db}.rollup_1h{local}{on_cluster} AS {db}.rollup_5m{local}
 ENGINE = {engine:rollup_1h(version)}
 PARTITION BY (ret, toYYYYMM(toDateTime(intDiv(ts, 1000), 'UTC')))
 ORDER BY (tenant, intDiv(ts, 86400000), mid, sid, ts)
@@ -176,12 +179,31 @@ TTL toDate(least(greatest(intDiv(ts, 86400000), 0) + ret, 65535)) + toIntervalDa
 SETTINGS ttl_only_drop_parts = 1, {dedup} = 1000;
 
 -- Up to which time windows have been rolled up, and what was rolled up again because of late samples.
-CREATE TABLE IF NOT EXISTS rollup_progress{on_cluster}
+CREATE TABLE IF NOT EXISTS {db}.rollup_progress{on_cluster}
 (
     resolution LowCardinality(String),
     until      Int64,
     version    UInt64
 )
-ENGINE = {engine:rollup_progress(version)}
+ENGINE = {everywhere:rollup_progress(version)}
 ORDER BY resolution
 SETTINGS {dedup} = 1000;
+
+-- On a cluster a series lives on one shard, with its samples: the same expression places all of it, so that
+-- a shard can join and group by itself. Label values are made by the view, where their series are.
+{cluster_only}CREATE TABLE IF NOT EXISTS {db}.samples{on_cluster} AS {db}.samples_local
+ENGINE = Distributed({cluster}, {db_text}, 'samples_local', sipHash64(tenant, sid));
+{cluster_only}CREATE TABLE IF NOT EXISTS {db}.series{on_cluster} AS {db}.series_local
+ENGINE = Distributed({cluster}, {db_text}, 'series_local', sipHash64(tenant, sid));
+{cluster_only}CREATE TABLE IF NOT EXISTS {db}.label_values{on_cluster} AS {db}.label_values_local
+ENGINE = Distributed({cluster}, {db_text}, 'label_values_local');
+{cluster_only}CREATE TABLE IF NOT EXISTS {db}.metadata{on_cluster} AS {db}.metadata_local
+ENGINE = Distributed({cluster}, {db_text}, 'metadata_local', sipHash64(tenant, family));
+{cluster_only}CREATE TABLE IF NOT EXISTS {db}.exemplars{on_cluster} AS {db}.exemplars_local
+ENGINE = Distributed({cluster}, {db_text}, 'exemplars_local', sipHash64(tenant, sid));
+{cluster_only}CREATE TABLE IF NOT EXISTS {db}.histograms{on_cluster} AS {db}.histograms_local
+ENGINE = Distributed({cluster}, {db_text}, 'histograms_local', sipHash64(tenant, sid));
+{cluster_only}CREATE TABLE IF NOT EXISTS {db}.rollup_5m{on_cluster} AS {db}.rollup_5m_local
+ENGINE = Distributed({cluster}, {db_text}, 'rollup_5m_local', sipHash64(tenant, sid));
+{cluster_only}CREATE TABLE IF NOT EXISTS {db}.rollup_1h{on_cluster} AS {db}.rollup_1h_local
+ENGINE = Distributed({cluster}, {db_text}, 'rollup_1h_local', sipHash64(tenant, sid));

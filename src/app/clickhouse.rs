@@ -15,7 +15,8 @@ use crate::{
 /// More than this is not a password.
 const MAX_PASSWORD_BYTES: u64 = 4096;
 
-/// Sets a store up as configured, and reads the password if it is in a file.
+/// Sets a store up as configured, and reads the password if it is in a file; `seed` is unlike that of any
+/// other process.
 pub(super) fn config(storage: &Storage, seed: u64) -> anyhow::Result<ClickHouseConfig> {
     let config = &storage.clickhouse;
     let password = match &config.password {
@@ -44,6 +45,7 @@ pub(super) fn config(storage: &Storage, seed: u64) -> anyhow::Result<ClickHouseC
         pushdown: match config.pushdown {
             Pushdown::Off => clickhouse::Pushdown::Off,
             Pushdown::Auto => clickhouse::Pushdown::Auto,
+            Pushdown::Exact => clickhouse::Pushdown::Exact,
             Pushdown::Force => clickhouse::Pushdown::Force,
         },
         batch: BatchConfig {

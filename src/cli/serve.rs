@@ -107,11 +107,14 @@ pub fn run(flags: &ServeFlags) -> Result<(), CommandError> {
     outcome.map_err(|e| CommandError::Failed(format!("{e:#}")))
 }
 
-/// Draws what has to be unpredictable. The standard library keys its maps from the system's randomness,
-/// which is the one source of it that needs no dependency.
+/// Draws a number that has to be unpredictable. The standard library keys its maps from the system's
+/// randomness, which is the one source of it that needs no dependency.
+pub(super) fn draw() -> u64 {
+    RandomState::new().hash_one(0_u8)
+}
+
 fn seeds() -> Seeds {
-    let draw = || RandomState::new().hash_one(0_u8);
-    Seeds { ingest: (draw(), draw()), request_ids: draw(), store: draw() }
+    Seeds { ingest: (draw(), draw()), storage: draw(), request_ids: draw() }
 }
 
 #[cfg(test)]

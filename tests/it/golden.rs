@@ -40,6 +40,10 @@ fn the_help_of_each_command() {
         &["query"],
         &["check", "config"],
         &["config", "print"],
+        &["schema"],
+        &["schema", "apply"],
+        &["schema", "status"],
+        &["schema", "print"],
         &["healthcheck"],
         &["admin", "flush"],
         &["completions"],
@@ -54,6 +58,11 @@ fn the_help_of_each_command() {
 #[test]
 fn the_configuration_that_nobody_changed() {
     check("config.yaml", &print(&["config", "print"]));
+}
+
+#[test]
+fn the_schema_of_a_cluster() {
+    check("schema_cluster.sql", &print(&["schema", "print", "--cluster", "main"]));
 }
 
 #[test]

@@ -12,12 +12,14 @@ pub mod client;
 pub mod config;
 mod deletes;
 mod histogram;
-mod migrate;
+pub mod migrate;
 pub mod pushdown;
 mod read;
 pub mod rowbinary;
 mod store;
+pub mod tables;
 mod write;
 
 pub use config::ClickHouseConfig;
+pub use read::counters::ReadCounters;
 pub use store::ClickHouseStore;

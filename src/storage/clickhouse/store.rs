@@ -8,9 +8,9 @@ use super::{
     client::Servers,
     config::ClickHouseConfig,
     deletes::Deletes,
-    migrate,
+    migrate::Migrator,
     pushdown::{Pushdown, PushdownCounters, probe::Proven},
-    read::Reads,
+    read::{Reads, counters::ReadCounters},
     write::Writes,
 };
 use crate::{
@@ -25,10 +25,11 @@ use crate::{
 /// A store over ClickHouse.
 #[derive(Debug)]
 pub struct ClickHouseStore {
-    servers: Arc<Servers>,
+    migrator: Arc<Migrator>,
     writes: Writes,
     reads: Reads,
     deletes: Arc<Deletes>,
+    counters: Arc<ReadCounters>,
     pushdown: Arc<Pushdown>,
 }
 
@@ -40,7 +41,9 @@ impl ClickHouseStore {
     pub fn open(config: ClickHouseConfig, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
         let config = Arc::new(config);
         let servers = Arc::new(Servers::new(&config, Arc::clone(&clock))?);
-        let deletes = Arc::new(Deletes::new(Arc::clone(&servers), Arc::clone(&clock)));
+        let migrator = Arc::new(Migrator::new(&config, Arc::clone(&clock))?);
+        let counters = Arc::new(ReadCounters::default());
+        let deletes = Arc::new(Deletes::new(Arc::clone(&servers), Arc::clone(&counters), Arc::clone(&clock)));
         let pushdown = Arc::new(Pushdown::new(Arc::clone(&servers), &config, Arc::clone(&clock)));
         Ok(Arc::new(Self {
             writes: Writes::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock)),
@@ -49,11 +52,13 @@ impl ClickHouseStore {
                 config,
                 clock,
                 Arc::clone(&deletes),
+                Arc::clone(&counters),
                 Arc::clone(&pushdown),
             ),
             pushdown,
             deletes,
-            servers,
+            migrator,
+            counters,
         }))
     }
 
@@ -67,9 +72,15 @@ impl ClickHouseStore {
         self.pushdown.proven()
     }
 
+    /// What reading and deleting count.
+    pub fn read_counters(&self) -> &ReadCounters {
+        &self.counters
+    }
+
     /// Brings the schema to what this version needs.
     pub async fn apply_schema(&self) -> Result<()> {
-        migrate::apply(&self.servers).await
+        self.migrator.apply(|_| ()).await?;
+        Ok(())
     }
 }
 
@@ -143,6 +154,7 @@ impl Storage for ClickHouseStore {
     }
 
     async fn close(&self) -> Result<()> {
+        self.deletes.stop();
         self.writes.close().await
     }
 }

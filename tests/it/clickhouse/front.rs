@@ -180,6 +180,11 @@ impl Front {
             .unwrap();
     }
 
+    /// The same whatever the database; the test says by what it matches that it means its own statements.
+    pub fn fault_everywhere(&self, what: &str) {
+        agent().post(format!("{}/__front/fault?{what}", self.url)).send_empty().unwrap();
+    }
+
     /// Takes the faults back.
     pub fn heal(&self) {
         agent().post(format!("{}/__front/clear?database={}", self.url, self.database)).send_empty().unwrap();

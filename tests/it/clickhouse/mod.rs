@@ -3,7 +3,8 @@
 #![allow(dead_code, reason = "the faults that use the proxy need the whole write path")]
 
 mod conformance;
-mod front;
+pub(crate) mod front;
 mod proxy;
 mod pushdown;
 mod schema;
+mod write;

@@ -125,7 +125,7 @@ impl Reads {
         range: TimeRange,
         tombstones: &[Tombstone],
     ) -> Result<Vec<Labels>> {
-        let found = self.find_unhidden(tenant, &request.matchers, range).await?;
+        let found = self.look(tenant, &request.matchers, range).days().await?;
         if tombstones.is_empty() {
             return Ok(found.into_iter().map(|(labels, _)| labels).collect());
         }

@@ -25,7 +25,7 @@ pub(in crate::storage::clickhouse) struct Condition {
     pub(in crate::storage::clickhouse) complete: bool,
     /// Whether it has a pattern that a server may refuse.
     pub(in crate::storage::clickhouse) patterns: bool,
-    /// Whether it asks for nothing but metrics' names.
+    /// Whether the matchers ask for nothing but metrics' names.
     pub(super) only_names: bool,
 }
 
@@ -46,6 +46,9 @@ impl Condition {
             patterns: false,
             only_names: true,
         };
+        for matcher in sets.iter().flatten().filter(|matcher| !is_always_true(matcher)) {
+            condition.only_names &= matcher.name() == METRIC_NAME;
+        }
         let (mut bytes, mut matchers) = (0, 0);
         let mut any = Vec::with_capacity(sets.len());
         for set in sets {
@@ -60,13 +63,11 @@ impl Condition {
                     Some(sql) => all.push(sql),
                     None => condition.complete = false,
                 }
-                condition.only_names &= matcher.name() == METRIC_NAME;
             }
             if all.is_empty() {
                 // One set lets everything through, so all of them do.
                 condition.params.clear();
                 condition.patterns = false;
-                condition.only_names = true;
                 condition.complete &= set.iter().all(is_always_true);
                 "1".clone_into(&mut condition.sql);
                 return condition;
@@ -179,10 +180,14 @@ mod tests {
     fn what_cannot_be_said_lets_more_through() {
         let long = "x".repeat(MAX_BYTES);
         let condition = Condition::of(&[vec![Matcher::equal("a", &long)]], Patterns::Sent);
-        assert_eq!((condition.sql(), condition.complete), ("1", false));
+        assert_eq!((condition.sql(), condition.complete, condition.only_names), ("1", false, false));
         let pattern = vec![vec![matcher(MatchOp::Matches, "a", "x.+y"), Matcher::equal("b", "1")]];
         let kept = Condition::of(&pattern, Patterns::Kept);
-        assert!(!kept.complete && !kept.patterns && !kept.sql.contains("match("), "{}", kept.sql);
+        assert!(
+            !kept.complete && !kept.patterns && !kept.only_names && !kept.sql.contains("match("),
+            "{}",
+            kept.sql
+        );
         // One set without a condition makes the others pointless.
         let sets = [vec![Matcher::equal("b", "1")], vec![matcher(MatchOp::Matches, "a", ".*")]];
         let everything = Condition::of(&sets, Patterns::Sent);

@@ -7,6 +7,7 @@
 
 pub(super) mod blocks;
 mod cardinality;
+pub(super) mod counters;
 mod exemplars;
 pub(super) mod groups;
 mod labels;
@@ -19,6 +20,7 @@ pub(super) mod units;
 
 use std::sync::Arc;
 
+use self::counters::ReadCounters;
 use super::{client::Servers, config::ClickHouseConfig, deletes::Deletes, pushdown::Pushdown};
 use crate::clock::Clock;
 
@@ -29,6 +31,7 @@ pub(super) struct Reads {
     config: Arc<ClickHouseConfig>,
     clock: Arc<dyn Clock>,
     deletes: Arc<Deletes>,
+    counters: Arc<ReadCounters>,
     pushdown: Arc<Pushdown>,
 }
 
@@ -38,8 +41,9 @@ impl Reads {
         config: Arc<ClickHouseConfig>,
         clock: Arc<dyn Clock>,
         deletes: Arc<Deletes>,
+        counters: Arc<ReadCounters>,
         pushdown: Arc<Pushdown>,
     ) -> Self {
-        Self { servers, config, clock, deletes, pushdown }
+        Self { servers, config, clock, deletes, counters, pushdown }
     }
 }

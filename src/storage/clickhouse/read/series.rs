@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::{
     Reads,
+    counters::{ReadCounters, add},
     matchers::{Condition, Patterns},
 };
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
     storage::{
         Result, StorageError,
         clickhouse::{
-            client::{Failure, Statement},
+            client::{Failure, Servers, Statement},
             deletes::{Tombstone, hidden},
             rowbinary::{Incomplete, Reader},
         },
@@ -95,6 +96,15 @@ impl Reads {
         TimeRange::new(range.start().max(self.clock.now().minus(keep)), range.end())
     }
 
+    pub(super) fn look<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        sets: &'a [Vec<Matcher>],
+        range: TimeRange,
+    ) -> Look<'a> {
+        Look { servers: &self.servers, counters: &self.counters, tenant, sets, range }
+    }
+
     /// The series that any of the sets matches and that have samples on the days of the range.
     pub(in crate::storage::clickhouse) async fn find(
         &self,
@@ -103,15 +113,15 @@ impl Reads {
         range: TimeRange,
         limit: Option<usize>,
     ) -> Result<Found> {
+        let look = self.look(tenant, sets, range);
         let tombstones = self.deletes.hiding(tenant, range);
-        let (tombstones, mut answer) =
-            tokio::try_join!(tombstones, self.matching(tenant, sets, range, limit))?;
+        let (tombstones, mut answer) = tokio::try_join!(tombstones, look.series(limit))?;
         if let Some(limit) = limit.filter(|limit| answer.1.len() > *limit) {
             if tombstones.is_empty() {
                 return Err(StorageError::TooManySeries { limit });
             }
             // Reading stopped there, but some of them may be hidden.
-            answer = self.matching(tenant, sets, range, None).await?;
+            answer = look.series(None).await?;
         }
         let (condition, mut series) = answer;
         series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
@@ -123,94 +133,97 @@ impl Reads {
             Some(_) | None => Ok(found),
         }
     }
+}
 
-    /// The labels of the series that any of the sets matches, sorted, and the days they have.
-    pub(super) async fn find_unhidden(
-        &self,
-        tenant: &TenantId,
-        sets: &[Vec<Matcher>],
-        range: TimeRange,
-    ) -> Result<Vec<(Labels, Vec<u16>)>> {
-        let mut found = match self.read_days(tenant, sets, &Condition::of(sets, Patterns::Sent), range).await
-        {
-            Err(failure) if failure.code == Some(REFUSES_PATTERN) => {
-                self.read_days(tenant, sets, &Condition::of(sets, Patterns::Kept), range).await?
-            }
-            answer => answer?,
-        };
+/// A look at the series of a tenant that any of the sets matches, on the days of a range.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::storage::clickhouse) struct Look<'a> {
+    pub(in crate::storage::clickhouse) servers: &'a Servers,
+    pub(in crate::storage::clickhouse) counters: &'a ReadCounters,
+    pub(in crate::storage::clickhouse) tenant: &'a TenantId,
+    pub(in crate::storage::clickhouse) sets: &'a [Vec<Matcher>],
+    pub(in crate::storage::clickhouse) range: TimeRange,
+}
+
+impl Look<'_> {
+    /// Their labels and ids; with a limit, no more than one above it.
+    async fn series(self, limit: Option<usize>) -> Result<(Condition, Vec<Series>)> {
+        let row = |row: &mut Reader<'_>| Ok(((row.u64()?, row.u64()?), read_labels(row)?));
+        let series = |(mid, sid), labels| Series { labels, mid, sid };
+        self.read("mid, sid, labels", "LIMIT 1 BY mid, sid", limit, row, series).await
+    }
+
+    /// Their ids alone, and whether they are all the series of their metrics.
+    pub(in crate::storage::clickhouse) async fn ids(self) -> Result<(bool, Vec<(u64, u64)>)> {
+        let row = |row: &mut Reader<'_>| Ok(((row.u64()?, row.u64()?), read_labels(row)?));
+        let answer = self.read("mid, sid, labels", "LIMIT 1 BY mid, sid", None, row, |id, _| id);
+        let (condition, ids) = answer.await?;
+        Ok((condition.only_names, ids))
+    }
+
+    /// Their labels, sorted, and the days they have.
+    pub(super) async fn days(self) -> Result<Vec<(Labels, Vec<u16>)>> {
+        let columns = "groupUniqArray(toUInt16(day)), any(labels)";
+        let row = |row: &mut Reader<'_>| Ok((row.array(Reader::u16)?, read_labels(row)?));
+        let days = |days, labels| (labels, days);
+        let (_, mut found) = self.read(columns, "GROUP BY mid, sid", None, row, days).await?;
         found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         found.dedup_by(|a, b| a.0 == b.0);
         Ok(found)
     }
 
-    async fn read_days(
-        &self,
-        tenant: &TenantId,
-        sets: &[Vec<Matcher>],
-        condition: &Condition,
-        range: TimeRange,
-    ) -> Result<Vec<(Labels, Vec<u16>)>, Failure> {
-        let sql = format!(
-            "SELECT any(labels), groupUniqArray(toUInt16(day)) FROM series WHERE {SCOPE} AND {} GROUP BY mid, sid",
-            condition.sql()
-        );
-        let statement = condition.bind(scoped(Statement::new(sql), tenant, range));
-        let rows = self.servers.rows(&statement).await?;
-        let mut found = rows.all(|row| Ok((read_labels(row)?, row.array(Reader::u16)?))).await?;
-        found.retain(|(labels, _)| matches(sets, labels));
-        Ok(found)
-    }
-
-    /// Reads what matches; with a limit, no more than one above it.
-    async fn matching(
-        &self,
-        tenant: &TenantId,
-        sets: &[Vec<Matcher>],
-        range: TimeRange,
+    /// Reads with the matchers as a condition, and without their patterns if the servers refuse those.
+    async fn read<T, U>(
+        self,
+        columns: &str,
+        end: &str,
         limit: Option<usize>,
-    ) -> Result<(Condition, Vec<Series>)> {
-        let condition = Condition::of(sets, Patterns::Sent);
-        match self.read_series(tenant, sets, &condition, range, limit).await {
+        row: impl Fn(&mut Reader<'_>) -> Result<(T, Labels), Incomplete>,
+        keep: impl Fn(T, Labels) -> U,
+    ) -> Result<(Condition, Vec<U>)> {
+        let condition = Condition::of(self.sets, Patterns::Sent);
+        match self.read_where(&condition, columns, end, limit, &row, &keep).await {
             Err(failure) if failure.code == Some(REFUSES_PATTERN) && condition.patterns => {
-                let condition = Condition::of(sets, Patterns::Kept);
-                let series = self.read_series(tenant, sets, &condition, range, limit).await?;
-                Ok((condition, series))
+                add(&self.counters.patterns_refused, 1);
+                let condition = Condition::of(self.sets, Patterns::Kept);
+                let answer = self.read_where(&condition, columns, end, limit, &row, &keep).await?;
+                Ok((condition, answer))
             }
             answer => Ok((condition, answer?)),
         }
     }
 
-    async fn read_series(
-        &self,
-        tenant: &TenantId,
-        sets: &[Vec<Matcher>],
+    async fn read_where<T, U>(
+        self,
         condition: &Condition,
-        range: TimeRange,
+        columns: &str,
+        end: &str,
         limit: Option<usize>,
-    ) -> Result<Vec<Series>, Failure> {
-        let enough = limit.map(|limit| limit.saturating_add(1));
+        row: impl Fn(&mut Reader<'_>) -> Result<(T, Labels), Incomplete>,
+        keep: impl Fn(T, Labels) -> U,
+    ) -> Result<Vec<U>, Failure> {
+        let enough = limit.map_or(usize::MAX, |limit| limit.saturating_add(1));
         // What is asked again here must all come.
-        let enough_rows = enough.filter(|_| condition.complete && !condition.patterns);
-        let limited = enough_rows.map(|n| format!(" LIMIT {n}")).unwrap_or_default();
-        let sql = format!(
-            "SELECT mid, sid, labels FROM series WHERE {SCOPE} AND {} LIMIT 1 BY mid, sid{limited}",
-            condition.sql()
-        );
-        let statement = condition.bind(scoped(Statement::new(sql), tenant, range));
+        let limited = match limit {
+            Some(_) if condition.complete && !condition.patterns => format!(" LIMIT {enough}"),
+            Some(_) | None => String::new(),
+        };
+        let sql =
+            format!("SELECT {columns} FROM series WHERE {SCOPE} AND {} {end}{limited}", condition.sql());
+        let statement = condition.bind(scoped(Statement::new(sql), self.tenant, self.range));
         let mut rows = self.servers.rows(&statement).await?;
-        let mut series = Vec::new();
-        while let Some(row) = rows
-            .next(|row| Ok(Series { mid: row.u64()?, sid: row.u64()?, labels: read_labels(row)? }))
-            .await?
-        {
-            if matches(sets, &row.labels) {
-                series.push(row);
-                if enough.is_some_and(|enough| series.len() >= enough) {
+        add(&self.counters.series_statements, 1);
+        let mut found = Vec::new();
+        while let Some((what, labels)) = rows.next(&row).await? {
+            if matches(self.sets, &labels) {
+                found.push(keep(what, labels));
+                if found.len() >= enough {
                     break;
                 }
             }
         }
-        Ok(series)
+        add(&self.counters.series_read, found.len());
+        Ok(found)
     }
 }
 

@@ -1,56 +1,151 @@
 //! From a batch to inserts.
+//!
+//! ```text
+//! append ─ take apart ─┬─ samples, histograms, exemplars, metadata ─┐
+//!                      └─ registry: series new today? ─ series ─────┴▶ a batcher each ─▶ inserts
+//! ```
+//!
+//! * [`parts`]: what a batch has for each table, and what is refused.
+//! * [`registry`]: which series ClickHouse knows already.
+//! * [`batcher`]: rows of many requests become few inserts.
+//! * [`slip`]: who waits for which of them.
+//!
+//! An append is answered when ClickHouse has acknowledged all of its rows, those of its series too, whoever
+//! sent them. Nothing is kept here that would be missed: what is queued has not been answered.
 
+mod batcher;
+mod counters;
+mod known;
+mod lot;
+mod newest;
+mod parts;
+mod registry;
 mod retention;
+mod room;
 mod rows;
+mod send;
+mod slip;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
-
-use bytes::Bytes;
-use futures_util::future::try_join_all;
-use xxhash_rust::xxh3::xxh3_128;
 
 use self::{
-    retention::{Keep, Retention},
-    rows::{Sample, Table},
+    batcher::{Batcher, Piece},
+    counters::{add, set, sub},
+    known::KnownMetadata,
+    newest::Newest,
+    parts::Parts,
+    registry::Registry,
+    retention::Retention,
+    room::{Room, Rooms},
+    rows::Table,
+    send::{Inserter, Sender},
+    slip::{Part, Slip},
 };
 use super::{
-    client::{Insert, Servers},
+    client::{Class, Failure, Servers},
     config::ClickHouseConfig,
 };
 use crate::{
     clock::Clock,
-    model::{SeriesId, TenantId, Timestamp},
-    storage::{Appended, OnConflict, RejectReason, Rejected, Result, SampleKind, StorageError, WriteBatch},
+    model::TenantId,
+    storage::{Appended, OnConflict, Result, StorageError, WriteBatch},
 };
+
+pub use counters::WriteCounters;
+
+/// When those may come again whose rows the servers have not taken.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The way in.
 #[derive(Debug)]
 pub(super) struct Writes {
-    servers: Arc<Servers>,
-    retention: Retention,
+    config: Arc<ClickHouseConfig>,
     clock: Arc<dyn Clock>,
+    retention: Retention,
+    registry: Arc<Registry>,
+    metadata: KnownMetadata,
+    newest: Newest,
+    rooms: Arc<Rooms>,
+    batchers: Batchers,
+    counters: Arc<WriteCounters>,
+    closed: AtomicBool,
 }
 
-/// A batch, taken apart by table.
-#[derive(Debug, Default)]
-struct Parts {
-    samples: Vec<Sample>,
-    histograms: Vec<u8>,
-    exemplars: Vec<u8>,
-    metadata: Vec<u8>,
-    /// On which days which of the batch's series have something.
-    days: BTreeSet<(u16, SeriesId, u32)>,
+/// One for each table.
+#[derive(Debug)]
+struct Batchers {
+    samples: Arc<Batcher>,
+    histograms: Arc<Batcher>,
+    exemplars: Arc<Batcher>,
+    series: Arc<Batcher>,
+    metadata: Arc<Batcher>,
+}
+
+impl Batchers {
+    fn all(&self) -> [&Arc<Batcher>; 5] {
+        [&self.samples, &self.histograms, &self.exemplars, &self.series, &self.metadata]
+    }
+
+    fn of(&self, table: Table) -> &Batcher {
+        match table {
+            Table::Samples => &self.samples,
+            Table::Histograms => &self.histograms,
+            Table::Exemplars => &self.exemplars,
+            Table::Series => &self.series,
+            Table::Metadata => &self.metadata,
+        }
+    }
 }
 
 impl Writes {
+    /// The way to some servers. Background work runs on the runtime this is called in.
     pub(super) fn new(servers: Arc<Servers>, config: Arc<ClickHouseConfig>, clock: Arc<dyn Clock>) -> Self {
-        Self { servers, retention: Retention::new(&config), clock }
+        let newest = Newest::new(Arc::clone(&servers));
+        Self::over(servers, newest, config, clock)
+    }
+
+    fn over(
+        inserter: Arc<dyn Inserter>,
+        newest: Newest,
+        config: Arc<ClickHouseConfig>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let counters = Arc::new(WriteCounters::default());
+        let (timeout, seed) = (config.insert_timeout, config.seed);
+        let sender = Sender::new(inserter, timeout, seed, Arc::clone(&clock), Arc::clone(&counters));
+        let batcher = |table| Batcher::start(table, config.batch, Arc::clone(&sender));
+        Self {
+            retention: Retention::new(&config),
+            registry: Registry::new(Arc::clone(&counters)),
+            metadata: KnownMetadata::default(),
+            newest,
+            rooms: Rooms::new(config.batch.queue_bytes),
+            batchers: Batchers {
+                samples: batcher(Table::Samples),
+                histograms: batcher(Table::Histograms),
+                exemplars: batcher(Table::Exemplars),
+                series: batcher(Table::Series),
+                metadata: batcher(Table::Metadata),
+            },
+            counters,
+            closed: AtomicBool::new(false),
+            config,
+            clock,
+        }
+    }
+
+    /// What happened here so far.
+    pub(super) fn counters(&self) -> Arc<WriteCounters> {
+        set(&self.counters.queue_bytes, self.rooms.taken());
+        Arc::clone(&self.counters)
     }
 
     pub(super) async fn append(&self, tenant: &TenantId, batch: WriteBatch) -> Result<Appended> {
@@ -60,97 +155,117 @@ impl Writes {
                     .to_owned(),
             ));
         }
-        let keep = self.retention.keep(tenant, self.clock.now());
-        let name = rows::tenant_bytes(tenant.as_str());
-        let (parts, appended) = take_apart(&batch, &name, keep);
-        let mut samples = Vec::new();
-        parts.samples.iter().for_each(|sample| sample.put(&mut samples, &name, keep.class));
-        let mut series = Vec::new();
-        for (day, id, ordinal) in &parts.days {
-            let labels = batch.labels.labels(usize::try_from(*ordinal).expect("an index fits"));
-            rows::put_series(&mut series, &name, *day, *id, &labels, keep.class);
-        }
-        let inserts = [
-            (Table::Samples, samples),
-            (Table::Histograms, parts.histograms),
-            (Table::Exemplars, parts.exemplars),
-            (Table::Series, series),
-            (Table::Metadata, parts.metadata),
-        ];
-        let inserts = inserts.into_iter().filter(|(_, rows)| !rows.is_empty()).map(async |(table, rows)| {
-            let token = token(&rows, self.clock.now());
-            self.servers.insert(&Insert { into: table.into(), rows: Bytes::from(rows), token }).await
+        let now = self.clock.now();
+        let keep = self.retention.keep(tenant, now);
+        let verdicts = self.newest.judge(tenant, &batch, keep).await.map_err(write_error)?;
+        let mut claim = self.registry.claim(tenant, now);
+        let known = |metadata: &_| self.metadata.has(tenant, metadata, self.clock.as_ref());
+        let limits = &self.config.batch;
+        let (parts, appended) =
+            parts::take_apart(tenant, &batch, keep, &verdicts, &mut claim, known, now, limits);
+        let series = parts.series(&batch, &claim.new, keep, limits);
+        let ahead = parts.series(&batch, &claim.ahead, keep, limits);
+        let room = Arc::new(self.room(tenant, parts.bytes() + series.bytes() + ahead.bytes())?);
+
+        let (part, mut waiting) = Slip::awaited();
+        let registration = claim.registration;
+        let registered = part.another();
+        let registered = Slip::then(move |outcome| {
+            registration.settle(&outcome);
+            registered.settle(&outcome);
         });
-        try_join_all(inserts).await?;
+        let registration = claim.ahead_registration;
+        let registered_ahead = Slip::then(move |outcome| registration.settle(&outcome));
+        for (parts, part) in [(parts, &part), (series, &registered), (ahead, &registered_ahead)] {
+            self.put(parts, part, &room);
+        }
+        drop(room);
+        for part in [part, registered, registered_ahead] {
+            part.settle(&Ok(()));
+        }
+
+        let _waiter = Waiter::new(&self.counters);
+        let outcome = async {
+            waiting.outcome().await?;
+            for flight in claim.flights {
+                flight.outcome().await?;
+            }
+            Ok(())
+        };
+        let outcome = tokio::time::timeout(self.config.insert_timeout, outcome).await;
+        outcome.unwrap_or_else(|_| Err(slip::late(self.config.insert_timeout))).map_err(write_error)?;
+
+        for metadata in &batch.metadata {
+            self.metadata.told(tenant, metadata, self.clock.as_ref());
+        }
+        self.newest.written(tenant, &batch, &verdicts);
+        add(&self.counters.samples_written, usize::try_from(appended.samples).unwrap_or(usize::MAX));
+        add(&self.counters.samples_rejected, appended.rejected.len());
         Ok(appended)
     }
 
+    /// Room for a request's rows.
+    fn room(&self, tenant: &TenantId, bytes: usize) -> Result<Room> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(StorageError::Unavailable { detail: "closing".to_owned(), retry_after: None });
+        }
+        self.rooms.take(tenant, bytes).inspect_err(|_| add(&self.counters.overloads, 1))
+    }
+
+    /// Hands rows to the batchers.
+    fn put(&self, parts: Parts, part: &Part, room: &Arc<Room>) {
+        for (table, lot, rows) in parts.rows {
+            let piece = Piece {
+                lot,
+                tenant: Arc::clone(&parts.tenant),
+                rows,
+                part: part.another(),
+                room: Arc::clone(room),
+            };
+            self.batchers.of(table).put(piece);
+        }
+    }
+
+    /// Waits until what is queued is written, or refused.
     pub(super) async fn flush(&self) -> Result<()> {
+        for batcher in self.batchers.all() {
+            batcher.flush().await;
+        }
         Ok(())
     }
 
+    /// Takes no more, and writes what is queued as long as an insert may take.
     pub(super) async fn close(&self) -> Result<()> {
-        Ok(())
+        self.closed.store(true, Ordering::Release);
+        let flushed = tokio::time::timeout(self.config.insert_timeout, self.flush()).await;
+        flushed.unwrap_or_else(|_| Err(write_error(slip::late(self.config.insert_timeout))))
     }
 }
 
-/// Sorts what the retention keeps by table, and says what it refuses.
-fn take_apart(batch: &WriteBatch, tenant: &[u8], keep: Keep) -> (Parts, Appended) {
-    let mut parts = Parts::default();
-    let mut appended = Appended::default();
-    let id = |series: u32| batch.series[usize::try_from(series).expect("an index fits")];
-    let reject = |appended: &mut Appended, series, kind, timestamp| {
-        appended.rejected.push(Rejected { series, kind, timestamp, reason: RejectReason::TooOld });
-    };
-    for sample in &batch.samples {
-        if sample.timestamp < keep.oldest {
-            reject(&mut appended, sample.series, SampleKind::Float, sample.timestamp);
-            continue;
-        }
-        let (id, ts) = (id(sample.series), sample.timestamp.0);
-        parts.days.insert((rows::day(ts), id, sample.series));
-        parts.samples.push(Sample { id, ts, value: sample.value, start: sample.start });
-        appended.samples += 1;
+/// Counts one who waits, as long as it does.
+struct Waiter<'a>(&'a WriteCounters);
+
+impl<'a> Waiter<'a> {
+    fn new(counters: &'a WriteCounters) -> Self {
+        add(&counters.waiters, 1);
+        Self(counters)
     }
-    for histogram in &batch.histograms {
-        if histogram.timestamp < keep.oldest {
-            reject(&mut appended, histogram.series, SampleKind::Histogram, histogram.timestamp);
-            continue;
-        }
-        let (id, ts) = (id(histogram.series), histogram.timestamp.0);
-        parts.days.insert((rows::day(ts), id, histogram.series));
-        let times = (ts, histogram.start);
-        rows::put_histogram(&mut parts.histograms, tenant, id, times, &histogram.histogram, keep.class);
-        appended.histograms += 1;
-    }
-    for exemplar in &batch.exemplars {
-        let timestamp = exemplar.exemplar.timestamp;
-        if timestamp < keep.oldest_exemplar {
-            reject(&mut appended, exemplar.series, SampleKind::Exemplar, timestamp);
-            continue;
-        }
-        let id = id(exemplar.series);
-        parts.days.insert((rows::day(timestamp.0), id, exemplar.series));
-        rows::put_exemplar(&mut parts.exemplars, tenant, id, &exemplar.exemplar, keep.exemplar_class);
-        appended.exemplars += 1;
-    }
-    for metadata in &batch.metadata {
-        rows::put_metadata(&mut parts.metadata, tenant, metadata);
-        appended.metadata += 1;
-    }
-    (parts, appended)
 }
 
-/// A name for an insert that no other has, on any pod, unless it has the same rows at the same time.
-///
-/// The rows are in it, and because the same rows may have to be written twice (deleted in between), so is
-/// who writes them when and how often it has done so.
-fn token(rows: &[u8], now: Timestamp) -> String {
-    static INSERTS: AtomicU64 = AtomicU64::new(0);
-    let mut who = [0; 36];
-    who[..16].copy_from_slice(&xxh3_128(rows).to_le_bytes());
-    who[16..24].copy_from_slice(&now.0.to_le_bytes());
-    who[24..32].copy_from_slice(&INSERTS.fetch_add(1, Ordering::Relaxed).to_le_bytes());
-    who[32..].copy_from_slice(&std::process::id().to_le_bytes());
-    format!("{:032x}", xxh3_128(&who))
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        sub(&self.0.waiters, 1);
+    }
+}
+
+/// What a writer is told: never that it is to blame, for then it would throw its samples away.
+fn write_error(failure: Failure) -> StorageError {
+    let detail = failure.message;
+    match failure.class {
+        Class::Unreachable => StorageError::Unavailable { detail, retry_after: Some(RETRY_AFTER) },
+        Class::Overloaded | Class::ReadOnly | Class::Exhausted => {
+            StorageError::Overloaded { detail, retry_after: RETRY_AFTER }
+        }
+        Class::Schema | Class::Denied | Class::Broken => StorageError::Remote { detail },
+    }
 }

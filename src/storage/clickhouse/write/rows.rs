@@ -31,6 +31,40 @@ impl Table {
     }
 }
 
+/// At about how many bytes rows can be cut apart again.
+const JOINT_EVERY: usize = 64 << 10;
+
+/// Encoded rows, and where they can be cut apart.
+#[derive(Debug, Default)]
+pub(super) struct Body {
+    pub(super) bytes: Vec<u8>,
+    pub(super) rows: usize,
+    pub(super) joints: Vec<usize>,
+}
+
+impl Body {
+    /// Says that a row ends here.
+    #[inline]
+    pub(super) fn end_row(&mut self) {
+        self.rows += 1;
+        if self.bytes.len() - self.joints.last().copied().unwrap_or(0) >= JOINT_EVERY {
+            self.joints.push(self.bytes.len());
+        }
+    }
+
+    /// Adds rows to these.
+    pub(super) fn append(&mut self, other: &Self) {
+        let from = self.bytes.len();
+        self.bytes.extend_from_slice(&other.bytes);
+        self.joints.extend(other.joints.iter().map(|joint| from + joint));
+        self.rows += other.rows;
+        let end = self.bytes.len();
+        if end - self.joints.last().copied().unwrap_or(0) >= JOINT_EVERY {
+            self.joints.push(end);
+        }
+    }
+}
+
 /// A sample, small enough to be sorted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
@@ -47,10 +81,14 @@ impl Sample {
         (bucket(self.ts), self.id, self.ts, self.value.to_bits())
     }
 
+    /// Bytes of a row, the tenant's name aside.
+    pub(super) const ROW: usize = 42;
+
+    /// Writes a row of `samples`.
     #[inline]
     pub(super) fn put(&self, rows: &mut Vec<u8>, tenant: &[u8], ret: u16) {
         // One small copy instead of six.
-        let mut row = [0; 42];
+        let mut row = [0; Self::ROW];
         row[..8].copy_from_slice(&mid(self.id).to_le_bytes());
         row[8..16].copy_from_slice(&self.id.hash64().to_le_bytes());
         row[16..24].copy_from_slice(&self.ts.to_le_bytes());
