@@ -8,6 +8,7 @@ mod gateways;
 mod life;
 mod proxy;
 mod pushdown;
+mod pushdown_limits;
 mod read;
 mod schema;
 mod witness;
