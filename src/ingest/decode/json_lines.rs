@@ -87,6 +87,11 @@ pub(crate) fn decode(
         }
         read += line.len();
         received.lines += 1;
+        let content = line.strip_suffix(b"\n").unwrap_or(line);
+        if content.len() > limits.max_line_bytes {
+            received.long_line(limits);
+            continue;
+        }
         let line = line.trim_ascii();
         if line.is_empty() {
             continue;
