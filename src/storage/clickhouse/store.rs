@@ -12,6 +12,7 @@ use super::{
     migrate::Migrator,
     pushdown::{Pushdown, PushdownCounters, probe::Proven},
     read::{Reads, counters::ReadCounters},
+    rollup::{RollupCounters, Rollups},
     watch::Watch,
     write::{WriteCounters, Writes},
 };
@@ -50,6 +51,7 @@ pub struct ClickHouseStore {
     deletes: Arc<Deletes>,
     counters: Arc<ReadCounters>,
     pushdown: Arc<Pushdown>,
+    rollups: Arc<Rollups>,
 }
 
 impl ClickHouseStore {
@@ -62,7 +64,13 @@ impl ClickHouseStore {
         let servers = Arc::new(Servers::new(&config, Arc::clone(&clock))?);
         let migrator = Arc::new(Migrator::new(&config, Arc::clone(&clock))?);
         let counters = Arc::new(ReadCounters::default());
-        let deletes = Arc::new(Deletes::new(Arc::clone(&servers), Arc::clone(&counters), Arc::clone(&clock)));
+        let rollups = Rollups::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock));
+        let deletes = Arc::new(Deletes::new(
+            Arc::clone(&servers),
+            Arc::clone(&counters),
+            Arc::clone(&rollups),
+            Arc::clone(&clock),
+        ));
         let pushdown = Arc::new(Pushdown::new(Arc::clone(&servers), &config, Arc::clone(&clock)));
         Ok(Arc::new(Self {
             watch: Watch::start(Arc::clone(&migrator)),
@@ -75,11 +83,13 @@ impl ClickHouseStore {
                 Arc::clone(&deletes),
                 Arc::clone(&counters),
                 Arc::clone(&pushdown),
+                Arc::clone(&rollups),
             ),
             pushdown,
             deletes,
             migrator,
             counters,
+            rollups,
         }))
     }
 
@@ -108,12 +118,25 @@ impl ClickHouseStore {
     pub fn write_counters(&self) -> Arc<WriteCounters> {
         self.writes.counters()
     }
+
+    /// Rolls up what has closed, as is done in the background if the configuration says so.
+    pub async fn roll_up(&self) -> Result<()> {
+        self.rollups.pass().await
+    }
+
+    /// What is counted of the rolling up.
+    pub fn rollup_counters(&self) -> &RollupCounters {
+        self.rollups.counters()
+    }
 }
 
 #[async_trait]
 impl Storage for ClickHouseStore {
     async fn append(&self, tenant: &TenantId, batch: WriteBatch) -> Result<Appended> {
-        self.writes.append(tenant, batch).await
+        let late = self.rollups.late(tenant, &batch);
+        let appended = self.writes.append(tenant, batch).await?;
+        self.rollups.mark(tenant, late).await?;
+        Ok(appended)
     }
 
     async fn select(&self, tenant: &TenantId, request: SelectRequest) -> Result<Selected> {
@@ -205,6 +228,7 @@ impl Storage for ClickHouseStore {
 
     async fn close(&self) -> Result<()> {
         self.watch.stop();
+        self.rollups.close();
         self.deletes.stop();
         self.writes.close().await
     }
