@@ -64,6 +64,7 @@ pub(super) fn ingest(ingest: Arc<Ingest>) -> Source {
                 "Metadata entries that were no use",
                 &c.dropped_metadata,
             ),
+            counter("luminate_ingest_bad_lines", "Lines of imports that cannot be read", &c.bad_lines),
             counter(
                 "luminate_ingest_recognised_series",
                 "Series of writes that were recognised by their bytes",

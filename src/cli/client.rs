@@ -17,7 +17,13 @@ const MAX_ANSWER_BYTES: usize = 1 << 30;
 #[derive(Clone, Debug, Args)]
 pub struct ServerFlags {
     /// The server's URL.
-    #[arg(long, value_name = "URL", env = "LUMINATE_URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(
+        long,
+        alias = "url",
+        value_name = "URL",
+        env = "LUMINATE_URL",
+        default_value = "http://127.0.0.1:8080"
+    )]
     pub server: String,
     /// The tenant to act for [default: anonymous].
     #[arg(long, value_name = "TENANT", env = "LUMINATE_TENANT")]
@@ -56,17 +62,8 @@ impl ServerFlags {
         form: &[(&str, String)],
         timeout: Duration,
     ) -> Result<Answer, CommandError> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(self.uri(path)?)
-            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .header(header::USER_AGENT, concat!("luminate/", env!("CARGO_PKG_VERSION")));
-        if let Some(tenant) = &self.tenant {
-            request = request.header("X-Scope-OrgID", tenant);
-        }
-        let request = request
-            .body(Full::new(Bytes::from(encode_form(form))))
-            .map_err(|_| CommandError::Usage(format!("{:?} cannot be sent", self.tenant)))?;
+        let headers = [(header::CONTENT_TYPE, "application/x-www-form-urlencoded")];
+        let request = self.request(method, path, &headers, Bytes::from(encode_form(form)))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -84,7 +81,30 @@ impl ServerFlags {
         })
     }
 
-    fn uri(&self, path: &str) -> Result<Uri, CommandError> {
+    /// A request to `path`, as the tenant to act for.
+    pub(super) fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(header::HeaderName, &str)],
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, CommandError> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(self.uri(path)?)
+            .header(header::USER_AGENT, concat!("luminate/", env!("CARGO_PKG_VERSION")));
+        for (name, value) in headers {
+            request = request.header(name, *value);
+        }
+        if let Some(tenant) = &self.tenant {
+            request = request.header("X-Scope-OrgID", tenant);
+        }
+        request
+            .body(Full::new(body))
+            .map_err(|_| CommandError::Usage(format!("{:?} cannot be sent", self.tenant)))
+    }
+
+    pub(super) fn uri(&self, path: &str) -> Result<Uri, CommandError> {
         let server = self.server.trim_end_matches('/');
         if server.starts_with("https://") {
             let message = format!("{server}: https is not in this release, use http");
@@ -111,7 +131,7 @@ async fn exchange(request: Request<Full<Bytes>>) -> Result<Answer, String> {
 }
 
 /// What went wrong at the bottom; what lies over it says only that something did.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;
@@ -119,12 +139,12 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     error.to_string()
 }
 
-fn encode_form(form: &[(&str, String)]) -> String {
+pub(super) fn encode_form(form: &[(&str, String)]) -> String {
     let pairs: Vec<String> = form.iter().map(|(name, value)| format!("{name}={}", percent(value))).collect();
     pairs.join("&")
 }
 
-fn percent(text: &str) -> String {
+pub(super) fn percent(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

@@ -1,7 +1,7 @@
 //! The command line: what can be asked of the binary, and how it says that it failed.
 //!
 //! `luminate` alone is `luminate serve`. Every other command is a client of a running server ([`query`],
-//! [`health`]) or of a part ([`config`]). Data goes to standard output, talk to standard error.
+//! [`health`], [`export`], [`import`]) or of a part ([`config`]). Data goes to standard output, talk to standard error.
 //!
 //! | code | meaning |
 //! |---|---|
@@ -11,7 +11,10 @@
 
 pub mod client;
 pub mod config;
+pub mod export;
 pub mod health;
+pub mod import;
+pub mod moving;
 pub mod query;
 pub mod schema;
 pub mod serve;
@@ -45,6 +48,10 @@ enum Command {
     Serve(serve::ServeFlags),
     /// Ask a running server for the answer to an expression.
     Query(query::QueryFlags),
+    /// Write what a running server holds as lines of JSON.
+    Export(export::ExportFlags),
+    /// Send lines of JSON to a running server.
+    Import(import::ImportFlags),
     /// Check files without using them.
     #[command(subcommand)]
     Check(Check),
@@ -146,6 +153,8 @@ fn dispatch(arguments: Arguments) -> Result<(), CommandError> {
     match arguments.command.unwrap_or(Command::Serve(arguments.serve)) {
         Command::Serve(flags) => serve::run(&flags),
         Command::Query(flags) => query::run(&flags),
+        Command::Export(flags) => export::run(&flags),
+        Command::Import(flags) => import::run(&flags),
         Command::Check(Check::Config { file, config_file }) => config::check(file.or(config_file).as_deref()),
         Command::Config(ConfigCommand::Print(flags)) => config::print(&flags),
         Command::Schema(command) => schema::run(&command),

@@ -43,6 +43,8 @@ pub enum ErrorKind {
     TooLarge,
     /// The body did not come in time.
     TooSlow,
+    /// The body is written in a way we do not read.
+    UnsupportedMediaType,
 }
 
 impl ErrorKind {
@@ -59,6 +61,7 @@ impl ErrorKind {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Forbidden => "forbidden",
             Self::TooLarge => "too_large_entry",
+            Self::UnsupportedMediaType => "unsupported_media_type",
         }
     }
 
@@ -75,6 +78,7 @@ impl ErrorKind {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         }
     }
 }

@@ -17,7 +17,7 @@ use tower_http::{
 
 use super::{
     State,
-    api::{admin, catalog, export, health, metrics, page, query, receive, rules, status},
+    api::{admin, catalog, export, health, import, metrics, page, query, receive, rules, status},
     cors,
     error::{ApiError, ErrorKind},
     in_flight::{self, InFlight},
@@ -45,6 +45,7 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/metadata", get(catalog::metadata))
         .route("/export", get(export::export).post(export::export))
         .route("/export/plan", get(export::plan).post(export::plan))
+        .route("/import", post(import::import))
         .route("/status/tsdb", get(status::tsdb))
         .route("/admin/tsdb/delete_series", post(admin::delete_series).put(admin::delete_series))
         .route("/admin/tsdb/clean_tombstones", post(admin::clean_tombstones).put(admin::clean_tombstones))

@@ -32,6 +32,8 @@ use crate::{
     storage::{BatchExemplar, BatchSample, Storage, StorageError, WriteBatch, memory::MemoryStore},
 };
 
+mod moving;
+
 /// An engine that answers by heart.
 #[derive(Debug)]
 struct ByHeart;

@@ -25,6 +25,8 @@ pub struct IngestCounters {
     pub rejected: AtomicU64,
     /// Metadata entries that were no use and were dropped.
     pub dropped_metadata: AtomicU64,
+    /// Lines of imports that cannot be read.
+    pub bad_lines: AtomicU64,
     /// Series that were recognised.
     pub known_series: AtomicU64,
     /// Series whose labels had to be read.

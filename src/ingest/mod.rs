@@ -17,6 +17,7 @@
 
 mod counters;
 pub(crate) mod decode;
+pub(crate) mod import;
 pub(crate) mod known;
 pub(crate) mod labels;
 mod outcome;
@@ -50,6 +51,7 @@ use resolve::Resolved;
 
 pub use counters::IngestCounters;
 pub use decode::DecodeError;
+pub use import::{Import, Imported};
 pub use known::Seed;
 pub use outcome::{Example, Outcome, Reason, Rejections};
 pub use validate::BadHistogram;
@@ -77,6 +79,8 @@ pub struct IngestLimits {
     pub creation_grace: Option<Millis>,
     /// How many series are recognised by their bytes; read once, at the start.
     pub known_series: usize,
+    /// The longest line of an import.
+    pub max_line_bytes: usize,
     /// How many refused samples an answer shows.
     pub max_examples: usize,
     /// When one who finds no room is to come again.
@@ -98,6 +102,7 @@ impl Default for IngestLimits {
             max_label_value_bytes: 4096,
             creation_grace: Some(Millis(10 * Millis::MINUTE.0)),
             known_series: 1 << 21,
+            max_line_bytes: 10 << 20,
             max_examples: 10,
             retry_after: Duration::from_secs(1),
             policy: AppendPolicy::default(),
@@ -171,6 +176,7 @@ pub struct Ingest {
     known: Arc<KnownSeries>,
     budget: Arc<Semaphore>,
     budget_units: u32,
+    imports: Arc<Semaphore>,
     counters: IngestCounters,
 }
 
@@ -187,6 +193,7 @@ impl Ingest {
             generation: AtomicU64::new(0),
             budget: Arc::new(Semaphore::new(budget_units as usize)),
             budget_units,
+            imports: Arc::new(Semaphore::new(import::MAX_IMPORTS)),
             limits: ArcSwap::from_pointee(limits),
             counters: IngestCounters::default(),
         }

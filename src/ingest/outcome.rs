@@ -152,6 +152,26 @@ impl Rejections {
     }
 }
 
+impl Outcome {
+    /// Adds what became of another part of the request.
+    pub(crate) fn add(&mut self, other: Self, max_examples: usize) {
+        self.samples += other.samples;
+        self.histograms += other.histograms;
+        self.exemplars += other.exemplars;
+        self.metadata += other.metadata;
+        let Rejections { total, by_reason, examples } = other.rejected;
+        self.rejected.total += total;
+        for (id, count) in by_reason {
+            match self.rejected.by_reason.iter_mut().find(|(known, _)| *known == id) {
+                Some((_, counted)) => *counted += count,
+                None => self.rejected.by_reason.push((id, count)),
+            }
+        }
+        let room = max_examples.saturating_sub(self.rejected.examples.len());
+        self.rejected.examples.extend(examples.into_iter().take(room));
+    }
+}
+
 /// A text for the sender's log: counts by reason, then the examples, one a line.
 impl fmt::Display for Rejections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -71,6 +71,17 @@ impl Digest {
         self.sum = self.sum.wrapping_add(other.sum);
     }
 
+    /// What was added since the digest was `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            samples: self.samples - before.samples,
+            histograms: self.histograms - before.histograms,
+            exemplars: self.exemplars - before.exemplars,
+            sum: self.sum.wrapping_sub(before.sum),
+        }
+    }
+
     /// What the samples are.
     pub fn checksum(&self) -> Checksum {
         Checksum(self.sum)

@@ -15,7 +15,10 @@
 //! series in ever smaller ranges, which every store can answer; the outermost slices reach to the ends of
 //! the range, so that the plan decides how much is read at a time and never what is read.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet, btree_map::Entry},
+    sync::Arc,
+};
 
 use foldhash::fast::FixedState;
 use tokio::sync::mpsc;
@@ -24,7 +27,7 @@ use super::{QueryFailure, QueryService, admission::Place, selectors::require_sel
 use crate::{
     model::{Labels, Metadata, Millis, SeriesId, TenantId, TimeRange, Timestamp},
     storage::{
-        LabelsRequest, MatcherSets, ReadSeries, Runs, SelectRequest, Selected, SeriesExemplars,
+        LabelsRequest, MatcherSets, ReadSeries, Run, Runs, SelectRequest, Selected, SeriesExemplars,
         SeriesSamples, StorageError,
     },
     task,
@@ -313,16 +316,18 @@ impl Job {
                 self.read(Arc::new(series), ordinals, &reader).await?;
             }
             Runs::TimeMajor(mut runs) => {
+                let mut gathered = Gathered::default();
                 while let Some(batch) = runs.recv().await {
-                    let batch = batch?.into_iter().filter_map(|run| {
-                        let ordinal = run.ordinal as usize;
-                        wanted
-                            .get(ordinal)
-                            .is_some_and(|wanted| *wanted)
-                            .then(|| (series[ordinal].clone(), run.samples))
-                    });
-                    self.send_samples(batch.collect()).await?;
+                    for run in batch? {
+                        if wanted.get(run.ordinal as usize).is_some_and(|wanted| *wanted) {
+                            gathered.add(run);
+                        }
+                    }
+                    if gathered.count >= BATCH {
+                        self.send_samples(gathered.take(&series)).await?;
+                    }
                 }
+                self.send_samples(gathered.take(&series)).await?;
             }
         }
         Ok(warnings)
@@ -402,6 +407,36 @@ impl Job {
 
     async fn send(&self, part: Exported) -> Result<(), Gone> {
         self.parts.send(Ok(part)).await.map_err(|_| Gone)
+    }
+}
+
+/// Runs that came in time order, put together by series, so that a series does not come in crumbs.
+#[derive(Debug, Default)]
+struct Gathered {
+    series: BTreeMap<u32, SeriesSamples>,
+    count: usize,
+}
+
+impl Gathered {
+    fn add(&mut self, run: Run) {
+        self.count += run.samples.len();
+        match self.series.entry(run.ordinal) {
+            Entry::Vacant(place) => {
+                place.insert(run.samples);
+            }
+            Entry::Occupied(mut place) => {
+                let (before, run) = (place.get_mut(), run.samples);
+                for (i, (timestamp, value)) in run.timestamps.iter().zip(&run.values).enumerate() {
+                    before.push(*timestamp, *value, run.start(i));
+                }
+                before.histograms.extend(run.histograms);
+            }
+        }
+    }
+
+    fn take(&mut self, series: &[Labels]) -> Vec<(Labels, SeriesSamples)> {
+        let Self { series: samples, .. } = std::mem::take(self);
+        samples.into_iter().map(|(ordinal, samples)| (series[ordinal as usize].clone(), samples)).collect()
     }
 }
 

@@ -17,6 +17,7 @@ use luminate::{
     },
     storage::{
         BatchHistogram, BatchSample, Storage, WriteBatch,
+        clickhouse::{ClickHouseConfig, ClickHouseStore},
         embedded::{EmbeddedConfig, EmbeddedStore, disk::SystemDisk},
         memory::MemoryStore,
     },
@@ -24,6 +25,7 @@ use luminate::{
 use tokio::runtime::Runtime;
 
 use crate::{
+    clickhouse::front::Front,
     script::{self, Action, Command, Sample, Series, Target, Text},
     taker::Taker,
 };
@@ -249,4 +251,22 @@ fn the_scripts_pass_on_the_embedded_engine() {
         play_all(&mut database);
         database.runtime.block_on(database.store.close()).unwrap();
     }
+}
+
+#[test]
+fn the_scripts_pass_on_clickhouse() {
+    let Some(front) = Front::start() else { return };
+    let runtime = Runtime::new().unwrap();
+    let inside = runtime.enter();
+    let config = ClickHouseConfig {
+        database: front.database.clone(),
+        retention: None,
+        ..ClickHouseConfig::new(&front.url)
+    };
+    let store = ClickHouseStore::open(config, HandClock::at(Timestamp(0))).unwrap();
+    drop(inside);
+    runtime.block_on(store.apply_schema()).unwrap();
+    let mut database = Database::over(runtime, store, false);
+    play_all(&mut database);
+    database.runtime.block_on(database.store.close()).unwrap();
 }

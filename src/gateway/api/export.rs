@@ -6,6 +6,7 @@
 //! | `start`, `end` | the range, both ends included; without them all of time |
 //! | `max_rows_per_line` | the most samples in a line |
 //! | `exact=1` | also what other readers do not know, and a last line that tells the export is whole |
+//! | `bare=1` | infinities as `+Inf` and no NaN, as VictoriaMetrics up to 1.79 wants it |
 //! | `shard=1/4` | the first of four parts of the series |
 //! | `summary=1` | of an exact export only its last line |
 //! | `slice` | of a plan: about how long its slices are, a day if not given |
@@ -42,7 +43,14 @@ use crate::{
 /// Sends everything that is selected.
 pub async fn export(State(state): Shared, tenant: Tenant, form: Form) -> Result<Response, ApiError> {
     let (exact, summary) = (flag(&form, "exact")?, flag(&form, "summary")?);
+    let bare = flag(&form, "bare")?;
     flag(&form, "reduce_mem_usage")?;
+    let lines = match (exact || summary, bare) {
+        (true, true) => return Err(ApiError::parameter("bare", "an exact export cannot be bare")),
+        (true, false) => json_lines::Form::Exact,
+        (false, true) => json_lines::Form::Bare,
+        (false, false) => json_lines::Form::Plain,
+    };
     let max_rows = match form.count("max_rows_per_line")? {
         Some(rows) => usize::try_from(rows)
             .map_err(|_| ApiError::parameter("max_rows_per_line", "it must not be negative"))?,
@@ -52,7 +60,7 @@ pub async fn export(State(state): Shared, tenant: Tenant, form: Form) -> Result<
     let mut query = export_query(&form)?;
     query.everything = exact || summary;
     let export = state.query.export(tenant.id(), query).await?;
-    let mut lines = Lines { export: Some(export), writer: Writer::new(exact || summary, max_rows), summary };
+    let mut lines = Lines { export: Some(export), writer: Writer::new(lines, max_rows), summary };
     // The first piece comes before the status, so that what fails at once fails properly.
     let first = lines.next().await?;
     let rest = stream::unfold((first, lines), async |(ahead, mut lines)| {

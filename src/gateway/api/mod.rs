@@ -4,6 +4,7 @@ pub mod admin;
 pub mod catalog;
 pub mod export;
 pub mod health;
+pub mod import;
 pub mod metrics;
 pub mod page;
 pub mod query;

@@ -106,7 +106,7 @@ fn text_of(headers: &HeaderMap, name: HeaderName) -> Result<&str, String> {
 }
 
 /// What the sender is told of an error; what only we may know goes to the log.
-fn refuse(error: &IngestError) -> Response {
+pub fn refuse(error: &IngestError) -> Response {
     match error {
         IngestError::TooLarge { .. } => text(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
         IngestError::Decode(_) => text(StatusCode::BAD_REQUEST, error.to_string()),

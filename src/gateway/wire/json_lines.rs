@@ -33,10 +33,28 @@ use crate::{
 /// The media type of lines of JSON.
 pub const CONTENT_TYPE: &str = "application/stream+json; charset=utf-8";
 
+/// An exact line is shorter than the longest that an import takes, whatever it holds.
+const MOST_ROWS: usize = 50_000;
+/// The same for histograms, which are large.
+const MOST_HISTOGRAMS: usize = 256;
+/// The same for exemplars.
+const MOST_EXEMPLARS: usize = 1_000;
+
+/// How a line says what JSON cannot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Valid JSON that other readers understand.
+    Plain,
+    /// Nothing is lost; the fields and lines it needs are ours.
+    Exact,
+    /// Infinities stand bare (`+Inf`) and NaN is left out, as VictoriaMetrics wrote and read up to 1.79.
+    Bare,
+}
+
 /// Writes the lines of one export.
 #[derive(Debug)]
 pub struct Writer {
-    exact: bool,
+    form: Form,
     max_rows: usize,
     digest: Digest,
     metadata: u64,
@@ -44,15 +62,11 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Lines of at most `max_rows` samples each, in the exact form or in the one everybody reads.
-    pub fn new(exact: bool, max_rows: usize) -> Self {
-        Self {
-            exact,
-            max_rows: max_rows.max(1),
-            digest: Digest::default(),
-            metadata: 0,
-            warnings: Vec::new(),
-        }
+    /// Lines of at most `max_rows` samples each.
+    pub fn new(form: Form, max_rows: usize) -> Self {
+        let most = if form == Form::Exact { MOST_ROWS } else { usize::MAX };
+        let max_rows = max_rows.clamp(1, most);
+        Self { form, max_rows, digest: Digest::default(), metadata: 0, warnings: Vec::new() }
     }
 
     /// Writes a part of an export.
@@ -61,21 +75,22 @@ impl Writer {
             Exported::Samples(series) => {
                 series.iter().for_each(|(labels, samples)| self.samples(out, labels, samples));
             }
+            Exported::Exemplars(_) | Exported::Metadata(_) if !self.is_exact() => {}
             Exported::Exemplars(series) => {
-                for of_series in series.iter().filter(|_| self.exact) {
+                for of_series in &series {
                     let id = of_series.series.id();
-                    of_series.exemplars.iter().for_each(|exemplar| self.digest.exemplar(id, exemplar));
-                    begin_line(out, &of_series.series);
-                    out.extend_from_slice(br#","exemplars":"#);
-                    push_list(out, &of_series.exemplars, push_exemplar);
-                    out.extend_from_slice(b"}\n");
+                    for exemplars in of_series.exemplars.chunks(MOST_EXEMPLARS) {
+                        exemplars.iter().for_each(|exemplar| self.digest.exemplar(id, exemplar));
+                        begin_line(out, &of_series.series);
+                        out.extend_from_slice(br#","exemplars":"#);
+                        push_list(out, exemplars, push_exemplar);
+                        out.extend_from_slice(b"}\n");
+                    }
                 }
             }
             Exported::Metadata(entries) => {
-                for entry in entries.iter().filter(|_| self.exact) {
-                    self.metadata += 1;
-                    push_metadata(out, entry);
-                }
+                self.metadata += entries.len() as u64;
+                entries.iter().for_each(|entry| push_metadata(out, entry));
             }
             Exported::Warning(warning) => self.warnings.push(warning),
         }
@@ -83,7 +98,7 @@ impl Writer {
 
     /// Writes the last line of an exact export.
     pub fn end(&self, out: &mut Vec<u8>) {
-        if !self.exact {
+        if !self.is_exact() {
             return;
         }
         let Digest { samples, histograms, exemplars, .. } = self.digest;
@@ -98,16 +113,23 @@ impl Writer {
         out.extend_from_slice(b"}}\n");
     }
 
+    fn is_exact(&self) -> bool {
+        self.form == Form::Exact
+    }
+
     fn samples(&mut self, out: &mut Vec<u8>, labels: &Labels, samples: &SeriesSamples) {
         let id = labels.id();
+        if self.form == Form::Bare {
+            return bare(out, labels, samples, self.max_rows);
+        }
         let mut from = 0;
         while from < samples.timestamps.len() {
             let to = samples.timestamps.len().min(from.saturating_add(self.max_rows));
             self.floats(out, labels, id, samples, from, to);
             from = to;
         }
-        if self.exact {
-            for histograms in samples.histograms.chunks(self.max_rows) {
+        if self.is_exact() {
+            for histograms in samples.histograms.chunks(self.max_rows.min(MOST_HISTOGRAMS)) {
                 for sample in histograms {
                     self.digest.histogram(id, sample.timestamp, &sample.histogram, sample.start);
                 }
@@ -134,7 +156,7 @@ impl Writer {
         push_list(out, values, |out, value| push_float(out, *value));
         out.extend_from_slice(br#","timestamps":"#);
         push_list(out, timestamps, |out, timestamp| push_signed(out, *timestamp));
-        if self.exact {
+        if self.is_exact() {
             for (i, (timestamp, value)) in timestamps.iter().zip(values).enumerate() {
                 self.digest.sample(id, *timestamp, *value, samples.start(from + i));
             }
@@ -155,6 +177,29 @@ impl Writer {
                 out.push(b']');
             }
         }
+        out.extend_from_slice(b"}\n");
+    }
+}
+
+/// Writes float samples in [`Form::Bare`].
+fn bare(out: &mut Vec<u8>, labels: &Labels, samples: &SeriesSamples, max_rows: usize) {
+    let numbers: Vec<(i64, f64)> = samples
+        .timestamps
+        .iter()
+        .zip(&samples.values)
+        .filter(|(_, value)| !value.is_nan())
+        .map(|(timestamp, value)| (*timestamp, *value))
+        .collect();
+    for rows in numbers.chunks(max_rows) {
+        begin_line(out, labels);
+        out.extend_from_slice(br#","values":"#);
+        push_list(out, rows, |out, (_, value)| match *value {
+            f64::INFINITY => out.extend_from_slice(b"+Inf"),
+            f64::NEG_INFINITY => out.extend_from_slice(b"-Inf"),
+            value => push_float(out, value),
+        });
+        out.extend_from_slice(br#","timestamps":"#);
+        push_list(out, rows, |out, (timestamp, _)| push_signed(out, *timestamp));
         out.extend_from_slice(b"}\n");
     }
 }
@@ -317,7 +362,7 @@ mod tests {
         samples.push(1000, 1.5, 7);
         samples.push(2000, crate::model::stale_nan(), 7);
         samples.push(-3, f64::INFINITY, 0);
-        let (mut writer, mut out) = (Writer::new(false, 2), Vec::new());
+        let (mut writer, mut out) = (Writer::new(Form::Plain, 2), Vec::new());
         writer.write(&mut out, Exported::Samples(vec![(labels, samples)]));
         writer.end(&mut out);
         assert_eq!(

@@ -6,13 +6,16 @@
 //!
 //! ```text
 //! body ─▶ decompress ─▶ buffer ─▶ remote_write  ─┐
-//!                               ─▶ remote_write2 ─┴▶ Draft { series: (key, place), samples, … }
+//!                               ─▶ remote_write2 ─┼▶ Draft { series: (key, place), samples, … }
+//!                  lines of text ─▶ json_lines ───┘
 //! ```
 //!
 //! Bounds come before work: the declared size before the decompression, counts of series, samples and
 //! symbols while they are read.
 
 mod histogram;
+pub(crate) mod json;
+pub(crate) mod json_lines;
 mod parts;
 pub(crate) mod remote_write;
 pub(crate) mod remote_write2;
@@ -30,6 +33,8 @@ use crate::{
     model::{Metadata, Timestamp},
     storage::{BatchExemplar, BatchHistogram, BatchSample, SampleKind},
 };
+
+use parts::DecodedSample;
 
 pub use wire::DecodeError;
 

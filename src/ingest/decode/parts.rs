@@ -19,6 +19,12 @@ pub(super) struct DecodedSample {
     start: i64,
 }
 
+impl DecodedSample {
+    pub(super) fn new(value: f64, timestamp: i64, start: i64) -> Self {
+        Self { value, timestamp, start }
+    }
+}
+
 /// Reads what an exemplar's message says besides its labels, which the versions write differently.
 pub(super) fn exemplar_point(mut message: Message<'_>) -> Result<(f64, Timestamp), DecodeError> {
     let (mut value, mut timestamp) = (0.0, Timestamp(0));
@@ -127,6 +133,11 @@ impl<'l> Collected<'l> {
         }
     }
 
+    /// How many samples there are of all kinds, good and bad.
+    pub(super) fn len(&self) -> usize {
+        self.samples.len() + self.histograms.len() + self.exemplars.len() + self.bad.len()
+    }
+
     /// Where the lists end now.
     pub(super) fn mark(&self) -> Mark {
         Mark { samples: self.samples.len(), histograms: self.histograms.len(), bad_samples: self.bad.len() }
@@ -161,13 +172,11 @@ impl<'l> Collected<'l> {
 
     /// Called before a list grows, so that the last list to grow overshoots by less than itself.
     fn bound(&self) -> Result<(), IngestError> {
-        let count = self.samples.len() + self.histograms.len() + self.exemplars.len() + self.bad.len();
-        bound("samples", count + 1, self.limits.max_samples)
+        bound("samples", self.len() + 1, self.limits.max_samples)
     }
 
     /// Checks the count at the end of the request.
     pub(super) fn finish(&self) -> Result<(), IngestError> {
-        let count = self.samples.len() + self.histograms.len() + self.exemplars.len() + self.bad.len();
-        bound("samples", count, self.limits.max_samples)
+        bound("samples", self.len(), self.limits.max_samples)
     }
 }

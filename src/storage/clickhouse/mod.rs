@@ -20,4 +20,5 @@ pub mod tables;
 mod write;
 
 pub use config::ClickHouseConfig;
+pub use read::counters::ReadCounters;
 pub use store::ClickHouseStore;

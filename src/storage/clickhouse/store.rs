@@ -5,7 +5,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    client::Servers, config::ClickHouseConfig, deletes::Deletes, migrate::Migrator, read::Reads,
+    client::Servers,
+    config::ClickHouseConfig,
+    deletes::Deletes,
+    migrate::Migrator,
+    read::{Reads, counters::ReadCounters},
     write::Writes,
 };
 use crate::{
@@ -24,6 +28,7 @@ pub struct ClickHouseStore {
     writes: Writes,
     reads: Reads,
     deletes: Arc<Deletes>,
+    counters: Arc<ReadCounters>,
 }
 
 impl ClickHouseStore {
@@ -35,13 +40,26 @@ impl ClickHouseStore {
         let config = Arc::new(config);
         let servers = Arc::new(Servers::new(&config, Arc::clone(&clock))?);
         let migrator = Arc::new(Migrator::new(&config, Arc::clone(&clock))?);
-        let deletes = Arc::new(Deletes::new(Arc::clone(&servers), Arc::clone(&clock)));
+        let counters = Arc::new(ReadCounters::default());
+        let deletes = Arc::new(Deletes::new(Arc::clone(&servers), Arc::clone(&counters), Arc::clone(&clock)));
         Ok(Arc::new(Self {
             writes: Writes::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock)),
-            reads: Reads::new(Arc::clone(&servers), config, clock, Arc::clone(&deletes)),
+            reads: Reads::new(
+                Arc::clone(&servers),
+                config,
+                clock,
+                Arc::clone(&deletes),
+                Arc::clone(&counters),
+            ),
             deletes,
             migrator,
+            counters,
         }))
+    }
+
+    /// What reading and deleting count.
+    pub fn read_counters(&self) -> &ReadCounters {
+        &self.counters
     }
 
     /// Brings the schema to what this version needs.

@@ -2,7 +2,7 @@
 
 mod conformance;
 mod faults;
-mod front;
+pub(crate) mod front;
 mod gateways;
 mod proxy;
 mod schema;

@@ -5,12 +5,20 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::Notify;
+
 use super::{COLUMNS, Row, Servers, State, Tombstone, write};
 use crate::{
     model::TenantId,
     storage::{
         Result, StorageError,
-        clickhouse::{client::Statement, read::series::Look},
+        clickhouse::{
+            client::Statement,
+            read::{
+                counters::{ReadCounters, add},
+                series::Look,
+            },
+        },
     },
 };
 
@@ -21,7 +29,7 @@ const TABLES: [(&str, &str); 3] = [
     ("exemplars", ""),
 ];
 /// Time between two looks for something to do.
-const PAUSE: Duration = Duration::from_secs(15);
+const PAUSE: Duration = Duration::from_secs(30);
 /// Ids in one value of a statement: at most 84 KiB, and a server takes 128.
 const IDS: usize = 4_000;
 /// Such values in one statement.
@@ -31,17 +39,21 @@ const LISTS: usize = 10;
 #[derive(Clone, Debug)]
 pub(super) struct Applier {
     pub(super) servers: Arc<Servers>,
+    pub(super) counters: Arc<ReadCounters>,
+    /// Told when this pod has written a tombstone.
+    pub(super) written: Arc<Notify>,
 }
 
 impl Applier {
-    pub(super) fn new(servers: Arc<Servers>) -> Self {
-        Self { servers }
+    pub(super) fn new(servers: Arc<Servers>, counters: Arc<ReadCounters>) -> Self {
+        Self { servers, counters, written: Arc::default() }
     }
 
     /// Applies tombstones as they come, one at a time, for as long as it is left to run.
     pub(super) async fn run(self) {
         loop {
-            tokio::time::sleep(PAUSE).await;
+            // Those of other pods, and those that failed, are found in time.
+            let _ = tokio::time::timeout(PAUSE, self.written.notified()).await;
             // Servers that are away or have no tables yet are the watch's to complain about.
             while self.apply_next().await.unwrap_or_else(|error| {
                 tracing::debug!(%error, "tombstones are not applied");
@@ -62,6 +74,7 @@ impl Applier {
         self.remove(&tenant, &row.tombstone()?).await?;
         tracing::info!(tenant = row.tenant, from = row.min, to = row.max, "removed what was deleted");
         write(&self.servers, &[Row { state: State::Applied, ..row }]).await?;
+        add(&self.counters.tombstones_applied, 1);
         Ok(true)
     }
 
@@ -71,7 +84,8 @@ impl Applier {
             return self.remove_where(tenant, tombstone, Which::default()).await;
         }
         let sets = std::slice::from_ref(&tombstone.matchers);
-        let look = Look { servers: &self.servers, tenant, sets, range: tombstone.range };
+        let look =
+            Look { servers: &self.servers, counters: &self.counters, tenant, sets, range: tombstone.range };
         let (only_names, mut ids) = look.ids().await?;
         ids.sort_unstable();
         if only_names {
@@ -102,6 +116,7 @@ impl Applier {
             let delete = Statement::new(format!("DELETE FROM {table} WHERE {condition}"))
                 .setting("lightweight_deletes_sync", 2);
             self.servers.run(&which.bind(bind(delete, tenant, tombstone, buckets))).await?;
+            add(&self.counters.delete_statements, 1);
         }
         Ok(())
     }

@@ -30,7 +30,10 @@ use self::{
     apply::Applier,
     tombstone::{COLUMNS, Row, State},
 };
-use super::client::{Failure, Insert, Servers, Statement};
+use super::{
+    client::{Failure, Insert, Servers, Statement},
+    read::counters::{ReadCounters, add},
+};
 use crate::{
     clock::Clock,
     model::{Matcher, TenantId, TimeRange, Timestamp},
@@ -50,8 +53,8 @@ pub(super) struct Deletes {
 
 impl Deletes {
     /// Starts removing what is hidden, in the background.
-    pub(super) fn new(servers: Arc<Servers>, clock: Arc<dyn Clock>) -> Self {
-        let applier = Applier::new(servers);
+    pub(super) fn new(servers: Arc<Servers>, counters: Arc<ReadCounters>, clock: Arc<dyn Clock>) -> Self {
+        let applier = Applier::new(servers, counters);
         let task = crate::task::spawn("clickhouse-deletes", applier.clone().run());
         Self { applier, clock, task: Mutex::new(Some(task)) }
     }
@@ -59,6 +62,7 @@ impl Deletes {
     /// The tombstones of a tenant that hide something in a range, as of now on every pod.
     pub(super) async fn hiding(&self, tenant: &TenantId, range: TimeRange) -> Result<Arc<[Tombstone]>> {
         let rows = read(&self.applier.servers, tenant, range).await?;
+        add(&self.applier.counters.tombstones_heeded, rows.len());
         rows.iter().map(Row::tombstone).collect()
     }
 
@@ -74,6 +78,8 @@ impl Deletes {
         let rows: Vec<Row> =
             sets.iter().map(|set| Row::new(tenant, id(tenant, set, range, now), set, range, now)).collect();
         write(&self.applier.servers, &rows).await?;
+        add(&self.applier.counters.tombstones_written, rows.len());
+        self.applier.written.notify_one();
         Ok(())
     }
 
@@ -82,6 +88,7 @@ impl Deletes {
         for row in read(&self.applier.servers, tenant, TimeRange::ALL).await? {
             self.applier.remove(tenant, &row.tombstone()?).await?;
             write(&self.applier.servers, &[Row { state: State::Cleaned, ..row }]).await?;
+            add(&self.applier.counters.tombstones_cleaned, 1);
         }
         Ok(())
     }

@@ -2,11 +2,12 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use super::{
     blocks::{Block, read_block},
+    counters::{ReadCounters, add},
     series::Series,
     units::{Unit, bucket},
 };
@@ -40,6 +41,7 @@ pub(super) struct Group {
 #[derive(Debug)]
 pub(super) struct Groups {
     rows: Rows,
+    counters: Arc<ReadCounters>,
     kind: Kind,
     ended: bool,
     /// The one that goes on, as far as is known, and those before it.
@@ -75,24 +77,31 @@ impl Groups {
     /// Asks for a unit's floats.
     pub(super) async fn floats(
         servers: &Servers,
+        counters: &Arc<ReadCounters>,
         unit: &Unit,
         tenant: &TenantId,
         starts: bool,
     ) -> Result<Self> {
         let columns = if starts { "mid, sid, ts, value, start_ts" } else { "mid, sid, ts, value" };
         let statement = unit.statement(columns, "samples", tenant, " FORMAT Native");
-        Ok(Self::of(servers.rows(&statement).await?, Kind::Floats))
+        Ok(Self::of(servers.rows(&statement).await?, counters, Kind::Floats))
     }
 
     /// Asks for a unit's histograms.
-    pub(super) async fn histograms(servers: &Servers, unit: &Unit, tenant: &TenantId) -> Result<Self> {
+    pub(super) async fn histograms(
+        servers: &Servers,
+        counters: &Arc<ReadCounters>,
+        unit: &Unit,
+        tenant: &TenantId,
+    ) -> Result<Self> {
         let columns = format!("mid, sid, ts, start_ts, {}", histogram::COLUMNS);
         let statement = unit.statement(&columns, "histograms", tenant, "");
-        Ok(Self::of(servers.rows(&statement).await?, Kind::Histograms))
+        Ok(Self::of(servers.rows(&statement).await?, counters, Kind::Histograms))
     }
 
-    fn of(rows: Rows, kind: Kind) -> Self {
-        Self { rows, kind, ended: false, open: None, ready: VecDeque::new() }
+    fn of(rows: Rows, counters: &Arc<ReadCounters>, kind: Kind) -> Self {
+        add(&counters.sample_statements, 1);
+        Self { rows, counters: Arc::clone(counters), kind, ended: false, open: None, ready: VecDeque::new() }
     }
 
     /// The next group of a wanted series, whole.
@@ -100,7 +109,10 @@ impl Groups {
         while self.ready.is_empty() && !self.ended {
             match self.kind {
                 Kind::Floats => match self.rows.next(read_block).await? {
-                    Some(Ok(block)) => self.take_block(&block, wanted),
+                    Some(Ok(block)) => {
+                        add(&self.counters.samples_read, block.timestamps.len());
+                        self.take_block(&block, wanted);
+                    }
                     Some(Err(detail)) => {
                         return Err(StorageError::Remote { detail: format!("reading samples: {detail}") });
                     }
@@ -113,6 +125,7 @@ impl Groups {
                     });
                     match row.await? {
                         Some((key, timestamp, start, histogram)) => {
+                            add(&self.counters.histograms_read, 1);
                             let histogram = Arc::new(histogram);
                             if let Some(group) = self.group(key, wanted) {
                                 group.samples.histograms.push(HistogramSample {
@@ -132,6 +145,7 @@ impl Groups {
 
     fn end(&mut self) {
         self.ended = true;
+        self.counters.sample_bytes_read.fetch_add(self.rows.received(), Relaxed);
         self.ready.extend(self.open.take());
     }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::{
     Reads,
     matchers::{Condition, Patterns},
-    series::{Look, SCOPE, scoped},
+    series::{SCOPE, scoped},
 };
 use crate::{
     model::{Labels, METRIC_NAME, Millis, TenantId, TimeRange, Timestamp},
@@ -125,8 +125,7 @@ impl Reads {
         range: TimeRange,
         tombstones: &[Tombstone],
     ) -> Result<Vec<Labels>> {
-        let look = Look { servers: &self.servers, tenant, sets: &request.matchers, range };
-        let found = look.days().await?;
+        let found = self.look(tenant, &request.matchers, range).days().await?;
         if tombstones.is_empty() {
             return Ok(found.into_iter().map(|(labels, _)| labels).collect());
         }

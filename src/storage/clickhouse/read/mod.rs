@@ -7,6 +7,7 @@
 
 mod blocks;
 mod cardinality;
+pub(super) mod counters;
 mod exemplars;
 mod groups;
 mod labels;
@@ -19,6 +20,7 @@ mod units;
 
 use std::sync::Arc;
 
+use self::counters::ReadCounters;
 use super::{client::Servers, config::ClickHouseConfig, deletes::Deletes};
 use crate::clock::Clock;
 
@@ -29,6 +31,7 @@ pub(super) struct Reads {
     config: Arc<ClickHouseConfig>,
     clock: Arc<dyn Clock>,
     deletes: Arc<Deletes>,
+    counters: Arc<ReadCounters>,
 }
 
 impl Reads {
@@ -37,7 +40,8 @@ impl Reads {
         config: Arc<ClickHouseConfig>,
         clock: Arc<dyn Clock>,
         deletes: Arc<Deletes>,
+        counters: Arc<ReadCounters>,
     ) -> Self {
-        Self { servers, config, clock, deletes }
+        Self { servers, config, clock, deletes, counters }
     }
 }

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Reads,
+    counters::{ReadCounters, add},
     groups::{Group, Groups, Wanted},
     series::{Found, SCOPE, days, scoped},
     settle,
@@ -64,21 +65,26 @@ impl Reads {
         let wanted = Wanted::new(&found.series);
         let reading = Arc::new(Reading {
             servers: Arc::clone(&self.servers),
+            counters: Arc::clone(&self.counters),
             tenant: tenant.clone(),
             starts: request.start_timestamps,
             wanted,
             hidden: found.hidden,
         });
         let series = labels.len();
-        crate::task::spawn(
-            "clickhouse-select",
-            while_wanted(send.clone(), async move {
+        let counters = Arc::clone(&self.counters);
+        add(&counters.selects, 1);
+        crate::task::spawn("clickhouse-select", async move {
+            let work = async {
                 if let Err(error) = forward(reading, units, series, &send).await {
                     // If nobody is there to hear of it, nobody waits for the rest either.
                     let _ = send.send(Err(error)).await;
                 }
-            }),
-        );
+            };
+            if while_wanted(send.clone(), work).await == Ended::GivenUp {
+                add(&counters.selects_cancelled, 1);
+            }
+        });
         Ok(selected(labels))
     }
 
@@ -102,6 +108,7 @@ fn is_long(range: TimeRange) -> bool {
 #[derive(Debug)]
 struct Reading {
     servers: Arc<Servers>,
+    counters: Arc<ReadCounters>,
     tenant: TenantId,
     starts: bool,
     wanted: Wanted,
@@ -109,11 +116,17 @@ struct Reading {
 }
 
 /// Works until the work is done or nobody waits for it.
-async fn while_wanted(send: Batches, work: impl Future<Output = ()>) {
+async fn while_wanted(send: Batches, work: impl Future<Output = ()>) -> Ended {
     tokio::select! {
-        () = work => {}
-        () = send.closed() => {}
+        () = work => Ended::Done,
+        () = send.closed() => Ended::GivenUp,
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Done,
+    GivenUp,
 }
 
 /// Hands on what the units read, one after another, while the next ones read ahead.
@@ -177,8 +190,9 @@ fn follows(latest: &mut [Option<i64>], run: &Run) -> Result<()> {
 impl Reading {
     /// Reads what one unit says, floats and histograms side by side.
     async fn read(&self, unit: &Unit, to: &Batches) -> Result<()> {
-        let mut floats = Groups::floats(&self.servers, unit, &self.tenant, self.starts).await?;
-        let mut histograms = Groups::histograms(&self.servers, unit, &self.tenant).await?;
+        let mut floats =
+            Groups::floats(&self.servers, &self.counters, unit, &self.tenant, self.starts).await?;
+        let mut histograms = Groups::histograms(&self.servers, &self.counters, unit, &self.tenant).await?;
         let (mut float, mut histogram) =
             tokio::try_join!(floats.next(&self.wanted), histograms.next(&self.wanted))?;
         let (mut batch, mut samples) = (Vec::new(), 0);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::{
     Reads,
+    counters::{ReadCounters, add},
     matchers::{Condition, Patterns},
 };
 use crate::{
@@ -93,6 +94,15 @@ impl Reads {
         TimeRange::new(range.start().max(self.clock.now().minus(keep)), range.end())
     }
 
+    pub(super) fn look<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        sets: &'a [Vec<Matcher>],
+        range: TimeRange,
+    ) -> Look<'a> {
+        Look { servers: &self.servers, counters: &self.counters, tenant, sets, range }
+    }
+
     /// The series that any of the sets matches and that have samples on the days of the range.
     pub(in crate::storage::clickhouse) async fn find(
         &self,
@@ -101,7 +111,7 @@ impl Reads {
         range: TimeRange,
         limit: Option<usize>,
     ) -> Result<Found> {
-        let look = Look { servers: &self.servers, tenant, sets, range };
+        let look = self.look(tenant, sets, range);
         let tombstones = self.deletes.hiding(tenant, range);
         let (tombstones, mut answer) = tokio::try_join!(tombstones, look.series(limit))?;
         if let Some(limit) = limit.filter(|limit| answer.1.len() > *limit) {
@@ -127,6 +137,7 @@ impl Reads {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::storage::clickhouse) struct Look<'a> {
     pub(in crate::storage::clickhouse) servers: &'a Servers,
+    pub(in crate::storage::clickhouse) counters: &'a ReadCounters,
     pub(in crate::storage::clickhouse) tenant: &'a TenantId,
     pub(in crate::storage::clickhouse) sets: &'a [Vec<Matcher>],
     pub(in crate::storage::clickhouse) range: TimeRange,
@@ -171,6 +182,7 @@ impl Look<'_> {
         let condition = Condition::of(self.sets, Patterns::Sent);
         match self.read_where(&condition, columns, end, limit, &row, &keep).await {
             Err(failure) if failure.code == Some(REFUSES_PATTERN) && condition.patterns => {
+                add(&self.counters.patterns_refused, 1);
                 let condition = Condition::of(self.sets, Patterns::Kept);
                 let answer = self.read_where(&condition, columns, end, limit, &row, &keep).await?;
                 Ok((condition, answer))
@@ -198,6 +210,7 @@ impl Look<'_> {
             format!("SELECT {columns} FROM series WHERE {SCOPE} AND {} {end}{limited}", condition.sql());
         let statement = condition.bind(scoped(Statement::new(sql), self.tenant, self.range));
         let mut rows = self.servers.rows(&statement).await?;
+        add(&self.counters.series_statements, 1);
         let mut found = Vec::new();
         while let Some((what, labels)) = rows.next(&row).await? {
             if matches(self.sets, &labels) {
@@ -207,6 +220,7 @@ impl Look<'_> {
                 }
             }
         }
+        add(&self.counters.series_read, found.len());
         Ok(found)
     }
 }
