@@ -5,6 +5,7 @@ mod faults;
 pub(crate) mod front;
 mod gateways;
 mod proxy;
+mod rollup;
 mod schema;
 mod witness;
 mod write;
