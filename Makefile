@@ -44,8 +44,9 @@ check: ## Run the quick gate: format, lints, docs, layers
 	@tests/stage "layers" $(CARGO) test --locked --test it -- layers::
 
 .PHONY: bench
-bench: setup ## Measure ingest, queries, disk and memory beside VictoriaMetrics
+bench: setup ## Measure ingest, queries, disk and memory beside VictoriaMetrics, and over ClickHouse
 	$(CARGO) bench --locked --bench peers
+	$(CARGO) bench --locked --bench clickhouse
 
 .PHONY: fuzz
 fuzz: ## Fuzz each of FUZZ_TARGETS for FUZZ_SECONDS (needs `cargo install cargo-fuzz`)

@@ -1,10 +1,15 @@
 //! The ClickHouse backend against the engine.
 
 mod conformance;
+mod deletes;
 mod faults;
 pub(crate) mod front;
 mod gateways;
+mod life;
 mod proxy;
+mod pushdown;
+mod read;
+mod retention;
 mod rollup;
 mod schema;
 mod witness;

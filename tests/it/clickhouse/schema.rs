@@ -3,9 +3,8 @@
 use std::{
     fs,
     process::{Command, Output, Stdio},
+    sync::Arc,
 };
-
-use std::sync::Arc;
 
 use luminate::{
     clock::{Clock, SystemClock},
@@ -52,14 +51,10 @@ pub fn apply(front: &Front) {
 #[test]
 fn a_store_can_apply_the_schema_twice() {
     let Some(front) = Front::start() else { return };
-    let runtime = Runtime::new().unwrap();
-    let _inside = runtime.enter();
-    let config = ClickHouseConfig { database: front.database.clone(), ..ClickHouseConfig::new(&front.url) };
-    let store = ClickHouseStore::open(config, SystemClock::start()).unwrap();
-    runtime.block_on(store.apply_schema()).unwrap();
+    apply(&front);
     let first = tables(&front);
     assert!(first.lines().any(|table| table.starts_with("samples\t")), "{first}");
-    runtime.block_on(store.apply_schema()).unwrap();
+    apply(&front);
     assert_eq!(tables(&front), first);
 }
 

@@ -147,7 +147,6 @@ fn number(op: MatchOp) -> i8 {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "128 bits less 64 are 64")]
 fn high(id: u128) -> u64 {
     (id >> 64) as u64
 }

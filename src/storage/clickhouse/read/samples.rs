@@ -65,6 +65,9 @@ impl Reads {
             let samples = SampleReader { servers, counters };
             return Ok(self.rollups.answer(tenant, plan, found, samples));
         }
+        if let Some(answer) = self.pushdown.answer(tenant, &found, &request).await? {
+            return Ok(answer);
+        }
         let days = if is_long(range) { self.filled(tenant, &found).await? } else { None };
         let units = units::units(&found, found.range, days);
         let labels: Vec<Labels> = found.series.iter().map(|series| series.labels.clone()).collect();

@@ -41,6 +41,8 @@ pub(in crate::storage::clickhouse) struct Found {
     pub(in crate::storage::clickhouse) condition: Condition,
     /// Where the samples may be: the request's range as far as it is kept.
     pub(in crate::storage::clickhouse) range: TimeRange,
+    /// Whether series that match are not among them, because all they have is hidden.
+    pub(in crate::storage::clickhouse) left_out: bool,
 }
 
 /// The days that a range touches, as the tables count them: what is out of reach is in the first or last.
@@ -124,7 +126,7 @@ impl Reads {
         let (condition, mut series) = answer;
         series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         series.dedup_by(|a, b| a.labels == b.labels);
-        let mut found = Found { series, hidden: HashMap::new(), condition, range };
+        let mut found = Found { series, hidden: HashMap::new(), condition, range, left_out: false };
         found.hide(&tombstones);
         match limit {
             Some(limit) if found.series.len() > limit => Err(StorageError::TooManySeries { limit }),
@@ -237,6 +239,8 @@ impl Found {
             hidden: hidden.collect(),
             condition: self.condition.clone(),
             range: self.range,
+            // The condition lets the others through.
+            left_out: true,
         }
     }
 
@@ -250,6 +254,7 @@ impl Found {
         for series in std::mem::take(&mut self.series) {
             let ranges = hidden(tombstones, &series.labels, range);
             if ranges == [range] {
+                self.left_out = true;
                 continue;
             }
             if !ranges.is_empty() {
