@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Our tables, for whoever asks what they take on disk.
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "samples",
     "histograms",
     "exemplars",
@@ -37,6 +37,7 @@ const TABLES: [&str; 11] = [
     "rollup_5m",
     "rollup_1h",
     "rollup_progress",
+    "rollup_late",
     "schema_migrations",
 ];
 

@@ -147,7 +147,7 @@ fn the_servers_drop_the_parts_of_classes_that_have_passed() {
     let then = now - 4 * DAY;
     let (store, clock) = case.store_at(then);
     for (name, ..) in TENANTS {
-        assert_eq!(case.append(&*store, name, &[then - 60_000, then]), []);
+        assert!(case.append(&*store, name, &[then - 60_000, then]).is_empty());
     }
     clock.advance(Duration::from_secs(2 * 3_600));
     case.runtime.block_on(store.roll_up()).unwrap();
