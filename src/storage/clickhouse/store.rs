@@ -21,7 +21,7 @@ use crate::{
     model::{Labels, Metadata, TenantId, TimeRange},
     storage::{
         Appended, Cardinality, Check, Health, LabelsRequest, MatcherSets, Result, SelectRequest, Selected,
-        SeriesExemplars, Storage, StorageStatus, WriteBatch,
+        SeriesExemplars, Storage, StorageError, StorageStatus, WriteBatch,
     },
 };
 
@@ -47,7 +47,7 @@ pub struct ClickHouseStore {
     clock: Arc<dyn Clock>,
     migrator: Arc<Migrator>,
     watch: Watch,
-    writes: Writes,
+    writes: Arc<Writes>,
     reads: Reads,
     deletes: Arc<Deletes>,
     counters: Arc<ReadCounters>,
@@ -76,7 +76,7 @@ impl ClickHouseStore {
         Ok(Arc::new(Self {
             watch: Watch::start(Arc::clone(&migrator)),
             clock: Arc::clone(&clock),
-            writes: Writes::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock)),
+            writes: Arc::new(Writes::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock))),
             reads: Reads::new(
                 Arc::clone(&servers),
                 config,
@@ -135,9 +135,18 @@ impl ClickHouseStore {
 impl Storage for ClickHouseStore {
     async fn append(&self, tenant: &TenantId, batch: WriteBatch) -> Result<Appended> {
         let late = self.rollups.late(tenant, &batch);
-        let appended = self.writes.append(tenant, batch).await?;
-        self.rollups.mark(tenant, late).await?;
-        Ok(appended)
+        if late.is_empty() {
+            return self.writes.append(tenant, batch).await;
+        }
+        let (writes, rollups) = (Arc::clone(&self.writes), Arc::clone(&self.rollups));
+        let tenant = tenant.clone();
+        // Whether it failed or nobody waits for it any longer: samples may be there now.
+        let append = crate::task::spawn("clickhouse-late", async move {
+            let appended = writes.append(&tenant, batch).await;
+            let marked = rollups.mark(&tenant, late).await;
+            appended.and_then(|appended| marked.map(|()| appended))
+        });
+        append.await.map_err(|error| StorageError::Remote { detail: format!("appending: {error}") })?
     }
 
     async fn select(&self, tenant: &TenantId, request: SelectRequest) -> Result<Selected> {
