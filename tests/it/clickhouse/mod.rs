@@ -11,6 +11,8 @@ mod proxy;
 mod pushdown;
 mod pushdown_limits;
 mod read;
+mod retention;
+mod rollup;
 mod schema;
 mod witness;
 mod write;
