@@ -1,5 +1,6 @@
 //! The ClickHouse backend against the engine.
 
+mod client;
 mod conformance;
 mod deletes;
 mod faults;
