@@ -1,6 +1,7 @@
 //! The ClickHouse backend against the engine.
 
 mod backup;
+mod client;
 mod conformance;
 mod deletes;
 mod faults;
