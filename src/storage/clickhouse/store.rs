@@ -10,6 +10,7 @@ use super::{
     deletes::Deletes,
     migrate::Migrator,
     read::{Reads, counters::ReadCounters},
+    tables::Tables,
     write::Writes,
 };
 use crate::{
@@ -41,7 +42,12 @@ impl ClickHouseStore {
         let servers = Arc::new(Servers::new(&config, Arc::clone(&clock))?);
         let migrator = Arc::new(Migrator::new(&config, Arc::clone(&clock))?);
         let counters = Arc::new(ReadCounters::default());
-        let deletes = Arc::new(Deletes::new(Arc::clone(&servers), Arc::clone(&counters), Arc::clone(&clock)));
+        let deletes = Arc::new(Deletes::new(
+            Arc::clone(&servers),
+            Tables::new(config.cluster.as_deref()),
+            Arc::clone(&counters),
+            Arc::clone(&clock),
+        ));
         Ok(Arc::new(Self {
             writes: Writes::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock)),
             reads: Reads::new(

@@ -14,6 +14,7 @@
 //! state wins over an earlier one.
 
 mod apply;
+mod forget;
 mod tombstone;
 
 use std::sync::{
@@ -33,6 +34,7 @@ use self::{
 use super::{
     client::{Failure, Insert, Servers, Statement},
     read::counters::{ReadCounters, add},
+    tables::Tables,
 };
 use crate::{
     clock::Clock,
@@ -53,8 +55,13 @@ pub(super) struct Deletes {
 
 impl Deletes {
     /// Starts removing what is hidden, in the background.
-    pub(super) fn new(servers: Arc<Servers>, counters: Arc<ReadCounters>, clock: Arc<dyn Clock>) -> Self {
-        let applier = Applier::new(servers, counters);
+    pub(super) fn new(
+        servers: Arc<Servers>,
+        tables: Tables,
+        counters: Arc<ReadCounters>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let applier = Applier::new(servers, counters, tables);
         let task = crate::task::spawn("clickhouse-deletes", applier.clone().run());
         Self { applier, clock, task: Mutex::new(Some(task)) }
     }
@@ -86,7 +93,10 @@ impl Deletes {
     /// Removes for good what is hidden, and lets what is written there afterwards be seen.
     pub(super) async fn clean(&self, tenant: &TenantId) -> Result<()> {
         for row in read(&self.applier.servers, tenant, TimeRange::ALL).await? {
-            self.applier.remove(tenant, &row.tombstone()?).await?;
+            let tombstone = row.tombstone()?;
+            let before = self.applier.settled().await?;
+            let whose = self.applier.remove(tenant, &tombstone).await?;
+            self.applier.forget(tenant, tombstone.range, &whose, self.clock.now(), before).await?;
             write(&self.applier.servers, &[Row { state: State::Cleaned, ..row }]).await?;
             add(&self.applier.counters.tombstones_cleaned, 1);
         }
