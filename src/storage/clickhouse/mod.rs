@@ -17,6 +17,7 @@ mod histogram;
 pub mod migrate;
 pub mod pushdown;
 mod read;
+mod rollup;
 pub mod rowbinary;
 mod store;
 mod tables;
@@ -25,5 +26,6 @@ mod write;
 
 pub use config::ClickHouseConfig;
 pub use read::counters::ReadCounters;
+pub use rollup::RollupCounters;
 pub use store::ClickHouseStore;
 pub use write::WriteCounters;

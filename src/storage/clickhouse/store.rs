@@ -6,12 +6,13 @@ use async_trait::async_trait;
 
 use super::{
     census::Census,
-    client::Servers,
+    client::{BreakerState, ClientCounters, EndpointState, Servers},
     config::ClickHouseConfig,
     deletes::Deletes,
     migrate::Migrator,
     pushdown::{Pushdown, PushdownCounters, probe::Proven},
     read::{Reads, counters::ReadCounters},
+    rollup::{RollupCounters, Rollups},
     watch::Watch,
     write::{WriteCounters, Writes},
 };
@@ -43,6 +44,7 @@ const TABLES: [&str; 11] = [
 #[derive(Debug)]
 pub struct ClickHouseStore {
     clock: Arc<dyn Clock>,
+    servers: Arc<Servers>,
     migrator: Arc<Migrator>,
     watch: Watch,
     writes: Writes,
@@ -51,6 +53,7 @@ pub struct ClickHouseStore {
     counters: Arc<ReadCounters>,
     queue_bytes: usize,
     pushdown: Arc<Pushdown>,
+    rollups: Arc<Rollups>,
 }
 
 impl ClickHouseStore {
@@ -63,16 +66,19 @@ impl ClickHouseStore {
         let servers = Arc::new(Servers::new(&config, Arc::clone(&clock))?);
         let migrator = Arc::new(Migrator::new(&config, Arc::clone(&clock))?);
         let counters = Arc::new(ReadCounters::default());
+        let rollups = Rollups::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock));
         let deletes = Arc::new(Deletes::new(
             Arc::clone(&servers),
             migrator.target().tables(),
             Arc::clone(&counters),
+            Arc::clone(&rollups),
             Arc::clone(&clock),
         ));
         let pushdown = Arc::new(Pushdown::new(Arc::clone(&servers), &config, Arc::clone(&clock)));
         Ok(Arc::new(Self {
             watch: Watch::start(Arc::clone(&migrator)),
             clock: Arc::clone(&clock),
+            servers: Arc::clone(&servers),
             queue_bytes: config.batch.queue_bytes,
             writes: Writes::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock)),
             reads: Reads::new(
@@ -82,11 +88,13 @@ impl ClickHouseStore {
                 Arc::clone(&deletes),
                 Arc::clone(&counters),
                 Arc::clone(&pushdown),
+                Arc::clone(&rollups),
             ),
             pushdown,
             deletes,
             migrator,
             counters,
+            rollups,
         }))
     }
 
@@ -115,12 +123,30 @@ impl ClickHouseStore {
         self.migrator.apply(|_| ()).await?;
         Ok(())
     }
+
+    /// What the client counts.
+    pub fn client_counters(&self) -> &ClientCounters {
+        self.servers.counters()
+    }
+
+    /// Rolls up what has closed, as is done in the background if the configuration says so.
+    pub async fn roll_up(&self) -> Result<()> {
+        self.rollups.pass().await
+    }
+
+    /// What is counted of the rolling up.
+    pub fn rollup_counters(&self) -> &RollupCounters {
+        self.rollups.counters()
+    }
 }
 
 #[async_trait]
 impl Storage for ClickHouseStore {
     async fn append(&self, tenant: &TenantId, batch: WriteBatch) -> Result<Appended> {
-        self.writes.append(tenant, batch).await
+        let late = self.rollups.late(tenant, &batch);
+        let appended = self.writes.append(tenant, batch).await?;
+        self.rollups.mark(tenant, late).await?;
+        Ok(appended)
     }
 
     async fn select(&self, tenant: &TenantId, request: SelectRequest) -> Result<Selected> {
@@ -203,11 +229,17 @@ impl Storage for ClickHouseStore {
     }
 
     fn health(&self) -> Health {
-        self.watch.health()
+        let health = self.watch.health();
+        let answers = |server: &EndpointState| server.breaker == BreakerState::Closed;
+        if health == Health::Ready && !self.servers.endpoints().iter().any(answers) {
+            return Health::Unavailable { reason: "no server of ClickHouse answers".to_owned() };
+        }
+        health
     }
 
     fn checks(&self) -> Vec<Check> {
         let mut checks = self.watch.checks();
+        checks.extend(self.servers.endpoints().iter().map(of_server));
         let (waiting, most) = (self.writes.counters().queue_bytes.load(Relaxed), self.queue_bytes as u64);
         // More than half of it, and senders are about to be told to come back.
         let state = if waiting > most / 2 { CheckState::Degraded } else { CheckState::Ok };
@@ -218,7 +250,22 @@ impl Storage for ClickHouseStore {
 
     async fn close(&self) -> Result<()> {
         self.watch.stop();
+        self.rollups.close();
         self.deletes.stop();
         self.writes.close().await
     }
+}
+
+/// How a server stands.
+fn of_server(server: &EndpointState) -> Check {
+    let (state, breaker) = match server.breaker {
+        BreakerState::Closed => (CheckState::Ok, "used"),
+        BreakerState::Open => (CheckState::Degraded, "left alone until it answers a probe"),
+        BreakerState::Probing => (CheckState::Degraded, "left alone, and being probed"),
+    };
+    let mut detail = format!("{breaker}, {} statements under way", server.in_flight);
+    if let Some(last) = &server.last_failure {
+        detail.push_str(&format!("; the last failure was {} at {}", last.class.as_str(), last.at));
+    }
+    Check { name: format!("server {}", server.address), state, detail }
 }

@@ -33,6 +33,7 @@ use self::{
 use super::{
     client::{Failure, Insert, Servers, Statement},
     read::counters::{ReadCounters, add},
+    rollup::Rollups,
     tables::Tables,
 };
 use crate::{
@@ -47,6 +48,7 @@ pub(super) use tombstone::{Tombstone, hidden};
 #[derive(Debug)]
 pub(super) struct Deletes {
     applier: Applier,
+    rollups: Arc<Rollups>,
     clock: Arc<dyn Clock>,
     /// Removes what is hidden.
     task: Mutex<Option<JoinHandle<()>>>,
@@ -58,11 +60,12 @@ impl Deletes {
         servers: Arc<Servers>,
         tables: Tables,
         counters: Arc<ReadCounters>,
+        rollups: Arc<Rollups>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let applier = Applier::new(servers, tables, counters);
         let task = crate::task::spawn("clickhouse-deletes", applier.clone().run());
-        Self { applier, clock, task: Mutex::new(Some(task)) }
+        Self { applier, rollups, clock, task: Mutex::new(Some(task)) }
     }
 
     /// The tombstones of a tenant that hide something in a range, as of now on every pod.
@@ -92,7 +95,10 @@ impl Deletes {
     /// Removes for good what is hidden, and lets what is written there afterwards be seen.
     pub(super) async fn clean(&self, tenant: &TenantId) -> Result<()> {
         for row in read(&self.applier.servers, tenant, TimeRange::ALL).await? {
-            self.applier.remove(tenant, &row.tombstone()?).await?;
+            let tombstone = row.tombstone()?;
+            self.applier.remove(tenant, &tombstone).await?;
+            // What it hides no longer must not be seen in windows either.
+            self.rollups.mark(tenant, self.rollups.touched_by(tombstone.range)).await?;
             write(&self.applier.servers, &[Row { state: State::Cleaned, ..row }]).await?;
             add(&self.applier.counters.tombstones_cleaned, 1);
         }

@@ -132,7 +132,7 @@ impl Pushdown {
             return Ok(None);
         };
         // A range that is long is one statement too: the servers hold little of what they have seen.
-        let units = units(found, None);
+        let units = units(found, found.range, None);
         let (labels, groups) = match &plan.combine {
             None => (found.series.iter().map(|series| series.labels.clone()).collect(), None),
             Some((_, by)) => {
@@ -247,7 +247,7 @@ fn expected(found: &Found) -> u64 {
 /// Whether the statement sees exactly the series that were found, and their names do not matter.
 fn can_be_grouped(found: &Found) -> bool {
     let described = |labels: &Labels| labels.get("__type__").is_some() || labels.get("__unit__").is_some();
-    let whole = units(found, None).iter().all(|unit| unit.is_exact(found.left_out));
+    let whole = units(found, found.range, None).iter().all(|unit| unit.is_exact(found.left_out));
     whole && !found.series.iter().any(|series| described(&series.labels))
 }
 

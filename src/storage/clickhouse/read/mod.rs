@@ -21,7 +21,10 @@ pub(super) mod units;
 use std::sync::Arc;
 
 use self::counters::ReadCounters;
-use super::{client::Servers, config::ClickHouseConfig, deletes::Deletes, pushdown::Pushdown};
+pub(super) use self::{samples::SampleReader, series::Found};
+use super::{
+    client::Servers, config::ClickHouseConfig, deletes::Deletes, pushdown::Pushdown, rollup::Rollups,
+};
 use crate::clock::Clock;
 
 /// The way out.
@@ -33,6 +36,7 @@ pub(super) struct Reads {
     deletes: Arc<Deletes>,
     counters: Arc<ReadCounters>,
     pushdown: Arc<Pushdown>,
+    rollups: Arc<Rollups>,
 }
 
 impl Reads {
@@ -43,7 +47,8 @@ impl Reads {
         deletes: Arc<Deletes>,
         counters: Arc<ReadCounters>,
         pushdown: Arc<Pushdown>,
+        rollups: Arc<Rollups>,
     ) -> Self {
-        Self { servers, config, clock, deletes, counters, pushdown }
+        Self { servers, config, clock, deletes, counters, pushdown, rollups }
     }
 }

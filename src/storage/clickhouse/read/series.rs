@@ -228,6 +228,22 @@ impl Look<'_> {
 }
 
 impl Found {
+    /// These of the series alone, in this order.
+    pub(in crate::storage::clickhouse) fn only(&self, ordinals: &[u32]) -> Self {
+        let at = |ordinal: u32| usize::try_from(ordinal).expect("an index fits");
+        let hidden = (0..)
+            .zip(ordinals)
+            .filter_map(|(place, ordinal)| self.hidden.get(ordinal).map(|ranges| (place, ranges.clone())));
+        Self {
+            series: ordinals.iter().map(|ordinal| self.series[at(*ordinal)].clone()).collect(),
+            hidden: hidden.collect(),
+            condition: self.condition.clone(),
+            range: self.range,
+            // The condition lets the others through.
+            left_out: true,
+        }
+    }
+
     /// Leaves out the series that are hidden altogether, and notes what is hidden of the others.
     fn hide(&mut self, tombstones: &[Tombstone]) {
         if tombstones.is_empty() {

@@ -47,17 +47,21 @@ enum Which {
     Matching(Condition),
 }
 
-/// The statements for what was found, in the order in which their rows are handed on.
+/// The statements for what was found in a range, in the order in which their rows are handed on.
 ///
 /// `days` is on which of the tables' days there is anything, for a range that is long.
-pub(in crate::storage::clickhouse) fn units(found: &Found, days: Option<(u16, u16)>) -> Vec<Unit> {
+pub(in crate::storage::clickhouse) fn units(
+    found: &Found,
+    range: TimeRange,
+    days: Option<(u16, u16)>,
+) -> Vec<Unit> {
     let mut metrics: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
     for Series { mid, sid, .. } in &found.series {
         metrics.entry(*mid).or_default().push(*sid);
     }
     let metrics: Vec<_> = metrics.into_iter().collect();
     let mut units = Vec::new();
-    for range in stretches(found.range, days) {
+    for range in stretches(range, days) {
         for metrics in metrics.chunks(MAX_METRICS) {
             let mids = metrics.iter().map(|(mid, _)| *mid).collect();
             let series: usize = metrics.iter().map(|(_, sids)| sids.len()).sum();
