@@ -21,12 +21,12 @@ use crate::{
     model::{Labels, Metadata, TenantId, TimeRange},
     storage::{
         Appended, Cardinality, Check, CheckState, Health, LabelsRequest, MatcherSets, Result, SelectRequest,
-        Selected, SeriesExemplars, Storage, StorageStatus, WriteBatch,
+        Selected, SeriesExemplars, Storage, StorageError, StorageStatus, WriteBatch,
     },
 };
 
 /// Our tables, for whoever asks what they take on disk.
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "samples",
     "histograms",
     "exemplars",
@@ -37,6 +37,7 @@ const TABLES: [&str; 11] = [
     "rollup_5m",
     "rollup_1h",
     "rollup_progress",
+    "rollup_late",
     "schema_migrations",
 ];
 
@@ -47,7 +48,7 @@ pub struct ClickHouseStore {
     servers: Arc<Servers>,
     migrator: Arc<Migrator>,
     watch: Watch,
-    writes: Writes,
+    writes: Arc<Writes>,
     reads: Reads,
     deletes: Arc<Deletes>,
     counters: Arc<ReadCounters>,
@@ -80,7 +81,7 @@ impl ClickHouseStore {
             clock: Arc::clone(&clock),
             servers: Arc::clone(&servers),
             queue_bytes: config.batch.queue_bytes,
-            writes: Writes::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock)),
+            writes: Arc::new(Writes::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock))),
             reads: Reads::new(
                 Arc::clone(&servers),
                 config,
@@ -144,9 +145,18 @@ impl ClickHouseStore {
 impl Storage for ClickHouseStore {
     async fn append(&self, tenant: &TenantId, batch: WriteBatch) -> Result<Appended> {
         let late = self.rollups.late(tenant, &batch);
-        let appended = self.writes.append(tenant, batch).await?;
-        self.rollups.mark(tenant, late).await?;
-        Ok(appended)
+        if late.is_empty() {
+            return self.writes.append(tenant, batch).await;
+        }
+        let (writes, rollups) = (Arc::clone(&self.writes), Arc::clone(&self.rollups));
+        let tenant = tenant.clone();
+        // Whether it failed or nobody waits for it any longer: samples may be there now.
+        let append = crate::task::spawn("clickhouse-late", async move {
+            let appended = writes.append(&tenant, batch).await;
+            let marked = rollups.mark(&tenant, late).await;
+            appended.and_then(|appended| marked.map(|()| appended))
+        });
+        append.await.map_err(|error| StorageError::Remote { detail: format!("appending: {error}") })?
     }
 
     async fn select(&self, tenant: &TenantId, request: SelectRequest) -> Result<Selected> {

@@ -99,8 +99,9 @@ impl Servers {
                 .with_product_info("luminate", env!("CARGO_PKG_VERSION"))
                 .with_compression(Compression::Lz4)
                 .with_validation(false);
-            let client =
-                tables::SETTINGS.into_iter().fold(client, |c, (name, value)| c.with_setting(name, value));
+            let client = tables::SETTINGS
+                .iter()
+                .fold(client, |client, (name, value)| client.with_setting(*name, *value));
             let writes = match &config.password {
                 Some(password) => client.with_password(&password.0),
                 None => client,

@@ -148,7 +148,9 @@ mod tests {
     use super::*;
 
     fn failure(message: &str) -> Failure {
-        Failure::new(Class::Overloaded, message)
+        let mut failure = Failure::new(Class::Overloaded, message);
+        failure.code = Some(252);
+        failure
     }
 
     #[test]
