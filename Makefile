@@ -19,13 +19,17 @@ run: ## Run the server, optimised, with the defaults
 test: setup ## Run all tests, installing the programs they compare with
 	@tests/stage "build" $(CARGO) test --locked --no-run
 	@tests/stage "unit" $(CARGO) test --locked --lib
-	@tests/stage "PromQL, command line, configuration" $(CARGO) test --locked --test it -- $(patsubst %,--skip %,$(FAULTS) $(PEERS))
+	@tests/stage "PromQL, command line, configuration" $(CARGO) test --locked --test it -- $(patsubst %,--skip %,$(FAULTS) $(PEERS) $(CLICKHOUSE))
 	@tests/stage "faults" $(CARGO) test --locked --test it -- $(FAULTS)
 	@tests/stage "comparison with Prometheus" $(CARGO) test --locked --test it -- $(PEERS)
+	@tests/stage "ClickHouse" $(CARGO) test --locked --test it -- $(CLICKHOUSE) --skip $(GATEWAYS)
+	@tests/stage "gateways" $(CARGO) test --locked --test it -- $(GATEWAYS) --nocapture
 
 # What of the integration tests has a stage of its own; the rest is together in one.
 FAULTS := kill::
 PEERS := prometheus::
+CLICKHOUSE := clickhouse::
+GATEWAYS := clickhouse::gateways
 
 .PHONY: setup
 setup: ## Install what the tests compare with (Debian packages, once)
@@ -40,8 +44,9 @@ check: ## Run the quick gate: format, lints, docs, layers
 	@tests/stage "layers" $(CARGO) test --locked --test it -- layers::
 
 .PHONY: bench
-bench: setup ## Measure ingest, queries, disk and memory beside VictoriaMetrics
+bench: setup ## Measure ingest, queries, disk and memory beside VictoriaMetrics, and over ClickHouse
 	$(CARGO) bench --locked --bench peers
+	$(CARGO) bench --locked --bench clickhouse
 
 .PHONY: fuzz
 fuzz: ## Fuzz each of FUZZ_TARGETS for FUZZ_SECONDS (needs `cargo install cargo-fuzz`)

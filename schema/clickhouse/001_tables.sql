@@ -148,25 +148,27 @@ ENGINE = {everywhere:tombstones(version)}
 ORDER BY (tenant, id)
 SETTINGS {dedup} = 1000;
 
--- Closed windows of samples; `inc` is the growth within, resets counted, as rate() sees it.
+-- Samples rolled up by windows `(ts - 5m, ts]`, of floats that are no stale markers. `before_resets` adds up the
+-- values before each reset, so that what a counter grew by over any windows is last - first + before_resets. No
+-- samples (`cnt` 0) replace those that were deleted. Which of two rows counts is by when the servers wrote them.
 CREATE TABLE IF NOT EXISTS {db}.rollup_5m{local}{on_cluster}
 (
-    tenant   LowCardinality(String) CODEC(ZSTD(1)),
-    mid      UInt64 CODEC(Delta(8), ZSTD(1)),
-    sid      UInt64 CODEC(Delta(8), ZSTD(1)),
-    ts       Int64 CODEC(Delta(8), ZSTD(1)),
-    cnt      UInt32 CODEC(T64, ZSTD(1)),
-    sum      Float64 CODEC(Delta(8), ZSTD(1)),
-    min      Float64 CODEC(Delta(8), ZSTD(1)),
-    max      Float64 CODEC(Delta(8), ZSTD(1)),
-    first    Float64 CODEC(Delta(8), ZSTD(1)),
-    last     Float64 CODEC(Delta(8), ZSTD(1)),
-    first_ts Int64 CODEC(Delta(8), ZSTD(1)),
-    last_ts  Int64 CODEC(Delta(8), ZSTD(1)),
-    inc      Float64 CODEC(Delta(8), ZSTD(1)),
-    resets   UInt16 CODEC(ZSTD(1)),
-    version  UInt64 CODEC(ZSTD(1)),
-    ret      UInt16 DEFAULT 65535 CODEC(ZSTD(1))
+    tenant        LowCardinality(String) CODEC(ZSTD(1)),
+    mid           UInt64 CODEC(Delta(8), ZSTD(1)),
+    sid           UInt64 CODEC(Delta(8), ZSTD(1)),
+    ts            Int64 CODEC(Delta(8), ZSTD(1)),
+    cnt           UInt32 CODEC(T64, ZSTD(1)),
+    sum           Float64 CODEC(Delta(8), ZSTD(1)),
+    min           Float64 CODEC(Delta(8), ZSTD(1)),
+    max           Float64 CODEC(Delta(8), ZSTD(1)),
+    first         Float64 CODEC(Delta(8), ZSTD(1)),
+    last          Float64 CODEC(Delta(8), ZSTD(1)),
+    first_ts      Int64 CODEC(Delta(8), ZSTD(1)),
+    last_ts       Int64 CODEC(Delta(8), ZSTD(1)),
+    resets        UInt32 CODEC(ZSTD(1)),
+    before_resets Float64 CODEC(ZSTD(1)),
+    version       UInt64 CODEC(Delta(8), ZSTD(1)),
+    ret           UInt16 DEFAULT 65535 CODEC(ZSTD(1))
 )
 ENGINE = {engine:rollup_5m(version)}
 PARTITION BY (ret, toYYYYMM(toDateTime(intDiv(ts, 1000), 'UTC')))
@@ -181,15 +183,31 @@ ORDER BY (tenant, intDiv(ts, 86400000), mid, sid, ts)
 TTL toDate(least(greatest(intDiv(ts, 86400000), 0) + ret, 65535)) + toIntervalDay(1)
 SETTINGS ttl_only_drop_parts = 1, {dedup} = 1000;
 
--- Up to which time windows have been rolled up, and what was rolled up again because of late samples.
+-- Up to which time all tenants' windows are rolled up, by resolution; `claim` is which of us is at it, since when.
 CREATE TABLE IF NOT EXISTS {db}.rollup_progress{on_cluster}
 (
     resolution LowCardinality(String),
     until      Int64,
+    owner      UInt64,
     version    UInt64
 )
 ENGINE = {everywhere:rollup_progress(version)}
 ORDER BY resolution
+SETTINGS {dedup} = 1000;
+
+-- Where samples came late or went, `(from_ts, to_ts]`: rolled up again, and until that is `done`, not read.
+CREATE TABLE IF NOT EXISTS {db}.rollup_late{on_cluster}
+(
+    tenant  LowCardinality(String),
+    mark    UInt64,
+    from_ts Int64,
+    to_ts   Int64,
+    done    UInt8,
+    at      DateTime DEFAULT now()
+)
+ENGINE = {everywhere:rollup_late(done)}
+ORDER BY (tenant, mark)
+TTL at + toIntervalDay(7) DELETE WHERE done = 1
 SETTINGS {dedup} = 1000;
 
 -- On a cluster a series lives on one shard, with its samples: the same expression places all of it, so that

@@ -9,6 +9,7 @@
 //! | 1 | it failed: the server said no, is not there, or stopped with an error |
 //! | 2 | the command line or the configuration is wrong |
 
+pub mod backup;
 pub mod client;
 pub mod config;
 pub mod export;
@@ -58,6 +59,9 @@ enum Command {
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Back a ClickHouse up, try a backup out, restore it.
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
     /// Look after the tables in ClickHouse.
     #[command(subcommand)]
     Schema(schema::SchemaCommand),
@@ -157,6 +161,7 @@ fn dispatch(arguments: Arguments) -> Result<(), CommandError> {
         Command::Import(flags) => import::run(&flags),
         Command::Check(Check::Config { file, config_file }) => config::check(file.or(config_file).as_deref()),
         Command::Config(ConfigCommand::Print(flags)) => config::print(&flags),
+        Command::Backup(command) => backup::run(&command),
         Command::Schema(command) => schema::run(&command),
         Command::Healthcheck(flags) => health::check(&flags),
         Command::Admin(Admin::Flush(flags)) => health::flush(&flags),

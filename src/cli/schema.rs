@@ -62,8 +62,13 @@ pub struct ClickHouseFlags {
 }
 
 impl ClickHouseFlags {
+    /// Whether servers are named here.
+    pub(super) fn names_servers(&self) -> bool {
+        !self.address.is_empty()
+    }
+
     /// The configuration with these flags; `asked` tells whether servers are.
-    fn config(&self, asked: bool) -> Result<Config, CommandError> {
+    pub(super) fn config(&self, asked: bool) -> Result<Config, CommandError> {
         let file = self.config_file.as_deref().map_or_else(|| Ok(ConfigFile::none()), ConfigFile::read)?;
         let address = (!self.address.is_empty()).then(|| self.address.join(","));
         let given = [

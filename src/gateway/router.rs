@@ -69,6 +69,8 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/-/ready", get(health::ready))
         .route("/health/live", get(health::healthy))
         .route("/health/ready", get(health::ready))
+        .route("/health/startup", get(health::started))
+        .route("/health/deep", get(health::deep))
         .route("/metrics", get(metrics::render))
         .route("/", get(page::home))
         .fallback(not_found)

@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::{
-    AppendPolicy, Appended, BatchExemplar, Cardinality, Health, LabelsRequest, MatcherSets, OnConflict,
-    RejectReason, Rejected, Result, Run, Runs, SampleKind, SelectRequest, Selected, SeriesExemplars,
-    SeriesSamples, Storage, StorageError, StorageStatus, WriteBatch,
+    AppendPolicy, Appended, BatchExemplar, Cardinality, Check, Health, LabelsRequest, MatcherSets,
+    OnConflict, RejectReason, Rejected, Result, Run, Runs, SampleKind, SelectRequest, Selected,
+    SeriesExemplars, SeriesSamples, Storage, StorageError, StorageStatus, WriteBatch,
 };
 use crate::{
     clock::Clock,
@@ -344,6 +344,10 @@ impl Storage for MemoryStore {
 
     fn health(&self) -> Health {
         Health::Ready
+    }
+
+    fn checks(&self) -> Vec<Check> {
+        Vec::new()
     }
 
     async fn close(&self) -> Result<()> {

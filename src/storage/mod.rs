@@ -109,6 +109,9 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Whether the store can do its work now; cheap, answered from memory.
     fn health(&self) -> Health;
 
+    /// What stands behind its health, for whoever looks after the store; answered from memory, too.
+    fn checks(&self) -> Vec<Check>;
+
     /// Stops background work and leaves everything durable. Calls after it fail.
     async fn close(&self) -> Result<()>;
 }
@@ -173,6 +176,28 @@ pub enum Health {
         /// The cause.
         reason: String,
     },
+}
+
+/// Something that was looked at, and how it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What it is.
+    pub name: String,
+    /// How it is.
+    pub state: CheckState,
+    /// More about it, for a person.
+    pub detail: String,
+}
+
+/// How something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CheckState {
+    /// As it should be.
+    Ok,
+    /// The store works, but somebody should look.
+    Degraded,
+    /// What depends on it does not work.
+    Failed,
 }
 
 /// Counts where the given series come from, for backends that can list them.

@@ -13,6 +13,21 @@ const BATCH: usize = 2000;
 /// Milliseconds between two scrapes.
 pub const SCRAPE_MS: i64 = 15_000;
 
+/// What is asked of it.
+pub const QUERIES: &[&str] = &[
+    r#"node_load1{instance="10.0.1.7:9100"}"#,
+    "sum(rate(http_requests_total[5m]))",
+    "sum by (code) (rate(http_requests_total[5m]))",
+    "histogram_quantile(0.99, sum by (le, job) (rate(http_request_duration_seconds_bucket[5m])))",
+    "topk(5, rate(node_network_receive_bytes_total[5m]))",
+    "avg by (cluster) (avg_over_time(temperature_celsius[10m]))",
+    r#"100 - avg by (instance) (rate(node_cpu_seconds_total{mode="idle"}[5m])) * 100"#,
+    r#"sum by (job) (rate(http_requests_total{code=~"5.."}[5m])) / sum by (job) (rate(http_requests_total[5m]))"#,
+    r#"max_over_time(node_memory_MemAvailable_bytes{cluster="cluster-1"}[30m])"#,
+    "quantile_over_time(0.95, node_load1[15m])",
+    r#"count({__name__=~"node_.*"})"#,
+];
+
 /// xorshift64*, so that every run writes the same data.
 #[derive(Debug)]
 struct Random(u64);
@@ -184,6 +199,11 @@ pub struct Sent {
 
 /// Sends everything over `connections` connections, each request as soon as the one before is answered.
 pub fn send(load: &Load, port: u16, connections: usize) -> Sent {
+    send_paced(load, port, connections, Duration::ZERO)
+}
+
+/// The same, but the requests begin `pace` after one another at the earliest.
+pub fn send_paced(load: &Load, port: u16, connections: usize, pace: Duration) -> Sent {
     let (next, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let begun = Instant::now();
     let latencies = std::thread::scope(|scope| {
@@ -194,7 +214,11 @@ pub fn send(load: &Load, port: u16, connections: usize) -> Sent {
                     let mut stream =
                         BufReader::new(TcpStream::connect(("127.0.0.1", port)).expect("the target listens"));
                     stream.get_ref().set_nodelay(true).expect("a socket takes TCP_NODELAY");
-                    while let Some(body) = load.requests.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    loop {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(body) = load.requests.get(number) else { break };
+                        let due = begun + pace * u32::try_from(number).expect("there are not so many");
+                        std::thread::sleep(due.saturating_duration_since(Instant::now()));
                         let at = Instant::now();
                         if post(&mut stream, body) / 100 != 2 {
                             refused.fetch_add(1, Ordering::Relaxed);

@@ -17,6 +17,7 @@
 )]
 
 mod load;
+mod process;
 
 use std::{
     fmt::Write as _,
@@ -27,22 +28,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use load::QUERIES;
+use process::{cpu_seconds, peak_rss_mb, percent, stop};
+
 const CONNECTIONS: usize = 16;
 const RUNS: usize = 5;
-
-const QUERIES: &[&str] = &[
-    r#"node_load1{instance="10.0.1.7:9100"}"#,
-    "sum(rate(http_requests_total[5m]))",
-    "sum by (code) (rate(http_requests_total[5m]))",
-    "histogram_quantile(0.99, sum by (le, job) (rate(http_request_duration_seconds_bucket[5m])))",
-    "topk(5, rate(node_network_receive_bytes_total[5m]))",
-    "avg by (cluster) (avg_over_time(temperature_celsius[10m]))",
-    r#"100 - avg by (instance) (rate(node_cpu_seconds_total{mode="idle"}[5m])) * 100"#,
-    r#"sum by (job) (rate(http_requests_total{code=~"5.."}[5m])) / sum by (job) (rate(http_requests_total[5m]))"#,
-    r#"max_over_time(node_memory_MemAvailable_bytes{cluster="cluster-1"}[30m])"#,
-    "quantile_over_time(0.95, node_load1[15m])",
-    r#"count({__name__=~"node_.*"})"#,
-];
 
 /// A database under measurement.
 #[derive(Debug)]
@@ -176,42 +166,12 @@ fn run(target: &Target, dir: &Path) -> (Child, u16, Duration) {
     (child, port, begun.elapsed())
 }
 
-fn stop(child: &mut Child) {
-    let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    child.wait().unwrap();
-}
-
-fn cpu_seconds(child: &Child) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    // utime and stime, in hundredths of a second.
-    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
-}
-
-fn peak_rss_mb(child: &Child) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
-}
-
 fn data_bytes(dir: &Path, leave_out: &[&str]) -> u64 {
     let entries = fs::read_dir(dir).unwrap().map(|e| e.unwrap());
     let counted = entries.filter(|e| !leave_out.iter().any(|name| e.file_name() == *name));
     counted
         .map(|e| if e.path().is_dir() { data_bytes(&e.path(), &[]) } else { e.metadata().unwrap().len() })
         .sum()
-}
-
-fn percent(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut out, b| {
-        let _ = if b.is_ascii_alphanumeric() {
-            write!(out, "{}", char::from(b))
-        } else {
-            write!(out, "%{b:02X}")
-        };
-        out
-    })
 }
 
 fn table(ours: &Figures, theirs: Option<&Figures>) -> String {

@@ -17,6 +17,7 @@ mod http;
 mod kill;
 mod layers;
 mod memory;
+mod moving;
 mod prometheus;
 mod promql_scripts;
 mod script;

@@ -27,26 +27,32 @@ const WRITING: Duration = Duration::from_secs(75);
 /// Newer samples than this may still be on their way.
 const SETTLED_MS: i64 = 15_000;
 
+/// A running Prometheus; killed when dropped.
 #[derive(Debug)]
-struct Prometheus {
+pub struct Prometheus {
     child: Child,
-    base: String,
+    pub base: String,
 }
 
 impl Prometheus {
     fn start(dir: &Path, luminate: &Server, attempt: u32) -> Self {
+        let (target, write) = (luminate.port, luminate.url("/api/v1/write"));
+        Self::with_config(dir, attempt, |own| {
+            format!(
+                "global:\n  scrape_interval: 2s\n  external_labels: {{attempt: 'a{attempt}'}}\n\
+                 scrape_configs:\n\
+                 - job_name: luminate\n  static_configs: [{{targets: ['127.0.0.1:{target}']}}]\n\
+                 - job_name: prometheus\n  static_configs: [{{targets: ['127.0.0.1:{own}']}}]\n\
+                 remote_write:\n- url: {write}\n  send_exemplars: true\n  metadata_config: {{send_interval: 5s}}\n"
+            )
+        })
+    }
+
+    /// Starts one with the configuration for the port it listens on, and files that begin with nothing.
+    pub fn with_config(dir: &Path, attempt: u32, yaml: impl FnOnce(u16) -> String) -> Self {
         let port = free_port();
         let config = dir.join(format!("prometheus-{attempt}.yml"));
-        let (target, base) = (luminate.port, format!("http://127.0.0.1:{port}"));
-        let write = luminate.url("/api/v1/write");
-        let yaml = format!(
-            "global:\n  scrape_interval: 2s\n  external_labels: {{attempt: 'a{attempt}'}}\n\
-             scrape_configs:\n\
-             - job_name: luminate\n  static_configs: [{{targets: ['127.0.0.1:{target}']}}]\n\
-             - job_name: prometheus\n  static_configs: [{{targets: ['127.0.0.1:{port}']}}]\n\
-             remote_write:\n- url: {write}\n  send_exemplars: true\n  metadata_config: {{send_interval: 5s}}\n"
-        );
-        fs::write(&config, yaml).unwrap();
+        fs::write(&config, yaml(port)).unwrap();
         let child = Command::new("prometheus")
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", dir.join(format!("tsdb-{attempt}")).display()))
@@ -56,13 +62,13 @@ impl Prometheus {
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
-        let prometheus = Self { child, base };
+        let prometheus = Self { child, base: format!("http://127.0.0.1:{port}") };
         wait_for("Prometheus to be ready", || text(&prometheus.base, "/-/ready").is_some());
         prometheus
     }
 
     /// A counter of Prometheus about its remote write, summed over its queues.
-    fn counter(&self, name: &str) -> f64 {
+    pub fn counter(&self, name: &str) -> f64 {
         let metrics = text(&self.base, "/metrics").unwrap();
         let lines = metrics.lines().filter(|line| line.starts_with(&format!("{name}{{")));
         lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()

@@ -30,11 +30,20 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// How many files the server may have open, which it cannot raise.
     pub open_files: Option<u32>,
+    /// Where it listens, if not at any free port.
+    pub port: Option<u16>,
+    /// Whether it logs only errors, as where trouble is the point.
+    pub quiet: bool,
 }
 
 impl Options {
     pub fn env(mut self, key: &str, value: &str) -> Self {
         self.env.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
         self
     }
 }
@@ -70,14 +79,19 @@ impl Server {
 
     /// Starts a server and does not wait.
     pub fn spawn(data_dir: &Path, options: &Options) -> Self {
-        let port = free_port();
+        let port = options.port.unwrap_or_else(free_port);
         let mut command = match options.open_files {
             Some(limit) => limited(limit),
             None => luminate(),
         };
         let child = command
             .arg("serve")
-            .args(["--listen", &format!("127.0.0.1:{port}"), "--log.level", "warn"])
+            .args([
+                "--listen",
+                &format!("127.0.0.1:{port}"),
+                "--log.level",
+                if options.quiet { "error" } else { "warn" },
+            ])
             .arg("--data-dir")
             .arg(data_dir)
             .env("LUMINATE_SELF_SCRAPE__ENABLED", "false")
@@ -89,7 +103,7 @@ impl Server {
         Self { child, port }
     }
 
-    fn wait_ready(&self) {
+    pub fn wait_ready(&self) {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             if self.try_get("/-/ready").is_ok_and(|(status, _)| status == 200) {
@@ -142,6 +156,13 @@ impl Server {
         api(&self.url(""), path, params)
     }
 
+    /// The most memory the process had at a time.
+    pub fn peak_rss_mb(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    }
+
     /// Kills the process without warning.
     pub fn kill(&self) {
         rustix::process::kill_process(self.pid(), rustix::process::Signal::KILL).unwrap();
@@ -164,6 +185,11 @@ impl Server {
 
     /// Waits until the process ends, and gives its exit status.
     pub fn wait(mut self) -> ExitStatus {
+        self.wait_for_end()
+    }
+
+    /// The same for a server that is to be replaced.
+    pub fn wait_for_end(&mut self) -> ExitStatus {
         let deadline = Instant::now() + Duration::from_secs(40);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

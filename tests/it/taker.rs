@@ -22,9 +22,9 @@ use luminate::{
         plan::Aggregation,
     },
     storage::{
-        Appended, Cardinality, Combine, Grid, GridRow, Health, LabelsRequest, MatcherSets, Operation, Result,
-        Runs, SelectRequest, Selected, SeriesExemplars, SeriesSamples, Storage, StorageStatus, WriteBatch,
-        conformance::read_all, offer::ABSENT,
+        Appended, Cardinality, Check, Combine, Grid, GridRow, Health, LabelsRequest, MatcherSets, Operation,
+        Result, Runs, SelectRequest, Selected, SeriesExemplars, SeriesSamples, Storage, StorageStatus,
+        WriteBatch, conformance::read_all, offer::ABSENT,
     },
 };
 use tokio::sync::mpsc;
@@ -220,6 +220,10 @@ impl Storage for Taker {
 
     fn health(&self) -> Health {
         self.inner.health()
+    }
+
+    fn checks(&self) -> Vec<Check> {
+        self.inner.checks()
     }
 
     async fn close(&self) -> Result<()> {

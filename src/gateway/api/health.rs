@@ -5,12 +5,12 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use serde_json::json as value;
+use serde_json::{Value, json as value};
 
 use super::{Shared, respond};
 use crate::{
     gateway::{health::Stage, wire::json},
-    storage::Health,
+    storage::{CheckState, Health},
 };
 
 /// The process answers.
@@ -28,10 +28,53 @@ pub async fn ready(State(state): Shared) -> Response {
     }
 }
 
+/// The process has begun; what it stands on may still be out of reach.
+pub async fn started(State(state): Shared) -> Response {
+    match state.readiness.stage() {
+        Stage::Starting => (StatusCode::SERVICE_UNAVAILABLE, "Luminate is starting.\n").into_response(),
+        Stage::Serving | Stage::Draining => "Luminate has started.\n".into_response(),
+    }
+}
+
+/// The same as [`report`], with all that was looked at; nobody is asked for it, it is in memory.
+pub async fn deep(State(state): Shared) -> Response {
+    let store = state.storage.health();
+    let ready = state.readiness.check(&store);
+    let checks = state.storage.checks();
+    let worst = checks.iter().map(|check| check.state).max().unwrap_or(CheckState::Ok);
+    let worst = match (&ready, &store) {
+        (Err(_), _) => CheckState::Failed,
+        (Ok(()), Health::ReadOnly { .. }) => worst.max(CheckState::Degraded),
+        (Ok(()), _) => worst,
+    };
+    let checks: Vec<Value> = checks
+        .iter()
+        .map(|check| value!({"name": check.name, "status": name_of(check.state), "detail": check.detail}))
+        .collect();
+    answer(&state, &store, ready, &[("status", value!(name_of(worst))), ("checks", value!(checks))])
+}
+
+fn name_of(state: CheckState) -> &'static str {
+    match state {
+        CheckState::Ok => "ok",
+        CheckState::Degraded => "degraded",
+        CheckState::Failed => "failed",
+    }
+}
+
 /// The same with everything that is known; 503 when not ready.
 pub async fn report(State(state): Shared) -> Response {
     let store = state.storage.health();
     let ready = state.readiness.check(&store);
+    answer(&state, &store, ready, &[])
+}
+
+fn answer(
+    state: &super::State,
+    store: &Health,
+    ready: Result<(), String>,
+    more: &[(&str, Value)],
+) -> Response {
     let (store, detail) = match store {
         Health::Ready => ("ready", None),
         Health::Starting { progress } => ("starting", Some(progress)),
@@ -43,12 +86,16 @@ pub async fn report(State(state): Shared) -> Response {
         Stage::Serving => "serving",
         Stage::Draining => "draining",
     };
-    let mut response = respond(json::document(&value!({
+    let mut document = value!({
         "ready": ready.is_ok(),
         "stage": stage,
         "storage": { "status": store, "detail": detail },
         "version": env!("CARGO_PKG_VERSION"),
-    })));
+    });
+    for (name, value) in more {
+        document[*name] = value.clone();
+    }
+    let mut response = respond(json::document(&document));
     if ready.is_err() {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use crate::{
     model::{Labels, Metadata, SeriesId, TenantId, TimeRange},
     storage::{
-        Appended, Cardinality, Health, LabelsRequest, MatcherSets, RejectReason, Rejected, Result,
+        Appended, Cardinality, Check, Health, LabelsRequest, MatcherSets, RejectReason, Rejected, Result,
         SampleKind, SelectRequest, Selected, SeriesExemplars, Storage, StorageError, StorageStatus,
         WriteBatch,
     },
@@ -115,6 +115,10 @@ impl Storage for RecordingStore {
 
     fn health(&self) -> Health {
         Health::Ready
+    }
+
+    fn checks(&self) -> Vec<Check> {
+        Vec::new()
     }
 
     async fn close(&self) -> Result<()> {

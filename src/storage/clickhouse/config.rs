@@ -64,6 +64,8 @@ pub enum Pushdown {
     Off,
     /// What is proven to give the same answer, where it pays.
     Auto,
+    /// What is proven to give the same answer, whether it pays or not.
+    Exact,
     /// Everything that can be.
     Force,
 }

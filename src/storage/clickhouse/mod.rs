@@ -8,17 +8,24 @@
 //!
 //! `schema/clickhouse` has the tables and why they are as they are.
 
+pub mod backup;
+mod census;
 pub mod client;
 pub mod config;
 mod deletes;
 mod histogram;
 pub mod migrate;
+pub mod pushdown;
 mod read;
+mod rollup;
 pub mod rowbinary;
 mod store;
 pub mod tables;
+mod watch;
 mod write;
 
 pub use config::ClickHouseConfig;
 pub use read::counters::ReadCounters;
+pub use rollup::RollupCounters;
 pub use store::ClickHouseStore;
+pub use write::WriteCounters;

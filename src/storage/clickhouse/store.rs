@@ -5,31 +5,54 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
+    census::Census,
     client::Servers,
     config::ClickHouseConfig,
     deletes::Deletes,
     migrate::Migrator,
+    pushdown::{Pushdown, PushdownCounters, probe::Proven},
     read::{Reads, counters::ReadCounters},
+    rollup::{RollupCounters, Rollups},
     tables::Tables,
-    write::Writes,
+    watch::Watch,
+    write::{WriteCounters, Writes},
 };
 use crate::{
     clock::Clock,
     model::{Labels, Metadata, TenantId, TimeRange},
     storage::{
-        Appended, Cardinality, Health, LabelsRequest, MatcherSets, Result, SelectRequest, Selected,
+        Appended, Cardinality, Check, Health, LabelsRequest, MatcherSets, Result, SelectRequest, Selected,
         SeriesExemplars, Storage, StorageStatus, WriteBatch,
     },
 };
 
+/// Our tables, for whoever asks what they take on disk.
+const TABLES: [&str; 11] = [
+    "samples",
+    "histograms",
+    "exemplars",
+    "series",
+    "label_values",
+    "metadata",
+    "tombstones",
+    "rollup_5m",
+    "rollup_1h",
+    "rollup_progress",
+    "schema_migrations",
+];
+
 /// A store over ClickHouse.
 #[derive(Debug)]
 pub struct ClickHouseStore {
+    clock: Arc<dyn Clock>,
     migrator: Arc<Migrator>,
+    watch: Watch,
     writes: Writes,
     reads: Reads,
     deletes: Arc<Deletes>,
     counters: Arc<ReadCounters>,
+    pushdown: Arc<Pushdown>,
+    rollups: Arc<Rollups>,
 }
 
 impl ClickHouseStore {
@@ -42,13 +65,18 @@ impl ClickHouseStore {
         let servers = Arc::new(Servers::new(&config, Arc::clone(&clock))?);
         let migrator = Arc::new(Migrator::new(&config, Arc::clone(&clock))?);
         let counters = Arc::new(ReadCounters::default());
+        let rollups = Rollups::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock));
         let deletes = Arc::new(Deletes::new(
             Arc::clone(&servers),
             Tables::new(config.cluster.as_deref()),
             Arc::clone(&counters),
+            Arc::clone(&rollups),
             Arc::clone(&clock),
         ));
+        let pushdown = Arc::new(Pushdown::new(Arc::clone(&servers), &config, Arc::clone(&clock)));
         Ok(Arc::new(Self {
+            watch: Watch::start(Arc::clone(&migrator)),
+            clock: Arc::clone(&clock),
             writes: Writes::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock)),
             reads: Reads::new(
                 Arc::clone(&servers),
@@ -56,10 +84,14 @@ impl ClickHouseStore {
                 clock,
                 Arc::clone(&deletes),
                 Arc::clone(&counters),
+                Arc::clone(&pushdown),
+                Arc::clone(&rollups),
             ),
+            pushdown,
             deletes,
             migrator,
             counters,
+            rollups,
         }))
     }
 
@@ -68,17 +100,45 @@ impl ClickHouseStore {
         &self.counters
     }
 
+    /// What is counted of work that the servers do for us.
+    pub fn pushdown_counters(&self) -> &Arc<PushdownCounters> {
+        self.pushdown.counters()
+    }
+
+    /// Which functions the servers have shown to know, once there was something to ask of them.
+    pub fn pushdown_proven(&self) -> Option<Arc<Proven>> {
+        self.pushdown.proven()
+    }
+
     /// Brings the schema to what this version needs.
     pub async fn apply_schema(&self) -> Result<()> {
         self.migrator.apply(|_| ()).await?;
         Ok(())
+    }
+
+    /// What the way in counts.
+    pub fn write_counters(&self) -> Arc<WriteCounters> {
+        self.writes.counters()
+    }
+
+    /// Rolls up what has closed, as is done in the background if the configuration says so.
+    pub async fn roll_up(&self) -> Result<()> {
+        self.rollups.pass().await
+    }
+
+    /// What is counted of the rolling up.
+    pub fn rollup_counters(&self) -> &RollupCounters {
+        self.rollups.counters()
     }
 }
 
 #[async_trait]
 impl Storage for ClickHouseStore {
     async fn append(&self, tenant: &TenantId, batch: WriteBatch) -> Result<Appended> {
-        self.writes.append(tenant, batch).await
+        let late = self.rollups.late(tenant, &batch);
+        let appended = self.writes.append(tenant, batch).await?;
+        self.rollups.mark(tenant, late).await?;
+        Ok(appended)
     }
 
     async fn select(&self, tenant: &TenantId, request: SelectRequest) -> Result<Selected> {
@@ -137,14 +197,40 @@ impl Storage for ClickHouseStore {
     }
 
     async fn status(&self) -> Result<StorageStatus> {
-        Ok(StorageStatus { backend: "clickhouse", ..StorageStatus::default() })
+        let census = Census { servers: self.migrator.servers(), target: self.migrator.target() };
+        let tables = census.tables().await?;
+        let rows_of = |names: &[&str]| -> u64 {
+            tables.iter().filter(|table| names.contains(&table.name.as_str())).map(|table| table.rows).sum()
+        };
+        let disk_bytes = TABLES
+            .iter()
+            .map(|name| {
+                (*name, tables.iter().filter(|table| table.name == *name).map(|table| table.bytes).sum())
+            })
+            .collect();
+        Ok(StorageStatus {
+            backend: "clickhouse",
+            active_series: census.series_on(self.clock.now().day()).await?,
+            samples_appended: 0,
+            disk_bytes,
+            part_samples: rows_of(&["samples", "histograms"]),
+            parts: tables.iter().map(|table| table.parts).sum(),
+            range: census.range().await?,
+            quarantined: Vec::new(),
+        })
     }
 
     fn health(&self) -> Health {
-        Health::Ready
+        self.watch.health()
+    }
+
+    fn checks(&self) -> Vec<Check> {
+        self.watch.checks()
     }
 
     async fn close(&self) -> Result<()> {
+        self.watch.stop();
+        self.rollups.close();
         self.deletes.stop();
         self.writes.close().await
     }

@@ -9,7 +9,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, Ordering::Relaxed, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -40,9 +40,9 @@ use crate::{
     clock::Clock,
     model::{Labels, Metadata, Millis, TenantId, TimeRange, Timestamp},
     storage::{
-        Appended, Cardinality, Health, LabelsRequest, MatcherSets, RejectReason, Rejected, Result,
-        SampleKind, SelectRequest, Selected, SeriesExemplars, StorageError, StorageStatus, WriteBatch,
-        cardinality_of,
+        Appended, Cardinality, Check, CheckState, Health, LabelsRequest, MatcherSets, RejectReason, Rejected,
+        Result, SampleKind, SelectRequest, Selected, SeriesExemplars, StorageError, StorageStatus,
+        WriteBatch, cardinality_of,
     },
 };
 
@@ -353,6 +353,29 @@ impl Engine {
             None => Health::Ready,
             Some(refusal) => Health::ReadOnly { reason: StorageError::from(refusal).to_string() },
         }
+    }
+
+    /// What of the engine is as it should be.
+    pub(crate) fn checks(&self) -> Vec<Check> {
+        self.gauge(&self.view.load());
+        let read = |counter: &AtomicU64| counter.load(Relaxed);
+        let check = |name: &str, state, detail| Check { name: name.to_owned(), state, detail };
+        let (log, detail) = match self.health() {
+            Health::Ready => {
+                (CheckState::Ok, format!("{} segments begun", read(&self.counters.wal_segments)))
+            }
+            Health::Starting { progress: reason }
+            | Health::ReadOnly { reason }
+            | Health::Unavailable { reason } => (CheckState::Failed, reason),
+        };
+        let (parts, set_aside) = (read(&self.counters.parts), read(&self.counters.quarantined));
+        let files = if set_aside == 0 { CheckState::Ok } else { CheckState::Degraded };
+        let (series, bytes) = (read(&self.counters.head_series), read(&self.counters.head_bytes));
+        vec![
+            check("log", log, detail),
+            check("head", CheckState::Ok, format!("{series} series in about {bytes} bytes")),
+            check("parts", files, format!("{parts} serve, {set_aside} files are set aside")),
+        ]
     }
 
     /// Flushes and stops. What cannot be flushed is in the log.

@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     model::{Labels, Metadata, TenantId, TimeRange},
     storage::{
-        Appended, Cardinality, Health, LabelsRequest, MatcherSets, Result, SelectRequest, Selected,
+        Appended, Cardinality, Check, Health, LabelsRequest, MatcherSets, Result, SelectRequest, Selected,
         SeriesExemplars, Storage, StorageError, StorageStatus, WriteBatch,
     },
 };
@@ -202,6 +202,10 @@ impl Storage for EmbeddedStore {
 
     fn health(&self) -> Health {
         self.engine.health()
+    }
+
+    fn checks(&self) -> Vec<Check> {
+        self.engine.checks()
     }
 
     async fn close(&self) -> Result<()> {

@@ -157,6 +157,11 @@ impl Front {
         process.child = spawn(&process.dir.path().join("data"), process.port, more);
     }
 
+    /// The process of an engine of the test's own.
+    pub fn pid(&mut self) -> u32 {
+        self.own().child.id()
+    }
+
     fn own(&mut self) -> &mut Process {
         match &mut self.engine {
             Engine::Own(process) => process,

@@ -1,11 +1,14 @@
 //! The ClickHouse backend against the engine.
 
-#![allow(dead_code, reason = "the faults that use the proxy need the whole write path")]
-
 mod conformance;
 mod deletes;
+mod faults;
 pub(crate) mod front;
+mod gateways;
+mod life;
 mod proxy;
+mod pushdown;
 mod read;
 mod schema;
+mod witness;
 mod write;

@@ -3,10 +3,11 @@
 use std::{
     fs,
     process::{Command, Output, Stdio},
+    sync::Arc,
 };
 
 use luminate::{
-    clock::SystemClock,
+    clock::{Clock, SystemClock},
     storage::clickhouse::{ClickHouseConfig, ClickHouseStore},
 };
 use tokio::runtime::Runtime;
@@ -34,17 +35,26 @@ fn tables(front: &Front) -> String {
     ))
 }
 
+/// A store in the test's own process; to be called inside a runtime.
+pub fn open(front: &Front, clock: Arc<dyn Clock>) -> Arc<ClickHouseStore> {
+    let config = ClickHouseConfig { database: front.database.clone(), ..ClickHouseConfig::new(&front.url) };
+    ClickHouseStore::open(config, clock).unwrap()
+}
+
+/// Brings the schema to what this version needs.
+pub fn apply(front: &Front) {
+    let runtime = Runtime::new().unwrap();
+    let _inside = runtime.enter();
+    runtime.block_on(open(front, SystemClock::start()).apply_schema()).unwrap();
+}
+
 #[test]
 fn a_store_can_apply_the_schema_twice() {
     let Some(front) = Front::start() else { return };
-    let runtime = Runtime::new().unwrap();
-    let _inside = runtime.enter();
-    let config = ClickHouseConfig { database: front.database.clone(), ..ClickHouseConfig::new(&front.url) };
-    let store = ClickHouseStore::open(config, SystemClock::start()).unwrap();
-    runtime.block_on(store.apply_schema()).unwrap();
+    apply(&front);
     let first = tables(&front);
     assert!(first.lines().any(|table| table.starts_with("samples\t")), "{first}");
-    runtime.block_on(store.apply_schema()).unwrap();
+    apply(&front);
     assert_eq!(tables(&front), first);
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use luminate::{
     clock::{Clock, SystemClock},
     model::{
-        Exemplar, Histogram, Labels, Metadata, MetricType, TenantId, Timestamp,
+        Exemplar, Histogram, Labels, Metadata, MetricType, Millis, TenantId, Timestamp,
         histogram::{Counts, ResetHint, Span},
     },
     storage::{
@@ -149,4 +149,83 @@ fn rejecting_conflicts_is_refused() {
     batch.policy = AppendPolicy { on_conflict: OnConflict::Reject, out_of_order_window: None };
     let error = s.runtime.block_on(s.store.append(&TenantId::anonymous(), batch)).unwrap_err();
     assert!(error.to_string().contains("on_conflict"), "{error}");
+}
+
+#[test]
+fn what_is_sent_again_is_there_once() {
+    let Some(s) = Subject::start() else { return };
+    let tenant = TenantId::anonymous();
+    let series: Vec<Labels> =
+        (0..50).map(|i| labels(&[("__name__", "twice_total"), ("i", &i.to_string())])).collect();
+    let batch = |from: i64| {
+        let mut batch = WriteBatch::over(series.clone());
+        let sample = |i: u32| sample(i % 50, from + i64::from(i / 50), f64::from(i));
+        batch.samples = (0..5_000).map(sample).collect();
+        batch
+    };
+    // The servers have it, and we do not hear of it.
+    s.front.fault("drop=after&match=INSERT.INTO.samples&times=1");
+    let first = batch(s.ago(600_000));
+    while s.runtime.block_on(s.store.append(&tenant, first.clone())).is_err() {}
+    s.runtime.block_on(s.store.append(&tenant, first)).unwrap();
+    assert_eq!(s.rows("SELECT uniqExact(sid, ts), count() > 0 FROM samples FINAL"), ["5000\t1"]);
+    assert_eq!(s.rows("SELECT count() FROM samples FINAL"), ["5000"]);
+
+    // Two pods write the same at the same time.
+    let other = open(&s.runtime, &s.config, &s.clock);
+    let second = batch(s.ago(300_000));
+    let (a, b) = s.runtime.block_on(async {
+        tokio::join!(s.store.append(&tenant, second.clone()), other.append(&tenant, second.clone()))
+    });
+    assert_eq!((a.unwrap().samples, b.unwrap().samples), (5_000, 5_000));
+    assert_eq!(s.rows("SELECT count() FROM samples FINAL"), ["10000"]);
+    assert_eq!(s.rows("SELECT count() FROM series FINAL"), ["50"]);
+}
+
+#[test]
+fn a_history_longer_than_an_insert_may_be_is_taken() {
+    let Some(s) = Subject::start() else { return };
+    let config = ClickHouseConfig { retention: None, ..s.config.clone() };
+    let store = open(&s.runtime, &config, &s.clock);
+    // ClickHouse takes no insert with more than a hundred partitions.
+    let mut batch = WriteBatch::over(vec![labels(&[("__name__", "old_total")])]);
+    let day = 86_400_000;
+    batch.samples = (0..300).map(|i| sample(0, s.ago(i * day), 1.0)).collect();
+    batch.samples.extend([i64::MIN, -day, 0, i64::MAX].map(|at| sample(0, at, 2.0)));
+    let appended = s.runtime.block_on(store.append(&TenantId::anonymous(), batch)).unwrap();
+    assert_eq!(appended.samples, 304);
+    assert_eq!(
+        s.rows("SELECT count(), min(ts), max(ts) FROM samples"),
+        [format!("304\t{}\t{}", i64::MIN, i64::MAX)]
+    );
+    assert_eq!(s.rows("SELECT DISTINCT ret FROM samples"), ["65535"]);
+    // The ends of time share the days at the ends of what ClickHouse calls a date.
+    assert_eq!(s.rows("SELECT uniqExact(day, sid) FROM series"), ["302"]);
+}
+
+#[test]
+fn a_bound_on_lateness_asks_what_others_have_written() {
+    let Some(s) = Subject::start() else { return };
+    let tenant = TenantId::anonymous();
+    let at = s.ago(60_000);
+    let batch = |samples: &[(i64, f64)], window| {
+        let mut batch = WriteBatch::over(vec![labels(&[("__name__", "late")])]);
+        batch.samples = samples.iter().map(|(ago, value)| sample(0, at - ago, *value)).collect();
+        batch.policy = AppendPolicy { out_of_order_window: window, ..AppendPolicy::default() };
+        batch
+    };
+    let append = |store: &Arc<ClickHouseStore>, samples: &[(i64, f64)], window: Option<i64>| {
+        let appended = s.runtime.block_on(store.append(&tenant, batch(samples, window.map(Millis)))).unwrap();
+        appended.rejected.iter().map(|r| at - r.timestamp.0).collect::<Vec<i64>>()
+    };
+    append(&s.store, &[(0, 1.0), (50_000, 5.0)], None);
+    let other = open(&s.runtime, &s.config, &s.clock);
+    // What is there already is no news, and what is only late enough is taken.
+    let late = [(10_000, 1.0), (10_001, 1.0), (50_000, 5.0), (50_000, 6.0)];
+    assert_eq!(append(&other, &late, Some(10_000)), [10_001, 50_000]);
+    assert_eq!(append(&other, &[(10_001, 1.0), (20_000, 1.0)], Some(20_000)), [0_i64; 0]);
+    // A newer sample in the batch counts at once, and afterwards.
+    assert_eq!(append(&other, &[(-5_000, 1.0), (9_000, 1.0), (5_001, 1.0)], Some(10_000)), [9_000, 5_001]);
+    assert_eq!(append(&other, &[(5_001, 1.0), (5_000, 1.0)], Some(10_000)), [5_001]);
+    assert_eq!(append(&other, &[(600_000, 1.0)], Some(i64::MAX)), [0_i64; 0]);
 }

@@ -34,6 +34,7 @@ use self::{
 use super::{
     client::{Failure, Insert, Servers, Statement},
     read::counters::{ReadCounters, add},
+    rollup::Rollups,
     tables::Tables,
 };
 use crate::{
@@ -48,6 +49,7 @@ pub(super) use tombstone::{Tombstone, hidden};
 #[derive(Debug)]
 pub(super) struct Deletes {
     applier: Applier,
+    rollups: Arc<Rollups>,
     clock: Arc<dyn Clock>,
     /// Removes what is hidden.
     task: Mutex<Option<JoinHandle<()>>>,
@@ -59,11 +61,12 @@ impl Deletes {
         servers: Arc<Servers>,
         tables: Tables,
         counters: Arc<ReadCounters>,
+        rollups: Arc<Rollups>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let applier = Applier::new(servers, counters, tables);
         let task = crate::task::spawn("clickhouse-deletes", applier.clone().run());
-        Self { applier, clock, task: Mutex::new(Some(task)) }
+        Self { applier, rollups, clock, task: Mutex::new(Some(task)) }
     }
 
     /// The tombstones of a tenant that hide something in a range, as of now on every pod.
@@ -96,6 +99,8 @@ impl Deletes {
             let tombstone = row.tombstone()?;
             let before = self.applier.settled().await?;
             let whose = self.applier.remove(tenant, &tombstone).await?;
+            // What it hides no longer must not be seen in windows either.
+            self.rollups.mark(tenant, self.rollups.touched_by(tombstone.range)).await?;
             self.applier.forget(tenant, tombstone.range, &whose, self.clock.now(), before).await?;
             write(&self.applier.servers, &[Row { state: State::Cleaned, ..row }]).await?;
             add(&self.applier.counters.tombstones_cleaned, 1);

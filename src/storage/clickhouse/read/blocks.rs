@@ -60,7 +60,7 @@ pub(super) fn read_block(reader: &mut Reader<'_>) -> Result<Decoded, Incomplete>
     Ok(Ok(block))
 }
 
-fn numbers<T>(bytes: &[u8], number: impl Fn([u8; 8]) -> T) -> Vec<T> {
+pub(in crate::storage::clickhouse) fn numbers<T>(bytes: &[u8], number: impl Fn([u8; 8]) -> T) -> Vec<T> {
     bytes.as_chunks::<8>().0.iter().map(|bytes| number(*bytes)).collect()
 }
 

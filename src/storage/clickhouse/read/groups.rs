@@ -27,7 +27,7 @@ pub(super) type Key = (i64, u64, u64);
 
 /// The places of the wanted series.
 #[derive(Debug)]
-pub(super) struct Wanted(HashMap<(u64, u64), u32, foldhash::fast::FixedState>);
+pub(in crate::storage::clickhouse) struct Wanted(HashMap<(u64, u64), u32, foldhash::fast::FixedState>);
 
 /// The samples of one series in one bucket, as they came.
 #[derive(Debug)]
@@ -56,12 +56,17 @@ enum Kind {
 }
 
 impl Wanted {
-    pub(super) fn new(series: &[Series]) -> Self {
+    pub(in crate::storage::clickhouse) fn new(series: &[Series]) -> Self {
         Self((0..).zip(series).map(|(ordinal, series)| ((series.mid, series.sid), ordinal)).collect())
     }
 
     fn get(&self, key: Key) -> Option<u32> {
-        self.0.get(&(key.1, key.2)).copied()
+        self.of((key.1, key.2))
+    }
+
+    /// The place of a series, by metric and series.
+    pub(in crate::storage::clickhouse) fn of(&self, id: (u64, u64)) -> Option<u32> {
+        self.0.get(&id).copied()
     }
 }
 

@@ -22,9 +22,9 @@ pub(in crate::storage::clickhouse) struct Condition {
     sql: String,
     params: Vec<(String, Param)>,
     /// Whether it lets exactly those series through that the matchers do.
-    pub(super) complete: bool,
+    pub(in crate::storage::clickhouse) complete: bool,
     /// Whether it has a pattern that a server may refuse.
-    pub(super) patterns: bool,
+    pub(in crate::storage::clickhouse) patterns: bool,
     /// Whether the matchers ask for nothing but metrics' names.
     pub(super) only_names: bool,
 }

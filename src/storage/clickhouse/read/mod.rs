@@ -5,23 +5,26 @@
 //! statements that [`units`] cuts the work into; [`blocks`] and [`groups`] decode them, and [`settle`] says
 //! which of several samples at one time counts.
 
-mod blocks;
+pub(super) mod blocks;
 mod cardinality;
 pub(super) mod counters;
 mod exemplars;
-mod groups;
+pub(super) mod groups;
 mod labels;
-mod matchers;
+pub(super) mod matchers;
 mod metadata;
 mod samples;
 pub(super) mod series;
 pub(super) mod settle;
-mod units;
+pub(super) mod units;
 
 use std::sync::Arc;
 
 use self::counters::ReadCounters;
-use super::{client::Servers, config::ClickHouseConfig, deletes::Deletes};
+pub(super) use self::{samples::SampleReader, series::Found};
+use super::{
+    client::Servers, config::ClickHouseConfig, deletes::Deletes, pushdown::Pushdown, rollup::Rollups,
+};
 use crate::clock::Clock;
 
 /// The way out.
@@ -32,6 +35,8 @@ pub(super) struct Reads {
     clock: Arc<dyn Clock>,
     deletes: Arc<Deletes>,
     counters: Arc<ReadCounters>,
+    pushdown: Arc<Pushdown>,
+    rollups: Arc<Rollups>,
 }
 
 impl Reads {
@@ -41,7 +46,9 @@ impl Reads {
         clock: Arc<dyn Clock>,
         deletes: Arc<Deletes>,
         counters: Arc<ReadCounters>,
+        pushdown: Arc<Pushdown>,
+        rollups: Arc<Rollups>,
     ) -> Self {
-        Self { servers, config, clock, deletes, counters }
+        Self { servers, config, clock, deletes, counters, pushdown, rollups }
     }
 }

@@ -55,12 +55,21 @@ impl Reads {
         let selected =
             |series| Selected { series, runs: Runs::TimeMajor(runs), taken: 0, warnings: Vec::new() };
         let Some(range) = self.kept(tenant, request.range) else { return Ok(selected(Vec::new())) };
-        let found = self.find(tenant, &[request.matchers], range, request.max_series).await?;
+        let found =
+            self.find(tenant, std::slice::from_ref(&request.matchers), range, request.max_series).await?;
         if found.series.is_empty() {
             return Ok(selected(Vec::new()));
         }
+        if let Some(plan) = self.rollups.plan(tenant, &request, &found).await? {
+            let (servers, counters) = (Arc::clone(&self.servers), Arc::clone(&self.counters));
+            let samples = SampleReader { servers, counters };
+            return Ok(self.rollups.answer(tenant, plan, found, samples));
+        }
+        if let Some(answer) = self.pushdown.answer(tenant, &found, &request).await? {
+            return Ok(answer);
+        }
         let days = if is_long(range) { self.filled(tenant, &found).await? } else { None };
-        let units = units::units(&found, days);
+        let units = units::units(&found, found.range, days);
         let labels: Vec<Labels> = found.series.iter().map(|series| series.labels.clone()).collect();
         let wanted = Wanted::new(&found.series);
         let reading = Arc::new(Reading {
@@ -97,6 +106,45 @@ impl Reads {
         let statement = found.condition.bind(scoped(Statement::new(sql), tenant, found.range));
         let rows = self.servers.rows(&statement).await?.all(|row| Ok((row.u16()?, row.u16()?))).await?;
         Ok(Some(rows.first().copied().unwrap_or(days(found.range))))
+    }
+}
+
+/// Reads samples of what was found.
+#[derive(Clone, Debug)]
+pub(in crate::storage::clickhouse) struct SampleReader {
+    servers: Arc<Servers>,
+    counters: Arc<ReadCounters>,
+}
+
+impl SampleReader {
+    /// The samples that lie in `ranges`, which are in order and within the range in which it was found.
+    pub(in crate::storage::clickhouse) fn read(
+        &self,
+        tenant: &TenantId,
+        found: &Found,
+        ranges: &[TimeRange],
+    ) -> mpsc::Receiver<Result<Vec<Run>>> {
+        let units: Vec<Unit> = ranges.iter().flat_map(|range| units::units(found, *range, None)).collect();
+        let reading = Arc::new(Reading {
+            servers: Arc::clone(&self.servers),
+            counters: Arc::clone(&self.counters),
+            tenant: tenant.clone(),
+            starts: false,
+            wanted: Wanted::new(&found.series),
+            hidden: found.hidden.clone(),
+        });
+        let series = found.series.len();
+        let (send, runs) = mpsc::channel(BATCHES);
+        crate::task::spawn(
+            "clickhouse-select",
+            while_wanted(send.clone(), async move {
+                if let Err(error) = forward(reading, units, series, &send).await {
+                    // If nobody is there to hear of it, nobody waits for the rest either.
+                    let _ = send.send(Err(error)).await;
+                }
+            }),
+        );
+        runs
     }
 }
 

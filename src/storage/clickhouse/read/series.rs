@@ -41,6 +41,8 @@ pub(in crate::storage::clickhouse) struct Found {
     pub(in crate::storage::clickhouse) condition: Condition,
     /// Where the samples may be: the request's range as far as it is kept.
     pub(in crate::storage::clickhouse) range: TimeRange,
+    /// Whether series that match are not among them, because all they have is hidden.
+    pub(in crate::storage::clickhouse) left_out: bool,
 }
 
 /// The days that a range touches, as the tables count them: what is out of reach is in the first or last.
@@ -124,7 +126,7 @@ impl Reads {
         let (condition, mut series) = answer;
         series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         series.dedup_by(|a, b| a.labels == b.labels);
-        let mut found = Found { series, hidden: HashMap::new(), condition, range };
+        let mut found = Found { series, hidden: HashMap::new(), condition, range, left_out: false };
         found.hide(&tombstones);
         match limit {
             Some(limit) if found.series.len() > limit => Err(StorageError::TooManySeries { limit }),
@@ -226,6 +228,22 @@ impl Look<'_> {
 }
 
 impl Found {
+    /// These of the series alone, in this order.
+    pub(in crate::storage::clickhouse) fn only(&self, ordinals: &[u32]) -> Self {
+        let at = |ordinal: u32| usize::try_from(ordinal).expect("an index fits");
+        let hidden = (0..)
+            .zip(ordinals)
+            .filter_map(|(place, ordinal)| self.hidden.get(ordinal).map(|ranges| (place, ranges.clone())));
+        Self {
+            series: ordinals.iter().map(|ordinal| self.series[at(*ordinal)].clone()).collect(),
+            hidden: hidden.collect(),
+            condition: self.condition.clone(),
+            range: self.range,
+            // The condition lets the others through.
+            left_out: true,
+        }
+    }
+
     /// Leaves out the series that are hidden altogether, and notes what is hidden of the others.
     fn hide(&mut self, tombstones: &[Tombstone]) {
         if tombstones.is_empty() {
@@ -236,6 +254,7 @@ impl Found {
         for series in std::mem::take(&mut self.series) {
             let ranges = hidden(tombstones, &series.labels, range);
             if ranges == [range] {
+                self.left_out = true;
                 continue;
             }
             if !ranges.is_empty() {

@@ -33,7 +33,7 @@ pub(super) fn bucket(at: i64) -> i64 {
 
 /// What one statement reads.
 #[derive(Clone, Debug)]
-pub(super) struct Unit {
+pub(in crate::storage::clickhouse) struct Unit {
     range: TimeRange,
     mids: Vec<u64>,
     which: Which,
@@ -47,17 +47,21 @@ enum Which {
     Matching(Condition),
 }
 
-/// The statements for what was found, in the order in which their rows are handed on.
+/// The statements for what was found in a range, in the order in which their rows are handed on.
 ///
 /// `days` is on which of the tables' days there is anything, for a range that is long.
-pub(super) fn units(found: &Found, days: Option<(u16, u16)>) -> Vec<Unit> {
+pub(in crate::storage::clickhouse) fn units(
+    found: &Found,
+    range: TimeRange,
+    days: Option<(u16, u16)>,
+) -> Vec<Unit> {
     let mut metrics: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
     for Series { mid, sid, .. } in &found.series {
         metrics.entry(*mid).or_default().push(*sid);
     }
     let metrics: Vec<_> = metrics.into_iter().collect();
     let mut units = Vec::new();
-    for range in stretches(found.range, days) {
+    for range in stretches(range, days) {
         for metrics in metrics.chunks(MAX_METRICS) {
             let mids = metrics.iter().map(|(mid, _)| *mid).collect();
             let series: usize = metrics.iter().map(|(_, sids)| sids.len()).sum();
@@ -78,19 +82,31 @@ impl Unit {
     /// A statement for `columns` of what this unit reads in `table`, in the order of the key; with `format`
     /// (` FORMAT …`), in another form than rows.
     pub(super) fn statement(&self, columns: &str, table: &str, tenant: &TenantId, format: &str) -> Statement {
+        let statement = Statement::new(format!(
+            "SELECT {columns} FROM {table} WHERE {} ORDER BY tenant, intDiv(ts, {BUCKET_MS}), mid, sid, ts{format}",
+            self.filter()
+        ));
+        self.bind(statement, tenant)
+    }
+
+    /// The condition on the rows of this unit, to stand in a `WHERE`.
+    pub(in crate::storage::clickhouse) fn filter(&self) -> String {
         let which = match &self.which {
             Which::All => String::new(),
-            Which::Named(_) => "AND sid IN {sids:Array(UInt64)}".to_owned(),
+            Which::Named(_) => " AND sid IN {sids:Array(UInt64)}".to_owned(),
             Which::Matching(condition) => {
-                format!("AND sid IN (SELECT sid FROM series WHERE {SCOPE} AND {})", condition.sql())
+                format!(" AND sid IN (SELECT sid FROM series WHERE {SCOPE} AND {})", condition.sql())
             }
         };
-        let statement = Statement::new(format!(
-            "SELECT {columns} FROM {table} \
-             WHERE tenant = {{tenant:String}} AND intDiv(ts, {BUCKET_MS}) BETWEEN {{bucket_from:Int64}} AND {{bucket_to:Int64}} \
-             AND ts BETWEEN {{from:Int64}} AND {{to:Int64}} AND mid IN {{mids:Array(UInt64)}} {which} \
-             ORDER BY tenant, intDiv(ts, {BUCKET_MS}), mid, sid, ts{format}"
-        ));
+        format!(
+            "tenant = {{tenant:String}} \
+             AND intDiv(ts, {BUCKET_MS}) BETWEEN {{bucket_from:Int64}} AND {{bucket_to:Int64}} \
+             AND ts BETWEEN {{from:Int64}} AND {{to:Int64}} AND mid IN {{mids:Array(UInt64)}}{which}"
+        )
+    }
+
+    /// Binds what [`filter`](Self::filter) has.
+    pub(in crate::storage::clickhouse) fn bind(&self, statement: Statement, tenant: &TenantId) -> Statement {
         let (from, to) = (self.range.start().0, self.range.end().0);
         let statement = scoped_samples(statement, tenant, from, to).param("mids", self.mids.clone());
         match &self.which {
@@ -101,6 +117,20 @@ impl Unit {
                 condition
                     .bind(statement.param("day_from", u64::from(day_from)).param("day_to", u64::from(day_to)))
             }
+        }
+    }
+
+    /// Whether its statement asks the series table, and has bound what that takes.
+    pub(in crate::storage::clickhouse) fn asks_series(&self) -> bool {
+        matches!(self.which, Which::Matching(_))
+    }
+
+    /// Whether the server sees exactly the series that were found, if none is left out.
+    pub(in crate::storage::clickhouse) fn is_exact(&self, left_out: bool) -> bool {
+        match &self.which {
+            Which::Named(_) => true,
+            Which::All => !left_out,
+            Which::Matching(condition) => !left_out && condition.complete && !condition.patterns,
         }
     }
 }

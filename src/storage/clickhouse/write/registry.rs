@@ -196,7 +196,7 @@ impl Shard {
     }
 
     /// What is known of a day, from now on.
-    fn to_know(&mut self, day: u16, registration: &Registration) -> &mut Known {
+    fn learn_of(&mut self, day: u16, registration: &Registration) -> &mut Known {
         let at = self.known.iter().position(|known| known.day == day).unwrap_or_else(|| {
             let gone = self.known.extract_if(.., |known| !is_remembered(known.day, registration.today));
             let gone: usize = gone.map(|known| known.young.len() + known.old.len()).sum();
@@ -295,7 +295,7 @@ impl Registration {
             shard.pending.remove(&(day, key));
             if written && is_remembered(day, self.today) {
                 let hash = self.registry.hasher.hash_one(key);
-                shard.to_know(day, self).insert(hash, key, &self.registry);
+                shard.learn_of(day, self).insert(hash, key, &self.registry);
             }
         }
     }

@@ -101,7 +101,6 @@ impl Sample {
 }
 
 /// The hash of the metric's name, the upper half of a series' id.
-#[expect(clippy::cast_possible_truncation, reason = "128 bits less 64 are 64")]
 pub(super) fn mid(id: SeriesId) -> u64 {
     (id.0 >> 64) as u64
 }
