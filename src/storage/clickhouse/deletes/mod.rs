@@ -64,7 +64,7 @@ impl Deletes {
         rollups: Arc<Rollups>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let applier = Applier::new(servers, tables, counters);
+        let applier = Applier::new(servers, counters, tables);
         let task = crate::task::spawn("clickhouse-deletes", applier.clone().run());
         Self { applier, rollups, clock, task: Mutex::new(Some(task)) }
     }
@@ -99,9 +99,9 @@ impl Deletes {
             let tombstone = row.tombstone()?;
             let before = self.applier.settled().await?;
             let whose = self.applier.remove(tenant, &tombstone).await?;
-            self.applier.forget(tenant, tombstone.range, &whose, self.clock.now(), before).await?;
             // What it hides no longer must not be seen in windows either.
             self.rollups.mark(tenant, self.rollups.touched_by(tombstone.range)).await?;
+            self.applier.forget(tenant, tombstone.range, &whose, self.clock.now(), before).await?;
             write(&self.applier.servers, &[Row { state: State::Cleaned, ..row }]).await?;
             add(&self.applier.counters.tombstones_cleaned, 1);
         }
