@@ -260,12 +260,7 @@ impl Drop for Waiter<'_> {
 
 /// What a writer is told: never that it is to blame, for then it would throw its samples away.
 fn write_error(failure: Failure) -> StorageError {
-    let detail = failure.message;
-    match failure.class {
-        Class::Unreachable => StorageError::Unavailable { detail, retry_after: Some(RETRY_AFTER) },
-        Class::Overloaded | Class::ReadOnly | Class::Exhausted => {
-            StorageError::Overloaded { detail, retry_after: RETRY_AFTER }
-        }
-        Class::Schema | Class::Denied | Class::Broken => StorageError::Remote { detail },
-    }
+    let mut failure = failure.of_insert();
+    failure.retry_after.get_or_insert(RETRY_AFTER);
+    StorageError::from(failure)
 }
