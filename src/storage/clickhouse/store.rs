@@ -13,7 +13,6 @@ use super::{
     pushdown::{Pushdown, PushdownCounters, probe::Proven},
     read::{Reads, counters::ReadCounters},
     rollup::{RollupCounters, Rollups},
-    tables::Tables,
     watch::Watch,
     write::{WriteCounters, Writes},
 };
