@@ -9,7 +9,7 @@ FUZZ_TARGETS ?= $(basename $(notdir $(wildcard tests/fuzz/targets/*.rs)))
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
 
 .PHONY: run
 run: ## Run the server, optimised, with the defaults
@@ -30,6 +30,17 @@ FAULTS := kill::
 PEERS := prometheus::
 CLICKHOUSE := clickhouse::
 GATEWAYS := clickhouse::gateways
+
+# Where the targets below look for ClickHouse.
+CLICKHOUSE_URL ?= http://127.0.0.1:8123
+
+.PHONY: clickhouse-local
+clickhouse-local: ## Run a ClickHouse for trying things out, on 127.0.0.1:8123, until Ctrl-C
+	@tests/clickhouse/local
+
+.PHONY: clickhouse-setup
+clickhouse-setup: ## Make Luminate's tables in the ClickHouse at CLICKHOUSE_URL
+	$(CARGO) run --locked --quiet -- schema apply --address "$(CLICKHOUSE_URL)"
 
 .PHONY: setup
 setup: ## Install what the tests compare with (Debian packages, once)

@@ -177,7 +177,12 @@ async fn open_store(config: &StorageConfig, seed: u64, clock: Arc<dyn Clock>) ->
         Backend::ClickHouse => {
             let store = ClickHouseStore::open(clickhouse::config(config, seed)?, clock)
                 .context("cannot set up the connections to ClickHouse")?;
-            Ok(Opened { figures: Vec::new(), storage: store })
+            let figures = vec![
+                figures::clickhouse::writes(Arc::clone(&store)),
+                figures::clickhouse::reads(Arc::clone(&store)),
+                figures::clickhouse::pushdown(Arc::clone(&store)),
+            ];
+            Ok(Opened { figures, storage: store })
         }
     }
 }

@@ -45,6 +45,7 @@ pub(super) fn config(storage: &Storage, seed: u64) -> anyhow::Result<ClickHouseC
         pushdown: match config.pushdown {
             Pushdown::Off => clickhouse::Pushdown::Off,
             Pushdown::Auto => clickhouse::Pushdown::Auto,
+            Pushdown::Exact => clickhouse::Pushdown::Exact,
             Pushdown::Force => clickhouse::Pushdown::Force,
         },
         batch: BatchConfig {

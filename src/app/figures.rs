@@ -1,5 +1,7 @@
 //! What the parts count of themselves, under the names that are shown outside.
 
+pub(super) mod clickhouse;
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -16,7 +16,7 @@ use super::{
     CommandError,
     client::ServerFlags,
     moving::{
-        Begin, End, Marker, Piece,
+        Begin, DONE, End, Marker, Piece,
         connection::{Connection, Patience, Trouble, next, words},
         progress::Progress,
         state::{Plan, State},
@@ -127,6 +127,9 @@ async fn export(flags: &ExportFlags, clock: Arc<dyn Clock>) -> Result<(), Comman
             state.store(path)?;
         }
         progress.tick();
+    }
+    if !flags.plain {
+        output.write(DONE)?;
     }
     output.settle()?;
     let what = if flags.plain { format!("{} pieces", progress.pieces) } else { total.describe() };
@@ -306,7 +309,7 @@ impl LastLine {
     fn end(&self) -> Option<End> {
         match Marker::parse(self.line.trim_ascii()).filter(|_| self.whole)? {
             Marker::End(end) => Some(end),
-            Marker::Begin(_) => None,
+            Marker::Begin(_) | Marker::Done => None,
         }
     }
 }

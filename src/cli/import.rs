@@ -122,6 +122,7 @@ async fn import(flags: &ImportFlags, clock: Arc<dyn Clock>) -> Result<(), Comman
         came: End::default(),
         total: End::default(),
         pieces_seen: false,
+        done_seen: false,
         rejected: 0,
         bad_lines: 0,
         complaints: 0,
@@ -132,6 +133,7 @@ async fn import(flags: &ImportFlags, clock: Arc<dyn Clock>) -> Result<(), Comman
             Found::Lines { text, end } => importer.lines(text, end).await?,
             Found::Marker { marker: Marker::Begin(begin), .. } => importer.begin(begin),
             Found::Marker { marker: Marker::End(said), end } => importer.end(said, end).await?,
+            Found::Marker { marker: Marker::Done, .. } => importer.done_seen = true,
             Found::Failed(error) => {
                 return Err(CommandError::Failed(format!("{}: {error}", flags.input.display())));
             }
@@ -211,6 +213,8 @@ struct Importer {
     came: End,
     total: End,
     pieces_seen: bool,
+    /// Whether the export said that there are no more pieces.
+    done_seen: bool,
     rejected: u64,
     bad_lines: u64,
     complaints: u64,
@@ -294,9 +298,7 @@ impl Importer {
             self.progress.say(&format!("warning: {name}: {warning}"));
         }
         let checked = said.checksum().filter(|_| !self.relabelled);
-        if checked.is_some_and(|checksum| {
-            came.checksum() != Some(checksum) && (checksum, came.samples) != (Checksum(0), 0)
-        }) {
+        if checked.is_some_and(|checksum| came.checksum().unwrap_or_default() != checksum) {
             self.differing += 1;
             self.progress.say(&format!(
                 "{name}: {} with checksum {} were exported, but {} with checksum {} came",
@@ -367,20 +369,20 @@ impl Importer {
     }
 
     fn finish(mut self) -> Result<(), CommandError> {
-        let cut = self.piece.is_some();
+        let cut = self.pieces_seen && !self.done_seen;
         let total = self.total.describe();
         self.progress.finish("imported", &total);
         let mut wrong = Vec::new();
         if cut {
-            wrong.push("the last piece has no end, so the export broke off".to_owned());
+            wrong.push("the export broke off before its end".to_owned());
         }
         for (count, what) in [
-            (self.bad_lines, "lines cannot be read"),
-            (self.rejected, "samples were refused"),
-            (self.differing, "pieces are not what was exported"),
+            (self.bad_lines, ["line cannot be read", "lines cannot be read"]),
+            (self.rejected, ["sample was refused", "samples were refused"]),
+            (self.differing, ["piece is not what was exported", "pieces are not what was exported"]),
         ] {
             if count > 0 {
-                wrong.push(format!("{count} {what}"));
+                wrong.push(format!("{count} {}", what[usize::from(count > 1)]));
             }
         }
         if wrong.is_empty() { Ok(()) } else { Err(CommandError::Failed(wrong.join("; "))) }
@@ -395,7 +397,9 @@ async fn summary(server: &Connection, form: &[(&str, String)]) -> Result<End, Tr
     }
     match Marker::parse(text.trim_ascii()) {
         Some(Marker::End(end)) => Ok(end),
-        Some(Marker::Begin(_)) | None => Err(Trouble::passing("the export ends without its last line")),
+        Some(Marker::Begin(_) | Marker::Done) | None => {
+            Err(Trouble::passing("the export ends without its last line"))
+        }
     }
 }
 
@@ -415,6 +419,7 @@ mod tests {
                 }
                 Found::Marker { marker: Marker::Begin(_), end } => format!("{end} begin"),
                 Found::Marker { marker: Marker::End(_), end } => format!("{end} end"),
+                Found::Marker { marker: Marker::Done, end } => format!("{end} done"),
                 Found::Failed(error) => error.to_string(),
             });
         }

@@ -176,7 +176,12 @@ fn clickhouse(keys: &mut Reader<'_>) -> ClickHouse {
         pushdown: keys.get(
             "storage.clickhouse.pushdown",
             "auto",
-            one_of(&[("off", Pushdown::Off), ("auto", Pushdown::Auto), ("force", Pushdown::Force)]),
+            one_of(&[
+                ("off", Pushdown::Off),
+                ("auto", Pushdown::Auto),
+                ("exact", Pushdown::Exact),
+                ("force", Pushdown::Force),
+            ]),
         ),
         batch: Batch {
             // ClickHouse makes several blocks of more rows, which could be kept one by one.

@@ -265,6 +265,8 @@ pub enum Pushdown {
     Off,
     /// What is proven to give the same answer, where it pays.
     Auto,
+    /// What is proven to give the same answer, always.
+    Exact,
     /// Everything that can be.
     Force,
 }

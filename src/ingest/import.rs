@@ -115,11 +115,10 @@ impl Import {
         if self.whole > 0 && self.buffer.len() >= BATCH_BYTES {
             self.work(self.whole).await?;
         }
-        let limit = self.ingest.limits.load().max_line_bytes;
-        if self.whole == 0 && self.buffer.len() > limit {
+        let limits = self.ingest.limits.load();
+        if self.whole == 0 && self.buffer.len() > limits.max_line_bytes {
             self.received.lines += 1;
-            let examples = self.ingest.limits.load().max_examples;
-            self.received.bad_line(examples, format!("it is longer than {limit} bytes"));
+            self.received.long_line(&limits);
             self.buffer.clear();
             self.passing = true;
         }
@@ -198,6 +197,11 @@ impl Received {
         if self.bad_examples.len() < max_examples {
             self.bad_examples.push((self.lines, why));
         }
+    }
+
+    /// Counts a line that is longer than one may be; it is the last that came.
+    pub(crate) fn long_line(&mut self, limits: &IngestLimits) {
+        self.bad_line(limits.max_examples, format!("it is longer than {} bytes", limits.max_line_bytes));
     }
 
     /// Another export begins, or the same one again.

@@ -237,15 +237,19 @@ fn what_does_not_arrive_is_told() {
     let without_a_line: String =
         text.lines().enumerate().filter(|(i, _)| *i != 1).map(|(_, l)| format!("{l}\n")).collect();
     let (code, told) = with("lost.jsonl", &without_a_line);
-    assert!(code == Some(1) && told.contains("1 pieces are not what was exported"), "{told}");
+    assert!(code == Some(1) && told.contains("1 piece is not what was exported"), "{told}");
     let cut: String = text.lines().take(2).map(|l| format!("{l}\n")).collect();
     let (code, told) = with("cut.jsonl", &cut);
-    assert!(code == Some(1) && told.contains("the last piece has no end"), "{told}");
+    assert!(code == Some(1) && told.contains("the export broke off before its end"), "{told}");
+    let without_the_last: String =
+        text.lines().filter(|line| !line.contains("done")).map(|l| format!("{l}\n")).collect();
+    let (code, told) = with("early.jsonl", &without_the_last);
+    assert!(code == Some(1) && told.contains("the export broke off before its end"), "{told}");
     let (code, told) = with("bad.jsonl", "nonsense\n");
     assert!(
         code == Some(1)
             && told.contains("line 1: an object is expected")
-            && told.contains("1 lines cannot be read"),
+            && told.contains("1 line cannot be read"),
         "{told}"
     );
     assert_eq!(with("empty.jsonl", ""), (Some(0), String::new()));

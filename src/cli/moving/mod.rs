@@ -9,6 +9,8 @@
 //! {"begin":{"start":…,"end":…,"shard":"1/1","match":["{__name__!=\"\"}"]}}
 //! {"metric":{…},"values":[…],"timestamps":[…]}
 //! {"end":{"samples":…,"checksum":"…",…}}
+//! …
+//! {"done":{}}
 //! ```
 //!
 //! A piece that breaks off begins again: with another such line in a pipe, by cutting off what was
@@ -72,7 +74,12 @@ pub enum Marker {
     Begin(Begin),
     /// What was exported is whole.
     End(End),
+    /// There are no more pieces.
+    Done,
 }
+
+/// The line behind the last piece.
+pub const DONE: &[u8] = b"{\"done\":{}}\n";
 
 impl Marker {
     /// Reads a line, if it is one of these.
@@ -82,13 +89,15 @@ impl Marker {
         enum Line {
             Begin(Begin),
             End(End),
+            Done {},
         }
-        if !line.starts_with(b"{\"begin\"") && !line.starts_with(b"{\"end\"") {
+        if ![&b"{\"begin\""[..], b"{\"end\"", b"{\"done\""].iter().any(|start| line.starts_with(start)) {
             return None;
         }
         Some(match serde_json::from_slice(line).ok()? {
             Line::Begin(begin) => Self::Begin(begin),
             Line::End(end) => Self::End(end),
+            Line::Done {} => Self::Done,
         })
     }
 }
@@ -178,6 +187,7 @@ mod tests {
         let end = br#"{"end":{"samples":1,"histograms":2,"exemplars":3,"metadata":4,"checksum":"0f","warnings":["w"]}}"#;
         let Some(Marker::End(end)) = Marker::parse(end) else { panic!("it is an end") };
         assert_eq!((end.samples, end.metadata, end.warnings.len()), (1, 4, 1));
+        assert_eq!(Marker::parse(DONE.trim_ascii()), Some(Marker::Done));
         for other in
             ["", "{}", "{\"metric\":{}}", "{\"end\":5}", "{\"end\":{}}", "{\"begin\"", " {\"end\":{}}"]
         {

@@ -73,7 +73,8 @@ impl Progress {
             return;
         }
         let (took, rate) = self.speed();
-        self.say(&format!("{verb} {what} ({}) in {}, {rate} samples/s", size(self.bytes), span(took)));
+        let rate = if self.samples > 0 { format!(", {rate} samples/s") } else { String::new() };
+        self.say(&format!("{verb} {what} ({}) in {}{rate}", size(self.bytes), span(took)));
     }
 
     fn line(&self) -> String {

@@ -27,13 +27,18 @@ use crate::{
     },
 };
 
+/// A label's name and value, as they stand in a line or without their escapes.
+type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
+
+type Pairs<'a> = Vec<Pair<'a>>;
+
 /// What is wrong with a line that would fill a request alone.
 const TOO_MANY: &str = "the line has more samples than a request may have";
 
 /// What a line holds.
 #[derive(Debug, Default)]
 struct Line<'a> {
-    metric: Option<Vec<(Cow<'a, str>, Cow<'a, str>)>>,
+    metric: Option<Pairs<'a>>,
     values: Vec<f64>,
     timestamps: Vec<i64>,
     bits: Vec<(usize, f64)>,
@@ -47,7 +52,7 @@ struct Line<'a> {
 
 #[derive(Debug)]
 struct RawExemplar<'a> {
-    labels: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    labels: Pairs<'a>,
     value: f64,
     timestamp: i64,
 }
@@ -87,6 +92,11 @@ pub(crate) fn decode(
         }
         read += line.len();
         received.lines += 1;
+        let content = line.strip_suffix(b"\n").unwrap_or(line);
+        if content.len() > limits.max_line_bytes {
+            received.long_line(limits);
+            continue;
+        }
         let line = line.trim_ascii();
         if line.is_empty() {
             continue;
@@ -215,7 +225,7 @@ fn check(line: &Line<'_>, limits: &IngestLimits) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn checked(pairs: &[(Cow<'_, str>, Cow<'_, str>)], limits: &IngestLimits) -> Result<Labels, Reason> {
+fn checked(pairs: &[Pair<'_>], limits: &IngestLimits) -> Result<Labels, Reason> {
     let mut taken = Vec::with_capacity(pairs.len());
     for (name, value) in pairs {
         validate::take_pair(&mut taken, name.as_bytes(), value.as_bytes(), limits)?;
@@ -272,7 +282,8 @@ fn parse(text: &str) -> Result<Line<'_>, BadJson> {
                 Ok(())
             })?,
             "metadata" => line.metadata = Some(metadata(json)?),
-            "begin" => {
+            // Where an export by the command begins a piece, and where all of it ends.
+            "begin" | "done" => {
                 json.skip()?;
                 line.begin = true;
             }
@@ -285,7 +296,7 @@ fn parse(text: &str) -> Result<Line<'_>, BadJson> {
     Ok(line)
 }
 
-fn pairs<'a>(json: &mut Json<'a>) -> Result<Vec<(Cow<'a, str>, Cow<'a, str>)>, BadJson> {
+fn pairs<'a>(json: &mut Json<'a>) -> Result<Pairs<'a>, BadJson> {
     let mut pairs = Vec::with_capacity(8);
     json.object(|name, json| {
         pairs.push((name, json.string()?));

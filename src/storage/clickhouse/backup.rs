@@ -172,7 +172,7 @@ impl Backups {
         Ok(Self {
             servers: Servers::new(&one, Arc::clone(&clock))?,
             database: config.database.clone(),
-            tables: Tables::new(config.cluster.as_deref()),
+            tables: Tables::new(&config.database, config.cluster.as_deref()),
             clustered: config.cluster.is_some(),
             clock,
         })

@@ -6,7 +6,7 @@
 use super::{
     client::{Failure, Servers, Statement},
     migrate::Target,
-    tables::{Tables, quoted_name},
+    tables::quoted_name,
 };
 use crate::model::{TimeRange, Timestamp};
 
@@ -50,7 +50,7 @@ impl Census<'_> {
 
     /// Our tables; on a cluster those of one replica of each shard.
     pub(super) async fn tables(self) -> Result<Vec<Table>, Failure> {
-        let parts = Tables::new(self.target.cluster.as_deref()).of_shards("parts");
+        let parts = self.target.tables().of_shards("parts");
         let statement = Statement::new(format!(
             "SELECT name, sum(n), max(n), sum(r), sum(b) FROM (\
              SELECT replaceRegexpOne(table, '_local$', '') AS name, hostName() AS host, partition_id, \
@@ -86,7 +86,7 @@ impl Census<'_> {
 
     /// Tables of ours that a server cannot write to now, having lost the keeper of the replicas' order.
     pub(super) async fn read_only_tables(self) -> Result<u64, Failure> {
-        let replicas = Tables::new(self.target.cluster.as_deref()).of_servers("replicas");
+        let replicas = self.target.tables().of_servers("replicas");
         let statement = Statement::new(format!(
             "SELECT count() FROM {replicas} WHERE is_readonly AND database = {{database:String}}"
         ))

@@ -20,7 +20,7 @@ mod read;
 mod rollup;
 pub mod rowbinary;
 mod store;
-pub mod tables;
+mod tables;
 mod watch;
 mod write;
 

@@ -1,6 +1,6 @@
 //! The store: its parts, and which of them answers what.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use async_trait::async_trait;
 
@@ -13,7 +13,6 @@ use super::{
     pushdown::{Pushdown, PushdownCounters, probe::Proven},
     read::{Reads, counters::ReadCounters},
     rollup::{RollupCounters, Rollups},
-    tables::Tables,
     watch::Watch,
     write::{WriteCounters, Writes},
 };
@@ -21,13 +20,13 @@ use crate::{
     clock::Clock,
     model::{Labels, Metadata, TenantId, TimeRange},
     storage::{
-        Appended, Cardinality, Check, Health, LabelsRequest, MatcherSets, Result, SelectRequest, Selected,
-        SeriesExemplars, Storage, StorageStatus, WriteBatch,
+        Appended, Cardinality, Check, CheckState, Health, LabelsRequest, MatcherSets, Result, SelectRequest,
+        Selected, SeriesExemplars, Storage, StorageError, StorageStatus, WriteBatch,
     },
 };
 
 /// Our tables, for whoever asks what they take on disk.
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "samples",
     "histograms",
     "exemplars",
@@ -38,6 +37,7 @@ const TABLES: [&str; 11] = [
     "rollup_5m",
     "rollup_1h",
     "rollup_progress",
+    "rollup_late",
     "schema_migrations",
 ];
 
@@ -47,10 +47,11 @@ pub struct ClickHouseStore {
     clock: Arc<dyn Clock>,
     migrator: Arc<Migrator>,
     watch: Watch,
-    writes: Writes,
+    writes: Arc<Writes>,
     reads: Reads,
     deletes: Arc<Deletes>,
     counters: Arc<ReadCounters>,
+    queue_bytes: usize,
     pushdown: Arc<Pushdown>,
     rollups: Arc<Rollups>,
 }
@@ -68,7 +69,7 @@ impl ClickHouseStore {
         let rollups = Rollups::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock));
         let deletes = Arc::new(Deletes::new(
             Arc::clone(&servers),
-            Tables::new(config.cluster.as_deref()),
+            migrator.target().tables(),
             Arc::clone(&counters),
             Arc::clone(&rollups),
             Arc::clone(&clock),
@@ -77,7 +78,8 @@ impl ClickHouseStore {
         Ok(Arc::new(Self {
             watch: Watch::start(Arc::clone(&migrator)),
             clock: Arc::clone(&clock),
-            writes: Writes::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock)),
+            queue_bytes: config.batch.queue_bytes,
+            writes: Arc::new(Writes::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock))),
             reads: Reads::new(
                 Arc::clone(&servers),
                 config,
@@ -93,6 +95,11 @@ impl ClickHouseStore {
             counters,
             rollups,
         }))
+    }
+
+    /// What the way in counts.
+    pub fn write_counters(&self) -> Arc<WriteCounters> {
+        self.writes.counters()
     }
 
     /// What reading and deleting count.
@@ -116,11 +123,6 @@ impl ClickHouseStore {
         Ok(())
     }
 
-    /// What the way in counts.
-    pub fn write_counters(&self) -> Arc<WriteCounters> {
-        self.writes.counters()
-    }
-
     /// Rolls up what has closed, as is done in the background if the configuration says so.
     pub async fn roll_up(&self) -> Result<()> {
         self.rollups.pass().await
@@ -136,9 +138,18 @@ impl ClickHouseStore {
 impl Storage for ClickHouseStore {
     async fn append(&self, tenant: &TenantId, batch: WriteBatch) -> Result<Appended> {
         let late = self.rollups.late(tenant, &batch);
-        let appended = self.writes.append(tenant, batch).await?;
-        self.rollups.mark(tenant, late).await?;
-        Ok(appended)
+        if late.is_empty() {
+            return self.writes.append(tenant, batch).await;
+        }
+        let (writes, rollups) = (Arc::clone(&self.writes), Arc::clone(&self.rollups));
+        let tenant = tenant.clone();
+        // Whether it failed or nobody waits for it any longer: samples may be there now.
+        let append = crate::task::spawn("clickhouse-late", async move {
+            let appended = writes.append(&tenant, batch).await;
+            let marked = rollups.mark(&tenant, late).await;
+            appended.and_then(|appended| marked.map(|()| appended))
+        });
+        append.await.map_err(|error| StorageError::Remote { detail: format!("appending: {error}") })?
     }
 
     async fn select(&self, tenant: &TenantId, request: SelectRequest) -> Result<Selected> {
@@ -211,7 +222,7 @@ impl Storage for ClickHouseStore {
         Ok(StorageStatus {
             backend: "clickhouse",
             active_series: census.series_on(self.clock.now().day()).await?,
-            samples_appended: 0,
+            samples_appended: self.writes.counters().samples_written.load(Relaxed),
             disk_bytes,
             part_samples: rows_of(&["samples", "histograms"]),
             parts: tables.iter().map(|table| table.parts).sum(),
@@ -225,7 +236,13 @@ impl Storage for ClickHouseStore {
     }
 
     fn checks(&self) -> Vec<Check> {
-        self.watch.checks()
+        let mut checks = self.watch.checks();
+        let (waiting, most) = (self.writes.counters().queue_bytes.load(Relaxed), self.queue_bytes as u64);
+        // More than half of it, and senders are about to be told to come back.
+        let state = if waiting > most / 2 { CheckState::Degraded } else { CheckState::Ok };
+        let detail = format!("{waiting} of {most} bytes wait to be written");
+        checks.push(Check { name: "queue".to_owned(), state, detail });
+        checks
     }
 
     async fn close(&self) -> Result<()> {

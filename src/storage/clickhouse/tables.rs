@@ -8,7 +8,7 @@
 ///
 /// Rows are at their shards when an insert returns; groups and joins by series stay within a shard, which
 /// has all of a series.
-pub const SETTINGS: [(&str, &str); 3] = [
+pub(super) const SETTINGS: [(&str, &str); 3] = [
     ("distributed_foreground_insert", "1"),
     ("optimize_distributed_group_by_sharding_key", "1"),
     ("distributed_product_mode", "local"),
@@ -17,20 +17,21 @@ pub const SETTINGS: [(&str, &str); 3] = [
 /// Where the rows themselves are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tables {
+    database: String,
     cluster: Option<String>,
 }
 
 impl Tables {
-    pub(super) fn new(cluster: Option<&str>) -> Self {
-        Self { cluster: cluster.map(str::to_owned) }
+    pub(super) fn new(database: &str, cluster: Option<&str>) -> Self {
+        Self { database: database.to_owned(), cluster: cluster.map(str::to_owned) }
     }
 
-    /// The table on each server that holds the rows of `table`, to change it with
-    /// [`on_cluster`](Self::on_cluster) behind it.
-    pub(super) fn local(&self, table: &str) -> String {
+    /// What holds the rows of `table`, on every server that has some, for statements that change it.
+    pub(super) fn rows_of(&self, table: &str) -> String {
+        let database = quoted_name(&self.database);
         match self.cluster {
-            Some(_) => format!("{table}_local"),
-            None => table.to_owned(),
+            Some(_) => format!("{database}.{table}_local{}", self.on_cluster()),
+            None => format!("{database}.{table}"),
         }
     }
 
@@ -72,11 +73,9 @@ mod tests {
 
     #[test]
     fn a_cluster_keeps_its_rows_in_other_tables() {
-        let (single, cluster) = (Tables::new(None), Tables::new(Some("main")));
-        assert_eq!(
-            (single.local("samples"), cluster.local("samples")),
-            ("samples".into(), "samples_local".into())
-        );
+        let (single, cluster) = (Tables::new("d", None), Tables::new("d", Some("main")));
+        assert_eq!(single.rows_of("samples"), "`d`.samples");
+        assert_eq!(cluster.rows_of("samples"), "`d`.samples_local ON CLUSTER 'main'");
         assert_eq!((single.on_cluster(), cluster.on_cluster()), (String::new(), " ON CLUSTER 'main'".into()));
         assert_eq!(single.of_shards("parts"), "system.parts");
         assert_eq!(cluster.of_shards("parts"), "cluster('main', system.parts)");

@@ -158,6 +158,7 @@ impl Front {
     }
 
     /// The process of an engine of the test's own.
+    #[allow(dead_code, reason = "the bench binds it to a core")]
     pub fn pid(&mut self) -> u32 {
         self.own().child.id()
     }

@@ -1,5 +1,7 @@
 //! The ClickHouse backend against the engine.
 
+mod backup;
+mod client;
 mod conformance;
 mod deletes;
 mod faults;
@@ -8,7 +10,10 @@ mod gateways;
 mod life;
 mod proxy;
 mod pushdown;
+mod pushdown_limits;
 mod read;
+mod retention;
+mod rollup;
 mod schema;
 mod witness;
 mod write;

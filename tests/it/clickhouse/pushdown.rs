@@ -58,11 +58,11 @@ impl Dice {
 /// A series as it may come: a counter, a gauge, or, if wild, odd values; with gaps, jitter and stale markers.
 fn series(dice: &mut Dice, from: i64, to: i64, wild: bool) -> SeriesSamples {
     let kind = dice.below(if wild { 6 } else { 5 });
-    let interval = [1_000, 5_000, 15_000, 15_000, 30_000, 60_000][dice.below(6) as usize];
+    let interval: i64 = [1_000, 5_000, 15_000, 15_000, 30_000, 60_000][dice.below(6) as usize];
     let jitter = if dice.chance(50) { interval / 3 } else { 0 };
     let mut samples = SeriesSamples::default();
     let mut value = if dice.chance(30) { 0.0 } else { dice.part() * 1e6 };
-    let mut at = from + dice.below(interval as u64) as i64;
+    let mut at = from + dice.below(interval.cast_unsigned()) as i64;
     while at <= to {
         if dice.chance(3) {
             at += interval * (1 + dice.below(40) as i64);
@@ -88,7 +88,7 @@ fn series(dice: &mut Dice, from: i64, to: i64, wild: bool) -> SeriesSamples {
             value = dice.below(3) as f64;
         }
         let written = if dice.chance(1) { stale_nan() } else { value };
-        let shift = if jitter > 0 { dice.below(jitter as u64) as i64 } else { 0 };
+        let shift = if jitter > 0 { dice.below(jitter.cast_unsigned()) as i64 } else { 0 };
         let time = at + shift;
         if samples.timestamps.last().is_none_or(|last| *last < time) {
             samples.push(time, written, 0);
@@ -135,17 +135,20 @@ fn settled(samples: &[(i64, f64)]) -> SeriesSamples {
 }
 
 /// A database with samples, and a store over it for each way to push down.
-struct Databases {
-    runtime: Runtime,
-    front: Front,
-    stores: Vec<Arc<ClickHouseStore>>,
+pub(super) struct Databases {
+    pub(super) runtime: Runtime,
+    pub(super) front: Front,
+    pub(super) stores: Vec<Arc<ClickHouseStore>>,
 }
 
 const MODES: [Pushdown; 4] = [Pushdown::Off, Pushdown::Auto, Pushdown::Exact, Pushdown::Force];
 
 impl Databases {
     fn start() -> Option<Self> {
-        let front = Front::start()?;
+        Front::start().map(Self::over)
+    }
+
+    pub(super) fn over(front: Front) -> Self {
         let runtime = Runtime::new().unwrap();
         let inside = runtime.enter();
         let stores = MODES.map(|pushdown| {
@@ -156,10 +159,10 @@ impl Databases {
         });
         drop(inside);
         runtime.block_on(stores[0].apply_schema()).unwrap();
-        Some(Self { runtime, front, stores: stores.into() })
+        Self { runtime, front, stores: stores.into() }
     }
 
-    fn append(&self, series: &[(Labels, SeriesSamples)]) {
+    pub(super) fn append(&self, series: &[(Labels, SeriesSamples)]) {
         let mut batch = WriteBatch::over(series.iter().map(|(labels, _)| labels.clone()).collect());
         for (number, (_, samples)) in (0..).zip(series) {
             for i in 0..samples.len() {
@@ -175,7 +178,7 @@ impl Databases {
         assert!(appended.rejected.is_empty());
     }
 
-    fn engines(&self) -> Vec<Engine> {
+    pub(super) fn engines(&self) -> Vec<Engine> {
         let engine = |store: &Arc<ClickHouseStore>| {
             let store = Arc::clone(store) as Arc<dyn Storage>;
             let options = EngineOptions { threads: 1, ..EngineOptions::default() };
@@ -184,7 +187,7 @@ impl Databases {
         self.stores.iter().map(engine).collect()
     }
 
-    fn taken(&self, mode: Pushdown) -> u64 {
+    pub(super) fn taken(&self, mode: Pushdown) -> u64 {
         let place = MODES.iter().position(|m| *m == mode).unwrap();
         self.stores[place].pushdown_counters().taken.load(std::sync::atomic::Ordering::Relaxed)
     }
@@ -296,13 +299,13 @@ fn expression(dice: &mut Dice) -> String {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct When {
-    start: i64,
-    end: i64,
-    step: i64,
+pub(super) struct When {
+    pub(super) start: i64,
+    pub(super) end: i64,
+    pub(super) step: i64,
 }
 
-fn ask(databases: &Databases, engine: &Engine, text: &str, when: When) -> Result<Answer, String> {
+pub(super) fn ask(databases: &Databases, engine: &Engine, text: &str, when: When) -> Result<Answer, String> {
     let (tenant, options) = (TenantId::anonymous(), QueryOptions::default());
     let (start, end) = (Timestamp(when.start), Timestamp(when.end));
     if when.step == 0 {
@@ -331,11 +334,11 @@ fn rows_of(answer: &Answer) -> Rows {
 }
 
 /// The same to the bit; a NaN is a NaN.
-fn same(a: f64, b: f64) -> bool {
+pub(super) fn same(a: f64, b: f64) -> bool {
     a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
 }
 
-fn assert_alike(seen: &Answer, wanted: &Answer, alike: impl Fn(f64, f64) -> bool, case: &str) {
+pub(super) fn assert_alike(seen: &Answer, wanted: &Answer, alike: impl Fn(f64, f64) -> bool, case: &str) {
     let (seen_rows, wanted_rows) = (rows_of(seen), rows_of(wanted));
     let shape = |rows: &Rows| -> Vec<(String, Vec<i64>)> {
         rows.iter().map(|(labels, floats)| (labels.clone(), floats.iter().map(|f| f.0).collect())).collect()

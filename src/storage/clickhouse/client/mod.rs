@@ -30,7 +30,10 @@ use std::{
 use clickhouse::Compression;
 use hyper_util::{client::legacy::Client as HttpClient, rt::TokioExecutor};
 
-use super::config::{ClickHouseConfig, ServerLimits};
+use super::{
+    config::{ClickHouseConfig, ServerLimits},
+    tables,
+};
 use crate::{clock::Clock, storage::StorageError};
 pub use breaker::BreakerState;
 pub use counters::ClientCounters;
@@ -96,6 +99,9 @@ impl Servers {
                 .with_product_info("luminate", env!("CARGO_PKG_VERSION"))
                 .with_compression(Compression::Lz4)
                 .with_validation(false);
+            let client = tables::SETTINGS
+                .iter()
+                .fold(client, |client, (name, value)| client.with_setting(*name, *value));
             let writes = match &config.password {
                 Some(password) => client.with_password(&password.0),
                 None => client,

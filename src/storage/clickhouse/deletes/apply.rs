@@ -40,15 +40,15 @@ const LISTS: usize = 10;
 #[derive(Clone, Debug)]
 pub(super) struct Applier {
     pub(super) servers: Arc<Servers>,
-    pub(super) counters: Arc<ReadCounters>,
     tables: Tables,
+    pub(super) counters: Arc<ReadCounters>,
     /// Told when this pod has written a tombstone.
     pub(super) written: Arc<Notify>,
 }
 
 impl Applier {
-    pub(super) fn new(servers: Arc<Servers>, counters: Arc<ReadCounters>, tables: Tables) -> Self {
-        Self { servers, counters, tables, written: Arc::default() }
+    pub(super) fn new(servers: Arc<Servers>, tables: Tables, counters: Arc<ReadCounters>) -> Self {
+        Self { servers, tables, counters, written: Arc::default() }
     }
 
     /// Applies tombstones as they come, one at a time, for as long as it is left to run.
@@ -131,8 +131,7 @@ impl Applier {
 
     /// A statement that removes rows of a table wherever they are, and waits for it.
     pub(super) fn delete_from(&self, table: &str, condition: &str) -> Statement {
-        let (table, everywhere) = (self.tables.local(table), self.tables.on_cluster());
-        Statement::new(format!("DELETE FROM {table}{everywhere} WHERE {condition}"))
+        Statement::new(format!("DELETE FROM {} WHERE {condition}", self.tables.rows_of(table)))
             .setting("lightweight_deletes_sync", 2)
     }
 

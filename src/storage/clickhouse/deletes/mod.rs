@@ -64,7 +64,7 @@ impl Deletes {
         rollups: Arc<Rollups>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let applier = Applier::new(servers, counters, tables);
+        let applier = Applier::new(servers, tables, counters);
         let task = crate::task::spawn("clickhouse-deletes", applier.clone().run());
         Self { applier, rollups, clock, task: Mutex::new(Some(task)) }
     }

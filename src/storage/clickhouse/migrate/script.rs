@@ -25,6 +25,11 @@ impl Target {
         Self { database: config.database.clone(), cluster: config.cluster.clone() }
     }
 
+    /// Where the rows are.
+    pub(in crate::storage::clickhouse) fn tables(&self) -> Tables {
+        Tables::new(&self.database, self.cluster.as_deref())
+    }
+
     /// The statements of a text, for this target.
     pub(super) fn statements(&self, text: &str) -> Vec<String> {
         split(text).iter().filter_map(|statement| self.filled(statement)).collect()
@@ -62,7 +67,7 @@ impl Target {
         match kind {
             "db" => into.push_str(&quoted_name(&self.database)),
             "db_text" => into.push_str(&quoted_text(&self.database)),
-            "on_cluster" => into.push_str(&Tables::new(cluster).on_cluster()),
+            "on_cluster" => into.push_str(&self.tables().on_cluster()),
             "cluster" => into.push_str(&quoted_text(cluster.unwrap_or_default())),
             "local" => into.push_str(if cluster.is_some() { "_local" } else { "" }),
             "dedup" if cluster.is_some() => into.push_str("replicated_deduplication_window"),

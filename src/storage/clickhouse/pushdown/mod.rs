@@ -62,7 +62,7 @@ const FEW_SAMPLES: u64 = 200_000;
 /// How far samples are apart when nothing is known, in milliseconds.
 const USUAL_INTERVAL_MS: i64 = 15_000;
 /// The servers' times end in 2299, and begin in 1900; these are well within.
-const TIMES: std::ops::RangeInclusive<i64> = 0..=9_000_000_000_000;
+const TIMES: std::ops::RangeInclusive<i64> = -2_000_000_000_000..=9_000_000_000_000;
 
 /// Decides what the servers compute, and has it computed.
 #[derive(Debug)]

@@ -269,10 +269,10 @@ impl Rollups {
     /// What of `(from, to]` is on days on which a tenant has anything, samples or windows.
     async fn bounded(&self, tenant: &TenantId, (from, to): (i64, i64)) -> Result<(i64, i64)> {
         let statement = Statement::new(
-            "SELECT count() > 0, min(day), max(day) FROM \
-             (SELECT toInt64(toUInt16(day)) AS day FROM series WHERE tenant = {tenant:String} \
+            "SELECT count() > 0, min(touched), max(touched) FROM \
+             (SELECT toInt64(toUInt16(day)) AS touched FROM series WHERE tenant = {tenant:String} \
               AND day BETWEEN toDate({day_from:UInt16}) AND toDate({day_to:UInt16}) \
-              UNION ALL SELECT intDiv(ts, 86400000) AS day FROM rollup_5m WHERE tenant = {tenant:String} \
+              UNION ALL SELECT intDiv(ts, 86400000) AS touched FROM rollup_5m WHERE tenant = {tenant:String} \
               AND intDiv(ts, 86400000) BETWEEN {day_from:UInt16} AND {day_to:UInt16})",
         )
         .param("tenant", tenant.as_str())

@@ -260,11 +260,11 @@ impl Drop for Waiter<'_> {
 
 /// What a writer is told: never that it is to blame, for then it would throw its samples away.
 fn write_error(failure: Failure) -> StorageError {
-    let detail = failure.message;
+    let (detail, retry_after) = (failure.message, failure.retry_after.unwrap_or(RETRY_AFTER));
     match failure.class {
-        Class::Unreachable => StorageError::Unavailable { detail, retry_after: Some(RETRY_AFTER) },
+        Class::Unreachable => StorageError::Unavailable { detail, retry_after: Some(retry_after) },
         Class::Overloaded | Class::ReadOnly | Class::Exhausted => {
-            StorageError::Overloaded { detail, retry_after: RETRY_AFTER }
+            StorageError::Overloaded { detail, retry_after }
         }
         Class::Schema | Class::Denied | Class::Broken => StorageError::Remote { detail },
     }

@@ -333,7 +333,7 @@ mod tests {
     }
 
     fn failed() -> Outcome {
-        Err(Failure { class: Class::Overloaded, code: None, message: "no".to_owned() })
+        Err(Failure::new(Class::Overloaded, "no"))
     }
 
     fn known(registry: &Registry) -> u64 {

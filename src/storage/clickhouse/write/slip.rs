@@ -134,13 +134,13 @@ impl fmt::Debug for Slip {
 
 /// What those learn whose rows were dropped on the way: the store is closing, or nobody waited.
 pub(super) fn lost() -> Failure {
-    Failure { class: Class::Unreachable, code: None, message: "the rows were not written".to_owned() }
+    Failure::new(Class::Unreachable, "the rows were not written")
 }
 
 /// What those learn who have waited long enough.
 pub(super) fn late(timeout: Duration) -> Failure {
     let message = format!("ClickHouse has not acknowledged within {} seconds", timeout.as_secs());
-    Failure { class: Class::Unreachable, code: None, message }
+    Failure::new(Class::Unreachable, message)
 }
 
 #[cfg(test)]
@@ -148,7 +148,9 @@ mod tests {
     use super::*;
 
     fn failure(message: &str) -> Failure {
-        Failure { class: Class::Overloaded, code: Some(252), message: message.to_owned() }
+        let mut failure = Failure::new(Class::Overloaded, message);
+        failure.code = Some(252);
+        failure
     }
 
     #[test]

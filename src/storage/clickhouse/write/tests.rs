@@ -51,7 +51,9 @@ impl Inserter for Scripted {
 }
 
 fn failure(class: Class, code: Option<u32>) -> Failure {
-    Failure { class, code, message: "told to".to_owned() }
+    let mut failure = Failure::new(class, "told to");
+    failure.code = code;
+    failure
 }
 
 /// Appends under test.

@@ -1,0 +1,168 @@
+//! What the store over ClickHouse counts, under the names that are shown outside.
+
+use std::sync::Arc;
+
+use super::{counter, gauge, read_micros};
+use crate::{
+    storage::clickhouse::ClickHouseStore,
+    telemetry::{Figure, Source},
+};
+
+/// Gives the figures of the way in.
+pub(in crate::app) fn writes(store: Arc<ClickHouseStore>) -> Source {
+    Box::new(move || {
+        let c = &*store.write_counters();
+        vec![
+            gauge(
+                "luminate_clickhouse_queue_bytes",
+                "Bytes of rows that wait or are being written",
+                &c.queue_bytes,
+            ),
+            gauge("luminate_clickhouse_queue_rows", "Rows that wait to be written", &c.queue_rows),
+            gauge(
+                "luminate_clickhouse_waiting_requests",
+                "Requests that wait for their rows to be written",
+                &c.waiters,
+            ),
+            counter(
+                "luminate_clickhouse_refused_requests",
+                "Requests refused because too much is waiting",
+                &c.overloads,
+            ),
+            counter("luminate_clickhouse_inserts", "Inserts sent, successful or not", &c.inserts),
+            counter("luminate_clickhouse_failed_inserts", "Inserts that failed for good", &c.insert_failures),
+            counter(
+                "luminate_clickhouse_split_inserts",
+                "Inserts sent again in two halves, the server not having the memory for the whole",
+                &c.insert_splits,
+            ),
+            counter("luminate_clickhouse_inserted_rows", "Rows sent", &c.insert_rows),
+            counter(
+                "luminate_clickhouse_inserted_bytes",
+                "Bytes of rows sent, before compression",
+                &c.insert_bytes,
+            ),
+            Figure::counter(
+                "luminate_clickhouse_insert_seconds",
+                "Time inserts took",
+                read_micros(&c.insert_micros),
+            ),
+            gauge("luminate_clickhouse_inserts_in_flight", "Inserts being sent", &c.inserts_in_flight),
+            counter("luminate_clickhouse_written_samples", "Samples written", &c.samples_written),
+            counter(
+                "luminate_clickhouse_rejected_samples",
+                "Samples, histograms and exemplars refused",
+                &c.samples_rejected,
+            ),
+            counter(
+                "luminate_clickhouse_registered_series",
+                "Series made known, once for each day",
+                &c.series_registered,
+            ),
+            gauge(
+                "luminate_clickhouse_known_series",
+                "Series and days that are known to be there",
+                &c.registry_entries,
+            ),
+            counter(
+                "luminate_clickhouse_forgotten_series",
+                "Series and days forgotten to make room",
+                &c.registry_evictions,
+            ),
+            counter(
+                "luminate_clickhouse_awaited_series",
+                "Series that waited for another request to make them known",
+                &c.registry_waits,
+            ),
+        ]
+    })
+}
+
+/// Gives the figures of reading and deleting.
+pub(in crate::app) fn reads(store: Arc<ClickHouseStore>) -> Source {
+    Box::new(move || {
+        let c = store.read_counters();
+        vec![
+            counter("luminate_clickhouse_selects", "Selections of samples answered", &c.selects),
+            counter(
+                "luminate_clickhouse_cancelled_selects",
+                "Selections given up before all was read",
+                &c.selects_cancelled,
+            ),
+            counter(
+                "luminate_clickhouse_series_statements",
+                "Statements that look for series or labels",
+                &c.series_statements,
+            ),
+            counter("luminate_clickhouse_read_series", "Series that came back from them", &c.series_read),
+            counter(
+                "luminate_clickhouse_refused_patterns",
+                "Patterns the servers refused, which were matched here alone",
+                &c.patterns_refused,
+            ),
+            counter(
+                "luminate_clickhouse_sample_statements",
+                "Statements that read samples or histograms",
+                &c.sample_statements,
+            ),
+            counter(
+                "luminate_clickhouse_read_samples",
+                "Float samples that came back from them, unwanted ones included",
+                &c.samples_read,
+            ),
+            counter(
+                "luminate_clickhouse_read_histograms",
+                "Histograms that came back from them",
+                &c.histograms_read,
+            ),
+            counter(
+                "luminate_clickhouse_read_bytes",
+                "Bytes of samples and histograms received, decompressed",
+                &c.sample_bytes_read,
+            ),
+            counter(
+                "luminate_clickhouse_heeded_tombstones",
+                "Tombstones that look-ups had to heed",
+                &c.tombstones_heeded,
+            ),
+            counter("luminate_clickhouse_written_tombstones", "Tombstones written", &c.tombstones_written),
+            counter(
+                "luminate_clickhouse_applied_tombstones",
+                "Tombstones whose rows were removed",
+                &c.tombstones_applied,
+            ),
+            counter(
+                "luminate_clickhouse_cleaned_tombstones",
+                "Tombstones that were cleaned",
+                &c.tombstones_cleaned,
+            ),
+            counter(
+                "luminate_clickhouse_delete_statements",
+                "Statements that removed rows",
+                &c.delete_statements,
+            ),
+        ]
+    })
+}
+
+/// Gives the figures of what the servers compute for us.
+pub(in crate::app) fn pushdown(store: Arc<ClickHouseStore>) -> Source {
+    Box::new(move || {
+        let c = &**store.pushdown_counters();
+        vec![
+            counter(
+                "luminate_clickhouse_taken_offers",
+                "Offers of which the servers took something",
+                &c.taken,
+            ),
+            counter("luminate_clickhouse_declined_offers", "Offers of which they took nothing", &c.declined),
+            counter(
+                "luminate_clickhouse_pushdown_fallbacks",
+                "Statements that failed before their first row, so that samples were read instead",
+                &c.fallbacks,
+            ),
+            counter("luminate_clickhouse_computed_rows", "Rows the servers computed", &c.rows),
+            counter("luminate_clickhouse_computed_places", "Places in those rows", &c.places),
+        ]
+    })
+}
