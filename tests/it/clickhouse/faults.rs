@@ -118,7 +118,7 @@ impl Stage {
     fn check_pushed_down(&self) {
         for pushdown in ["off", "auto", "force"] {
             let more = [("LUMINATE_STORAGE__CLICKHOUSE__PUSHDOWN", pushdown)];
-            let gateway = self::gateway(&[self.front.url.clone()], &self.front.database, &more);
+            let gateway = self::gateway(std::slice::from_ref(&self.front.url), &self.front.database, &more);
             self.witness.check(&gateway.url(""));
         }
     }
@@ -309,7 +309,7 @@ fn one_of_three_addresses_may_be_dead() {
 #[test]
 fn a_schema_that_is_missing_is_waited_for() {
     let Some(front) = Front::start() else { return };
-    let gateway = spawn_gateway(&[front.url.clone()], &front.database, &[]);
+    let gateway = spawn_gateway(std::slice::from_ref(&front.url), &front.database, &[]);
     wait_for("the gateway to listen", || gateway.try_get("/-/healthy").is_ok());
     refuses(&gateway);
     let stage = Stage::with(front);
