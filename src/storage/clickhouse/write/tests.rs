@@ -51,7 +51,7 @@ impl Inserter for Scripted {
 }
 
 fn failure(class: Class, code: Option<u32>) -> Failure {
-    Failure { class, code, message: "told to".to_owned() }
+    Failure::new(class, "told to").with_code(code)
 }
 
 /// Appends under test.
