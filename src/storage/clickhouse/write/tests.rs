@@ -16,10 +16,7 @@ use crate::{
     model::{Labels, Metadata, MetricType, Timestamp},
     storage::{
         BatchSample,
-        clickhouse::{
-            client::{Class, Insert},
-            rowbinary::Reader,
-        },
+        clickhouse::{client::Insert, rowbinary::Reader},
     },
 };
 
@@ -54,9 +51,7 @@ impl Inserter for Scripted {
 }
 
 fn failure(class: Class, code: Option<u32>) -> Failure {
-    let mut failure = Failure::new(class, "told to");
-    failure.code = code;
-    failure
+    Failure::new(class, "told to").with_code(code)
 }
 
 /// Appends under test.
