@@ -178,6 +178,7 @@ async fn open_store(config: &StorageConfig, seed: u64, clock: Arc<dyn Clock>) ->
             let store = ClickHouseStore::open(clickhouse::config(config, seed)?, clock)
                 .context("cannot set up the connections to ClickHouse")?;
             let figures = vec![
+                figures::clickhouse::client(Arc::clone(&store)),
                 figures::clickhouse::writes(Arc::clone(&store)),
                 figures::clickhouse::reads(Arc::clone(&store)),
                 figures::clickhouse::pushdown(Arc::clone(&store)),

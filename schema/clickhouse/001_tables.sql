@@ -29,6 +29,7 @@ TTL toDate(least(greatest(intDiv(ts, 86400000), 0) + ret, 65535)) + toIntervalDa
 SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1, {dedup} = 10000;
 
 -- Series: one row for each day on which they have samples. `labels` holds all of them, the name too.
+-- `written` tells what was said again after a clean-up began from what it may remove.
 CREATE TABLE IF NOT EXISTS {db}.series{local}{on_cluster}
 (
     tenant LowCardinality(String) CODEC(ZSTD(1)),
@@ -38,9 +39,10 @@ CREATE TABLE IF NOT EXISTS {db}.series{local}{on_cluster}
     sid    UInt64 CODEC(ZSTD(1)),
     labels Map(LowCardinality(String), String) CODEC(ZSTD(1)),
     ret    UInt16 DEFAULT 65535 CODEC(ZSTD(1)),
+    written DateTime('UTC') DEFAULT now() CODEC(Delta(4), ZSTD(1)),
     INDEX kv arrayMap((k, v) -> concat(k, '=', v), mapKeys(labels), mapValues(labels)) TYPE bloom_filter(0.01) GRANULARITY 1
 )
-ENGINE = {engine:series}
+ENGINE = {engine:series(written)}
 PARTITION BY (ret, day)
 ORDER BY (tenant, metric, sid)
 TTL toDate(least(toUInt32(day) + ret, 65535)) + toIntervalDay(1)
@@ -53,9 +55,10 @@ CREATE TABLE IF NOT EXISTS {db}.label_values{local}{on_cluster}
     name   LowCardinality(String) CODEC(ZSTD(1)),
     value  String CODEC(ZSTD(1)),
     metric LowCardinality(String) CODEC(ZSTD(1)),
-    ret    UInt16 DEFAULT 65535 CODEC(ZSTD(1))
+    ret    UInt16 DEFAULT 65535 CODEC(ZSTD(1)),
+    written DateTime('UTC') DEFAULT now() CODEC(Delta(4), ZSTD(1))
 )
-ENGINE = {engine:label_values}
+ENGINE = {engine:label_values(written)}
 PARTITION BY (ret, day)
 ORDER BY (tenant, name, value, metric)
 TTL toDate(least(toUInt32(day) + ret, 65535)) + toIntervalDay(1)

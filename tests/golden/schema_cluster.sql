@@ -39,9 +39,10 @@ CREATE TABLE IF NOT EXISTS `luminate`.series_local ON CLUSTER 'main'
     sid    UInt64 CODEC(ZSTD(1)),
     labels Map(LowCardinality(String), String) CODEC(ZSTD(1)),
     ret    UInt16 DEFAULT 65535 CODEC(ZSTD(1)),
+    written DateTime('UTC') DEFAULT now() CODEC(Delta(4), ZSTD(1)),
     INDEX kv arrayMap((k, v) -> concat(k, '=', v), mapKeys(labels), mapValues(labels)) TYPE bloom_filter(0.01) GRANULARITY 1
 )
-ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/series', '{replica}')
+ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/series', '{replica}', written)
 PARTITION BY (ret, day)
 ORDER BY (tenant, metric, sid)
 TTL toDate(least(toUInt32(day) + ret, 65535)) + toIntervalDay(1)
@@ -54,9 +55,10 @@ CREATE TABLE IF NOT EXISTS `luminate`.label_values_local ON CLUSTER 'main'
     name   LowCardinality(String) CODEC(ZSTD(1)),
     value  String CODEC(ZSTD(1)),
     metric LowCardinality(String) CODEC(ZSTD(1)),
-    ret    UInt16 DEFAULT 65535 CODEC(ZSTD(1))
+    ret    UInt16 DEFAULT 65535 CODEC(ZSTD(1)),
+    written DateTime('UTC') DEFAULT now() CODEC(Delta(4), ZSTD(1))
 )
-ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/label_values', '{replica}')
+ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/label_values', '{replica}', written)
 PARTITION BY (ret, day)
 ORDER BY (tenant, name, value, metric)
 TTL toDate(least(toUInt32(day) + ret, 65535)) + toIntervalDay(1)
@@ -208,5 +210,5 @@ CREATE TABLE IF NOT EXISTS `luminate`.rollup_1h ON CLUSTER 'main' AS `luminate`.
 ENGINE = Distributed('main', 'luminate', 'rollup_1h_local', sipHash64(tenant, sid));
 
 INSERT INTO `luminate`.schema_migrations (version, name, checksum, min_compatible)
-SELECT 1, 'tables', '84b15bdcc44f26ba', 1;
+SELECT 1, 'tables', '1be4028b6dc139aa', 1;
 

@@ -8,6 +8,56 @@ use crate::{
     telemetry::{Figure, Source},
 };
 
+/// Gives the figures of the client, and what kinds of failures it had.
+pub(in crate::app) fn client(store: Arc<ClickHouseStore>) -> Source {
+    Box::new(move || {
+        let c = store.client_counters();
+        let failed = |class: &str, count| {
+            let help = "Attempts that failed, by what was to be done about it";
+            counter("luminate_clickhouse_failures", help, count).with("class", class)
+        };
+        vec![
+            counter("luminate_clickhouse_statements", "Statements sent, each attempt of one", &c.requests),
+            counter("luminate_clickhouse_retries", "Attempts after the first", &c.retries),
+            counter("luminate_clickhouse_asked_inserts", "Inserts asked of the client", &c.inserts),
+            counter(
+                "luminate_clickhouse_acknowledged_bytes",
+                "Bytes of rows that were inserted, before compression",
+                &c.inserted_bytes,
+            ),
+            counter(
+                "luminate_clickhouse_received_bytes",
+                "Bytes of rows received, decompressed",
+                &c.received_bytes,
+            ),
+            counter(
+                "luminate_clickhouse_breaker_opens",
+                "Times a server was given up until it answers a probe",
+                &c.breaker_opens,
+            ),
+            counter(
+                "luminate_clickhouse_refused_statements",
+                "Statements refused because no server was known to answer",
+                &c.refused,
+            ),
+            counter("luminate_clickhouse_probes", "Probes sent", &c.probes),
+            counter("luminate_clickhouse_failed_probes", "Probes that were not answered", &c.probe_failures),
+            counter(
+                "luminate_clickhouse_killed_statements",
+                "Statements ended on the server because nobody waited for them any more",
+                &c.kills,
+            ),
+            failed("unreachable", &c.failed_unreachable),
+            failed("overloaded", &c.failed_overloaded),
+            failed("read_only", &c.failed_read_only),
+            failed("exhausted", &c.failed_exhausted),
+            failed("schema", &c.failed_schema),
+            failed("denied", &c.failed_denied),
+            failed("broken", &c.failed_broken),
+        ]
+    })
+}
+
 /// Gives the figures of the way in.
 pub(in crate::app) fn writes(store: Arc<ClickHouseStore>) -> Source {
     Box::new(move || {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{
     census::Census,
-    client::Servers,
+    client::{BreakerState, ClientCounters, EndpointState, Servers},
     config::ClickHouseConfig,
     deletes::Deletes,
     migrate::Migrator,
@@ -45,6 +45,7 @@ const TABLES: [&str; 12] = [
 #[derive(Debug)]
 pub struct ClickHouseStore {
     clock: Arc<dyn Clock>,
+    servers: Arc<Servers>,
     migrator: Arc<Migrator>,
     watch: Watch,
     writes: Arc<Writes>,
@@ -78,6 +79,7 @@ impl ClickHouseStore {
         Ok(Arc::new(Self {
             watch: Watch::start(Arc::clone(&migrator)),
             clock: Arc::clone(&clock),
+            servers: Arc::clone(&servers),
             queue_bytes: config.batch.queue_bytes,
             writes: Arc::new(Writes::new(Arc::clone(&servers), Arc::clone(&config), Arc::clone(&clock))),
             reads: Reads::new(
@@ -121,6 +123,11 @@ impl ClickHouseStore {
     pub async fn apply_schema(&self) -> Result<()> {
         self.migrator.apply(|_| ()).await?;
         Ok(())
+    }
+
+    /// What the client counts.
+    pub fn client_counters(&self) -> &ClientCounters {
+        self.servers.counters()
     }
 
     /// Rolls up what has closed, as is done in the background if the configuration says so.
@@ -232,11 +239,17 @@ impl Storage for ClickHouseStore {
     }
 
     fn health(&self) -> Health {
-        self.watch.health()
+        let health = self.watch.health();
+        let answers = |server: &EndpointState| server.breaker == BreakerState::Closed;
+        if health == Health::Ready && !self.servers.endpoints().iter().any(answers) {
+            return Health::Unavailable { reason: "no server of ClickHouse answers".to_owned() };
+        }
+        health
     }
 
     fn checks(&self) -> Vec<Check> {
         let mut checks = self.watch.checks();
+        checks.extend(self.servers.endpoints().iter().map(of_server));
         let (waiting, most) = (self.writes.counters().queue_bytes.load(Relaxed), self.queue_bytes as u64);
         // More than half of it, and senders are about to be told to come back.
         let state = if waiting > most / 2 { CheckState::Degraded } else { CheckState::Ok };
@@ -251,4 +264,18 @@ impl Storage for ClickHouseStore {
         self.deletes.stop();
         self.writes.close().await
     }
+}
+
+/// How a server stands.
+fn of_server(server: &EndpointState) -> Check {
+    let (state, breaker) = match server.breaker {
+        BreakerState::Closed => (CheckState::Ok, "used"),
+        BreakerState::Open => (CheckState::Degraded, "left alone until it answers a probe"),
+        BreakerState::Probing => (CheckState::Degraded, "left alone, and being probed"),
+    };
+    let mut detail = format!("{breaker}, {} statements under way", server.in_flight);
+    if let Some(last) = &server.last_failure {
+        detail.push_str(&format!("; the last failure was {} at {}", last.class.as_str(), last.at));
+    }
+    Check { name: format!("server {}", server.address), state, detail }
 }

@@ -110,6 +110,52 @@ fn a_removal_that_fails_is_done_again() {
 }
 
 #[test]
+fn series_of_days_with_nothing_left_are_forgotten() {
+    let Some(s) = Subject::start() else { return };
+    let (old, late) = (NOW - 9 * DAY, NOW - 2 * DAY);
+    let series = [
+        labels(&[("__name__", "m"), ("x", "gone"), ("all", "y")]),
+        labels(&[("__name__", "m"), ("x", "stays"), ("all", "y")]),
+        labels(&[("__name__", "n"), ("x", "other")]),
+    ];
+    let batch: Vec<_> = (0..3).flat_map(|i| [(i, old + 5, 1.0), (i, late + 5, 1.0)]).collect();
+    s.write(&series, &batch);
+    let shown = |from| s.values("x", range(from, from + DAY - 1));
+    s.delete(&[Matcher::equal("x", "gone")], TimeRange::ALL);
+    s.runtime.block_on(s.store.clean_tombstones(&s.tenant)).unwrap();
+    // What was written a moment ago may have samples on their way.
+    assert_eq!(shown(old), ["gone", "other", "stays"]);
+    // As if all of it had been written an hour ago.
+    for table in ["series", "label_values"] {
+        let table = format!("{}.{table}", s.front.database);
+        let hour_ago = "written DateTime('UTC') DEFAULT now() - 3600";
+        s.front.sql(&format!("ALTER TABLE {table} MODIFY COLUMN {hour_ago}"));
+        s.front.sql(&format!("TRUNCATE TABLE {table}"));
+    }
+    let again = open(&s.runtime, &s.config);
+    let mut rows = luminate::storage::WriteBatch::over(series.to_vec());
+    rows.samples = batch
+        .iter()
+        .map(|(series, at, value)| luminate::storage::BatchSample {
+            series: *series,
+            timestamp: Timestamp(*at),
+            value: *value,
+            start: 0,
+        })
+        .collect();
+    s.runtime.block_on(again.append(&s.tenant, rows)).unwrap();
+    s.delete(&[Matcher::equal("x", "gone")], range(old - DAY, NOW));
+    s.runtime.block_on(s.store.clean_tombstones(&s.tenant)).unwrap();
+    assert_eq!(shown(old), ["other", "stays"]);
+    assert_eq!(s.values("all", range(old, old + DAY - 1)), ["y"]);
+    // Pods know the rows of the last days, and would not write them again.
+    assert_eq!(shown(late), ["gone", "other", "stays"]);
+    s.write(&series, &[(0, old + 5, 2.0)]);
+    assert_eq!(shown(old), ["gone", "other", "stays"]);
+    assert_eq!(s.read(&[Matcher::equal("x", "gone")], TimeRange::ALL)[0].1.values, [2.0]);
+}
+
+#[test]
 fn a_delete_that_is_not_written_is_an_error() {
     let Some(s) = Subject::start() else { return };
     if !s.front.is_ours() {

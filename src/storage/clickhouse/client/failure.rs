@@ -119,7 +119,7 @@ impl Failure {
     }
 
     /// For an insert, whatever a server has no resources for may work later: its sender is not to blame.
-    pub(super) fn of_insert(self) -> Self {
+    pub fn of_insert(self) -> Self {
         match self.class {
             Class::Exhausted => Self { class: Class::Overloaded, ..self },
             Class::Unreachable

@@ -23,6 +23,8 @@ use super::{
 
 /// From how many bytes on compression is not done where other requests wait.
 const LARGE: usize = 256 << 10;
+/// MEMORY_LIMIT_EXCEEDED: nothing is wrong with the rows, there are too many of them at once.
+pub const MEMORY_LIMIT: u32 = 241;
 /// A server's own bound on the rows of a block.
 const BLOCK_ROWS: usize = 1_048_449;
 
@@ -88,7 +90,8 @@ impl Servers {
                 Err(failure) => failure.of_insert(),
             };
             let delay = self.shared.dice.about(delay(failure.class, tried.len()));
-            if !failure.class.may_pass() || delay >= left() {
+            // What the server has not the memory for is not to be sent again as it is.
+            if !failure.class.may_pass() || failure.code == Some(MEMORY_LIMIT) || delay >= left() {
                 return Err(failure);
             }
             *last.lock() = Some(failure);

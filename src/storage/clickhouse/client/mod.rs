@@ -42,7 +42,7 @@ use dice::Dice;
 use endpoint::{Endpoint, Flight, Kind, Patience, Shared};
 pub use endpoint::{EndpointState, LastFailure};
 pub use failure::{Class, Failure};
-pub use insert::Insert;
+pub use insert::{Insert, MEMORY_LIMIT};
 use rows::Pace;
 pub use rows::Rows;
 pub use statement::{MAX_FIELD_BYTES, Param, Statement};

@@ -80,10 +80,19 @@ impl Applier {
         Ok(true)
     }
 
-    /// Removes the rows that a tombstone hides now.
-    pub(super) async fn remove(&self, tenant: &TenantId, tombstone: &Tombstone) -> Result<()> {
+    /// Removes the rows that a tombstone hides now, and says whose they were.
+    pub(super) async fn remove(&self, tenant: &TenantId, tombstone: &Tombstone) -> Result<Vec<Which>> {
+        let all = self.whose(tenant, tombstone).await?;
+        for which in &all {
+            self.remove_where(tenant, tombstone, which).await?;
+        }
+        Ok(all)
+    }
+
+    /// Whose rows a tombstone hides, in as many pieces as there have to be statements.
+    async fn whose(&self, tenant: &TenantId, tombstone: &Tombstone) -> Result<Vec<Which>> {
         if tombstone.matchers.is_empty() {
-            return self.remove_where(tenant, tombstone, Which::default()).await;
+            return Ok(vec![Which::default()]);
         }
         let sets = std::slice::from_ref(&tombstone.matchers);
         let look =
@@ -94,33 +103,41 @@ impl Applier {
             // All series of these metrics.
             ids.dedup_by_key(|(mid, _)| *mid);
         }
-        for ids in ids.chunks(IDS * LISTS) {
+        let which = |ids: &[(u64, u64)]| {
             let mut mids: Vec<u64> = ids.iter().map(|(mid, _)| *mid).collect();
             mids.dedup();
             let sids = if only_names { Vec::new() } else { ids.iter().map(|(_, sid)| *sid).collect() };
-            self.remove_where(tenant, tombstone, Which { mids, sids }).await?;
-        }
-        Ok(())
+            Which { mids, sids }
+        };
+        Ok(ids.chunks(IDS * LISTS).map(which).collect())
     }
 
-    async fn remove_where(&self, tenant: &TenantId, tombstone: &Tombstone, which: Which) -> Result<()> {
+    async fn remove_where(&self, tenant: &TenantId, tombstone: &Tombstone, which: &Which) -> Result<()> {
         for (table, buckets) in TABLES {
             let condition = format!(
-                "tenant = {{tenant:String}} AND ts BETWEEN {{from:Int64}} AND {{to:Int64}}{buckets}{}{}",
-                Which::sql("mid", &which.mids),
-                Which::sql("sid", &which.sids)
+                "tenant = {{tenant:String}} AND ts BETWEEN {{from:Int64}} AND {{to:Int64}}{buckets}{}",
+                which.sql("mid")
             );
             let there = format!("SELECT toUInt8(1) FROM {table} WHERE {condition} LIMIT 1");
             let there = which.bind(bind(Statement::new(there), tenant, tombstone, buckets));
             if self.servers.rows(&there).await?.all(|row| row.u8()).await?.is_empty() {
                 continue;
             }
-            let delete =
-                Statement::new(format!("DELETE FROM {} WHERE {condition}", self.tables.rows_of(table)))
-                    .setting("lightweight_deletes_sync", 2);
-            self.servers.run(&which.bind(bind(delete, tenant, tombstone, buckets))).await?;
-            add(&self.counters.delete_statements, 1);
+            let delete = self.delete_from(table, &condition);
+            self.carry_out(&which.bind(bind(delete, tenant, tombstone, buckets))).await?;
         }
+        Ok(())
+    }
+
+    /// A statement that removes rows of a table wherever they are, and waits for it.
+    pub(super) fn delete_from(&self, table: &str, condition: &str) -> Statement {
+        Statement::new(format!("DELETE FROM {} WHERE {condition}", self.tables.rows_of(table)))
+            .setting("lightweight_deletes_sync", 2)
+    }
+
+    pub(super) async fn carry_out(&self, delete: &Statement) -> Result<()> {
+        self.servers.run(delete).await?;
+        add(&self.counters.delete_statements, 1);
         Ok(())
     }
 }
@@ -137,20 +154,28 @@ fn bind(statement: Statement, tenant: &TenantId, tombstone: &Tombstone, buckets:
 
 /// Whose rows: of all, of some metrics, of some series of some metrics.
 #[derive(Debug, Default)]
-struct Which {
-    mids: Vec<u64>,
+pub(super) struct Which {
+    pub(super) mids: Vec<u64>,
     sids: Vec<u64>,
 }
 
 impl Which {
-    /// That a column is one of the ids, in as many lists as there have to be.
-    fn sql(column: &str, ids: &[u64]) -> String {
-        let list = |i| format!("{column} IN {{{column}{i}:Array(UInt64)}}");
-        let lists: Vec<String> = (0..ids.chunks(IDS).count()).map(list).collect();
-        if lists.is_empty() { String::new() } else { format!(" AND ({})", lists.join(" OR ")) }
+    /// That a row is theirs, after other conditions; `mid` is the metric's id in that table.
+    pub(super) fn sql(&self, mid: &str) -> String {
+        let lists = |column: &str, name: &str, ids: &[u64]| {
+            let list = |i| format!("{column} IN {{{name}{i}:Array(UInt64)}}");
+            let lists: Vec<String> = (0..ids.chunks(IDS).count()).map(list).collect();
+            if lists.is_empty() { String::new() } else { format!(" AND ({})", lists.join(" OR ")) }
+        };
+        lists(mid, "mid", &self.mids) + &lists("sid", "sid", &self.sids)
     }
 
-    fn bind(&self, statement: Statement) -> Statement {
+    /// The metrics they are of.
+    pub(super) fn metrics(&self) -> Self {
+        Self { mids: self.mids.clone(), sids: Vec::new() }
+    }
+
+    pub(super) fn bind(&self, statement: Statement) -> Statement {
         let lists = [("mid", &self.mids), ("sid", &self.sids)];
         let lists = lists.into_iter().flat_map(|(column, ids)| {
             ids.chunks(IDS).enumerate().map(move |(i, ids)| (format!("{column}{i}"), ids.to_vec()))

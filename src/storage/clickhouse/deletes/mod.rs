@@ -14,6 +14,7 @@
 //! state wins over an earlier one.
 
 mod apply;
+mod forget;
 mod tombstone;
 
 use std::sync::{
@@ -96,9 +97,11 @@ impl Deletes {
     pub(super) async fn clean(&self, tenant: &TenantId) -> Result<()> {
         for row in read(&self.applier.servers, tenant, TimeRange::ALL).await? {
             let tombstone = row.tombstone()?;
-            self.applier.remove(tenant, &tombstone).await?;
+            let before = self.applier.settled().await?;
+            let whose = self.applier.remove(tenant, &tombstone).await?;
             // What it hides no longer must not be seen in windows either.
             self.rollups.mark(tenant, self.rollups.touched_by(tombstone.range)).await?;
+            self.applier.forget(tenant, tombstone.range, &whose, self.clock.now(), before).await?;
             write(&self.applier.servers, &[Row { state: State::Cleaned, ..row }]).await?;
             add(&self.applier.counters.tombstones_cleaned, 1);
         }

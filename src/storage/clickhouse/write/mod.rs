@@ -50,7 +50,7 @@ use self::{
     slip::{Part, Slip},
 };
 use super::{
-    client::{Class, Failure, Servers},
+    client::{Failure, Servers},
     config::ClickHouseConfig,
 };
 use crate::{
@@ -260,12 +260,7 @@ impl Drop for Waiter<'_> {
 
 /// What a writer is told: never that it is to blame, for then it would throw its samples away.
 fn write_error(failure: Failure) -> StorageError {
-    let (detail, retry_after) = (failure.message, failure.retry_after.unwrap_or(RETRY_AFTER));
-    match failure.class {
-        Class::Unreachable => StorageError::Unavailable { detail, retry_after: Some(retry_after) },
-        Class::Overloaded | Class::ReadOnly | Class::Exhausted => {
-            StorageError::Overloaded { detail, retry_after }
-        }
-        Class::Schema | Class::Denied | Class::Broken => StorageError::Remote { detail },
-    }
+    let mut failure = failure.of_insert();
+    failure.retry_after.get_or_insert(RETRY_AFTER);
+    StorageError::from(failure)
 }

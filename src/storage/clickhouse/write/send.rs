@@ -21,11 +21,11 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    storage::clickhouse::client::{Insert, Servers},
+    storage::clickhouse::client::{Insert, MEMORY_LIMIT, Servers},
 };
 
-/// MEMORY_LIMIT_EXCEEDED: nothing is wrong with the rows, there are too many of them.
-const MEMORY_LIMIT: u32 = 241;
+/// By how much an insert may outlast its time.
+const A_MOMENT: Duration = Duration::from_secs(2);
 
 /// Writes rows, once for each token. `Ok` means that they are durable.
 #[async_trait]
@@ -69,8 +69,9 @@ impl Sender {
         let started = self.clock.elapsed();
         add(&self.counters.inserts_in_flight, 1);
         let sent = self.send_parts(table, Bytes::from(body.bytes), &body.joints, token);
-        let outcome =
-            tokio::time::timeout(self.timeout, sent).await.unwrap_or_else(|_| Err(late(self.timeout)));
+        // Those who send know best why it took too long, so they are given a moment to say so.
+        let outcome = tokio::time::timeout(self.timeout + A_MOMENT, sent).await;
+        let outcome = outcome.unwrap_or_else(|_| Err(late(self.timeout)));
         sub(&self.counters.inserts_in_flight, 1);
         let took = self.clock.elapsed().saturating_sub(started);
         self.counters.inserted(rows, bytes, took, outcome.is_err());

@@ -148,9 +148,7 @@ mod tests {
     use super::*;
 
     fn failure(message: &str) -> Failure {
-        let mut failure = Failure::new(Class::Overloaded, message);
-        failure.code = Some(252);
-        failure
+        Failure::new(Class::Overloaded, message)
     }
 
     #[test]
