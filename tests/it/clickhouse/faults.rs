@@ -7,6 +7,7 @@
 
 use std::{
     path::Path,
+    slice::from_ref,
     time::{Duration, Instant},
 };
 
@@ -118,7 +119,7 @@ impl Stage {
     fn check_pushed_down(&self) {
         for pushdown in ["off", "auto", "force"] {
             let more = [("LUMINATE_STORAGE__CLICKHOUSE__PUSHDOWN", pushdown)];
-            let gateway = self::gateway(std::slice::from_ref(&self.front.url), &self.front.database, &more);
+            let gateway = self::gateway(from_ref(&self.front.url), &self.front.database, &more);
             self.witness.check(&gateway.url(""));
         }
     }
@@ -309,7 +310,7 @@ fn one_of_three_addresses_may_be_dead() {
 #[test]
 fn a_schema_that_is_missing_is_waited_for() {
     let Some(front) = Front::start() else { return };
-    let gateway = spawn_gateway(std::slice::from_ref(&front.url), &front.database, &[]);
+    let gateway = spawn_gateway(from_ref(&front.url), &front.database, &[]);
     wait_for("the gateway to listen", || gateway.try_get("/-/healthy").is_ok());
     refuses(&gateway);
     let stage = Stage::with(front);
@@ -330,7 +331,7 @@ fn a_wrong_password_is_trouble_of_ours_and_not_of_who_writes() {
     let with = |password| {
         let user = ("LUMINATE_STORAGE__CLICKHOUSE__USERNAME", "luminate");
         let more = [user, ("LUMINATE_STORAGE__CLICKHOUSE__PASSWORD", password)];
-        spawn_gateway(&[stage.front.url.clone()], &stage.front.database, &more)
+        spawn_gateway(from_ref(&stage.front.url), &stage.front.database, &more)
     };
     let (wrong, right) = (with("wrong"), with("right"));
     right.wait_ready();

@@ -11,6 +11,7 @@ use std::{
     fs,
     path::Path,
     process::{Child, Command, Stdio},
+    slice::from_ref,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -120,7 +121,7 @@ fn killing_gateways_loses_no_sample_and_fails_no_query() {
     schema::apply(&front);
     let ports = [free_port(), free_port()];
     let start = |gateway: usize| {
-        let options = gateway_options(std::slice::from_ref(&front.url), &front.database, &[]).port(ports[gateway]);
+        let options = gateway_options(from_ref(&front.url), &front.database, &[]).port(ports[gateway]);
         let server = Server::spawn(Path::new(NO_DIRECTORY), &options);
         server.wait_ready();
         server

@@ -16,7 +16,10 @@ use crate::{
     model::{Labels, Metadata, MetricType, Timestamp},
     storage::{
         BatchSample,
-        clickhouse::{client::Insert, rowbinary::Reader},
+        clickhouse::{
+            client::{Class, Insert},
+            rowbinary::Reader,
+        },
     },
 };
 
