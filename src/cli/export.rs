@@ -86,7 +86,8 @@ async fn export(flags: &ExportFlags, clock: Arc<dyn Clock>) -> Result<(), Comman
         patience: Patience::new(Arc::clone(&clock), patience),
         plain: flags.plain,
     };
-    let mut plan = wanted(flags, clock.now()).map_err(CommandError::Usage)?;
+    let range = range(flags, clock.now()).map_err(CommandError::Usage)?;
+    let mut plan = wanted(flags);
     let length = parse_span(&flags.slice).map_err(CommandError::Usage)?.millis();
 
     let mut state = match &flags.resume {
@@ -100,7 +101,7 @@ async fn export(flags: &ExportFlags, clock: Arc<dyn Clock>) -> Result<(), Comman
         }
         plan = known.clone();
     } else {
-        plan.pieces = exporter.pieces(&plan, length, flags.parts, flags.quiet).await?;
+        plan.pieces = exporter.pieces(&plan.selectors, range, length, flags).await?;
         state.plan = Some(plan.clone());
         if let Some(path) = &flags.resume {
             state.store(path)?;
@@ -137,8 +138,8 @@ async fn export(flags: &ExportFlags, clock: Arc<dyn Clock>) -> Result<(), Comman
     Ok(())
 }
 
-/// What the flags ask for, without its pieces.
-fn wanted(flags: &ExportFlags, now: Timestamp) -> Result<Plan, String> {
+/// The ends of the range, in milliseconds, where there are any.
+fn range(flags: &ExportFlags, now: Timestamp) -> Result<[Option<i64>; 2], String> {
     let instant = |text: &Option<String>| {
         text.as_deref().map(|text| parse_instant(text, now).map(Timestamp::millis)).transpose()
     };
@@ -146,18 +147,23 @@ fn wanted(flags: &ExportFlags, now: Timestamp) -> Result<Plan, String> {
     if start.unwrap_or(i64::MIN) > end.unwrap_or(i64::MAX) {
         return Err("the range ends before it starts".to_owned());
     }
+    Ok([start, end])
+}
+
+/// What the flags ask for, without its pieces.
+fn wanted(flags: &ExportFlags) -> Plan {
     let mut selectors = flags.selectors.clone();
     if selectors.is_empty() {
         selectors.push(ALL.to_owned());
     }
-    Ok(Plan {
+    Plan {
         server: flags.server.server.clone(),
         tenant: flags.server.tenant.clone(),
         selectors,
-        start,
-        end,
+        start: flags.start.clone(),
+        end: flags.end.clone(),
         pieces: Vec::new(),
-    })
+    }
 }
 
 /// Asks a server for pieces.
@@ -172,22 +178,23 @@ impl Exporter {
     /// The pieces of a plan.
     async fn pieces(
         &mut self,
-        plan: &Plan,
+        selectors: &[String],
+        [start, end]: [Option<i64>; 2],
         length: i64,
-        parts: u16,
-        quiet: bool,
+        flags: &ExportFlags,
     ) -> Result<Vec<Piece>, CommandError> {
-        let mut form: Vec<_> = plan.selectors.iter().map(|s| ("match[]", s.clone())).collect();
-        form.extend(plan.start.map(|at| ("start", as_seconds(Timestamp(at)))));
-        form.extend(plan.end.map(|at| ("end", as_seconds(Timestamp(at)))));
+        let mut form: Vec<_> = selectors.iter().map(|s| ("match[]", s.clone())).collect();
+        form.extend(start.map(|at| ("start", as_seconds(Timestamp(at)))));
+        form.extend(end.map(|at| ("end", as_seconds(Timestamp(at)))));
         form.push(("slice", as_seconds(Timestamp(length))));
         let slices = loop {
             match slices(&self.server, &form).await {
                 Ok(slices) => break slices,
-                Err(trouble) => self.wait(trouble, None, quiet).await?,
+                Err(trouble) => self.wait(trouble, None, flags.quiet).await?,
             }
         };
         self.patience.restore();
+        let parts = flags.parts;
         let shards = |[start, end]: [i64; 2]| {
             (1..=parts).map(move |part| Piece { start, end, shard: format!("{part}/{parts}") })
         };

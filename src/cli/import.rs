@@ -23,7 +23,7 @@ use super::{
         Begin, End, Marker,
         connection::{Connection, Patience, Trouble, Whole, next, words},
         progress::Progress,
-        state::State,
+        state::{State, Target},
     },
 };
 use crate::{
@@ -95,7 +95,16 @@ async fn import(flags: &ImportFlags, clock: Arc<dyn Clock>) -> Result<(), Comman
     let labels: Vec<String> =
         flags.extra_label.iter().map(|label| format!("extra_label={}", percent(label))).collect();
     let state = match &flags.resume {
-        Some(path) => State::load(path)?.unwrap_or_default(),
+        Some(path) => {
+            let state = State::load(path)?.unwrap_or_default();
+            if state.target.as_ref().is_some_and(|target| *target != Target::of(&flags.server)) {
+                return Err(CommandError::Usage(format!(
+                    "{}: is the state of an import to another server or tenant",
+                    path.display()
+                )));
+            }
+            state
+        }
         None => State::default(),
     };
     let from_file = flags.input != Path::new("-");
@@ -106,6 +115,7 @@ async fn import(flags: &ImportFlags, clock: Arc<dyn Clock>) -> Result<(), Comman
 
     let mut importer = Importer {
         server: Connection::new(&flags.server)?,
+        target: Target::of(&flags.server),
         path: format!("/api/v1/import?{}", labels.join("&")),
         relabelled: !labels.is_empty(),
         patience: Patience::new(Arc::clone(&clock), patience),
@@ -120,7 +130,11 @@ async fn import(flags: &ImportFlags, clock: Arc<dyn Clock>) -> Result<(), Comman
         from_file,
         piece: None,
         came: End::default(),
+        refused: 0,
         total: End::default(),
+        held: false,
+        anything_seen: false,
+        unverified: false,
         pieces_seen: false,
         done_seen: false,
         rejected: 0,
@@ -129,6 +143,7 @@ async fn import(flags: &ImportFlags, clock: Arc<dyn Clock>) -> Result<(), Comman
         differing: 0,
     };
     while let Some(found) = finds.recv().await {
+        importer.anything_seen = true;
         match found {
             Found::Lines { text, end } => importer.lines(text, end).await?,
             Found::Marker { marker: Marker::Begin(begin), .. } => importer.begin(begin),
@@ -195,10 +210,20 @@ fn read(mut input: Box<dyn BufRead + Send>, mut offset: u64, found: &mpsc::Sende
     }
 }
 
+/// What a server says of the lines it was sent.
+#[derive(Debug)]
+struct Answer {
+    came: End,
+    rejected: u64,
+    bad_lines: u64,
+    complaint: String,
+}
+
 /// Sends lines, and keeps the books.
 #[derive(Debug)]
 struct Importer {
     server: Connection,
+    target: Target,
     path: String,
     /// Whether the series are others than those that were exported.
     relabelled: bool,
@@ -211,7 +236,14 @@ struct Importer {
     piece: Option<Begin>,
     /// What the server has received of it.
     came: End,
+    /// Lines and samples of it that the server did not take.
+    refused: u64,
     total: End,
+    /// Whether a piece is not done, so that the place in the file stays before it.
+    held: bool,
+    anything_seen: bool,
+    /// Whether lines came that belong to no piece, and so cannot be asked for again.
+    unverified: bool,
     pieces_seen: bool,
     /// Whether the export said that there are no more pieces.
     done_seen: bool,
@@ -227,6 +259,7 @@ impl Importer {
         self.piece = Some(begin);
         // What came of a piece before it broke off is there, and will not be there twice.
         self.came = End::default();
+        self.refused = 0;
     }
 
     /// Sends lines until the server has them.
@@ -236,13 +269,15 @@ impl Importer {
             .map_err(|error| CommandError::Failed(format!("cannot compress: {error}")))?;
         let body = Bytes::from(compressed);
         let answer = loop {
-            match self.server.give(&self.path, body.clone()).await {
+            let given = self.server.give(&self.path, body.clone()).await;
+            match given.and_then(|answer| self.answer(&answer)) {
                 Ok(answer) => break answer,
                 Err(trouble) => self.wait(trouble).await?,
             }
         };
         self.patience.restore();
-        self.take(&answer)?;
+        self.take(answer);
+        self.unverified |= self.verify && self.piece.is_none();
         self.progress.bytes += bytes;
         self.progress.tick();
         if self.from_file && !self.pieces_seen {
@@ -251,21 +286,25 @@ impl Importer {
         Ok(())
     }
 
-    /// Books an answer.
-    fn take(&mut self, answer: &Whole) -> Result<(), CommandError> {
+    /// Reads what an answer says of the lines.
+    fn answer(&self, answer: &Whole) -> Result<Answer, Trouble> {
         let text = |name: &str| {
             let name = format!("x-luminate-import-{name}");
             answer.headers.get(&name).and_then(|value| value.to_str().ok()).unwrap_or_default()
         };
         let count = |name: &str| text(name).parse::<u64>().ok();
+        let complaint = words(&answer.body);
         let (Some(samples), Some(checksum)) = (count("samples"), Checksum::parse(text("checksum"))) else {
-            let message = format!(
-                "{} does not answer as a Luminate does: {}",
-                self.server.server(),
-                words(&answer.body)
-            );
-            return Err(CommandError::Failed(message));
+            let what =
+                if answer.status.is_success() { "does not answer as a Luminate does" } else { "refuses" };
+            let message = format!("{} {what}: {}: {complaint}", self.server.server(), answer.status);
+            return Err(Trouble::Lasting(CommandError::Failed(message)));
         };
+        let (rejected, bad_lines) = (count("rejected").unwrap_or(0), count("bad-lines").unwrap_or(0));
+        if !answer.status.is_success() && rejected + bad_lines == 0 {
+            // Nothing in the lines is wrong, so they did not all come.
+            return Err(Trouble::passing(complaint));
+        }
         let came = End {
             samples,
             histograms: count("histograms").unwrap_or(0),
@@ -274,19 +313,24 @@ impl Importer {
             checksum: checksum.to_string(),
             warnings: Vec::new(),
         };
+        Ok(Answer { came, rejected, bad_lines, complaint })
+    }
+
+    /// Books an answer.
+    fn take(&mut self, answer: Answer) {
+        let Answer { came, rejected, bad_lines, complaint } = answer;
         self.came.add(&came);
         self.total.add(&came);
-        self.progress.samples += samples;
-        let (rejected, bad) = (count("rejected").unwrap_or(0), count("bad-lines").unwrap_or(0));
+        self.progress.samples += came.samples;
         self.rejected += rejected;
-        self.bad_lines += bad;
-        if rejected + bad > 0 {
+        self.bad_lines += bad_lines;
+        if rejected + bad_lines > 0 {
+            self.refused += rejected + bad_lines;
             self.complaints += 1;
             if self.complaints <= SHOWN {
-                self.progress.say(&words(&answer.body));
+                self.progress.say(&complaint);
             }
         }
-        Ok(())
     }
 
     /// A piece is all there: is it what was exported?
@@ -299,7 +343,7 @@ impl Importer {
         }
         let checked = said.checksum().filter(|_| !self.relabelled);
         if checked.is_some_and(|checksum| came.checksum().unwrap_or_default() != checksum) {
-            self.differing += 1;
+            (self.differing, self.held) = (self.differing + 1, true);
             self.progress.say(&format!(
                 "{name}: {} with checksum {} were exported, but {} with checksum {} came",
                 said.describe(),
@@ -312,7 +356,7 @@ impl Importer {
         if let Some(begin) = piece.as_ref().filter(|_| self.verify) {
             let there = self.there(begin).await?;
             if !there.same(&said) {
-                self.differing += 1;
+                (self.differing, self.held) = (self.differing + 1, true);
                 self.progress.say(&format!(
                     "{name}: {} with checksum {} were exported, but {} now has {} with checksum {}",
                     said.describe(),
@@ -324,11 +368,16 @@ impl Importer {
                 return Ok(());
             }
         }
+        if std::mem::take(&mut self.refused) > 0 {
+            // Said already; taken up again it is sent again, should the server think otherwise by then.
+            self.held = true;
+            return Ok(());
+        }
         self.progress.pieces += 1;
         self.progress.tick();
-        let from_file = self.from_file;
+        let moves_on = self.from_file && !self.held;
         self.note(|state| {
-            if from_file {
+            if moves_on {
                 state.offset = offset;
             }
             if let Some(begin) = piece {
@@ -364,17 +413,24 @@ impl Importer {
     fn note(&self, change: impl FnOnce(&mut State)) -> Result<(), CommandError> {
         let Some(path) = &self.resume else { return Ok(()) };
         let mut state = State::load(path)?.unwrap_or_default();
+        state.target = Some(self.target.clone());
         change(&mut state);
         state.store(path)
     }
 
     fn finish(mut self) -> Result<(), CommandError> {
-        let cut = self.pieces_seen && !self.done_seen;
+        // Even an export without samples says that it is done, unless it is a plain one.
+        let cut =
+            !self.done_seen && (self.pieces_seen || self.verify || !self.anything_seen && !self.from_file);
         let total = self.total.describe();
         self.progress.finish("imported", &total);
         let mut wrong = Vec::new();
         if cut {
             wrong.push("the export broke off before its end".to_owned());
+        }
+        if self.unverified {
+            let what = "lines came that are not from `luminate export`, so that they cannot be verified";
+            wrong.push(what.to_owned());
         }
         for (count, what) in [
             (self.bad_lines, ["line cannot be read", "lines cannot be read"]),

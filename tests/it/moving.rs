@@ -115,6 +115,12 @@ fn import(server: &Server, more: &[&str]) -> Command {
     command
 }
 
+/// The exit code, and what was said.
+fn outcome(mut command: Command) -> (Option<i32>, String) {
+    let output = command.output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
 /// An export and an import with a pipe between them.
 struct Pipe(Child, Child);
 
@@ -264,6 +270,96 @@ fn what_does_not_arrive_is_told() {
     assert_eq!(lonely.status.code(), Some(1));
     let told = String::from_utf8(lonely.stderr).unwrap();
     assert!(told.contains("trying again in 0.5s") && told.contains("given up after 2 tries"), "{told}");
+}
+
+#[test]
+fn what_did_not_arrive_is_not_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, held) = filled(&dir.path().join("source"), 2, 2);
+    let exported = export(&source, &[]).output().unwrap();
+    let text = String::from_utf8(exported.stdout).unwrap();
+    let target = Server::start(&dir.path().join("target"), &Options::default());
+    let (file, state) = (dir.path().join("moved.jsonl"), dir.path().join("state.json"));
+    let resumed = || import(&target, &[file.to_str().unwrap(), "--resume", state.to_str().unwrap()]);
+    // The first piece misses a line, the second is whole: going on must not pass the first over.
+    let damaged: Vec<_> = text.lines().enumerate().filter(|(i, _)| *i != 1).map(|(_, line)| line).collect();
+    fs::write(&file, damaged.join("\n") + "\n").unwrap();
+    for _ in 0..2 {
+        let output = resumed().output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            output.status.code() == Some(1) && told.contains("1 piece is not what was exported"),
+            "{told}"
+        );
+    }
+    fs::write(&file, &text).unwrap();
+    assert!(resumed().status().unwrap().success());
+    assert_eq!(end(&target), held);
+    let elsewhere = import(&source, &[file.to_str().unwrap(), "--resume", state.to_str().unwrap()]);
+    let (code, told) = outcome(elsewhere);
+    assert!(code == Some(2) && told.contains("is the state of an import to another server"), "{told}");
+}
+
+#[test]
+fn what_was_refused_is_not_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, held) = filled(&dir.path().join("source"), 2, 1);
+    let exported = export(&source, &[]).output().unwrap();
+    let (file, state) = (dir.path().join("moved.jsonl"), dir.path().join("state.json"));
+    fs::write(&file, exported.stdout).unwrap();
+    let port = Some(free_port());
+    let run = |options: &Options| {
+        let target = Server::start(&dir.path().join("target"), options);
+        (
+            outcome(import(&target, &[file.to_str().unwrap(), "--resume", state.to_str().unwrap()])),
+            end(&target),
+        )
+    };
+    // A limit that is too low, found out and raised.
+    let low = Options { port, ..Options::default() }.env("LUMINATE_STORAGE__RETENTION__DEFAULT", "12h");
+    let ((code, told), _) = run(&low);
+    assert!(code == Some(1) && told.contains("samples were refused"), "{told}");
+    let ((code, told), came) = run(&Options { port, ..Options::default() });
+    assert_eq!((code, told.as_str()), (Some(0), ""));
+    assert_eq!(came, held);
+}
+
+#[test]
+fn only_what_was_compared_counts_as_verified() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, _) = filled(&dir.path().join("source"), 1, 1);
+    let target = Server::start(&dir.path().join("target"), &Options::default());
+    let plain = dir.path().join("plain.jsonl");
+    assert!(export(&source, &["--plain", "-o", plain.to_str().unwrap()]).status().unwrap().success());
+    assert_eq!(outcome(import(&target, &[plain.to_str().unwrap()])).0, Some(0));
+    let (code, told) = outcome(import(&target, &[plain.to_str().unwrap(), "--verify"]));
+    assert!(code == Some(1) && told.contains("cannot be verified"), "{told}");
+    // An export that failed at once leaves an empty pipe behind.
+    let mut nothing = import(&target, &[]);
+    nothing.stdin(Stdio::null());
+    let (code, told) = outcome(nothing);
+    assert!(code == Some(1) && told.contains("the export broke off before its end"), "{told}");
+}
+
+#[test]
+fn a_range_relative_to_now_is_taken_up_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, _) = filled(&dir.path().join("source"), 2, 1);
+    let (file, state) = (dir.path().join("all.jsonl"), dir.path().join("state.json"));
+    let wanted = [
+        "--start",
+        "-36h",
+        "--end",
+        "now",
+        "-o",
+        file.to_str().unwrap(),
+        "--resume",
+        state.to_str().unwrap(),
+    ];
+    assert_eq!(outcome(export(&source, &wanted)), (Some(0), String::new()));
+    let first = fs::read(&file).unwrap();
+    assert_eq!(outcome(export(&source, &wanted)), (Some(0), String::new()));
+    assert_eq!(fs::read(&file).unwrap(), first);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{End, Piece};
-use crate::cli::CommandError;
+use crate::cli::{CommandError, client::ServerFlags};
 
 /// The version of the file's format.
 const VERSION: u32 = 1;
@@ -24,6 +24,9 @@ pub struct State {
     version: u32,
     /// What is exported, and in which pieces; none for an import of a file without pieces.
     pub plan: Option<Plan>,
+    /// Where it is imported; none until something is.
+    #[serde(default)]
+    pub target: Option<Target>,
     /// The pieces that are done.
     pub done: Vec<Done>,
     /// Up to where the file is written, or has been read.
@@ -39,12 +42,21 @@ pub struct Plan {
     pub tenant: Option<String>,
     /// What selects the series.
     pub selectors: Vec<String>,
-    /// Since when, in milliseconds; none is since ever.
-    pub start: Option<i64>,
+    /// Since when, as it was asked for: what is relative to now is settled in the pieces.
+    pub start: Option<String>,
     /// Until when.
-    pub end: Option<i64>,
+    pub end: Option<String>,
     /// In order.
     pub pieces: Vec<Piece>,
+}
+
+/// Where an import goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// To which server.
+    pub server: String,
+    /// For which tenant.
+    pub tenant: Option<String>,
 }
 
 /// A piece that is done.
@@ -58,7 +70,7 @@ pub struct Done {
 
 impl Default for State {
     fn default() -> Self {
-        Self { version: VERSION, plan: None, done: Vec::new(), offset: 0 }
+        Self { version: VERSION, plan: None, target: None, done: Vec::new(), offset: 0 }
     }
 }
 
@@ -109,13 +121,17 @@ impl State {
     }
 }
 
+impl Target {
+    /// Where the flags say.
+    pub fn of(flags: &ServerFlags) -> Self {
+        Self { server: flags.server.clone(), tenant: flags.tenant.clone() }
+    }
+}
+
 impl Plan {
     /// Whether another plan is about the same data; the pieces may be cut elsewhere.
     pub fn same_data(&self, other: &Self) -> bool {
-        let of = |plan: &Self| {
-            (plan.server.clone(), plan.tenant.clone(), plan.selectors.clone(), plan.start, plan.end)
-        };
-        of(self) == of(other)
+        Self { pieces: Vec::new(), ..self.clone() } == Self { pieces: Vec::new(), ..other.clone() }
     }
 }
 
