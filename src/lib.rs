@@ -13,10 +13,12 @@
 //!    when others are bad.
 //! 4. [`Storage::append`](storage::Storage::append) gets a [`WriteBatch`](storage::WriteBatch). The embedded
 //!    engine ([`storage::embedded`]) puts its samples into the head, in memory, and its records into the
-//!    log, where one `fdatasync` serves all writers that wait for it.
+//!    log, where one `fdatasync` serves all writers that wait for it. Over ClickHouse
+//!    ([`storage::clickhouse`]) the rows of many requests become one insert, and each waits for it.
 //! 5. Only then is the answer `204`, or `400` with what was refused and why.
 //!
-//! Later the head is flushed into immutable parts, a day each, and the log behind it is dropped.
+//! Later the embedded head is flushed into immutable parts, a day each, and the log behind it is dropped.
+//! An import ([`ingest::Import`]) goes the same way, some lines at a time.
 //!
 //! # One query
 //!
@@ -26,10 +28,14 @@
 //! 3. [`promql`] makes a tree of the text, a plan of the tree, and asks
 //!    [`Storage::select`](storage::Storage::select) for what the plan needs.
 //! 4. The engine finds the series by its indexes of label values and answers with their labels; samples
-//!    are decoded when they are read, merged from head and parts.
+//!    are decoded when they are read, merged from head and parts. ClickHouse streams them in order of time,
+//!    or computes with them itself what the plan offers and it is proven to do alike.
 //! 5. The plan is evaluated series by series over dense rows of steps, off the threads that serve
 //!    connections.
 //! 6. [`gateway::wire`] writes the answer as Prometheus would.
+//!
+//! An export ([`query::Export`]) asks for slices of time one after another instead, and writes them as they
+//! come; `luminate export` and `luminate import` ([`cli`]) make a move of it.
 //!
 //! # What holds everywhere
 //!
@@ -40,8 +46,8 @@
 //! * **Nothing below [`cli`] reads the clock or rolls dice.** Time comes in through a
 //!   [`Clock`](clock::Clock), randomness as [`Seeds`](app::Seeds).
 //! * **Every call to storage names a tenant.** There is no way to read those of all.
-//! * **What was acknowledged is durable.** There is no state in which an answer runs ahead of the disk,
-//!   unless `storage.embedded.wal.sync` says that it may.
+//! * **What was acknowledged is durable.** There is no state in which an answer runs ahead of the disk, or
+//!   of ClickHouse's word, unless `storage.embedded.wal.sync` says that it may.
 
 pub mod gateway;
 

@@ -46,7 +46,7 @@ pub enum BackupCommand {
         /// The database to restore into [default: the one that was backed up].
         #[arg(long, value_name = "DATABASE", value_parser = database)]
         into: Option<String>,
-        /// Set a database that has tables aside under another name.
+        /// Set a database that has tables aside under another name. Stop the servers that use it before.
         #[arg(long)]
         replace: bool,
         #[command(flatten)]
@@ -124,6 +124,10 @@ pub fn run(command: &BackupCommand) -> Result<(), CommandError> {
             writeln!(out, "restored {name} into {into}")?;
             if let Some(aside) = aside {
                 writeln!(out, "what was there is now the database {aside}; drop it when it is not needed")?;
+                writeln!(
+                    out,
+                    "restart every Luminate that runs on {into}: what it remembers is of the other"
+                )?;
             }
         }
         BackupCommand::List(servers) => {

@@ -288,7 +288,7 @@ fn refuse_what_takes_state(config: &Config, keys: &mut Reader<'_>) {
 }
 
 fn refuse_lame_clickhouse(config: &ClickHouse, keys: &mut Reader<'_>) {
-    if config.addresses.is_empty() {
+    if config.addresses.is_empty() && !keys.is_refused("storage.clickhouse.addresses") {
         let message = "names no server; write for example [http://clickhouse:8123]";
         keys.refuse("storage.clickhouse.addresses", message);
     }

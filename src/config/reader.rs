@@ -173,6 +173,11 @@ impl<'a> Reader<'a> {
         self.settings.iter().any(|s| s.path == path && s.origin != Origin::Default)
     }
 
+    /// Whether key `path` is wrong already.
+    pub(super) fn is_refused(&self, path: &str) -> bool {
+        self.errors.iter().any(|error| error.path == path)
+    }
+
     /// Tells another value of key `path` than the one that was read.
     pub(super) fn put(&mut self, path: &str, value: Value) {
         if let Some(setting) = self.settings.iter_mut().find(|s| s.path == path) {

@@ -144,7 +144,7 @@ fn a_clickhouse_has_an_address() {
         &["storage.clickhouse.addresses: names no server; write for example [http://clickhouse:8123]"],
     );
     refuses(
-        "storage: {clickhouse: {addresses: [\"your-clickhouse-host:9000\"]}}",
+        "storage: {backend: clickhouse, clickhouse: {addresses: [\"your-clickhouse-host:9000\"]}}",
         &["storage.clickhouse.addresses: \"your-clickhouse-host:9000\" is the port of ClickHouse's native \
            protocol; its HTTP ports are 8123 and 8443 (TLS), write http://your-clickhouse-host:8123 \
            (luminate.yaml)"],

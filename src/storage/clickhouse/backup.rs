@@ -7,7 +7,8 @@
 //! ```text
 //! create   BACKUP … ASYNC ─▶ system.backups until it is done
 //! verify   RESTORE into a database of its own ─▶ CHECK TABLE, rows counted ─▶ dropped
-//! restore  RESTORE into a database of its own ─▶ renamed to where it belongs
+//! restore  RESTORE into where it belongs, if there is nothing
+//! replace  RESTORE into a database of its own ─▶ what is there renamed, and it ─▶ views made anew
 //! ```
 //!
 //! What is restored never meets what is there: the database it belongs in must not exist, have no
@@ -19,6 +20,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::{
     client::{Class, Failure, Servers, Statement},
     config::ClickHouseConfig,
+    migrate::{Target, renewed_views},
     rowbinary::{Incomplete, Reader},
     tables::{Tables, quoted_name},
 };
@@ -230,7 +232,8 @@ impl Backups {
     }
 
     /// Restores a backup into `into`, which must have no tables unless `replace`: then what is there is set
-    /// aside, and the name it has got is given.
+    /// aside, and the name it has got is given. Whoever wrote to it must begin anew: it remembers which
+    /// series it has registered there.
     pub async fn restore(
         &self,
         name: &BackupName,
@@ -268,6 +271,9 @@ impl Backups {
             // Nothing may stay without the database it had.
             self.rename(&aside, into).await?;
             return Err(error);
+        }
+        for database in [into, &aside] {
+            self.renew_views(database).await?;
         }
         Ok(Some(aside))
     }
@@ -377,6 +383,14 @@ impl Backups {
             .param("from", from)
             .param("to", to);
         Ok(self.servers.run(&statement).await?)
+    }
+
+    /// Has a renamed database's views take again what is written to it.
+    async fn renew_views(&self, database: &str) -> Result<(), BackupError> {
+        for statement in renewed_views(&Target { database: database.to_owned(), cluster: None }) {
+            self.servers.run(&Statement::new(statement)).await?;
+        }
+        Ok(())
     }
 
     /// Drops a database of ours that something was tried out in.

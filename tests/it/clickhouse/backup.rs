@@ -108,11 +108,20 @@ fn a_backup_is_made_tried_out_and_restored() {
     let aside = out.split_whitespace().find(|word| word.contains("_before_")).unwrap().trim_end_matches(';');
     assert_eq!(samples(aside), held);
 
-    let (code, out, _) = run(&["list"]);
-    assert!(
-        code == 0 && out.contains("Disk('backups', '2026/two')") && out.contains("backup_created"),
-        "{out}"
-    );
+    // Where it is, everything goes on: what is written next has its label values, and there only.
+    let values = |database: &str| {
+        front
+            .sql(&format!("SELECT count() FROM {database}.label_values WHERE value = 'later'"))
+            .trim()
+            .to_owned()
+    };
+    for database in [&other, &front.database] {
+        front.sql(&format!(
+            "INSERT INTO {database}.series (tenant, day, metric, mid, sid, labels) \
+             VALUES ('t', today(), 'm', 1, 1, {{'a': 'later'}})"
+        ));
+        assert_eq!((values(database).as_str(), values(aside).as_str()), ("1", "0"), "{database}");
+    }
 
     // To a directory, with a name made of the time; and what is not there, or not allowed.
     let (code, out, err) = run(&["create", "--at", "file"]);

@@ -119,6 +119,18 @@ fn foundation(target: &Target) -> Vec<String> {
     target.statements(include_str!("../../../../schema/clickhouse/000_foundation.sql"))
 }
 
+/// What makes each view anew after its database was renamed: a view goes on naming the tables by the name their
+/// database had, and so takes nothing any more.
+pub(super) fn renewed_views(target: &Target) -> Vec<String> {
+    const MAKE: &str = "CREATE MATERIALIZED VIEW IF NOT EXISTS ";
+    let views = OURS.all.iter().flat_map(|migration| migration.statements(target));
+    let renewed = views.filter_map(|statement| {
+        let name = statement.strip_prefix(MAKE)?.split_whitespace().next()?;
+        Some([format!("DROP VIEW IF EXISTS {name} SYNC"), statement])
+    });
+    renewed.flatten().collect()
+}
+
 /// Every statement there is for a target, to be read or to be applied by hand.
 pub fn script(target: &Target) -> String {
     let mut text = String::new();

@@ -134,3 +134,11 @@ fn every_table_of_a_shard_is_one_of_the_cluster() {
         assert!(script.contains(&over), "{over}");
     }
 }
+
+#[test]
+fn a_view_is_dropped_before_it_is_made_anew() {
+    let statements = renewed_views(&Target { database: "other".to_owned(), cluster: None });
+    assert_eq!(statements[0], "DROP VIEW IF EXISTS `other`.label_values_mv SYNC");
+    assert!(statements[1].contains(" TO `other`.label_values "), "{statements:?}");
+    assert_eq!(statements.len(), 2);
+}
