@@ -219,6 +219,38 @@ struct Answer {
     complaint: String,
 }
 
+impl Answer {
+    /// Reads what an answer says of the lines, `sent` of them.
+    fn read(server: &str, answer: &Whole, sent: u64) -> Result<Self, Trouble> {
+        let text = |name: &str| {
+            let name = format!("x-luminate-import-{name}");
+            answer.headers.get(&name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+        };
+        let count = |name: &str| text(name).parse::<u64>().ok();
+        let complaint = words(&answer.body);
+        let (Some(samples), Some(checksum)) = (count("samples"), Checksum::parse(text("checksum"))) else {
+            let what =
+                if answer.status.is_success() { "does not answer as a Luminate does" } else { "refuses" };
+            let message = format!("{} {what}: {}: {complaint}", server, answer.status);
+            return Err(Trouble::Lasting(CommandError::Failed(message)));
+        };
+        let (rejected, bad_lines) = (count("rejected").unwrap_or(0), count("bad-lines").unwrap_or(0));
+        let came = count("lines").unwrap_or(0);
+        if came != sent {
+            return Err(Trouble::passing(format!("{came} of {sent} lines came: {complaint}")));
+        }
+        let came = End {
+            samples,
+            histograms: count("histograms").unwrap_or(0),
+            exemplars: count("exemplars").unwrap_or(0),
+            metadata: count("metadata").unwrap_or(0),
+            checksum: checksum.to_string(),
+            warnings: Vec::new(),
+        };
+        Ok(Self { came, rejected, bad_lines, complaint })
+    }
+}
+
 /// Sends lines, and keeps the books.
 #[derive(Debug)]
 struct Importer {
@@ -268,9 +300,10 @@ impl Importer {
         let compressed = zstd::bulk::compress(&text, 1)
             .map_err(|error| CommandError::Failed(format!("cannot compress: {error}")))?;
         let body = Bytes::from(compressed);
+        let sent = text.split_inclusive(|byte| *byte == b'\n').count() as u64;
         let answer = loop {
             let given = self.server.give(&self.path, body.clone()).await;
-            match given.and_then(|answer| self.answer(&answer)) {
+            match given.and_then(|answer| Answer::read(self.server.server(), &answer, sent)) {
                 Ok(answer) => break answer,
                 Err(trouble) => self.wait(trouble).await?,
             }
@@ -284,36 +317,6 @@ impl Importer {
             self.note(|state| state.offset = end)?;
         }
         Ok(())
-    }
-
-    /// Reads what an answer says of the lines.
-    fn answer(&self, answer: &Whole) -> Result<Answer, Trouble> {
-        let text = |name: &str| {
-            let name = format!("x-luminate-import-{name}");
-            answer.headers.get(&name).and_then(|value| value.to_str().ok()).unwrap_or_default()
-        };
-        let count = |name: &str| text(name).parse::<u64>().ok();
-        let complaint = words(&answer.body);
-        let (Some(samples), Some(checksum)) = (count("samples"), Checksum::parse(text("checksum"))) else {
-            let what =
-                if answer.status.is_success() { "does not answer as a Luminate does" } else { "refuses" };
-            let message = format!("{} {what}: {}: {complaint}", self.server.server(), answer.status);
-            return Err(Trouble::Lasting(CommandError::Failed(message)));
-        };
-        let (rejected, bad_lines) = (count("rejected").unwrap_or(0), count("bad-lines").unwrap_or(0));
-        if !answer.status.is_success() && rejected + bad_lines == 0 {
-            // Nothing in the lines is wrong, so they did not all come.
-            return Err(Trouble::passing(complaint));
-        }
-        let came = End {
-            samples,
-            histograms: count("histograms").unwrap_or(0),
-            exemplars: count("exemplars").unwrap_or(0),
-            metadata: count("metadata").unwrap_or(0),
-            checksum: checksum.to_string(),
-            warnings: Vec::new(),
-        };
-        Ok(Answer { came, rejected, bad_lines, complaint })
     }
 
     /// Books an answer.
@@ -480,6 +483,42 @@ mod tests {
             });
         }
         all
+    }
+
+    #[test]
+    fn lines_that_did_not_all_come_are_sent_again() {
+        let answer = |status: u16, headers: &[(&str, &str)]| {
+            let mut answer = Whole {
+                status: status.try_into().unwrap(),
+                headers: hyper::HeaderMap::new(),
+                body: "why".to_owned(),
+            };
+            for (name, value) in headers {
+                let name = hyper::header::HeaderName::try_from(format!("x-luminate-import-{name}")).unwrap();
+                answer.headers.insert(name, value.parse().unwrap());
+            }
+            Answer::read("http://h", &answer, 3)
+        };
+        let of = |lines, bad| {
+            [
+                ("lines", lines),
+                ("bad-lines", bad),
+                ("samples", "2"),
+                ("checksum", "00000000000000000000000000000005"),
+            ]
+        };
+        assert_eq!(answer(204, &of("3", "0")).unwrap().came.samples, 2);
+        assert_eq!(answer(400, &of("3", "1")).unwrap().bad_lines, 1);
+        // Cut off on the way, whether the piece of a line at the end counts as a bad one or not.
+        for cut in [of("2", "0"), of("2", "1")] {
+            assert!(
+                matches!(answer(400, &cut), Err(Trouble::Passing { why, .. }) if why == "2 of 3 lines came: why")
+            );
+        }
+        for (status, what) in [(204, "does not answer as a Luminate does"), (400, "refuses")] {
+            let Err(Trouble::Lasting(error)) = answer(status, &[]) else { panic!("it will not get better") };
+            assert!(error.to_string().contains(what), "{error}");
+        }
     }
 
     #[test]

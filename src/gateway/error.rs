@@ -174,7 +174,7 @@ impl From<QueryFailure> for ApiError {
     fn from(failure: QueryFailure) -> Self {
         match failure {
             QueryFailure::Parameter { .. } | QueryFailure::Request(_) => Self::bad_data(failure.to_string()),
-            QueryFailure::Overloaded { retry_after, .. } => {
+            QueryFailure::Overloaded { retry_after, .. } | QueryFailure::Exporting { retry_after, .. } => {
                 Self::new(ErrorKind::Unavailable, failure.to_string()).retry_after(retry_after)
             }
             QueryFailure::Query(error) => error.into(),

@@ -131,6 +131,11 @@ impl Import {
         Ok(self.so_far())
     }
 
+    /// Writes the whole lines of what is left, when the rest of the last will not come.
+    pub async fn cut_off(&mut self) -> Result<(), IngestError> {
+        self.work(self.whole).await
+    }
+
     /// What became of it up to now.
     pub fn so_far(&self) -> Imported {
         let Received { lines, digest, bad_lines, bad_examples, .. } = self.received.clone();

@@ -18,6 +18,7 @@
 use std::{
     collections::{BTreeMap, HashSet, btree_map::Entry},
     sync::Arc,
+    time::Duration,
 };
 
 use foldhash::fast::FixedState;
@@ -35,6 +36,9 @@ use crate::{
 
 /// How many exports run at one time; one more is told to come back.
 pub(super) const MAX_EXPORTS: usize = 8;
+
+/// When one who finds no place for an export is to come again.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Samples in a batch; the last series may bring more.
 const BATCH: usize = 16 * 1024;
@@ -105,7 +109,11 @@ impl QueryService {
         query: ExportQuery,
     ) -> Result<Export, QueryFailure> {
         let (sets, range) = self.export_selection(&query)?;
-        let place = self.exports.enter().await?;
+        let place = self
+            .exports
+            .enter()
+            .await
+            .map_err(|_| QueryFailure::Exporting { limit: MAX_EXPORTS, retry_after: RETRY_AFTER })?;
         let (parts, export) = mpsc::channel(AHEAD);
         let job = Job {
             service: Arc::clone(self),

@@ -28,6 +28,14 @@ pub enum QueryFailure {
         /// When to try again.
         retry_after: Duration,
     },
+    /// As many exports run as may.
+    #[error("{limit} exports are running, and no more may at one time")]
+    Exporting {
+        /// How many run.
+        limit: usize,
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The engine has no answer.
     #[error("{0}")]
     Query(QueryError),

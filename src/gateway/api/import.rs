@@ -80,8 +80,8 @@ async fn take_in(import: &mut Import, reader: &mut Plain, limits: BodyLimits) ->
             Ok(Ok(read)) => read,
             Ok(Err(error)) => {
                 // What came whole before the break is kept; the sender is told of the break.
-                return Err(match import.finish().await {
-                    Ok(_) => Failure::Body(broken(&error)),
+                return Err(match import.cut_off().await {
+                    Ok(()) => Failure::Body(broken(&error)),
                     Err(failed) => Failure::Ingest(failed),
                 });
             }

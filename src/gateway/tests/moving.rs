@@ -392,6 +392,8 @@ async fn a_body_that_breaks_off_keeps_what_came_whole() {
     let body = Body::from_stream(futures_util::stream::iter(pieces));
     let reply = app.import("", &[("x-scope-orgid", "broken")], body).await;
     assert_eq!((reply.status.as_u16(), count(&reply, "samples")), (400, "1".to_owned()));
+    // Half a line is no bad line: the sender sees that it did not come.
+    assert_eq!((count(&reply, "lines"), count(&reply, "bad-lines")), ("1".to_owned(), "0".to_owned()));
     let silent = TestApp::with(GatewayConfig {
         write_body: BodyLimits { max_bytes: 1 << 20, timeout: Duration::from_millis(20) },
         ..GatewayConfig::default()
