@@ -145,22 +145,22 @@ SETTINGS replicated_deduplication_window = 1000;
 
 CREATE TABLE IF NOT EXISTS `luminate`.rollup_5m_local ON CLUSTER 'main'
 (
-    tenant   LowCardinality(String) CODEC(ZSTD(1)),
-    mid      UInt64 CODEC(Delta(8), ZSTD(1)),
-    sid      UInt64 CODEC(Delta(8), ZSTD(1)),
-    ts       Int64 CODEC(Delta(8), ZSTD(1)),
-    cnt      UInt32 CODEC(T64, ZSTD(1)),
-    sum      Float64 CODEC(Delta(8), ZSTD(1)),
-    min      Float64 CODEC(Delta(8), ZSTD(1)),
-    max      Float64 CODEC(Delta(8), ZSTD(1)),
-    first    Float64 CODEC(Delta(8), ZSTD(1)),
-    last     Float64 CODEC(Delta(8), ZSTD(1)),
-    first_ts Int64 CODEC(Delta(8), ZSTD(1)),
-    last_ts  Int64 CODEC(Delta(8), ZSTD(1)),
-    inc      Float64 CODEC(Delta(8), ZSTD(1)),
-    resets   UInt16 CODEC(ZSTD(1)),
-    version  UInt64 CODEC(ZSTD(1)),
-    ret      UInt16 DEFAULT 65535 CODEC(ZSTD(1))
+    tenant        LowCardinality(String) CODEC(ZSTD(1)),
+    mid           UInt64 CODEC(Delta(8), ZSTD(1)),
+    sid           UInt64 CODEC(Delta(8), ZSTD(1)),
+    ts            Int64 CODEC(Delta(8), ZSTD(1)),
+    cnt           UInt32 CODEC(T64, ZSTD(1)),
+    sum           Float64 CODEC(Delta(8), ZSTD(1)),
+    min           Float64 CODEC(Delta(8), ZSTD(1)),
+    max           Float64 CODEC(Delta(8), ZSTD(1)),
+    first         Float64 CODEC(Delta(8), ZSTD(1)),
+    last          Float64 CODEC(Delta(8), ZSTD(1)),
+    first_ts      Int64 CODEC(Delta(8), ZSTD(1)),
+    last_ts       Int64 CODEC(Delta(8), ZSTD(1)),
+    resets        UInt32 CODEC(ZSTD(1)),
+    before_resets Float64 CODEC(ZSTD(1)),
+    version       UInt64 CODEC(Delta(8), ZSTD(1)),
+    ret           UInt16 DEFAULT 65535 CODEC(ZSTD(1))
 )
 ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/rollup_5m', '{replica}', version)
 PARTITION BY (ret, toYYYYMM(toDateTime(intDiv(ts, 1000), 'UTC')))
@@ -179,10 +179,25 @@ CREATE TABLE IF NOT EXISTS `luminate`.rollup_progress ON CLUSTER 'main'
 (
     resolution LowCardinality(String),
     until      Int64,
+    owner      UInt64,
     version    UInt64
 )
 ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/main/{database}/rollup_progress', '{shard}-{replica}', version)
 ORDER BY resolution
+SETTINGS replicated_deduplication_window = 1000;
+
+CREATE TABLE IF NOT EXISTS `luminate`.rollup_late ON CLUSTER 'main'
+(
+    tenant  LowCardinality(String),
+    mark    UInt64,
+    from_ts Int64,
+    to_ts   Int64,
+    done    UInt8,
+    at      DateTime DEFAULT now()
+)
+ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/main/{database}/rollup_late', '{shard}-{replica}', done)
+ORDER BY (tenant, mark)
+TTL at + toIntervalDay(7) DELETE WHERE done = 1
 SETTINGS replicated_deduplication_window = 1000;
 
 CREATE TABLE IF NOT EXISTS `luminate`.samples ON CLUSTER 'main' AS `luminate`.samples_local
@@ -210,5 +225,5 @@ CREATE TABLE IF NOT EXISTS `luminate`.rollup_1h ON CLUSTER 'main' AS `luminate`.
 ENGINE = Distributed('main', 'luminate', 'rollup_1h_local', sipHash64(tenant, sid));
 
 INSERT INTO `luminate`.schema_migrations (version, name, checksum, min_compatible)
-SELECT 1, 'tables', '1be4028b6dc139aa', 1;
+SELECT 1, 'tables', '1ec62bf5e6c7142a', 1;
 

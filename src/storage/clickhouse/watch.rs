@@ -384,8 +384,7 @@ mod tests {
 
     #[test]
     fn a_closed_store_stays_closed() {
-        let mut seen = Seen::default();
-        seen.standing = Standing::Closed;
+        let mut seen = Seen { standing: Standing::Closed, ..Seen::default() };
         assert!(!seen.take(well()));
         assert!(matches!(seen.health(), Health::Unavailable { .. }));
     }

@@ -262,7 +262,7 @@ fn matchers_mean_there_what_they_mean_here() {
             series.iter().filter(|l| matcher.matches(l.get("x").unwrap_or(""))).cloned().collect();
         assert_eq!(s.series(std::slice::from_ref(&matcher)), expect, "{matcher}");
         let found: Vec<Labels> =
-            s.read(&[matcher.clone()], TimeRange::ALL).into_iter().map(|(l, _)| l).collect();
+            s.read(std::slice::from_ref(&matcher), TimeRange::ALL).into_iter().map(|(l, _)| l).collect();
         assert_eq!(found, expect, "{matcher}");
         let request =
             LabelsRequest { matchers: vec![vec![matcher.clone()]], range: TimeRange::ALL, limit: 0 };

@@ -76,6 +76,12 @@ impl Failure {
         Self { class, code: None, message, retry_after: None, bound: None, unsent: false, timed_out: false }
     }
 
+    /// The same with ClickHouse's number.
+    #[must_use]
+    pub fn with_code(self, code: Option<u32>) -> Self {
+        Self { code, ..self }
+    }
+
     /// Reads a failure of the client crate.
     pub fn of(error: clickhouse::error::Error) -> Self {
         use clickhouse::error::Error;

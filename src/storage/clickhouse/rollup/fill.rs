@@ -140,11 +140,8 @@ impl Rollups {
     /// Rolls up the windows between what is and what can be, and says up to where they are.
     async fn fill(&self, resolution: Resolution) -> Result<i64> {
         let closed = resolution.closed(self.clock.now());
-        let mut until = match self.until(resolution).await? {
-            Some(until) => until,
-            // Windows have names from the beginning of time on.
-            None => 0,
-        };
+        // Windows have names from the beginning of time on.
+        let mut until = self.until(resolution).await?.unwrap_or_default();
         while until < closed {
             let to = closed.min((until.div_euclid(SLICE) + 1) * SLICE);
             let tenants = self.tenants(until + 1, to).await?;

@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     fn failure(message: &str) -> Failure {
-        Failure::new(Class::Overloaded, message)
+        Failure::new(Class::Overloaded, message).with_code(Some(252))
     }
 
     #[test]

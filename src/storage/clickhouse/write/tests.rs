@@ -16,7 +16,10 @@ use crate::{
     model::{Labels, Metadata, MetricType, Timestamp},
     storage::{
         BatchSample,
-        clickhouse::{client::Insert, rowbinary::Reader},
+        clickhouse::{
+            client::{Class, Insert},
+            rowbinary::Reader,
+        },
     },
 };
 
@@ -51,9 +54,7 @@ impl Inserter for Scripted {
 }
 
 fn failure(class: Class, code: Option<u32>) -> Failure {
-    let mut failure = Failure::new(class, "told to");
-    failure.code = code;
-    failure
+    Failure::new(class, "told to").with_code(code)
 }
 
 /// Appends under test.
