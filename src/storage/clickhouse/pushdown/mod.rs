@@ -117,6 +117,23 @@ impl Pushdown {
         self.proven.lock().clone()
     }
 
+    /// How it stands, in a line: answers are the same whatever it is.
+    pub(super) fn standing(&self) -> String {
+        match (self.mode, self.proven()) {
+            (Mode::Off, _) => "off".to_owned(),
+            (_, None) => "the servers were not asked yet what they know".to_owned(),
+            (_, Some(proven)) if proven.version.is_empty() => "the servers could not be asked".to_owned(),
+            (_, Some(proven)) => {
+                let names = |exactness| match proven.names(exactness) {
+                    names if names.is_empty() => "nothing".to_owned(),
+                    names => names.join(", "),
+                };
+                let (exact, close) = (names(Exactness::Bits), names(Exactness::Close));
+                format!("{} gives to the bit {exact}; nearly {close}", proven.version)
+            }
+        }
+    }
+
     /// The answer to a request as rows; none if the samples are to be read.
     pub(super) async fn answer(
         &self,
