@@ -22,12 +22,13 @@
 //! column only, where it pays, `exact` always; `force` uses both. Which values are there never differs.
 //!
 //! Of two samples at one time the servers take the greatest, and numbers before NaN, as [`settle`](super::read::settle)
-//! does. Only which of two NaN (one may be a stale marker), or of two zeros of different sign, is left to chance there.
+//! does. Only which of two NaN (one may be a stale marker), or of two zeros of different sign, is left to chance there;
+//! so where that can be told from the answer, such samples are looked for.
 //!
 //! # When nothing is taken
 //!
 //! If the offer's rows would be too many; if something of the series is deleted, or a histogram among them, or
-//! a negative zero where one of several zeros is to be picked;
+//! samples between which chance would decide; if there are more metrics than a few statements can name;
 //! if times are beyond what the servers' times can say; in `auto`, if there is little to read; if a statement
 //! fails before its first row, which is counted, and the samples are read instead.
 
