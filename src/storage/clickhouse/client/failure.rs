@@ -124,6 +124,11 @@ impl Failure {
         }
     }
 
+    /// Whether the server itself said so: it is there, even if what it stands on is not.
+    pub(super) fn is_answer(&self) -> bool {
+        self.code.is_some() || self.class != Class::Unreachable
+    }
+
     /// For an insert, whatever a server has no resources for may work later: its sender is not to blame.
     pub fn of_insert(self) -> Self {
         match self.class {
