@@ -74,9 +74,11 @@ impl Servers {
         Self::with_patience(config, clock, Patience::default())
     }
 
-    /// The same for who looks whether the servers are well, and gives up sooner one that hangs.
+    /// The same for who looks whether the servers are well, and gives up sooner one that hangs if there is
+    /// another to ask.
     pub fn for_looks(config: &ClickHouseConfig, clock: Arc<dyn Clock>) -> crate::storage::Result<Self> {
-        Self::with_patience(config, clock, Patience::of_looks())
+        let alone = config.addresses.len() == 1;
+        Self::with_patience(config, clock, if alone { Patience::default() } else { Patience::of_looks() })
     }
 
     fn with_patience(
