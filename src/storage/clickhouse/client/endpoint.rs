@@ -234,8 +234,13 @@ impl Endpoint {
         task::spawn("clickhouse_suspect", async move {
             let silent = !endpoint.probe().await && !endpoint.probe().await;
             if silent {
-                endpoint.hung.store(true, Relaxed);
-                if endpoint.breaker.lock().open(endpoint.now()) {
+                // One after the other with who closes the breaker: a closed one is not left hung.
+                let opened = {
+                    let mut breaker = endpoint.breaker.lock();
+                    endpoint.hung.store(true, Relaxed);
+                    breaker.open(endpoint.now())
+                };
+                if opened {
                     endpoint.opened();
                 }
             }
@@ -304,14 +309,17 @@ async fn watch(endpoint: Weak<Endpoint>) {
         if endpoint.breaker.lock().begin_probe(endpoint.now()) {
             let answered = endpoint.probe().await;
             if answered {
-                endpoint.hung.store(false, Relaxed);
                 tracing::info!(
                     event = "clickhouse_back",
                     endpoint = endpoint.name,
                     "a ClickHouse server answers again"
                 );
             }
-            endpoint.breaker.lock().probed(answered, endpoint.now());
+            let mut breaker = endpoint.breaker.lock();
+            if answered {
+                endpoint.hung.store(false, Relaxed);
+            }
+            breaker.probed(answered, endpoint.now());
         }
         // Who opens it again looks for a watcher under this lock after it has done so.
         let mut watcher = endpoint.watcher.lock();
