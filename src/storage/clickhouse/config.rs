@@ -24,7 +24,7 @@ pub struct ClickHouseConfig {
     pub connect_timeout: Duration,
     /// How long a read may take.
     pub query_timeout: Duration,
-    /// How long an insert may take, retries included.
+    /// How long an append may take, with its waiting, its inserts and their retries.
     pub insert_timeout: Duration,
     /// Idle connections kept to each server.
     pub max_idle_connections: usize,
