@@ -182,6 +182,7 @@ async fn open_store(config: &StorageConfig, seed: u64, clock: Arc<dyn Clock>) ->
                 figures::clickhouse::writes(Arc::clone(&store)),
                 figures::clickhouse::reads(Arc::clone(&store)),
                 figures::clickhouse::pushdown(Arc::clone(&store)),
+                figures::clickhouse::rollups(Arc::clone(&store)),
             ];
             Ok(Opened { figures, storage: store })
         }

@@ -56,6 +56,7 @@ pub(super) fn config(storage: &Storage, seed: u64) -> anyhow::Result<ClickHouseC
             queue_bytes: config.batch.queue_bytes.as_usize(),
         },
         server_limits: ServerLimits { memory_bytes: config.server_memory.0, threads: config.server_threads },
+        lookup_memory: config.lookup_memory.as_usize(),
         retention: storage.retention,
         tenant_retention: storage.tenant_retention.clone(),
         rollups: config.rollups,

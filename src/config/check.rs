@@ -205,6 +205,11 @@ fn clickhouse(keys: &mut Reader<'_>) -> ClickHouse {
             sized(ByteSize(64 << 20), ByteSize(1 << 50)),
         ),
         server_threads: keys.get("storage.clickhouse.server_limits.threads", "8", count(1, 1024)),
+        lookup_memory: keys.get(
+            "storage.clickhouse.lookup_memory",
+            "512MiB",
+            sized(ByteSize(1 << 20), ByteSize(1 << 40)),
+        ),
         rollups: keys.get("storage.clickhouse.rollups", "false", boolean),
     }
 }

@@ -234,6 +234,8 @@ pub struct ClickHouse {
     pub server_memory: ByteSize,
     /// Threads that one query may take on a server.
     pub server_threads: usize,
+    /// Bytes that the labels which one look-up of series keeps may take.
+    pub lookup_memory: ByteSize,
     /// Whether long ranges are read from closed windows that were rolled up.
     pub rollups: bool,
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{counter, gauge, read_micros};
 use crate::{
-    storage::clickhouse::ClickHouseStore,
-    telemetry::{Figure, Source},
+    storage::clickhouse::{ClickHouseStore, pushdown::probe::Exactness},
+    telemetry::{Figure, Source, as_value},
 };
 
 /// Gives the figures of the client, and what kinds of failures it had.
@@ -199,6 +199,13 @@ pub(in crate::app) fn reads(store: Arc<ClickHouseStore>) -> Source {
 pub(in crate::app) fn pushdown(store: Arc<ClickHouseStore>) -> Source {
     Box::new(move || {
         let c = &**store.pushdown_counters();
+        let functions = store.pushdown_proven();
+        let proven = |exactness, name: &str| {
+            let count = functions.as_ref().map_or(0, |proven| proven.names(exactness).len());
+            let help = "Functions the servers have shown to compute, by how near they come to ours";
+            Figure::gauge("luminate_clickhouse_proven_functions", help, as_value(count as u64))
+                .with("exactness", name)
+        };
         vec![
             counter(
                 "luminate_clickhouse_taken_offers",
@@ -213,6 +220,42 @@ pub(in crate::app) fn pushdown(store: Arc<ClickHouseStore>) -> Source {
             ),
             counter("luminate_clickhouse_computed_rows", "Rows the servers computed", &c.rows),
             counter("luminate_clickhouse_computed_places", "Places in those rows", &c.places),
+            proven(Exactness::Bits, "bits"),
+            proven(Exactness::Close, "close"),
+        ]
+    })
+}
+
+/// Gives the figures of windows that are rolled up.
+pub(in crate::app) fn rollups(store: Arc<ClickHouseStore>) -> Source {
+    Box::new(move || {
+        let c = store.rollup_counters();
+        vec![
+            counter("luminate_clickhouse_rolled_windows", "Windows of tenants rolled up", &c.windows),
+            counter(
+                "luminate_clickhouse_rerolled_windows",
+                "Windows of tenants rolled up again, because samples came late or went",
+                &c.windows_again,
+            ),
+            counter(
+                "luminate_clickhouse_rollup_passes",
+                "Passes over closed windows that came to their end",
+                &c.passes,
+            ),
+            counter("luminate_clickhouse_failed_rollup_passes", "Passes that did not", &c.passes_failed),
+            gauge(
+                "luminate_clickhouse_rollup_lag_seconds",
+                "Time since the end of the last window that is rolled up",
+                &c.lag_seconds,
+            ),
+            counter(
+                "luminate_clickhouse_rollup_marks",
+                "Marks made where samples came late or went",
+                &c.marks,
+            ),
+            counter("luminate_clickhouse_cleared_rollup_marks", "Marks worked off", &c.marks_done),
+            counter("luminate_clickhouse_rollup_selects", "Selections answered from windows", &c.reads),
+            counter("luminate_clickhouse_read_windows", "Windows read for them", &c.rows_read),
         ]
     })
 }

@@ -8,7 +8,7 @@
 //! | some of it refused, the rest written | 400, the body says what and why |
 //! | more than a request may be | 413 |
 //! | no room now | 503 with `Retry-After` |
-//! | the store failed | 503 with `Retry-After`, or 500 |
+//! | the store failed | 503 with `Retry-After`, or 500, with it if the fault may be mended elsewhere |
 //!
 //! "No room" is 503 and not 429, because Prometheus drops what is answered 429 unless told otherwise;
 //! 429 is what rate limits answer, before a request comes here.
@@ -131,7 +131,12 @@ pub fn refuse(error: &IngestError) -> Response {
                 };
                 later(error, retry_after)
             }
-            Fault::Ours => with_cause(text(StatusCode::INTERNAL_SERVER_ERROR, "the store failed"), error),
+            Fault::Ours => {
+                let refusal = text(StatusCode::INTERNAL_SERVER_ERROR, "the store failed");
+                // What another server refuses us, for its schema or its users, is set right without us.
+                let passes = matches!(error, StorageError::Remote { .. });
+                with_cause(if passes { with_retry(refusal, RETRY_AFTER) } else { refusal }, error)
+            }
         },
     }
 }
@@ -313,6 +318,7 @@ mod tests {
                 retry("17"),
             ),
             (StorageError::Exhausted { detail: "max_memory_usage".to_owned() }, 503, retry("5")),
+            (StorageError::Remote { detail: "no table /data".to_owned() }, 500, retry("5")),
             (StorageError::Io { context: "cannot write".to_owned(), source: io }, 500, none.clone()),
             (StorageError::Unsupported("no".to_owned()), 400, none.clone()),
         ] {

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    model::Labels,
+    model::{Histogram, Labels, histogram::Counts},
     promql::{QueryError, exec::context::Budget},
     storage::{GridRow, ReadSeries, Runs, SelectRequest, Selected, SeriesSamples},
 };
@@ -38,6 +38,9 @@ impl Expected {
     }
 }
 
+/// A float and its time.
+const SAMPLE_BYTES: usize = 16;
+
 #[derive(Debug)]
 enum Samples {
     /// Read where they are evaluated.
@@ -68,7 +71,7 @@ impl SelectedSeries {
                 let mut sorted = vec![SeriesSamples::default(); labels.len()];
                 while let Some(batch) = runs.recv().await {
                     for run in batch? {
-                        budget.hold(u64::try_from(run.samples.len()).unwrap_or(u64::MAX))?;
+                        budget.hold(samples_weight(&run.samples))?;
                         extend(place(&mut sorted, run.ordinal)?, &run.samples);
                     }
                 }
@@ -158,7 +161,23 @@ impl LateSelects {
 
 /// A place without a time takes half of what a sample does.
 fn row_weight(places: usize) -> u64 {
-    u64::try_from(places / 2).unwrap_or(u64::MAX)
+    u64::try_from(places.div_ceil(2)).unwrap_or(u64::MAX)
+}
+
+/// What samples count as while they are kept: a histogram as many floats as take its memory.
+fn samples_weight(samples: &SeriesSamples) -> u64 {
+    let histograms =
+        samples.histograms.iter().map(|sample| histogram_bytes(&sample.histogram) / SAMPLE_BYTES);
+    u64::try_from(samples.timestamps.len() + histograms.sum::<usize>()).unwrap_or(u64::MAX)
+}
+
+fn histogram_bytes(histogram: &Histogram) -> usize {
+    let buckets = match &histogram.counts {
+        Counts::Integer { positive, negative, .. } => positive.len() + negative.len(),
+        Counts::Float { positive, negative, .. } => positive.len() + negative.len(),
+    };
+    let spans = histogram.positive_spans.len() + histogram.negative_spans.len();
+    size_of::<Histogram>() + 8 * (buckets + spans + histogram.custom_values.len())
 }
 
 /// Where what the store sent for series number `ordinal` goes.

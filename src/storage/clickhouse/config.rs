@@ -24,7 +24,7 @@ pub struct ClickHouseConfig {
     pub connect_timeout: Duration,
     /// How long a read may take.
     pub query_timeout: Duration,
-    /// How long an insert may take, retries included.
+    /// How long an append may take, with its waiting, its inserts and their retries.
     pub insert_timeout: Duration,
     /// Idle connections kept to each server.
     pub max_idle_connections: usize,
@@ -36,6 +36,8 @@ pub struct ClickHouseConfig {
     pub batch: BatchConfig,
     /// Bounds on what one query may take on a server.
     pub server_limits: ServerLimits,
+    /// Bytes that the labels which one look-up keeps here may take; more is refused.
+    pub lookup_memory: usize,
     /// Samples older than this are refused and hidden; none keeps them for ever.
     pub retention: Option<Duration>,
     /// Tenants with a retention of their own.
@@ -118,6 +120,7 @@ impl ClickHouseConfig {
                 queue_bytes: 128 << 20,
             },
             server_limits: ServerLimits { memory_bytes: 4 << 30, threads: 8 },
+            lookup_memory: 512 << 20,
             retention: Some(Duration::from_secs(30 * 86_400)),
             tenant_retention: Vec::new(),
             rollups: false,

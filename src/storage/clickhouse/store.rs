@@ -255,6 +255,11 @@ impl Storage for ClickHouseStore {
         let state = if waiting > most / 2 { CheckState::Degraded } else { CheckState::Ok };
         let detail = format!("{waiting} of {most} bytes wait to be written");
         checks.push(Check { name: "queue".to_owned(), state, detail });
+        checks.push(Check {
+            name: "pushdown".to_owned(),
+            state: CheckState::Ok,
+            detail: self.pushdown.standing(),
+        });
         checks
     }
 

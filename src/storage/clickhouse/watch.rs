@@ -27,7 +27,7 @@ use crate::{
 
 /// Time between two looks at servers that are well, and at others.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(1));
-/// How long a look may take.
+/// How long a look may take: enough to give up a server that hangs and to ask another.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Looks that have to fail one after another before servers that were well count as lost.
 const ENOUGH: u32 = 2;

@@ -169,3 +169,18 @@ fn a_delete_that_is_not_written_is_an_error() {
     s.front.heal();
     assert_eq!(s.read(&[], TimeRange::ALL).len(), 10);
 }
+
+#[test]
+fn a_tombstone_that_cannot_be_applied_holds_up_no_other() {
+    let Some(s) = Subject::start() else { return };
+    s.front.sql(&format!(
+        "INSERT INTO {}.tombstones (tenant, id, matchers, min_ts, max_ts, created, state, version) \
+         VALUES ('other', generateUUIDv4(), [('a', '=~', '(')], 1, 2, 0, 'active', 0)",
+        s.front.database
+    ));
+    let (series, samples) = s.ten();
+    s.write(&series, &samples);
+    s.delete(&[Matcher::equal("__name__", "a")], TimeRange::ALL);
+    s.until("the removal", |s| s.rows("samples") == 20 && s.count("tombstones_applied") == 1);
+    assert_eq!(s.values("__name__", TimeRange::ALL), ["b"]);
+}

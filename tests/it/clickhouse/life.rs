@@ -7,14 +7,22 @@ use std::{
 
 use serde_json::Value;
 
-use super::front::Front;
+use super::{
+    front::Front,
+    proxy::{Mode, Proxy},
+};
 use crate::server::{Options, Server, luminate};
 
 /// A server over a front, not waited for; it has no place for files of its own.
 fn server(front: &Front) -> Server {
+    server_at(&front.url, front)
+}
+
+/// The same, where the ways to the front are others.
+fn server_at(addresses: &str, front: &Front) -> Server {
     let options = Options::default()
         .env("LUMINATE_STORAGE__BACKEND", "clickhouse")
-        .env("LUMINATE_STORAGE__CLICKHOUSE__ADDRESSES", &front.url)
+        .env("LUMINATE_STORAGE__CLICKHOUSE__ADDRESSES", addresses)
         .env("LUMINATE_STORAGE__CLICKHOUSE__DATABASE", &front.database);
     Server::spawn("/nowhere/luminate".as_ref(), &options)
 }
@@ -100,6 +108,23 @@ fn a_server_loses_clickhouse_and_finds_it_again() {
         assert!(server.get("/metrics").1.contains("luminate_storage_answers_reads 1"));
     }
     assert!(server.terminate().success());
+}
+
+#[test]
+fn a_server_stays_ready_while_one_address_of_two_is_silent() {
+    let Some(front) = Front::start() else { return };
+    apply(&front);
+    let ways = [(); 2].map(|()| Proxy::start(&front.url));
+    let server = server_at(&ways.each_ref().map(Proxy::url).join(","), &front);
+    until(&server, "/health/ready", |status, _| status == 200);
+    ways[1].set(Mode::Silent);
+    // As long as several looks take that get no answer; nobody else asks the servers anything.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(16) {
+        assert_eq!(server.get("/health/ready").0, 200, "the other one answers");
+        sleep(Duration::from_millis(100));
+    }
+    assert_eq!(status_of(&deep(&server), "clickhouse"), "ok");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use luminate::{
     model::{
         Histogram, Labels, Matcher, Millis, TenantId, TimeRange, Timestamp,
         histogram::{Counts, ResetHint},
+        stale_nan,
     },
     promql::{Features, QueryOptions},
     storage::{BatchHistogram, SeriesSamples, Storage, WriteBatch, clickhouse::config::Pushdown},
@@ -72,6 +73,30 @@ fn auto_takes_what_is_the_same_and_pays() {
         assert_eq!(taken(&databases, AUTO, text), expected, "{text}");
     }
     assert_eq!(databases.taken(Pushdown::Off), 0);
+}
+
+#[test]
+fn chance_does_not_decide_between_samples_at_one_time() {
+    let Some(front) = Front::start() else { return };
+    let databases = filled(front, 12);
+    let write = |number: usize, value: f64| {
+        let mut samples = SeriesSamples::default();
+        samples.push(FROM + 1_195_000, value, 0);
+        databases.append(&[(labels(number), samples)]);
+    };
+    let of = |text: &str| taken(&databases, EXACT, text);
+    write(1, -0.0);
+    assert_eq!((of("jobs_total"), of("last_over_time(jobs_total[10m])")), (1, 1));
+    write(1, 0.0);
+    for text in ["jobs_total", "last_over_time(jobs_total[10m])", "idelta(jobs_total[10m])"] {
+        assert_eq!(of(text), 0, "{text}");
+    }
+    assert_eq!((of("changes(jobs_total[10m])"), of("count(jobs_total)")), (1, 0));
+    write(2, f64::NAN);
+    write(4, stale_nan());
+    assert_eq!((of("m"), of("last_over_time(m[10m])")), (1, 1));
+    write(4, f64::NAN);
+    assert_eq!((of("m"), of("last_over_time(m[10m])")), (0, 1));
 }
 
 #[test]

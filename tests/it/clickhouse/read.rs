@@ -6,7 +6,7 @@ use luminate::{
     clock::HandClock,
     model::{Labels, MatchOp, Matcher, TenantId, TimeRange, Timestamp, stale_nan},
     storage::{
-        BatchSample, LabelsRequest, Runs, SelectRequest, SeriesSamples, Storage, WriteBatch,
+        BatchSample, LabelsRequest, Runs, SelectRequest, SeriesSamples, Storage, StorageError, WriteBatch,
         clickhouse::{ClickHouseConfig, ClickHouseStore},
         conformance::read_all,
     },
@@ -400,4 +400,34 @@ fn what_is_older_than_a_tenants_retention_is_not_read() {
     assert_eq!(s.runtime.block_on(store.label_names(&s.tenant, request)).unwrap(), ["__name__"]);
     let request = SelectRequest::new(vec![], range(0, NOW - 3 * DAY));
     assert_eq!(s.runtime.block_on(read_all(store.as_ref(), &s.tenant, request)), []);
+}
+
+#[test]
+fn what_one_look_up_keeps_has_a_bound() {
+    let Some(s) = Subject::start() else { return };
+    let all: Vec<Labels> = (0..40).map(|n| labels(&[("__name__", "m"), ("n", &format!("{n:02}"))])).collect();
+    s.write(&all, &(0..40).map(|n| (n, NOW - 1000, 1.0)).collect::<Vec<_>>());
+    let small = open(&s.runtime, &ClickHouseConfig { lookup_memory: 2_000, ..s.config.clone() });
+    let exhausted = |error: &StorageError| matches!(error, StorageError::Exhausted { .. });
+    let select = |max_series| {
+        let request = SelectRequest { max_series, ..SelectRequest::new(vec![], TimeRange::ALL) };
+        s.runtime.block_on(small.select(&s.tenant, request)).map(|selected| selected.series.len())
+    };
+    let request = |limit| LabelsRequest { matchers: vec![], range: TimeRange::ALL, limit };
+    let series = |limit| s.runtime.block_on(small.series(&s.tenant, request(limit)));
+    let values = |limit| s.runtime.block_on(small.label_values(&s.tenant, "n", request(limit)));
+    assert!(exhausted(&select(None).unwrap_err()));
+    assert!(exhausted(&series(0).unwrap_err()) && exhausted(&values(0).unwrap_err()));
+    assert_eq!(series(3).unwrap(), all[..3]);
+    assert_eq!(values(3).unwrap(), ["00", "01", "02"]);
+    assert_eq!(s.runtime.block_on(small.label_names(&s.tenant, request(0))).unwrap(), ["__name__", "n"]);
+
+    // What is hidden takes no room, and is not counted.
+    let sets = vec![vec![matcher(MatchOp::NotMatches, "n", "1.")]];
+    s.runtime.block_on(s.store.delete(&s.tenant, sets, TimeRange::ALL)).unwrap();
+    assert_eq!((select(None).unwrap(), select(Some(10)).unwrap()), (10, 10));
+    assert!(matches!(select(Some(9)), Err(StorageError::TooManySeries { limit: 9 })));
+    assert_eq!(series(0).unwrap(), all[10..20]);
+    assert_eq!(series(2).unwrap(), all[10..12]);
+    assert_eq!(values(2).unwrap(), ["10", "11"]);
 }

@@ -47,6 +47,19 @@ pub(super) struct Patience {
     pub(super) probe: Duration,
 }
 
+impl Patience {
+    /// Of those who look whether the servers are well, several times in a few seconds: one that hangs is
+    /// given up soon enough for another to be asked.
+    pub(super) fn of_looks() -> Self {
+        Self {
+            look_up: Duration::from_millis(250),
+            suspect: Duration::from_secs(1),
+            probe: Duration::from_millis(1500),
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Patience {
     fn default() -> Self {
         Self {
@@ -150,9 +163,27 @@ impl Endpoint {
         closed
     }
 
-    /// Whether it was found to take connections and not to answer.
-    pub(super) fn is_hung(&self) -> bool {
-        self.hung.load(Relaxed)
+    /// Waits for what it was asked, as long as it is not found to take connections and answer nobody.
+    pub(super) async fn unless_hung<T>(
+        self: &Arc<Self>,
+        asked: impl Future<Output = T>,
+    ) -> Result<T, Failure> {
+        let Patience { look_up, suspect, .. } = self.shared.patience;
+        let mut asked = std::pin::pin!(asked);
+        let mut waited = Duration::ZERO;
+        loop {
+            if let Ok(answer) = tokio::time::timeout(look_up, &mut asked).await {
+                return Ok(answer);
+            }
+            waited += look_up;
+            if self.hung.load(Relaxed) {
+                let silent = format!("no answer came within {} s, nor to a probe", waited.as_secs_f64());
+                return Err(Failure::new(Class::Unreachable, silent));
+            }
+            if waited >= suspect {
+                self.suspect();
+            }
+        }
     }
 
     /// Begins a statement.
@@ -195,7 +226,7 @@ impl Endpoint {
     }
 
     /// Asks whether it answers at all, in the background, and gives it up if it does not.
-    pub(super) fn suspect(self: &Arc<Self>) {
+    fn suspect(self: &Arc<Self>) {
         if self.suspected.swap(true, Relaxed) {
             return;
         }
@@ -203,8 +234,13 @@ impl Endpoint {
         task::spawn("clickhouse_suspect", async move {
             let silent = !endpoint.probe().await && !endpoint.probe().await;
             if silent {
-                endpoint.hung.store(true, Relaxed);
-                if endpoint.breaker.lock().open(endpoint.now()) {
+                // One after the other with who closes the breaker: a closed one is not left hung.
+                let opened = {
+                    let mut breaker = endpoint.breaker.lock();
+                    endpoint.hung.store(true, Relaxed);
+                    breaker.open(endpoint.now())
+                };
+                if opened {
                     endpoint.opened();
                 }
             }
@@ -223,7 +259,7 @@ impl Endpoint {
             .execute();
         let answered = match tokio::time::timeout(self.shared.patience.probe, asking).await {
             Ok(Ok(())) => true,
-            Ok(Err(error)) => Failure::of(error).class != Class::Unreachable,
+            Ok(Err(error)) => Failure::of(error).is_answer(),
             Err(_) => false,
         };
         if !answered {
@@ -273,14 +309,17 @@ async fn watch(endpoint: Weak<Endpoint>) {
         if endpoint.breaker.lock().begin_probe(endpoint.now()) {
             let answered = endpoint.probe().await;
             if answered {
-                endpoint.hung.store(false, Relaxed);
                 tracing::info!(
                     event = "clickhouse_back",
                     endpoint = endpoint.name,
                     "a ClickHouse server answers again"
                 );
             }
-            endpoint.breaker.lock().probed(answered, endpoint.now());
+            let mut breaker = endpoint.breaker.lock();
+            if answered {
+                endpoint.hung.store(false, Relaxed);
+            }
+            breaker.probed(answered, endpoint.now());
         }
         // Who opens it again looks for a watcher under this lock after it has done so.
         let mut watcher = endpoint.watcher.lock();
@@ -322,7 +361,7 @@ impl Flight {
         self.settled = true;
         let (endpoint, shared) = (&self.endpoint, &self.endpoint.shared);
         shared.counters.failed(failure.class);
-        endpoint.record(failure.class != Class::Unreachable);
+        endpoint.record(failure.is_answer());
         *endpoint.last_failure.lock() =
             Some(LastFailure { class: failure.class, code: failure.code, at: shared.clock.now() });
         if failure.timed_out && self.kind == Kind::Read {

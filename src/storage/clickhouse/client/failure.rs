@@ -124,6 +124,11 @@ impl Failure {
         }
     }
 
+    /// Whether the server itself said so: it is there, even if what it stands on is not.
+    pub(super) fn is_answer(&self) -> bool {
+        self.code.is_some() || self.class != Class::Unreachable
+    }
+
     /// For an insert, whatever a server has no resources for may work later: its sender is not to blame.
     pub fn of_insert(self) -> Self {
         match self.class {
@@ -200,8 +205,9 @@ fn class_of(code: u32, text: &str) -> Class {
         // UNKNOWN_STATUS_OF_INSERT, SYSTEM_ERROR, S3_ERROR, KEEPER_EXCEPTION and what has no number of its own
         32 | 33 | 40 | 95 | 96 | 198 | 203 | 209 | 210 | 225 | 236 | 279 | 285 | 286 | 289 | 319 | 425
         | 499 | 999 | 1000 | 1002 => Class::Unreachable,
-        // QUOTA_EXCEEDED, TOO_MANY_SIMULTANEOUS_QUERIES, TOO_MANY_PARTS, CANNOT_SCHEDULE_TASK, SERVER_OVERLOADED
-        201 | 202 | 252 | 439 | 745 => Class::Overloaded,
+        // CANNOT_ALLOCATE_MEMORY, QUOTA_EXCEEDED, TOO_MANY_SIMULTANEOUS_QUERIES, TOO_MANY_PARTS,
+        // CANNOT_SCHEDULE_TASK, DEADLOCK_AVOIDED, SERVER_OVERLOADED
+        173 | 201 | 202 | 252 | 439 | 473 | 745 => Class::Overloaded,
         // CANNOT_WRITE_TO_FILE_DESCRIPTOR, READONLY, TABLE_IS_READ_ONLY, NOT_ENOUGH_SPACE
         75 | 164 | 242 | 243 => Class::ReadOnly,
         // TOO_MANY_ROWS, TIMEOUT_EXCEEDED, TOO_SLOW, SET_SIZE_LIMIT_EXCEEDED, MEMORY_LIMIT_EXCEEDED,

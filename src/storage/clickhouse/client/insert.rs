@@ -138,16 +138,18 @@ async fn insert_once(endpoint: &Arc<Endpoint>, insert: &Insert, allowed: Duratio
         .with_setting("min_insert_block_size_bytes", "0")
         .with_setting("max_execution_time", allowed.as_secs().max(1).to_string())
         .with_timeouts(Some(allowed), Some(allowed));
-    let sent = match sending.send_compressed(rows).await {
-        Ok(()) => sending.end().await,
-        Err(error) => Err(error),
+    let sent = async {
+        sending.send_compressed(rows).await?;
+        sending.end().await
     };
-    match sent {
-        Ok(()) => {
+    match endpoint.unless_hung(sent).await {
+        Ok(Ok(())) => {
             flight.landed();
             Ok(())
         }
-        Err(error) => Err(flight.failed(Failure::of(error))),
+        Ok(Err(error)) => Err(flight.failed(Failure::of(error))),
+        // Whether the rows were taken is not known, and they are sent elsewhere under the same token.
+        Err(hung) => Err(flight.failed(hung)),
     }
 }
 

@@ -74,6 +74,13 @@ impl Servers {
         Self::with_patience(config, clock, Patience::default())
     }
 
+    /// The same for who looks whether the servers are well, and gives up sooner one that hangs if there is
+    /// another to ask.
+    pub fn for_looks(config: &ClickHouseConfig, clock: Arc<dyn Clock>) -> crate::storage::Result<Self> {
+        let alone = config.addresses.len() == 1;
+        Self::with_patience(config, clock, if alone { Patience::default() } else { Patience::of_looks() })
+    }
+
     fn with_patience(
         config: &ClickHouseConfig,
         clock: Arc<dyn Clock>,
@@ -199,31 +206,16 @@ impl Servers {
         deadline: Duration,
         limit: Duration,
     ) -> Result<Rows, Failure> {
-        let (clock, patience) = (&self.shared.clock, &self.shared.patience);
-        let left = deadline.saturating_sub(clock.elapsed());
+        let left = deadline.saturating_sub(self.shared.clock.elapsed());
         let mut flight = endpoint.take_off(Kind::Read, effective(self.read_settings(left), statement));
         let mut cursor = match query(endpoint, statement, &flight).fetch_bytes("RowBinary") {
             Ok(cursor) => cursor,
             Err(error) => return Err(flight.failed(Failure::of(error))),
         };
-        let mut waited = Duration::ZERO;
-        let first = loop {
-            let wait = deadline.saturating_sub(clock.elapsed()).min(patience.look_up);
-            match tokio::time::timeout(wait, cursor.next()).await {
-                Ok(first) => break first,
-                Err(_) => waited += wait,
-            }
-            // Also by what was waited, as the clock may stand still.
-            if clock.elapsed() >= deadline || waited >= limit {
-                return Err(flight.failed(Failure::timed_out("no answer came", limit)));
-            }
-            if endpoint.is_hung() {
-                let silent = format!("no answer came within {} s, nor to a probe", waited.as_secs_f64());
-                return Err(flight.failed(Failure::new(Class::Unreachable, silent)));
-            }
-            if waited >= patience.suspect {
-                endpoint.suspect();
-            }
+        let first = match tokio::time::timeout(left.min(limit), endpoint.unless_hung(cursor.next())).await {
+            Ok(Ok(first)) => first,
+            Ok(Err(hung)) => return Err(flight.failed(hung)),
+            Err(_) => return Err(flight.failed(Failure::timed_out("no answer came", limit))),
         };
         match first {
             Ok(first) => {

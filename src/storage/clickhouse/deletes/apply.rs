@@ -11,7 +11,7 @@ use super::{COLUMNS, Row, Servers, State, Tombstone, write};
 use crate::{
     model::TenantId,
     storage::{
-        Result, StorageError,
+        Fault, Result, StorageError,
         clickhouse::{
             client::Statement,
             read::{
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// Tables whose rows belong to a series and a time. Rollups of samples have to join them.
+/// Tables whose rows belong to a series and a time. Windows rolled up of them are marked, and rolled up again.
 const TABLES: [(&str, &str); 3] = [
     ("samples", " AND intDiv(ts, 7200000) BETWEEN {bucket_from:Int64} AND {bucket_to:Int64}"),
     ("histograms", " AND intDiv(ts, 7200000) BETWEEN {bucket_from:Int64} AND {bucket_to:Int64}"),
@@ -33,8 +33,11 @@ const TABLES: [(&str, &str); 3] = [
 const PAUSE: Duration = Duration::from_secs(30);
 /// Ids in one value of a statement: at most 84 KiB, and a server takes 128.
 const IDS: usize = 4_000;
-/// Such values in one statement.
-const LISTS: usize = 10;
+/// Such values in one statement, of metrics and of series each. The servers of a cluster hand statements on by
+/// way of their keeper, written out, and there a text may have 1 MiB.
+const LISTS: usize = 4;
+/// Tombstones that are read at a time.
+const AT_A_TIME: usize = 1_000;
 
 /// Removes what tombstones hide.
 #[derive(Clone, Debug)]
@@ -57,27 +60,42 @@ impl Applier {
             // Those of other pods, and those that failed, are found in time.
             let _ = tokio::time::timeout(PAUSE, self.written.notified()).await;
             // Servers that are away or have no tables yet are the watch's to complain about.
-            while self.apply_next().await.unwrap_or_else(|error| {
+            while self.apply_waiting().await.unwrap_or_else(|error| {
                 tracing::debug!(%error, "tombstones are not applied");
                 false
             }) {}
         }
     }
 
-    /// Applies the oldest tombstone that is waiting; whether there was one.
-    async fn apply_next(&self) -> Result<bool> {
+    /// Applies the tombstones that are waiting, the oldest first; whether there may be more. One that fails on
+    /// its own account does not hold up the others.
+    async fn apply_waiting(&self) -> Result<bool> {
         let sql = format!(
-            "SELECT {COLUMNS} FROM tombstones FINAL WHERE state = 'active' ORDER BY created, id LIMIT 1"
+            "SELECT {COLUMNS} FROM tombstones FINAL WHERE state = 'active' ORDER BY created, id LIMIT {AT_A_TIME}"
         );
-        let mut rows = self.servers.rows(&Statement::new(sql)).await?.all(Row::take).await?;
-        let Some(row) = rows.pop() else { return Ok(false) };
+        let rows = self.servers.rows(&Statement::new(sql)).await?.all(Row::take).await?;
+        let (all, mut failed) = (rows.len(), 0);
+        for row in rows {
+            match self.apply_one(row).await {
+                Ok(()) => {}
+                Err(error) if error.fault() == Fault::Passing => return Err(error),
+                Err(error) => {
+                    failed += 1;
+                    tracing::warn!(event = "tombstone_not_applied", %error);
+                }
+            }
+        }
+        Ok(all == AT_A_TIME && failed < all)
+    }
+
+    async fn apply_one(&self, row: Row) -> Result<()> {
         let damaged = |_| StorageError::Remote { detail: "a tombstone is of no possible tenant".to_owned() };
         let tenant = TenantId::new(&row.tenant).map_err(damaged)?;
         self.remove(&tenant, &row.tombstone()?).await?;
         tracing::info!(tenant = row.tenant, from = row.min, to = row.max, "removed what was deleted");
         write(&self.servers, &[Row { state: State::Applied, ..row }]).await?;
         add(&self.counters.tombstones_applied, 1);
-        Ok(true)
+        Ok(())
     }
 
     /// Removes the rows that a tombstone hides now, and says whose they were.

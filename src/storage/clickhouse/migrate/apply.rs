@@ -58,7 +58,7 @@ impl Migrator {
     pub fn new(config: &ClickHouseConfig, clock: Arc<dyn Clock>) -> Result<Self> {
         // Every server has this database.
         let anywhere = ClickHouseConfig { database: "system".to_owned(), ..config.clone() };
-        Ok(Self { servers: Servers::new(&anywhere, clock)?, target: Target::of(config) })
+        Ok(Self { servers: Servers::for_looks(&anywhere, clock)?, target: Target::of(config) })
     }
 
     /// For what it is.

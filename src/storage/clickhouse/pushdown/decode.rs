@@ -30,6 +30,9 @@ const BATCH_PLACES: usize = 64 << 10;
 /// Batches that wait to be taken.
 const BATCHES: usize = 4;
 
+/// Statements of a query that run at a time.
+const AT_ONCE: usize = 4;
+
 /// What answering an offer needs.
 #[derive(Debug)]
 pub(super) struct Answering {
@@ -72,6 +75,10 @@ type PerSeries = ((u64, u64), Vec<f64>);
 impl Answering {
     /// A row for each series, as they come.
     pub(super) async fn series(self, units: Vec<Unit>, labels: Vec<Labels>) -> Result<Option<Selected>> {
+        // All of them begin before the first is read to its end.
+        if units.len() > AT_ONCE {
+            return Ok(None);
+        }
         let places = self.plan.grid.count();
         let mut opened = Vec::with_capacity(units.len());
         for unit in &units {
@@ -180,9 +187,9 @@ impl Answering {
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<Option<T>> {
         let histogram = self.none(Some(sql::histograms(unit, &self.tenant)));
-        let zero = self.none(sql::negative_zeros(&self.plan.first, unit, &self.tenant));
+        let undecided = self.none(sql::undecided(&self.plan.first, unit, &self.tenant));
         let work = async { work.await.map_err(Some) };
-        match tokio::try_join!(work, histogram, zero) {
+        match tokio::try_join!(work, histogram, undecided) {
             Ok((done, (), ())) => Ok(Some(done)),
             Err(None) => Ok(None),
             Err(Some(failure)) => match failure.class {

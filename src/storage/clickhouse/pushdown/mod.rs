@@ -22,12 +22,13 @@
 //! column only, where it pays, `exact` always; `force` uses both. Which values are there never differs.
 //!
 //! Of two samples at one time the servers take the greatest, and numbers before NaN, as [`settle`](super::read::settle)
-//! does. Only which of two NaN (one may be a stale marker), or of two zeros of different sign, is left to chance there.
+//! does. Only which of two NaN (one may be a stale marker), or of two zeros of different sign, is left to chance there;
+//! so where that can be told from the answer, such samples are looked for.
 //!
 //! # When nothing is taken
 //!
 //! If the offer's rows would be too many; if something of the series is deleted, or a histogram among them, or
-//! a negative zero where one of several zeros is to be picked;
+//! samples between which chance would decide; if there are more metrics than a few statements can name;
 //! if times are beyond what the servers' times can say; in `auto`, if there is little to read; if a statement
 //! fails before its first row, which is counted, and the samples are read instead.
 
@@ -115,6 +116,23 @@ impl Pushdown {
     /// Which functions the servers have shown to know, if they were asked yet.
     pub(super) fn proven(&self) -> Option<Arc<Proven>> {
         self.proven.lock().clone()
+    }
+
+    /// How it stands, in a line: answers are the same whatever it is.
+    pub(super) fn standing(&self) -> String {
+        match (self.mode, self.proven()) {
+            (Mode::Off, _) => "off".to_owned(),
+            (_, None) => "the servers were not asked yet what they know".to_owned(),
+            (_, Some(proven)) if proven.version.is_empty() => "the servers could not be asked".to_owned(),
+            (_, Some(proven)) => {
+                let names = |exactness| match proven.names(exactness) {
+                    names if names.is_empty() => "nothing".to_owned(),
+                    names => names.join(", "),
+                };
+                let (exact, close) = (names(Exactness::Bits), names(Exactness::Close));
+                format!("{} gives to the bit {exact}; nearly {close}", proven.version)
+            }
+        }
     }
 
     /// The answer to a request as rows; none if the samples are to be read.

@@ -149,14 +149,29 @@ pub(super) fn groups(plan: &Plan, found: &Found, unit: &Unit, tenant: &TenantId)
     Some(statement)
 }
 
-/// Whether a unit has a negative zero, if that makes the operation one that is left to chance: a row if so.
-pub(super) fn negative_zeros(operation: &Operation, unit: &Unit, tenant: &TenantId) -> Option<Statement> {
-    let Operation::Window { function: WindowFunction::Min | WindowFunction::Max, .. } = operation else {
-        return None;
+/// Whether a unit has samples between which the operation leaves to chance: a row if so.
+pub(super) fn undecided(operation: &Operation, unit: &Unit, tenant: &TenantId) -> Option<Statement> {
+    use WindowFunction as F;
+    let bits = "reinterpretAsUInt64(value)";
+    // At one time: zeros of different sign, and for who sees stale markers another NaN.
+    let among = match operation {
+        // At any time.
+        Operation::Window { function: F::Min | F::Max, .. } => {
+            let sql = format!(
+                "SELECT toUInt8(1) FROM samples WHERE {} AND {bits} = {NEGATIVE_ZERO_BITS} LIMIT 1",
+                unit.filter()
+            );
+            return Some(unit.bind(Statement::new(sql), tenant));
+        }
+        Operation::Newest { .. } => format!("({NEGATIVE_ZERO_BITS}, {STALE_NAN_BITS})"),
+        Operation::Window { function: F::Last | F::Idelta, .. } => format!("({NEGATIVE_ZERO_BITS})"),
+        Operation::Window { .. } | Operation::Aggregate { .. } => return None,
     };
     let sql = format!(
-        "SELECT toUInt8(1) FROM samples WHERE {} AND reinterpretAsUInt64(value) = {NEGATIVE_ZERO_BITS} LIMIT 1",
-        unit.filter()
+        "SELECT toUInt8(1) FROM samples WHERE {filter} AND ({bits} = 0 OR (isNaN(value) AND {bits} != {STALE_NAN_BITS})) \
+         AND (mid, sid, ts, isNaN(value)) IN \
+         (SELECT mid, sid, ts, isNaN(value) FROM samples WHERE {filter} AND {bits} IN {among}) LIMIT 1",
+        filter = unit.filter()
     );
     Some(unit.bind(Statement::new(sql), tenant))
 }

@@ -23,9 +23,12 @@ impl Reads {
         let Some(recent) = TimeRange::new(now.minus(RECENT), now) else { return Ok(Cardinality::default()) };
         let count = async |what: &str, from: &str, by: &str| {
             let sql = format!(
-                "SELECT {by} AS what, toUInt64({what}) AS n FROM {from} GROUP BY what ORDER BY n DESC, what LIMIT {limit}"
+                "SELECT {by} AS what, toUInt64({what}) AS n FROM {from} GROUP BY what ORDER BY n DESC, what \
+                 LIMIT {{limit:UInt64}}"
             );
-            let rows = self.servers.rows(&scoped(Statement::new(sql), tenant, recent)).await?;
+            let most = u64::try_from(limit).unwrap_or(u64::MAX);
+            let statement = scoped(Statement::new(sql), tenant, recent).param("limit", most);
+            let rows = self.servers.rows(&statement).await?;
             rows.all(|row| Ok((row.string()?, row.u64()?))).await
         };
         let total = async {

@@ -14,6 +14,9 @@ use crate::{
 /// Series that the statement names one by one.
 const MAX_NAMED: usize = 2_000;
 
+/// What an exemplar takes besides the bytes of its labels.
+const EXEMPLAR_BYTES: usize = 64;
+
 impl Reads {
     pub(in crate::storage::clickhouse) async fn exemplars(
         &self,
@@ -29,6 +32,7 @@ impl Reads {
         let places: HashMap<(u64, u64), u32> =
             (0..).zip(&found.series).map(|(place, series)| ((series.mid, series.sid), place)).collect();
         let mut exemplars = vec![Vec::new(); found.series.len()];
+        let mut room = self.room();
         let mut rows = self.servers.rows(&statement(tenant, &found)).await?;
         while let Some((id, exemplar)) = rows
             .next(|row| {
@@ -45,9 +49,13 @@ impl Reads {
             if let Some(all) = usize::try_from(*place).ok().and_then(|place| exemplars.get_mut(place))
                 && !hidden
             {
+                if room.take(exemplar.labels.as_canonical().len() + EXEMPLAR_BYTES).is_break() {
+                    break;
+                }
                 all.push(exemplar);
             }
         }
+        room.check()?;
         let settled = found.series.into_iter().zip(exemplars).filter(|(_, all)| !all.is_empty());
         Ok(settled
             .map(|(series, all)| SeriesExemplars { series: series.labels, exemplars: settled_once(all) })

@@ -3,11 +3,12 @@
 //! Names and values come from their own table where nothing but the metric is asked for, else from the
 //! series. What the servers cannot decide, because of a pattern or of a tombstone, is decided here.
 
-use std::collections::BTreeSet;
+use std::{ops::ControlFlow, sync::Arc};
 
 use super::{
     Reads,
     matchers::{Condition, Patterns},
+    room::First,
     series::{SCOPE, scoped},
 };
 use crate::{
@@ -27,9 +28,12 @@ enum Source {
     Values(Condition),
     /// In the table of series, by the server.
     Series(Condition),
-    /// In the table of series, by us.
-    Here(Vec<Labels>),
+    /// In the table of series, by us: this is hidden.
+    Here(Arc<[Tombstone]>),
 }
+
+/// What a text or a set of labels takes besides its bytes.
+const FIXED_BYTES: usize = 64;
 
 impl Reads {
     pub(in crate::storage::clickhouse) async fn series(
@@ -39,9 +43,11 @@ impl Reads {
     ) -> Result<Vec<Labels>> {
         let Some(range) = self.kept(tenant, request.range) else { return Ok(Vec::new()) };
         let tombstones = self.deletes.hiding(tenant, range).await?;
-        let mut series = self.labels_of(tenant, &request, range, &tombstones).await?;
-        series.truncate(at_most(request.limit));
-        Ok(series)
+        let bytes = |labels: &Labels| labels.as_canonical().len() + FIXED_BYTES;
+        let mut series = First::of(request.limit, self.room(), bytes);
+        let keep = |labels: Labels| series.offer(&labels, || labels.clone());
+        self.each_shown(tenant, &request, range, &tombstones, keep).await?;
+        series.done()
     }
 
     pub(in crate::storage::clickhouse) async fn label_names(
@@ -51,9 +57,13 @@ impl Reads {
     ) -> Result<Vec<String>> {
         let Some(range) = self.kept(tenant, request.range) else { return Ok(Vec::new()) };
         let (sql, condition) = match self.source(tenant, &request, range).await? {
-            Source::Here(series) => {
-                let names = series.iter().flat_map(|labels| labels.iter().map(|(name, _)| name.to_owned()));
-                return Ok(sorted(names, request.limit));
+            Source::Here(tombstones) => {
+                let mut names = self.first_texts(request.limit);
+                let keep = |labels: Labels| {
+                    labels.iter().try_for_each(|(name, _)| names.offer(name, || name.to_owned()))
+                };
+                self.each_shown(tenant, &request, range, &tombstones, keep).await?;
+                return names.done();
             }
             Source::Values(condition) => (
                 format!("SELECT DISTINCT name FROM label_values WHERE {SCOPE} AND {}", condition.sql()),
@@ -67,8 +77,8 @@ impl Reads {
                 condition,
             ),
         };
-        let sql = format!("{sql} ORDER BY name{}", limited(request.limit));
-        self.texts(condition.bind(scoped(Statement::new(sql), tenant, range))).await
+        let statement = limited(sql + " ORDER BY name", request.limit);
+        self.texts(condition.bind(scoped(statement, tenant, range)), request.limit).await
     }
 
     pub(in crate::storage::clickhouse) async fn label_values(
@@ -79,9 +89,14 @@ impl Reads {
     ) -> Result<Vec<String>> {
         let Some(range) = self.kept(tenant, request.range) else { return Ok(Vec::new()) };
         let (sql, condition) = match self.source(tenant, &request, range).await? {
-            Source::Here(series) => {
-                let values = series.iter().filter_map(|labels| labels.get(name).map(str::to_owned));
-                return Ok(sorted(values, request.limit));
+            Source::Here(tombstones) => {
+                let mut values = self.first_texts(request.limit);
+                let keep = |labels: Labels| match labels.get(name) {
+                    Some(value) => values.offer(value, || value.to_owned()),
+                    None => ControlFlow::Continue(()),
+                };
+                self.each_shown(tenant, &request, range, &tombstones, keep).await?;
+                return values.done();
             }
             Source::Values(condition) => (
                 format!(
@@ -99,12 +114,12 @@ impl Reads {
                 (sql, condition)
             }
         };
-        let sql = format!("{sql} ORDER BY value{}", limited(request.limit));
-        let mut statement = condition.bind(scoped(Statement::new(sql), tenant, range));
+        let statement = limited(sql + " ORDER BY value", request.limit);
+        let mut statement = condition.bind(scoped(statement, tenant, range));
         if statement.sql().contains("{name:String}") {
             statement = statement.param("name", name);
         }
-        self.texts(statement).await
+        self.texts(statement, request.limit).await
     }
 
     async fn source(&self, tenant: &TenantId, request: &LabelsRequest, range: TimeRange) -> Result<Source> {
@@ -112,32 +127,52 @@ impl Reads {
         // A server's patterns may mean something else than ours in a corner, and it could not be asked twice.
         let condition = Condition::of(&request.matchers, Patterns::Kept);
         if !tombstones.is_empty() || !condition.complete {
-            return Ok(Source::Here(self.labels_of(tenant, request, range, &tombstones).await?));
+            return Ok(Source::Here(tombstones));
         }
         Ok(if condition.only_names { Source::Values(condition) } else { Source::Series(condition) })
     }
 
-    /// The labels of the series that match and are not hidden on all their days, sorted.
-    async fn labels_of(
+    /// Hands on the labels of the series that match and are not hidden on all their days, until that is enough.
+    async fn each_shown(
         &self,
         tenant: &TenantId,
         request: &LabelsRequest,
         range: TimeRange,
         tombstones: &[Tombstone],
-    ) -> Result<Vec<Labels>> {
-        let found = self.look(tenant, &request.matchers, range).days().await?;
-        if tombstones.is_empty() {
-            return Ok(found.into_iter().map(|(labels, _)| labels).collect());
-        }
-        let shows = |(labels, days): &(Labels, Vec<u16>)| {
-            let hidden = hidden(tombstones, labels, range);
-            days.iter().any(|day| !is_hidden(*day, range, &hidden))
+        mut keep: impl FnMut(Labels) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let keep = |labels: Labels, days: &[u16]| {
+            let hidden = hidden(tombstones, &labels, range);
+            if hidden.is_empty() || days.iter().any(|day| !is_hidden(*day, range, &hidden)) {
+                return keep(labels);
+            }
+            ControlFlow::Continue(())
         };
-        Ok(found.into_iter().filter(shows).map(|(labels, _)| labels).collect())
+        self.look(tenant, &request.matchers, range).days(keep).await
     }
 
-    async fn texts(&self, statement: Statement) -> Result<Vec<String>> {
-        Ok(self.servers.rows(&statement).await?.all(|row| row.string()).await?)
+    /// The texts that a statement gives in order, as many as are wanted.
+    async fn texts(&self, statement: Statement, limit: usize) -> Result<Vec<String>> {
+        let mut rows = self.servers.rows(&statement).await?;
+        let mut texts = self.first_texts(limit);
+        while let Some(text) = rows.next(|row| row.string()).await? {
+            if texts.offer(text.as_str(), || text.clone()).is_break() {
+                break;
+            }
+        }
+        texts.done()
+    }
+
+    fn first_texts(&self, limit: usize) -> First<String> {
+        First::of(limit, self.room(), |text| text.len() + FIXED_BYTES)
+    }
+}
+
+/// A statement that gives no more rows than a limit; 0 is none.
+fn limited(sql: String, limit: usize) -> Statement {
+    match u64::try_from(limit) {
+        Ok(limit @ 1..) => Statement::new(sql + " LIMIT {limit:UInt64}").param("limit", limit),
+        Ok(0) | Err(_) => Statement::new(sql),
     }
 }
 
@@ -151,17 +186,4 @@ fn is_hidden(day: u16, range: TimeRange, hidden: &[TimeRange]) -> bool {
     };
     let wanted = TimeRange::new(start, end).and_then(|day| day.intersection(range));
     wanted.is_none_or(|wanted| hidden.iter().any(|hidden| hidden.intersection(wanted) == Some(wanted)))
-}
-
-fn at_most(limit: usize) -> usize {
-    if limit == 0 { usize::MAX } else { limit }
-}
-
-fn limited(limit: usize) -> String {
-    if limit == 0 { String::new() } else { format!(" LIMIT {limit}") }
-}
-
-fn sorted(all: impl Iterator<Item = String>, limit: usize) -> Vec<String> {
-    let all: BTreeSet<String> = all.collect();
-    all.into_iter().take(at_most(limit)).collect()
 }

@@ -90,6 +90,13 @@ impl Condition {
 
     /// One matcher as a condition; none if it cannot be said.
     fn matcher(&mut self, matcher: &Matcher, patterns: Patterns) -> Option<String> {
+        if let Some(texts) = matcher.regex().and_then(|regex| regex.set_matches()) {
+            // Each goes with the name, and all of them as one value.
+            let bytes: usize = texts.iter().map(|text| matcher.name().len() + text.len() + 4).sum();
+            if bytes > MAX_BYTES {
+                return None;
+            }
+        }
         let column = if matcher.name() == METRIC_NAME {
             "metric".to_owned()
         } else {
@@ -181,6 +188,9 @@ mod tests {
         let long = "x".repeat(MAX_BYTES);
         let condition = Condition::of(&[vec![Matcher::equal("a", &long)]], Patterns::Sent);
         assert_eq!((condition.sql(), condition.complete, condition.only_names), ("1", false, false));
+        let texts = vec![matcher(MatchOp::Matches, &"n".repeat(MAX_BYTES / 4), "a|b|c|d|e")];
+        let condition = Condition::of(&[texts], Patterns::Sent);
+        assert_eq!((condition.sql(), condition.complete), ("1", false));
         let pattern = vec![vec![matcher(MatchOp::Matches, "a", "x.+y"), Matcher::equal("b", "1")]];
         let kept = Condition::of(&pattern, Patterns::Kept);
         assert!(

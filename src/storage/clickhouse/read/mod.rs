@@ -1,7 +1,7 @@
 //! From a request to rows, and from rows to an answer.
 //!
 //! [`series`] finds what is meant: matchers become conditions ([`matchers`]), are asked again here of what
-//! comes back, and what was deleted is taken out. [`samples`] reads the samples of what was found, in the
+//! comes back, and what was deleted is taken out; [`room`] bounds what is kept of it. [`samples`] reads the samples of what was found, in the
 //! statements that [`units`] cuts the work into; [`blocks`] and [`groups`] decode them, and [`settle`] says
 //! which of several samples at one time counts.
 
@@ -13,6 +13,7 @@ pub(super) mod groups;
 mod labels;
 pub(super) mod matchers;
 mod metadata;
+mod room;
 mod samples;
 pub(super) mod series;
 pub(super) mod settle;

@@ -1,11 +1,12 @@
 //! Which series a request means.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::ControlFlow};
 
 use super::{
     Reads,
     counters::{ReadCounters, add},
     matchers::{Condition, Patterns},
+    room::Room,
 };
 use crate::{
     model::{Labels, Matcher, TenantId, TimeRange, Timestamp},
@@ -21,6 +22,9 @@ use crate::{
 
 /// CANNOT_COMPILE_REGEXP: the servers' bounds on patterns are not ours.
 const REFUSES_PATTERN: u32 = 427;
+
+/// What a series takes besides the bytes of its labels.
+const SERIES_BYTES: usize = 128;
 
 /// A series and its id, in the two halves that the tables have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,24 +118,34 @@ impl Reads {
         limit: Option<usize>,
     ) -> Result<Found> {
         let look = self.look(tenant, sets, range);
-        let tombstones = self.deletes.hiding(tenant, range);
-        let (tombstones, mut answer) = tokio::try_join!(tombstones, look.series(limit))?;
-        if let Some(limit) = limit.filter(|limit| answer.1.len() > *limit) {
-            if tombstones.is_empty() {
-                return Err(StorageError::TooManySeries { limit });
+        let (tombstones, answer) =
+            tokio::join!(self.deletes.hiding(tenant, range), look.series(limit, self.room(), |_| true));
+        let tombstones = tombstones?;
+        let mut left_out = false;
+        let (condition, mut series) = match answer {
+            // Some of them may be hidden.
+            Err(StorageError::TooManySeries { .. } | StorageError::Exhausted { .. })
+                if !tombstones.is_empty() =>
+            {
+                let shows = |labels: &Labels| {
+                    let shows = hidden(&tombstones, labels, range) != [range];
+                    left_out |= !shows;
+                    shows
+                };
+                look.series(limit, self.room(), shows).await?
             }
-            // Reading stopped there, but some of them may be hidden.
-            answer = look.series(None).await?;
-        }
-        let (condition, mut series) = answer;
+            answer => answer?,
+        };
         series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         series.dedup_by(|a, b| a.labels == b.labels);
-        let mut found = Found { series, hidden: HashMap::new(), condition, range, left_out: false };
+        let mut found = Found { series, hidden: HashMap::new(), condition, range, left_out };
         found.hide(&tombstones);
-        match limit {
-            Some(limit) if found.series.len() > limit => Err(StorageError::TooManySeries { limit }),
-            Some(_) | None => Ok(found),
-        }
+        Ok(found)
+    }
+
+    /// Room for what one look-up keeps.
+    pub(super) fn room(&self) -> Room {
+        Room::of(self.config.lookup_memory)
     }
 }
 
@@ -146,84 +160,100 @@ pub(in crate::storage::clickhouse) struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// Their labels and ids; with a limit, no more than one above it.
-    async fn series(self, limit: Option<usize>) -> Result<(Condition, Vec<Series>)> {
+    /// Labels and ids of those that show; more than the limit are an error.
+    async fn series(
+        self,
+        limit: Option<usize>,
+        mut room: Room,
+        mut shows: impl FnMut(&Labels) -> bool,
+    ) -> Result<(Condition, Vec<Series>)> {
         let row = |row: &mut Reader<'_>| Ok(((row.u64()?, row.u64()?), read_labels(row)?));
-        let series = |(mid, sid), labels| Series { labels, mid, sid };
-        self.read("mid, sid, labels", "LIMIT 1 BY mid, sid", limit, row, series).await
+        let most = limit.unwrap_or(usize::MAX);
+        let mut all = Vec::new();
+        let keep = |(mid, sid), labels: Labels| {
+            if !shows(&labels) {
+                return ControlFlow::Continue(());
+            }
+            room.take(labels.as_canonical().len() + SERIES_BYTES)?;
+            all.push(Series { labels, mid, sid });
+            if all.len() > most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let condition = self.read("mid, sid, labels", "LIMIT 1 BY mid, sid", row, keep).await?;
+        if all.len() > most {
+            return Err(StorageError::TooManySeries { limit: most });
+        }
+        room.check()?;
+        Ok((condition, all))
     }
 
     /// Their ids alone, and whether they are all the series of their metrics.
     pub(in crate::storage::clickhouse) async fn ids(self) -> Result<(bool, Vec<(u64, u64)>)> {
         let row = |row: &mut Reader<'_>| Ok(((row.u64()?, row.u64()?), read_labels(row)?));
-        let answer = self.read("mid, sid, labels", "LIMIT 1 BY mid, sid", None, row, |id, _| id);
-        let (condition, ids) = answer.await?;
+        let mut ids = Vec::new();
+        let keep = |id, _| {
+            ids.push(id);
+            ControlFlow::Continue(())
+        };
+        let condition = self.read("mid, sid, labels", "LIMIT 1 BY mid, sid", row, keep).await?;
         Ok((condition.only_names, ids))
     }
 
-    /// Their labels, sorted, and the days they have.
-    pub(super) async fn days(self) -> Result<Vec<(Labels, Vec<u16>)>> {
+    /// Hands on their labels and the days they have, until that is enough.
+    pub(super) async fn days(self, mut keep: impl FnMut(Labels, &[u16]) -> ControlFlow<()>) -> Result<()> {
         let columns = "groupUniqArray(toUInt16(day)), any(labels)";
         let row = |row: &mut Reader<'_>| Ok((row.array(Reader::u16)?, read_labels(row)?));
-        let days = |days, labels| (labels, days);
-        let (_, mut found) = self.read(columns, "GROUP BY mid, sid", None, row, days).await?;
-        found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        found.dedup_by(|a, b| a.0 == b.0);
-        Ok(found)
+        let keep = |days: Vec<u16>, labels| keep(labels, &days);
+        self.read(columns, "GROUP BY mid, sid", row, keep).await?;
+        Ok(())
     }
 
-    /// Reads with the matchers as a condition, and without their patterns if the servers refuse those.
-    async fn read<T, U>(
+    /// Reads with the matchers as a condition, and without their patterns if the servers refuse those;
+    /// what was kept until then may be there again.
+    async fn read<T>(
         self,
         columns: &str,
         end: &str,
-        limit: Option<usize>,
         row: impl Fn(&mut Reader<'_>) -> Result<(T, Labels), Incomplete>,
-        keep: impl Fn(T, Labels) -> U,
-    ) -> Result<(Condition, Vec<U>)> {
+        mut keep: impl FnMut(T, Labels) -> ControlFlow<()>,
+    ) -> Result<Condition> {
         let condition = Condition::of(self.sets, Patterns::Sent);
-        match self.read_where(&condition, columns, end, limit, &row, &keep).await {
+        match self.read_where(&condition, columns, end, &row, &mut keep).await {
             Err(failure) if failure.code == Some(REFUSES_PATTERN) && condition.patterns => {
                 add(&self.counters.patterns_refused, 1);
                 let condition = Condition::of(self.sets, Patterns::Kept);
-                let answer = self.read_where(&condition, columns, end, limit, &row, &keep).await?;
-                Ok((condition, answer))
+                self.read_where(&condition, columns, end, &row, &mut keep).await?;
+                Ok(condition)
             }
-            answer => Ok((condition, answer?)),
+            answer => {
+                answer?;
+                Ok(condition)
+            }
         }
     }
 
-    async fn read_where<T, U>(
+    async fn read_where<T>(
         self,
         condition: &Condition,
         columns: &str,
         end: &str,
-        limit: Option<usize>,
         row: impl Fn(&mut Reader<'_>) -> Result<(T, Labels), Incomplete>,
-        keep: impl Fn(T, Labels) -> U,
-    ) -> Result<Vec<U>, Failure> {
-        let enough = limit.map_or(usize::MAX, |limit| limit.saturating_add(1));
-        // What is asked again here must all come.
-        let limited = match limit {
-            Some(_) if condition.complete && !condition.patterns => format!(" LIMIT {enough}"),
-            Some(_) | None => String::new(),
-        };
-        let sql =
-            format!("SELECT {columns} FROM series WHERE {SCOPE} AND {} {end}{limited}", condition.sql());
+        mut keep: impl FnMut(T, Labels) -> ControlFlow<()>,
+    ) -> Result<(), Failure> {
+        let sql = format!("SELECT {columns} FROM series WHERE {SCOPE} AND {} {end}", condition.sql());
         let statement = condition.bind(scoped(Statement::new(sql), self.tenant, self.range));
         let mut rows = self.servers.rows(&statement).await?;
         add(&self.counters.series_statements, 1);
-        let mut found = Vec::new();
+        let mut found = 0;
         while let Some((what, labels)) = rows.next(&row).await? {
             if matches(self.sets, &labels) {
-                found.push(keep(what, labels));
-                if found.len() >= enough {
+                found += 1;
+                if keep(what, labels).is_break() {
                     break;
                 }
             }
         }
-        add(&self.counters.series_read, found.len());
-        Ok(found)
+        add(&self.counters.series_read, found);
+        Ok(())
     }
 }
 

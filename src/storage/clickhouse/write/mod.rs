@@ -148,7 +148,14 @@ impl Writes {
         Arc::clone(&self.counters)
     }
 
+    /// Writes a batch, within the time that an insert may take all in all.
     pub(super) async fn append(&self, tenant: &TenantId, batch: WriteBatch) -> Result<Appended> {
+        let limit = self.config.insert_timeout;
+        let appended = tokio::time::timeout(limit, self.append_whole(tenant, batch)).await;
+        appended.unwrap_or_else(|_| Err(write_error(slip::late(limit))))
+    }
+
+    async fn append_whole(&self, tenant: &TenantId, batch: WriteBatch) -> Result<Appended> {
         if batch.policy.on_conflict == OnConflict::Reject {
             return Err(StorageError::Unsupported(
                 "ClickHouse keeps the greatest of values in conflict; on_conflict cannot be reject"
@@ -185,15 +192,10 @@ impl Writes {
         }
 
         let _waiter = Waiter::new(&self.counters);
-        let outcome = async {
-            waiting.outcome().await?;
-            for flight in claim.flights {
-                flight.outcome().await?;
-            }
-            Ok(())
-        };
-        let outcome = tokio::time::timeout(self.config.insert_timeout, outcome).await;
-        outcome.unwrap_or_else(|_| Err(slip::late(self.config.insert_timeout))).map_err(write_error)?;
+        waiting.outcome().await.map_err(write_error)?;
+        for flight in claim.flights {
+            flight.outcome().await.map_err(write_error)?;
+        }
 
         for metadata in &batch.metadata {
             self.metadata.told(tenant, metadata, self.clock.as_ref());

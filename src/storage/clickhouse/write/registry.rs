@@ -244,8 +244,11 @@ impl Claim {
         let registry = &*self.registry;
         let hash = registry.hasher.hash_one(key);
         let mut shard = registry.shards[key.shard()].lock();
-        let is_known =
-            |shard: &mut Shard, day| shard.known(day).is_some_and(|known| known.has(hash, key, registry));
+        // A day that is over stays in the shard until another begins there, but is not to be trusted any more.
+        let today = self.today;
+        let is_known = |shard: &mut Shard, day| {
+            is_remembered(day, today) && shard.known(day).is_some_and(|known| known.has(hash, key, registry))
+        };
         if !is_known(&mut shard, day) {
             let flight = &self.registration.flight;
             let pending = shard.pending.entry((day, key)).or_insert_with(|| {
@@ -391,6 +394,17 @@ mod tests {
             claim(&registry, "a", NOON, day, &[1]).registration.settle(&Ok(()));
             assert_eq!(claim(&registry, "a", NOON, day, &[1]).new.len(), 0, "day {day}");
         }
+    }
+
+    #[test]
+    fn a_day_is_not_taken_for_known_once_its_rows_may_be_gone() {
+        let registry = registry(1_000);
+        claim(&registry, "a", NOON, 20_000, &[1]).registration.settle(&Ok(()));
+        let later = |days: i64| Timestamp(NOON.0 + days * DAY);
+        assert_eq!(claim(&registry, "a", later(1), 20_000, &[1]).new.len(), 0);
+        // Nothing else was written in between, so nothing made the registry forget.
+        assert_eq!(claim(&registry, "a", later(2), 20_000, &[1]).new.len(), 1);
+        assert_eq!(claim(&registry, "a", later(30), 20_000, &[1]).new.len(), 1);
     }
 
     #[test]

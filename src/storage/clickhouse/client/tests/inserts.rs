@@ -119,6 +119,19 @@ async fn a_server_that_hangs_does_not_take_the_time_of_another() {
 }
 
 #[tokio::test]
+async fn a_server_that_hangs_is_given_up_long_before_the_time_is_over() {
+    let servers =
+        [Server::start(|_, _| Answer::Hang(Vec::new())), Server::start(|_, _| Answer::Whole(Vec::new()))];
+    let client = client(&[servers[0].url(), servers[1].url()]);
+    for _ in 0..3 {
+        // Half of this is more than a test may take.
+        client.insert_within(&insert(), Duration::from_secs(86_400)).await.unwrap();
+    }
+    assert_eq!((servers[0].seen().len(), servers[1].seen().len()), (1, 3));
+    assert_ne!(client.endpoints()[0].breaker, BreakerState::Closed);
+}
+
+#[tokio::test]
 async fn an_insert_gives_up_when_its_time_is_over_though_the_clock_stands_still() {
     let server = Server::start(healthy(|_, _| Answer::Fail(252)));
     let servers = client_with(&[server.url()], still(), |_| {});
