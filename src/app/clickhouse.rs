@@ -40,6 +40,7 @@ pub(super) fn config(storage: &Storage, seed: u64) -> anyhow::Result<ClickHouseC
         connect_timeout: config.connect_timeout,
         query_timeout: config.query_timeout,
         insert_timeout: config.insert_timeout,
+        insert_quorum: config.insert_quorum.clone(),
         max_idle_connections: config.max_idle_connections,
         compression: config.compression,
         pushdown: match config.pushdown {

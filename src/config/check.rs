@@ -171,6 +171,7 @@ fn clickhouse(keys: &mut Reader<'_>) -> ClickHouse {
         connect_timeout: keys.get("storage.clickhouse.connect_timeout", "2s", positive),
         query_timeout: keys.get("storage.clickhouse.query_timeout", "2m", positive),
         insert_timeout: keys.get("storage.clickhouse.insert_timeout", "25s", positive),
+        insert_quorum: keys.get("storage.clickhouse.insert_quorum", "1", quorum),
         max_idle_connections: keys.get("storage.clickhouse.max_idle_connections", "32", count(1, 10_000)),
         compression: keys.get("storage.clickhouse.compression", "true", boolean),
         pushdown: keys.get(
@@ -278,17 +279,12 @@ fn refuse_tenant_retention(config: &Config, keys: &mut Reader<'_>) {
     }
 }
 
-/// What a sample means for the one before it only who keeps both can tell; here nobody does.
+/// Which of two samples came first only who keeps both can tell; here nobody does.
 fn refuse_what_takes_state(config: &Config, keys: &mut Reader<'_>) {
-    let limits = config.limits.defaults;
-    if limits.on_conflict != OnConflict::Last {
+    if config.limits.defaults.on_conflict != OnConflict::Last {
         let message = "on ClickHouse the greatest of two values at a time wins, whichever came first; \
                        leave it at last";
         keys.refuse("limits.defaults.on_conflict", message);
-    }
-    if limits.out_of_order_window.is_some() {
-        let message = "on ClickHouse samples come in any order within the retention; leave it at unlimited";
-        keys.refuse("limits.defaults.out_of_order_window", message);
     }
 }
 
@@ -464,6 +460,16 @@ fn number(least: u64, most: u64) -> impl Fn(&Value) -> Result<u64, String> {
 fn count(least: u32, most: u32) -> impl Fn(&Value) -> Result<usize, String> {
     let number = number(u64::from(least), u64::from(most));
     move |value| number(value).map(|n| usize::try_from(n).unwrap_or(usize::MAX))
+}
+
+/// A number of replicas, or `auto` for most of them; in ClickHouse's words.
+fn quorum(value: &Value) -> Result<String, String> {
+    let replicas = quantity(value)?;
+    if replicas == "auto" || matches!(replicas.parse(), Ok(1_u8..=16)) {
+        Ok(replicas.into_owned())
+    } else {
+        Err("takes a number of replicas from 1 to 16, or auto for most of them".to_owned())
+    }
 }
 
 fn boolean(value: &Value) -> Result<bool, String> {

@@ -222,6 +222,8 @@ pub struct ClickHouse {
     pub query_timeout: Duration,
     /// How long an insert may take, retries included.
     pub insert_timeout: Duration,
+    /// On how many replicas an insert is before it is acknowledged: a number, or `auto`.
+    pub insert_quorum: String,
     /// Idle connections kept to each server.
     pub max_idle_connections: usize,
     /// Whether what is sent and received is compressed.

@@ -163,12 +163,21 @@ fn what_clickhouse_cannot_keep_is_refused() {
     assert!(check(&with("limits: {defaults: {on_conflict: last}}")).is_ok());
     refuses(
         &with("limits: {defaults: {on_conflict: reject, out_of_order_window: 1h}}"),
-        &[
-            "limits.defaults.on_conflict: on ClickHouse the greatest of two values at a time wins, whichever \
-             came first; leave it at last (luminate.yaml)",
-            "limits.defaults.out_of_order_window: on ClickHouse samples come in any order within the \
-             retention; leave it at unlimited (luminate.yaml)",
-        ],
+        &["limits.defaults.on_conflict: on ClickHouse the greatest of two values at a time wins, whichever \
+           came first; leave it at last (luminate.yaml)"],
+    );
+    for quorum in ["0", "17", "most", "-1"] {
+        refuses(
+            &format!("storage: {{clickhouse: {{insert_quorum: {quorum}}}}}"),
+            &[
+                "storage.clickhouse.insert_quorum: takes a number of replicas from 1 to 16, or auto for most of \
+               them (luminate.yaml)",
+            ],
+        );
+    }
+    assert_eq!(
+        check("storage: {clickhouse: {insert_quorum: auto}}").unwrap().storage.clickhouse.insert_quorum,
+        "auto"
     );
 }
 

@@ -26,6 +26,8 @@ pub struct ClickHouseConfig {
     pub query_timeout: Duration,
     /// How long an append may take, with its waiting, its inserts and their retries.
     pub insert_timeout: Duration,
+    /// On how many replicas an insert is before it is acknowledged (`insert_quorum`): a number, or `auto`.
+    pub insert_quorum: String,
     /// Idle connections kept to each server.
     pub max_idle_connections: usize,
     /// Whether what is sent and received is compressed.
@@ -109,6 +111,7 @@ impl ClickHouseConfig {
             connect_timeout: Duration::from_secs(2),
             query_timeout: Duration::from_secs(120),
             insert_timeout: Duration::from_secs(25),
+            insert_quorum: "1".to_owned(),
             max_idle_connections: 32,
             compression: true,
             pushdown: Pushdown::Auto,

@@ -119,6 +119,10 @@ impl Servers {
             } else {
                 writes.clone().with_compression(Compression::None)
             };
+            let writes = match config.insert_quorum.as_str() {
+                "1" => writes,
+                quorum => writes.with_setting("insert_quorum", quorum),
+            };
             Ok(Endpoint::new(name, reads, writes, Arc::clone(&shared)))
         };
         Ok(Self {

@@ -38,6 +38,17 @@ async fn an_insert_is_one_frame_and_asks_to_be_taken_once() {
 }
 
 #[tokio::test]
+async fn replicas_are_waited_for_if_asked() {
+    for (quorum, sent) in [("1", None), ("auto", Some("auto")), ("2", Some("2"))] {
+        let server = Server::start(|_, _| Answer::Whole(Vec::new()));
+        let ask = |config: &mut ClickHouseConfig| config.insert_quorum = quorum.to_owned();
+        let servers = client_with(&[server.url()], SystemClock::start(), ask);
+        servers.insert(&insert()).await.unwrap();
+        assert_eq!(server.seen()[0].setting("insert_quorum").as_deref(), sent);
+    }
+}
+
+#[tokio::test]
 async fn every_attempt_carries_the_same_on_every_server() {
     let failing = |request: &Request, before: usize| match before {
         _ if request.is_probe() => Answer::Whole(Vec::new()),
