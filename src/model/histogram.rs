@@ -79,6 +79,19 @@ pub enum ResetHint {
     Gauge = 3,
 }
 
+impl ResetHint {
+    /// The hint with this discriminant.
+    pub fn of_number(number: u64) -> Option<Self> {
+        match number {
+            0 => Some(Self::Unknown),
+            1 => Some(Self::Yes),
+            2 => Some(Self::No),
+            3 => Some(Self::Gauge),
+            _ => None,
+        }
+    }
+}
+
 impl Histogram {
     /// Whether this histogram is the stale marker.
     pub fn is_stale(&self) -> bool {

@@ -99,12 +99,7 @@ pub(super) fn histogram(message: Message<'_>) -> Result<DecodedHistogram, Decode
         schema: read.schema,
         zero_threshold: read.zero_threshold,
         sum: read.sum,
-        reset_hint: match read.reset_hint {
-            1 => ResetHint::Yes,
-            2 => ResetHint::No,
-            3 => ResetHint::Gauge,
-            _ => ResetHint::Unknown,
-        },
+        reset_hint: u64::try_from(read.reset_hint).ok().and_then(ResetHint::of_number).unwrap_or_default(),
         positive_spans: spans(read.positive_spans),
         negative_spans: spans(read.negative_spans),
         counts,

@@ -61,12 +61,7 @@ pub(super) fn put(row: &mut Vec<u8>, histogram: &Histogram) {
 pub(super) fn take(row: &mut Reader<'_>) -> Result<Histogram, Incomplete> {
     let span = |row: &mut Reader<'_>| Ok(Span { offset: row.i32()?, length: row.u32()? });
     let kind = row.i8()?;
-    let reset_hint = match row.u8()? {
-        1 => ResetHint::Yes,
-        2 => ResetHint::No,
-        3 => ResetHint::Gauge,
-        _ => ResetHint::Unknown,
-    };
+    let reset_hint = ResetHint::of_number(row.u8()?.into()).unwrap_or_default();
     let (schema, zero_threshold) = (row.i32()?, row.f64()?);
     let (zero_count, count, sum) = (row.f64()?, row.f64()?, row.f64()?);
     let (positive_spans, positive) = (row.array(span)?, row.array(Reader::f64)?);

@@ -14,6 +14,14 @@ pub(super) const SETTINGS: [(&str, &str); 3] = [
     ("distributed_product_mode", "local"),
 ];
 
+/// The time after which the key of the samples goes back to the first metric.
+pub(super) const BUCKET_MS: i64 = 7_200_000;
+
+/// The bucket a time lies in, as `intDiv(ts, 7200000)` has it: those on both sides of 1970 are the same one.
+pub(super) fn bucket(ts: i64) -> i64 {
+    ts / BUCKET_MS
+}
+
 /// Where the rows themselves are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tables {

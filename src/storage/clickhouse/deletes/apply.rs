@@ -18,7 +18,7 @@ use crate::{
                 counters::{ReadCounters, add},
                 series::Look,
             },
-            tables::Tables,
+            tables::{Tables, bucket},
         },
     },
 };
@@ -166,7 +166,7 @@ fn bind(statement: Statement, tenant: &TenantId, tombstone: &Tombstone, buckets:
     if buckets.is_empty() {
         statement
     } else {
-        statement.param("bucket_from", from / 7_200_000).param("bucket_to", to / 7_200_000)
+        statement.param("bucket_from", bucket(from)).param("bucket_to", bucket(to))
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     blocks::{Block, read_block},
     counters::{ReadCounters, add},
     series::Series,
-    units::{Unit, bucket},
+    units::Unit,
 };
 use crate::{
     model::TenantId,
@@ -18,6 +18,7 @@ use crate::{
         clickhouse::{
             client::{Rows, Servers},
             histogram,
+            tables::bucket,
         },
     },
 };

@@ -12,11 +12,12 @@ use super::{
 };
 use crate::{
     model::{Millis, TenantId, TimeRange, Timestamp},
-    storage::clickhouse::client::Statement,
+    storage::clickhouse::{
+        client::Statement,
+        tables::{BUCKET_MS, bucket},
+    },
 };
 
-/// The time after which the key of the samples goes back to the first metric.
-const BUCKET_MS: i64 = 7_200_000;
 /// Series that a statement names one by one.
 const MAX_NAMED: usize = 2_000;
 /// Metrics that a statement names.
@@ -25,11 +26,6 @@ const MAX_METRICS: usize = 500;
 pub(super) const LONG: Millis = Millis(7 * Millis::DAY.0);
 /// No range is cut into more.
 const MAX_STRETCHES: i64 = 64;
-
-/// The bucket that a time is in; those on both sides of 1970 are the same one, as the key has it.
-pub(super) fn bucket(at: i64) -> i64 {
-    at / BUCKET_MS
-}
 
 /// What one statement reads.
 #[derive(Clone, Debug)]

@@ -14,7 +14,10 @@ use tokio::task::JoinHandle;
 use super::{PAUSE, Resolution, RollupCounters, Rollups, late::Mark};
 use crate::{
     model::{Millis, TenantId, Timestamp},
-    storage::{Result, clickhouse::client::Statement},
+    storage::{
+        Result,
+        clickhouse::{client::Statement, tables::bucket},
+    },
 };
 
 /// Samples that one statement reduces, about.
@@ -200,8 +203,8 @@ impl Rollups {
                 .param("tenant", tenant.as_str())
                 .param("from", from)
                 .param("to", to)
-                .param("bucket_from", (from + 1) / BUCKET_MS)
-                .param("bucket_to", to / BUCKET_MS)
+                .param("bucket_from", bucket(from + 1))
+                .param("bucket_to", bucket(to))
                 .setting("max_threads", THREADS)
                 .setting("max_memory_usage", self.config.server_limits.memory_bytes)
         };
@@ -324,9 +327,6 @@ impl Rollups {
         Ok(self.servers.run(&statement).await?)
     }
 }
-
-/// The bucket of time in the key of the samples.
-const BUCKET_MS: i64 = 7_200_000;
 
 fn day(at: i64) -> u64 {
     u64::try_from(Timestamp(at).day().clamp(0, i64::from(u16::MAX))).unwrap_or(0)

@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+pub(super) use crate::storage::clickhouse::read::counters::add;
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// Counts since the store was opened, and gauges of how it stands.
@@ -68,11 +70,6 @@ impl WriteCounters {
         add(&self.insert_bytes, bytes);
         self.insert_micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
-}
-
-/// Adds to a count.
-pub(super) fn add(counter: &AtomicU64, n: usize) {
-    counter.fetch_add(n as u64, Relaxed);
 }
 
 /// Takes from a gauge.

@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 
 use super::rows::Body;
-use crate::model::Timestamp;
+use crate::model::{Millis, Timestamp};
 
 /// Days of history that go together.
 const DAYS_TOGETHER: i64 = 8;
 
-const DAY: i64 = 86_400_000;
+const DAY: i64 = Millis::DAY.0;
 
 /// Rows that may share an insert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

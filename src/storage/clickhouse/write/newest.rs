@@ -12,10 +12,7 @@ use std::{
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
-use super::{
-    retention::Keep,
-    rows::{bucket, mid},
-};
+use super::{retention::Keep, rows::mid};
 use crate::{
     model::{Histogram, Millis, SeriesId, TenantId, Timestamp},
     storage::{
@@ -24,6 +21,7 @@ use crate::{
             client::{Failure, Servers, Statement},
             histogram,
             rowbinary::Reader,
+            tables::bucket,
         },
     },
 };

@@ -28,7 +28,7 @@ use super::{
     counters::{WriteCounters, add, sub},
     slip::{Outcome, lost},
 };
-use crate::model::{SeriesId, TenantId, Timestamp};
+use crate::model::{Millis, SeriesId, TenantId, Timestamp};
 
 /// Locks over which the series are spread.
 const SHARDS: usize = 64;
@@ -39,8 +39,8 @@ const CAPACITY: usize = 4_000_000;
 /// Tenants kept at most; beyond that all is forgotten, which takes a deployment nobody has.
 const TENANTS: usize = 1_000_000;
 
-const DAY: i64 = 86_400_000;
-const HOUR: i64 = 3_600_000;
+const DAY: i64 = Millis::DAY.0;
+const HOUR: i64 = Millis::HOUR.0;
 
 /// What a pod knows of the series in ClickHouse.
 #[derive(Debug)]

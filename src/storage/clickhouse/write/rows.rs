@@ -1,8 +1,8 @@
 //! Rows in RowBinary, table by table.
 
 use crate::{
-    model::{Exemplar, Histogram, Labels, Metadata, SeriesId},
-    storage::clickhouse::{histogram, rowbinary::Write},
+    model::{Exemplar, Histogram, Labels, Metadata, Millis, SeriesId},
+    storage::clickhouse::{histogram, rowbinary::Write, tables::bucket},
 };
 
 /// A table that takes what is appended.
@@ -105,14 +105,9 @@ pub(super) fn mid(id: SeriesId) -> u64 {
     (id.0 >> 64) as u64
 }
 
-/// The two hours a time lies in, as `intDiv(ts, 7200000)` has it: rounded towards zero.
-pub(super) fn bucket(ts: i64) -> i64 {
-    ts / 7_200_000
-}
-
 /// The day a time lies in, within what ClickHouse's Date can hold.
 pub(super) fn day(ts: i64) -> u16 {
-    u16::try_from(ts.div_euclid(86_400_000).clamp(0, i64::from(u16::MAX))).unwrap_or(u16::MAX)
+    u16::try_from(ts.div_euclid(Millis::DAY.0).clamp(0, i64::from(u16::MAX))).unwrap_or(u16::MAX)
 }
 
 /// A tenant's name as every row begins with it.

@@ -294,13 +294,7 @@ pub(crate) fn histogram(bytes: &[u8]) -> Option<Histogram> {
     let schema = i32::try_from(r.i64()?).ok()?;
     let zero_threshold = r.f64()?;
     let sum = r.f64()?;
-    let reset_hint = match r.u64()? {
-        0 => ResetHint::Unknown,
-        1 => ResetHint::Yes,
-        2 => ResetHint::No,
-        3 => ResetHint::Gauge,
-        _ => return None,
-    };
+    let reset_hint = ResetHint::of_number(r.u64()?)?;
     fn spans(r: &mut Reader<'_>) -> Option<Vec<Span>> {
         (0..r.count(2)?)
             .map(|_| {
