@@ -27,12 +27,14 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     clock::Clock,
-    config::{AuthMode, Backend, Config, Feature, OnConflict, Storage as StorageConfig, WalSync},
+    config::{AuthMode, Backend, Config, Feature, Storage as StorageConfig, WalSync},
     gateway::{
-        self, GatewayConfig, Listener, ListenerLimits, MetricsRenderer, State,
+        self, Door, GatewayConfig, Listener, ListenerLimits, MetricsRenderer, State,
+        auth::Auth,
         body::BodyLimits,
         health::{Readiness, Stage},
         host_guard::HostGuard,
+        limit::{Limiter, buckets::NoBuckets, table::LimitTable},
         request::RequestCounters,
         router,
     },
@@ -41,7 +43,7 @@ use crate::{
     query::{QueryLimits, QueryService},
     self_scrape::SelfScrape,
     storage::{
-        self, AppendPolicy, Storage,
+        Storage,
         clickhouse::ClickHouseStore,
         embedded::{self, EmbeddedConfig, EmbeddedStore, disk::SystemDisk},
     },
@@ -114,7 +116,7 @@ pub async fn run(
 
     let (stop_scraping, scraping) = parts.scrape_self(&config, address);
     let (drain, draining) = watch::channel(false);
-    let router = router(Arc::clone(&parts.state));
+    let router = router(Arc::clone(&parts.state), Door::Both);
     let mut serving = task::spawn("gateway", gateway::serve(listener, router, raised(draining)));
 
     signals.next().await;
@@ -242,6 +244,11 @@ impl Parts {
             clock,
             render_metrics: MetricsRenderer(Arc::new(move || rendered.render())),
             config: gateway_config(config, address, seeds.request_ids),
+            auth: Arc::new(Auth::open()),
+            limiter: Arc::new(Limiter::new(
+                Arc::new(LimitTable::of(config.limits.defaults.clone())),
+                Arc::new(NoBuckets),
+            )),
             readiness: Arc::clone(&readiness),
             counters,
         });
@@ -330,21 +337,9 @@ fn gateway_config(config: &Config, address: SocketAddr, request_id_seed: u64) ->
 
 fn ingest_limits(config: &Config) -> IngestLimits {
     let server = config.server.limits;
-    let tenant = config.limits.defaults;
     IngestLimits {
         max_decompressed_bytes: server.max_decompressed_bytes.as_usize(),
         max_in_flight_bytes: server.max_in_flight_bytes.as_usize(),
-        max_labels: tenant.max_label_names,
-        max_label_name_bytes: tenant.max_label_name_bytes.as_usize(),
-        max_label_value_bytes: tenant.max_label_value_bytes.as_usize(),
-        creation_grace: tenant.creation_grace,
-        policy: AppendPolicy {
-            on_conflict: match tenant.on_conflict {
-                OnConflict::Last => storage::OnConflict::Last,
-                OnConflict::Reject => storage::OnConflict::Reject,
-            },
-            out_of_order_window: tenant.out_of_order_window,
-        },
         ..IngestLimits::default()
     }
 }

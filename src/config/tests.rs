@@ -1,4 +1,7 @@
+use std::time::Duration;
+
 use super::*;
+use crate::model::{Limit, Millis, Secret, TenantId};
 
 fn check(yaml: &str) -> Result<Config, Vec<String>> {
     check_with(yaml, &[], &[])
@@ -32,8 +35,8 @@ fn nothing_written_is_the_defaults() {
     let config = check("").unwrap();
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.storage.retention, Some(Duration::from_secs(30 * 86_400)));
-    assert_eq!(config.limits.defaults.creation_grace, Some(Millis(600_000)));
-    assert_eq!(config.limits.defaults.out_of_order_window, None);
+    assert_eq!(config.limits.defaults.get(Limit::CreationGrace), Some(600_000));
+    assert_eq!(config.limits.defaults.get(Limit::OutOfOrderWindow), None);
     assert_eq!(config.query.lookback_delta, Millis(300_000));
     assert!(config.self_scrape.enabled);
     assert_eq!(check("server:\nlog: {level: }\n").unwrap(), config);

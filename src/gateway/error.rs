@@ -13,6 +13,7 @@ use axum::{
 
 use super::wire::json;
 use crate::{
+    model::OverLimit,
     promql::QueryError,
     query::QueryFailure,
     storage::{Fault, StorageError},
@@ -37,8 +38,12 @@ pub enum ErrorKind {
     NotFound,
     /// Something is here, but not by this method.
     MethodNotAllowed,
-    /// Not from there.
+    /// We do not know who it is.
+    Unauthorized,
+    /// Not from there, or not for them.
     Forbidden,
+    /// More than a tenant may use.
+    TooManyRequests,
     /// The body is larger than we read.
     TooLarge,
     /// The body did not come in time.
@@ -59,7 +64,9 @@ impl ErrorKind {
             Self::Unavailable => "unavailable",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
+            Self::TooManyRequests => "too_many_requests",
             Self::TooLarge => "too_large_entry",
             Self::UnsupportedMediaType => "unsupported_media_type",
         }
@@ -75,7 +82,9 @@ impl ErrorKind {
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -123,6 +132,28 @@ impl ApiError {
         }
     }
 
+    /// A caller who is not known, told without saying why.
+    pub fn unauthorized(cause: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unauthorized, "no valid credentials").because(cause)
+    }
+
+    /// A caller who may not do this.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Forbidden, message)
+    }
+
+    /// Something that does not work now.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unavailable, message)
+    }
+
+    /// Tells the log more.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<String>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
     /// A body above the limit.
     pub fn body_too_large(max_bytes: usize) -> Self {
         Self::new(ErrorKind::TooLarge, format!("the request body is larger than {max_bytes} bytes"))
@@ -163,6 +194,10 @@ impl IntoResponse for ApiError {
             let seconds = HeaderValue::from_str(&seconds).expect("digits are a legal header value");
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
+        if self.kind == ErrorKind::Unauthorized {
+            let ask = HeaderValue::from_static("Bearer, Basic realm=\"luminate\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, ask);
+        }
         if let Some(cause) = self.cause {
             response.extensions_mut().insert(Cause(cause));
         }
@@ -177,8 +212,21 @@ impl From<QueryFailure> for ApiError {
             QueryFailure::Overloaded { retry_after, .. } | QueryFailure::Exporting { retry_after, .. } => {
                 Self::new(ErrorKind::Unavailable, failure.to_string()).retry_after(retry_after)
             }
+            QueryFailure::OverLimit(over) => over.into(),
             QueryFailure::Query(error) => error.into(),
             QueryFailure::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<OverLimit> for ApiError {
+    fn from(over: OverLimit) -> Self {
+        let message = over.to_string();
+        match over.retry_after {
+            Some(after) if !over.for_good => {
+                Self::new(ErrorKind::TooManyRequests, message).retry_after(after)
+            }
+            Some(_) | None => Self::bad_data(message),
         }
     }
 }

@@ -1,18 +1,21 @@
 //! HTTP: the one layer that knows of it.
 //!
-//! [`listener`] carries connections, [`router`](mod@router) has every route and, in the order a request meets it,
-//! the stack before them. A handler ([`api`]) parses, asks a lower layer, and answers; rules live below
+//! [`listener`] carries connections, [`routes`] lists every route and what it asks of its caller, and
+//! [`router`](mod@router) has, in the order a request meets it, the stack before them. A handler ([`api`]) parses, asks a lower layer, and answers; rules live below
 //! it. What travels is written in [`wire`], what goes wrong becomes a status in [`error`].
 //!
 //! * [`request`]: each request has an id, one log line and its place in the counters.
 //! * [`host_guard`] and [`cors`]: what web pages may do.
-//! * [`tenant`]: whose data a request is about; it alone makes a [`Tenant`](tenant::Tenant), and
-//!   handlers of tenants' data take one.
+//! * [`access`]: who may do what, by [`auth`] and [`tenant`]; it alone makes the
+//!   [`Sender`](crate::ingest::Sender) or [`Reader`](crate::query::Reader) that handlers of tenants' data take.
+//! * [`limit`]: how much a tenant may use.
 //! * [`form`] and [`body`]: parameters and bodies, with bounds; [`in_flight`]: the bounds on all together.
 //!
 //! Nothing here reads the clock or a backend: both come in with the [`State`].
 
+pub mod access;
 pub mod api;
+pub mod auth;
 pub mod body;
 pub mod cors;
 pub mod error;
@@ -20,23 +23,29 @@ pub mod form;
 pub mod health;
 pub mod host_guard;
 pub mod in_flight;
+pub mod limit;
 pub mod listener;
+pub mod peer;
 pub mod request;
 pub mod router;
+pub mod routes;
 pub mod tenant;
 pub mod wire;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use auth::Auth;
 use body::BodyLimits;
 use health::Readiness;
 use host_guard::HostGuard;
+use limit::Limiter;
 use request::RequestCounters;
 
 use crate::{clock::Clock, ingest::Ingest, query::QueryService, storage::Storage};
 
 pub use listener::{Drained, ListenError, Listener, ListenerLimits, serve};
 pub use router::router;
+pub use routes::{Door, ROUTES};
 
 /// How the gateway behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +107,10 @@ pub struct State {
     pub render_metrics: MetricsRenderer,
     /// How the gateway behaves.
     pub config: GatewayConfig,
+    /// Tells who is calling.
+    pub auth: Arc<Auth>,
+    /// Enforces tenants' limits.
+    pub limiter: Arc<Limiter>,
     /// Whether requests are wanted.
     pub readiness: Arc<Readiness>,
     /// What was asked and how it went.

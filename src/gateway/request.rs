@@ -21,8 +21,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{
     State,
+    access::Caller,
     error::{ApiError, Cause},
-    tenant::Tenant,
 };
 use crate::clock::Clock;
 
@@ -92,9 +92,9 @@ impl Seen {
     }
 
     fn finish(&mut self, response: &Response) {
-        let tenant = response.extensions().get::<Tenant>().map_or("", |tenant| tenant.id().as_str());
+        let tenant = response.extensions().get::<Caller>().map(Caller::tenant_names).unwrap_or_default();
         let cause = response.extensions().get::<Cause>().map(|cause| cause.0.as_str());
-        self.end(response.status().as_u16(), tenant, cause);
+        self.end(response.status().as_u16(), &tenant, cause);
     }
 
     fn end(&mut self, status: u16, tenant: &str, cause: Option<&str>) {

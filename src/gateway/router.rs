@@ -1,4 +1,4 @@
-//! Every route, and the stack before it.
+//! The router: the routes, and the stack before them.
 
 use std::sync::Arc;
 
@@ -6,9 +6,8 @@ use axum::{
     Router,
     extract::{Request, State as Extract},
     http::{Method, Uri},
-    middleware::{Next, from_fn, from_fn_with_state},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use tower_http::{
     CompressionLevel,
@@ -17,62 +16,36 @@ use tower_http::{
 
 use super::{
     State,
-    api::{admin, catalog, export, health, import, metrics, page, query, receive, rules, status},
+    access::{self, Access},
     cors,
     error::{ApiError, ErrorKind},
     in_flight::{self, InFlight},
-    request, tenant,
+    request,
+    routes::{Door, ROUTES},
 };
 
 /// Smaller answers are not worth compressing.
 const COMPRESSED_FROM: u16 = 1024;
 
-/// Builds the router.
-pub fn router(state: Arc<State>) -> Router {
+/// Builds the router of a listener: of all routes where there is only one listener, else of those behind `door`.
+pub fn router(state: Arc<State>, door: Door) -> Router {
     let in_flight = InFlight::new(&state.config);
-
-    // What is about a tenant's data. A layer stands before those above it: read them from below.
-    let tenants = Router::new()
-        .route("/write", post(receive::samples))
-        .route("/push", post(receive::samples))
-        .route("/receive", post(receive::samples))
-        .route("/query", get(query::instant).post(query::instant))
-        .route("/query_range", get(query::range).post(query::range))
-        .route("/query_exemplars", get(query::exemplars).post(query::exemplars))
-        .route("/series", get(catalog::series).post(catalog::series))
-        .route("/labels", get(catalog::label_names).post(catalog::label_names))
-        .route("/label/{name}/values", get(catalog::label_values))
-        .route("/metadata", get(catalog::metadata))
-        .route("/export", get(export::export).post(export::export))
-        .route("/export/plan", get(export::plan).post(export::plan))
-        .route("/import", post(import::import))
-        .route("/status/tsdb", get(status::tsdb))
-        .route("/admin/tsdb/delete_series", post(admin::delete_series).put(admin::delete_series))
-        .route("/admin/tsdb/clean_tombstones", post(admin::clean_tombstones).put(admin::clean_tombstones))
-        .route_layer(from_fn(tenant::identify));
-
-    let api = tenants
-        .route("/admin/tsdb/flush", post(admin::flush))
-        .route("/status/storage", get(status::storage))
-        .route("/format_query", get(query::format).post(query::format))
-        .route("/rules", get(rules::groups))
-        .route("/alerts", get(rules::alerts))
-        .route("/status/buildinfo", get(status::build_info))
-        .route_layer(from_fn_with_state(in_flight, in_flight::limit))
-        // Health is answered however much else there is to do.
-        .route("/health", get(health::report));
-
-    Router::new()
-        .nest("/api/v1", api.clone())
-        .nest("/prometheus/api/v1", api)
-        .route("/-/healthy", get(health::healthy))
-        .route("/-/ready", get(health::ready))
-        .route("/health/live", get(health::healthy))
-        .route("/health/ready", get(health::ready))
-        .route("/health/startup", get(health::started))
-        .route("/health/deep", get(health::deep))
-        .route("/metrics", get(metrics::render))
-        .route("/", get(page::home))
+    let mut router = Router::new();
+    for route in ROUTES.iter().filter(|route| door == Door::Both || [door, Door::Both].contains(&route.door))
+    {
+        // A layer stands before those above it: read them from below.
+        let mut methods = (route.methods)()
+            .route_layer(from_fn_with_state((Arc::clone(&state), route.access), access::enter));
+        // Health is answered, and the server operated, however much else there is to do.
+        if route.access != Access::Open && route.door != Door::Admin {
+            methods = methods.route_layer(from_fn_with_state(Arc::clone(&in_flight), in_flight::limit));
+        }
+        if route.path.starts_with("/api/v1/") {
+            router = router.route(&format!("/prometheus{}", route.path), methods.clone());
+        }
+        router = router.route(route.path, methods);
+    }
+    router
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         // 4. Large answers are compressed, if the caller can read that.

@@ -1,64 +1,30 @@
-//! Whose data a request is about.
-//!
-//! [`identify`] stands before every route that touches a tenant's data, and nothing else makes a
-//! [`Tenant`]: a handler that takes one cannot be reached without it.
+//! Whose data a request is about: what its headers say, within what its caller may.
 
-use axum::{
-    extract::{FromRequestParts, Request},
-    http::{HeaderMap, request::Parts},
-    middleware::Next,
-    response::{IntoResponse, Response},
-};
+use axum::http::HeaderMap;
 
-use super::error::ApiError;
+use super::{auth::TenantAccess, error::ApiError};
 use crate::model::TenantId;
 
 /// The header that names the tenant.
 pub const TENANT_HEADER: &str = "X-Scope-OrgID";
 
-/// The tenant a request may act for.
-#[derive(Clone, Debug)]
-pub struct Tenant(TenantId);
-
-impl Tenant {
-    /// Its name.
-    pub fn id(&self) -> &TenantId {
-        &self.0
-    }
-}
-
-/// Finds out the tenant, or answers why not. The answer carries it, too, for the log.
-pub async fn identify(mut request: Request, next: Next) -> Response {
-    match named_tenant(request.headers()) {
-        Ok(tenant) => {
-            request.extensions_mut().insert(tenant.clone());
-            let mut response = next.run(request).await;
-            response.extensions_mut().insert(tenant);
-            response
-        }
-        Err(error) => error.into_response(),
-    }
-}
-
-fn named_tenant(headers: &HeaderMap) -> Result<Tenant, ApiError> {
+/// The tenants a request is for: at least one, sorted, none twice; only one unless `several` may be.
+pub fn named(headers: &HeaderMap, access: &TenantAccess, _several: bool) -> Result<Vec<TenantId>, ApiError> {
     let mut named = headers.get_all(TENANT_HEADER).iter();
-    let Some(name) = named.next() else { return Ok(Tenant(TenantId::anonymous())) };
+    let Some(name) = named.next() else {
+        let default = access.default.clone();
+        return default.map(|tenant| vec![tenant]).ok_or_else(|| ApiError::bad_data("no tenant is named"));
+    };
     if named.next().is_some() {
         return Err(ApiError::bad_data(format!("{TENANT_HEADER} is given more than once")));
     }
     let invalid = |why: &dyn std::fmt::Display| ApiError::bad_data(format!("invalid {TENANT_HEADER}: {why}"));
     let name = std::str::from_utf8(name.as_bytes()).map_err(|why| invalid(&why))?;
-    TenantId::new(name).map(Tenant).map_err(|why| invalid(&why))
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for Tenant {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let identified = parts.extensions.get::<Self>().cloned();
-        identified
-            .ok_or_else(|| ApiError::internal("a route that needs a tenant has no `identify` before it"))
+    let tenant = TenantId::new(name).map_err(|why| invalid(&why))?;
+    if !access.allows(&tenant) {
+        return Err(ApiError::forbidden(format!("not allowed to act for tenant {tenant}")));
     }
+    Ok(vec![tenant])
 }
 
 #[cfg(test)]
@@ -67,12 +33,16 @@ mod tests {
 
     use super::*;
 
+    fn named_all(headers: &HeaderMap) -> Result<Vec<TenantId>, ApiError> {
+        super::named(headers, &TenantAccess::any(Some(TenantId::anonymous())), true)
+    }
+
     fn named(values: &[&str]) -> Result<String, String> {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(TENANT_HEADER, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        named_tenant(&headers).map(|t| t.id().to_string()).map_err(|e| e.message().to_owned())
+        named_all(&headers).map(|t| t[0].to_string()).map_err(|e| e.message().to_owned())
     }
 
     #[test]

@@ -13,23 +13,25 @@ use serde_json::{Value as Json, json};
 use tower::ServiceExt;
 
 use super::{
-    GatewayConfig, MetricsRenderer, State,
+    Door, GatewayConfig, MetricsRenderer, State,
+    auth::Auth,
     body::BodyLimits,
     health::{Readiness, Stage},
     host_guard::HostGuard,
+    limit::{Limiter, buckets::NoBuckets, table::LimitTable},
     request::{Endpoint, RequestCounters},
     router,
 };
 use crate::{
     clock::{Clock, HandClock},
     ingest::{Ingest, IngestLimits},
-    model::{Exemplar, Labels, Metadata, MetricType, Millis, TenantId, Timestamp},
+    model::{Exemplar, Labels, Metadata, MetricType, Millis, TenantId, TenantLimits, Timestamp},
     promql::{
         Answer, Engine, EngineOptions, MatrixSeries, ParseError, Point, QueryError, QueryOptions, QueryStats,
         Value, VectorElement, parse::Span,
     },
     query::{Evaluate, QueryLimits, QueryService},
-    storage::{BatchExemplar, BatchSample, Storage, StorageError, WriteBatch, memory::MemoryStore},
+    storage::{BatchExemplar, BatchSample, Storage, StorageError, View, WriteBatch, memory::MemoryStore},
 };
 
 mod moving;
@@ -50,7 +52,7 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
 impl Evaluate for ByHeart {
     async fn instant(
         &self,
-        tenant: &TenantId,
+        view: &View,
         text: &str,
         at: Timestamp,
         options: &QueryOptions,
@@ -63,7 +65,7 @@ impl Evaluate for ByHeart {
         };
         match text {
             "1+1" => Ok(answer(Value::Scalar { timestamp, value: 2.0 })),
-            "tenant" => Ok(answer(Value::String { timestamp, value: tenant.to_string() })),
+            "tenant" => Ok(answer(Value::String { timestamp, value: view.tenants()[0].to_string() })),
             "lookback" => {
                 let value = format!("{:?}", options.lookback.map(Millis::millis));
                 Ok(answer(Value::String { timestamp, value }))
@@ -97,7 +99,7 @@ impl Evaluate for ByHeart {
 
     async fn range(
         &self,
-        _: &TenantId,
+        _: &View,
         text: &str,
         start: Timestamp,
         end: Timestamp,
@@ -220,10 +222,15 @@ impl TestApp {
             clock,
             render_metrics: MetricsRenderer(Arc::new(|| "# EOF\n".to_owned())),
             config,
+            auth: Arc::new(Auth::open()),
+            limiter: Arc::new(Limiter::new(
+                Arc::new(LimitTable::of(TenantLimits::default())),
+                Arc::new(NoBuckets),
+            )),
             readiness,
             counters: Arc::new(RequestCounters::default()),
         });
-        Self { router: router(Arc::clone(&state)), state }
+        Self { router: router(Arc::clone(&state), Door::Both), state }
     }
 
     async fn send(&self, request: Request<Body>) -> Reply {

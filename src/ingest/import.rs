@@ -8,19 +8,19 @@
 //! Bad lines and refused samples are counted and the first of them shown; the others are kept. An exact export ends
 //! with counts and a checksum: they are compared with what came.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    BUDGET_UNIT, Ingest, IngestError, IngestLimits, Outcome,
+    BUDGET_UNIT, Ingest, IngestError, IngestLimits, Outcome, Sender,
     counters::add,
     decode::json_lines,
     known::KnownSeries,
     resolve::{self, Resolved},
 };
 use crate::{
-    model::{Checksum, Digest, TenantId, Timestamp},
+    model::{Checksum, Digest, Timestamp},
     storage::StorageError,
 };
 
@@ -34,7 +34,7 @@ const BATCH_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Import {
     ingest: Arc<Ingest>,
-    tenant: TenantId,
+    sender: Sender,
     /// Lines that were not worked on, and the start of one.
     buffer: Vec<u8>,
     /// Where in the buffer the last whole line ends.
@@ -78,17 +78,17 @@ impl Ingest {
     /// Begins an import; each series gets `extra_labels`, whatever it had of the same names.
     pub fn import(
         self: &Arc<Self>,
-        tenant: &TenantId,
+        sender: &Sender,
         extra_labels: Vec<(String, String)>,
     ) -> Result<Import, IngestError> {
         add(&self.counters.requests, 1);
         let place = Arc::clone(&self.imports).try_acquire_owned().map_err(|_| {
             add(&self.counters.overloaded, 1);
-            IngestError::Overloaded { retry_after: self.limits.load().retry_after }
+            IngestError::Overloaded { retry_after: self.limits.retry_after }
         })?;
         Ok(Import {
             ingest: Arc::clone(self),
-            tenant: tenant.clone(),
+            sender: sender.clone(),
             buffer: Vec::new(),
             whole: 0,
             passing: false,
@@ -115,10 +115,10 @@ impl Import {
         if self.whole > 0 && self.buffer.len() >= BATCH_BYTES {
             self.work(self.whole).await?;
         }
-        let limits = self.ingest.limits.load();
+        let limits = &self.ingest.limits;
         if self.whole == 0 && self.buffer.len() > limits.max_line_bytes {
             self.received.lines += 1;
-            self.received.long_line(&limits);
+            self.received.long_line(limits);
             self.buffer.clear();
             self.passing = true;
         }
@@ -149,15 +149,13 @@ impl Import {
         self.whole = 0;
         let bad_before = self.received.bad_lines;
         while !text.is_empty() {
-            let generation = self.ingest.generation.load(Ordering::Acquire);
-            let limits = self.ingest.limits.load_full();
+            let limits = Arc::new(self.sender.within(&self.ingest.limits));
             // Samples take several times as much as their text.
             let permit = self.room(4 * text.len()).await?;
             let reading = Reading {
-                tenant: self.tenant.clone(),
+                sender: self.sender.clone(),
                 text,
                 known: Arc::clone(&self.ingest.known),
-                generation,
                 limits: Arc::clone(&limits),
                 latest: limits
                     .creation_grace
@@ -172,7 +170,7 @@ impl Import {
                     retry_after: None,
                 })?;
             self.received = received;
-            let written = self.ingest.append(&self.tenant, resolved?, &limits).await;
+            let written = self.ingest.append(&self.sender, resolved?, &limits).await;
             let outcome = self.ingest.count(written)?;
             self.imported.outcome.add(outcome, limits.max_examples);
             text = left;
@@ -245,10 +243,9 @@ impl Received {
 
 /// Everything that is needed to read lines, wherever they are read.
 struct Reading {
-    tenant: TenantId,
+    sender: Sender,
     text: Vec<u8>,
     known: Arc<KnownSeries>,
-    generation: u64,
     limits: Arc<IngestLimits>,
     latest: Timestamp,
     received: Received,
@@ -257,8 +254,8 @@ struct Reading {
 impl Reading {
     /// Reads as many lines as fit into a request; gives the text that is left.
     fn run(self) -> (Result<Resolved, IngestError>, Received, Vec<u8>) {
-        let Self { tenant, mut text, known, generation, limits, latest, mut received } = self;
-        let keyer = known.keyer(&tenant, generation, 1);
+        let Self { sender, mut text, known, limits, latest, mut received } = self;
+        let keyer = known.keyer(&sender.tenant, sender.rules(), 1);
         match json_lines::decode(&text, &keyer, &limits, latest, &mut received) {
             Ok((draft, read)) => {
                 text.drain(..read);

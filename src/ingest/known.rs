@@ -2,8 +2,8 @@
 //!
 //! Reading, checking and canonicalising labels costs a hundred times what recognising them does, and
 //! senders repeat the same bytes every few seconds. The key is a 128-bit hash with a secret that no
-//! sender knows, of the bytes, the tenant and the generation of rules the series was checked by; a new
-//! generation makes all keys new, and the old ones fade.
+//! sender knows, of the bytes, the tenant and the rules the series was checked by; other rules
+//! make all keys new, and the old ones fade.
 //!
 //! ```text
 //! key ─▶ shard (1 of 64) ─▶ young ──miss──▶ old ──miss──▶ unknown
@@ -79,8 +79,8 @@ impl KnownSeries {
     /// Makes the keys of a tenant's requests.
     ///
     /// Each protocol writes the same labels with other bytes, so each has keys of its own.
-    pub(crate) fn keyer(&self, tenant: &TenantId, generation: u64, protocol: u8) -> Keyer<'_> {
-        let turn = xxh3_64_with_seed(&generation.to_le_bytes(), self.salt_seed ^ u64::from(protocol));
+    pub(crate) fn keyer(&self, tenant: &TenantId, rules: u64, protocol: u8) -> Keyer<'_> {
+        let turn = xxh3_64_with_seed(&rules.to_le_bytes(), self.salt_seed ^ u64::from(protocol));
         Keyer { secret: &*self.secret, salt: xxh3_128_with_seed(tenant.as_str().as_bytes(), turn) }
     }
 

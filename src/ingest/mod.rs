@@ -22,26 +22,20 @@ pub(crate) mod known;
 pub(crate) mod labels;
 mod outcome;
 mod resolve;
+mod sender;
 mod validate;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     clock::Clock,
-    model::{Millis, SeriesId, TenantId, Timestamp},
+    model::{Millis, OverLimit, SeriesId, Timestamp},
     storage::{AppendPolicy, Storage, StorageError},
 };
 
@@ -54,6 +48,7 @@ pub use decode::DecodeError;
 pub use import::{Import, Imported};
 pub use known::Seed;
 pub use outcome::{Example, Outcome, Reason, Rejections};
+pub use sender::{NoQuota, Sender, WriteQuota};
 pub use validate::BadHistogram;
 
 /// What one request may be.
@@ -145,6 +140,9 @@ pub enum IngestError {
     /// The store failed; some of it may be written.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// More than the tenant may write; nothing of it is written.
+    #[error(transparent)]
+    OverLimit(#[from] OverLimit),
     /// Too much is being worked on.
     #[error("too many bytes are being ingested")]
     Overloaded {
@@ -170,9 +168,7 @@ enum Version {
 pub struct Ingest {
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
-    limits: ArcSwap<IngestLimits>,
-    /// Of the limits; a series is only known under those it was checked by.
-    generation: AtomicU64,
+    limits: IngestLimits,
     known: Arc<KnownSeries>,
     budget: Arc<Semaphore>,
     budget_units: u32,
@@ -190,34 +186,22 @@ impl Ingest {
             storage,
             clock,
             known: Arc::new(KnownSeries::new(limits.known_series, seed)),
-            generation: AtomicU64::new(0),
             budget: Arc::new(Semaphore::new(budget_units as usize)),
             budget_units,
             imports: Arc::new(Semaphore::new(import::MAX_IMPORTS)),
-            limits: ArcSwap::from_pointee(limits),
+            limits,
             counters: IngestCounters::default(),
         }
     }
 
     /// Takes a remote write 1.0 request.
-    pub async fn remote_write_v1(&self, tenant: &TenantId, body: Bytes) -> Result<Outcome, IngestError> {
-        self.count(self.write(Version::One, tenant, body).await)
+    pub async fn remote_write_v1(&self, sender: &Sender, body: Bytes) -> Result<Outcome, IngestError> {
+        self.count(self.write(Version::One, sender, body).await)
     }
 
     /// Takes a remote write 2.0 request.
-    pub async fn remote_write_v2(&self, tenant: &TenantId, body: Bytes) -> Result<Outcome, IngestError> {
-        self.count(self.write(Version::Two, tenant, body).await)
-    }
-
-    /// Puts other limits in force; every series is checked again when it comes next.
-    pub fn set_limits(&self, limits: IngestLimits) {
-        self.limits.store(Arc::new(limits.within_format()));
-        self.generation.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// The limits in force.
-    pub fn limits(&self) -> Arc<IngestLimits> {
-        self.limits.load_full()
+    pub async fn remote_write_v2(&self, sender: &Sender, body: Bytes) -> Result<Outcome, IngestError> {
+        self.count(self.write(Version::Two, sender, body).await)
     }
 
     /// What has been counted since the start.
@@ -230,13 +214,10 @@ impl Ingest {
         self.known.len()
     }
 
-    async fn write(&self, version: Version, tenant: &TenantId, body: Bytes) -> Result<Outcome, IngestError> {
+    async fn write(&self, version: Version, sender: &Sender, body: Bytes) -> Result<Outcome, IngestError> {
         add(&self.counters.requests, 1);
         add(&self.counters.compressed_bytes, body.len() as u64);
-        // The generation first: limits that change in between are newer than it says, and a series
-        // checked by them is checked once more.
-        let generation = self.generation.load(Ordering::Acquire);
-        let limits = self.limits.load_full();
+        let limits = Arc::new(sender.within(&self.limits));
         let declared = decode::declared_size(&body, &limits)?;
         add(&self.counters.decompressed_bytes, declared as u64);
         // The samples of a request take about as much again as its bytes.
@@ -248,10 +229,9 @@ impl Ingest {
         };
         let reading = Reading {
             version,
-            tenant: tenant.clone(),
+            sender: sender.clone(),
             body,
             known: Arc::clone(&self.known),
-            generation,
             limits: Arc::clone(&limits),
             latest,
         };
@@ -265,7 +245,7 @@ impl Ingest {
                 retry_after: None,
             })??
         };
-        self.append(tenant, resolved, &limits).await
+        self.append(sender, resolved, &limits).await
     }
 
     fn admit(&self, bytes: usize, limits: &IngestLimits) -> Result<OwnedSemaphorePermit, IngestError> {
@@ -279,7 +259,7 @@ impl Ingest {
 
     async fn append(
         &self,
-        tenant: &TenantId,
+        sender: &Sender,
         resolved: Resolved,
         limits: &IngestLimits,
     ) -> Result<Outcome, IngestError> {
@@ -294,7 +274,9 @@ impl Ingest {
         if nothing {
             return Ok(Outcome { rejected, ..Outcome::default() });
         }
-        let appended = self.storage.append(tenant, batch).await?;
+        let cost = batch.samples.len() + batch.histograms.len() + batch.exemplars.len();
+        sender.quota.take_samples(&sender.tenant, &sender.limits, cost as u64).await?;
+        let appended = self.storage.append(&sender.tenant, batch).await?;
         resolve::add_refused(&mut rejected, &appended.rejected, &labels, limits);
         for key in metadata_keys {
             self.known.remember(key, SeriesId(0));
@@ -326,26 +308,26 @@ impl Ingest {
 /// Everything that is needed to read a request, wherever it is read.
 struct Reading {
     version: Version,
-    tenant: TenantId,
+    sender: Sender,
     body: Bytes,
     known: Arc<KnownSeries>,
-    generation: u64,
     limits: Arc<IngestLimits>,
     latest: Timestamp,
 }
 
 impl Reading {
     fn run(self) -> Result<Resolved, IngestError> {
-        let Self { version, tenant, body, known, generation, limits, latest } = self;
+        let Self { version, sender, body, known, limits, latest } = self;
+        let (tenant, rules) = (&sender.tenant, sender.rules());
         let buffer = decode::decompress(&body)?;
         drop(body);
         let draft = match version {
             Version::One => {
-                let keyer = known.keyer(&tenant, generation, 1);
+                let keyer = known.keyer(tenant, rules, 1);
                 decode::remote_write::decode(buffer, &keyer, &limits, latest)?
             }
             Version::Two => {
-                let keyer = known.keyer(&tenant, generation, 2);
+                let keyer = known.keyer(tenant, rules, 2);
                 decode::remote_write2::decode(buffer, &keyer, &known, &limits, latest)?
             }
         };

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     clock::Clock,
-    model::{Labels, Millis, TenantId, Timestamp},
+    model::{Labels, Millis, Timestamp},
     promql::{
         Answer, MatrixSeries, Point, QueryError, QueryStats, Value, VectorElement,
         exec::{
@@ -27,7 +27,7 @@ use crate::{
         parse::{self, ParserFeatures, STACK_BYTES, ValueType},
         plan::{self, Plan, PlanOptions, offers::OfferRules},
     },
-    storage::{SelectRequest, Storage},
+    storage::{SelectRequest, Storage, View},
 };
 
 /// What the server sets for all queries.
@@ -168,19 +168,19 @@ impl Engine {
     /// Evaluates `text` at one instant. Dropping the future stops the evaluation soon.
     pub async fn instant(
         &self,
-        tenant: &TenantId,
+        view: &View,
         text: &str,
         at: Timestamp,
         options: &QueryOptions,
     ) -> Result<Answer, QueryError> {
         let steps = Steps { start: at.0, step: 0, count: 1 };
-        self.within_time(options, self.query(tenant, text, Kind::Instant, steps, at.0, options)).await
+        self.within_time(options, self.query(view, text, Kind::Instant, steps, at.0, options)).await
     }
 
     /// Evaluates `text` at `start`, `start + step`, … up to `end`. Dropping the future stops the evaluation soon.
     pub async fn range(
         &self,
-        tenant: &TenantId,
+        view: &View,
         text: &str,
         start: Timestamp,
         end: Timestamp,
@@ -203,7 +203,7 @@ impl Engine {
             _ => return Err(QueryError::TooManySamples),
         };
         let steps = Steps { start: start.0, step: step.0, count };
-        self.within_time(options, self.query(tenant, text, Kind::Range, steps, end.0, options)).await
+        self.within_time(options, self.query(view, text, Kind::Range, steps, end.0, options)).await
     }
 
     fn max_samples(&self, options: &QueryOptions) -> u64 {
@@ -225,7 +225,7 @@ impl Engine {
 
     async fn query(
         &self,
-        tenant: &TenantId,
+        view: &View,
         text: &str,
         kind: Kind,
         steps: Steps,
@@ -256,7 +256,7 @@ impl Engine {
             canceled: Arc::clone(&canceled.0),
             pool: Arc::clone(&self.pool),
         });
-        let (data, mut remarks) = self.select(tenant, &plan, &context.budget).await?;
+        let (data, mut remarks) = self.select(view, &plan, &context.budget).await?;
         stats.select_seconds = watch.lap();
 
         let (late, mut asked) = LateSelects::channel();
@@ -275,7 +275,7 @@ impl Engine {
             tokio::select! {
                 done = &mut evaluation => break done,
                 Some(LateSelect { request, answer }) = asked.recv() => {
-                    let selected = self.select_one(tenant, request, &context.budget).await;
+                    let selected = self.select_one(view, request, &context.budget).await;
                     let series = selected.map(|(series, more)| {
                         remarks.extend(more);
                         series
@@ -338,24 +338,24 @@ impl Engine {
     /// Asks the store for everything the plan reads, all at once.
     async fn select(
         &self,
-        tenant: &TenantId,
+        view: &View,
         plan: &Plan,
         budget: &Budget,
     ) -> Result<(Vec<SelectedSeries>, Vec<String>), QueryError> {
         let selections = plan.selections.iter();
-        let selects = selections.map(|selection| self.select_one(tenant, selection.request.clone(), budget));
+        let selects = selections.map(|selection| self.select_one(view, selection.request.clone(), budget));
         let (data, remarks): (Vec<_>, Vec<Vec<String>>) = try_join_all(selects).await?.into_iter().unzip();
         Ok((data, remarks.into_iter().flatten().collect()))
     }
 
     async fn select_one(
         &self,
-        tenant: &TenantId,
+        view: &View,
         request: SelectRequest,
         budget: &Budget,
     ) -> Result<(SelectedSeries, Vec<String>), QueryError> {
         let expected = Expected::of(&request);
-        SelectedSeries::receive(self.storage.select(tenant, request).await?, expected, budget).await
+        SelectedSeries::receive(view.select(&*self.storage, request).await?, expected, budget).await
     }
 }
 

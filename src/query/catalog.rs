@@ -3,11 +3,11 @@
 use std::future::Future;
 
 use super::{
-    QueryFailure, QueryService, TRUNCATED,
+    QueryFailure, QueryService, Reader, TRUNCATED,
     selectors::{parse_selectors, require_selectors},
 };
 use crate::{
-    model::{Labels, Metadata, TenantId, TimeRange, Timestamp},
+    model::{Labels, Metadata, TimeRange, Timestamp},
     promql::QueryError,
     storage::{Cardinality, LabelsRequest, StorageError},
 };
@@ -72,47 +72,43 @@ impl CatalogQuery {
 
 impl QueryService {
     /// The labels of the matching series, sorted; at least one selector is needed.
-    pub async fn series(
-        &self,
-        tenant: &TenantId,
-        query: CatalogQuery,
-    ) -> Result<Listed<Labels>, QueryFailure> {
+    pub async fn series(&self, reader: &Reader, query: CatalogQuery) -> Result<Listed<Labels>, QueryFailure> {
         let matchers = require_selectors(&query.selectors, self.limits.max_query_bytes)?;
         let request = LabelsRequest { matchers, range: query.range()?, limit: query.storage_limit() };
-        let series = self.within_timeout(self.storage.series(tenant, request)).await?;
+        let series = self.within_timeout(reader.view.series(&*self.storage, request)).await?;
         Ok(Listed::cut(series, query.limit))
     }
 
     /// The label names of the matching series, sorted.
     pub async fn label_names(
         &self,
-        tenant: &TenantId,
+        reader: &Reader,
         query: CatalogQuery,
     ) -> Result<Listed<String>, QueryFailure> {
         let request = self.labels_request(&query)?;
-        let names = self.within_timeout(self.storage.label_names(tenant, request)).await?;
+        let names = self.within_timeout(reader.view.label_names(&*self.storage, request)).await?;
         Ok(Listed::cut(names, query.limit))
     }
 
     /// The values of label `name` on the matching series, sorted.
     pub async fn label_values(
         &self,
-        tenant: &TenantId,
+        reader: &Reader,
         name: &str,
         query: CatalogQuery,
     ) -> Result<Listed<String>, QueryFailure> {
         let request = self.labels_request(&query)?;
-        let values = self.within_timeout(self.storage.label_values(tenant, name, request)).await?;
+        let values = self.within_timeout(reader.view.label_values(&*self.storage, name, request)).await?;
         Ok(Listed::cut(values, query.limit))
     }
 
     /// What is known of metrics, sorted by metric.
     pub async fn metadata(
         &self,
-        tenant: &TenantId,
+        reader: &Reader,
         query: MetadataQuery,
     ) -> Result<Vec<Metadata>, QueryFailure> {
-        let all = self.within_timeout(self.storage.metadata(tenant, query.metric.as_deref())).await?;
+        let all = self.within_timeout(reader.view.metadata(&*self.storage, query.metric.as_deref())).await?;
         let (mut metrics, mut of_this_metric) = (0, 0);
         let mut kept: Vec<Metadata> = Vec::new();
         for entry in all {
@@ -132,14 +128,14 @@ impl QueryService {
     }
 
     /// Where the tenant's series come from, at most `limit` lines of each kind.
-    pub async fn cardinality(&self, tenant: &TenantId, limit: usize) -> Result<Cardinality, QueryFailure> {
-        self.within_timeout(self.storage.cardinality(tenant, limit)).await
+    pub async fn cardinality(&self, reader: &Reader, limit: usize) -> Result<Cardinality, QueryFailure> {
+        self.within_timeout(reader.view.cardinality(&*self.storage, limit)).await
     }
 
     /// Hides the matching series' samples; at least one selector is needed, and `limit` plays no part.
-    pub async fn delete_series(&self, tenant: &TenantId, query: CatalogQuery) -> Result<(), QueryFailure> {
+    pub async fn delete_series(&self, reader: &Reader, query: CatalogQuery) -> Result<(), QueryFailure> {
         let matchers = require_selectors(&query.selectors, self.limits.max_query_bytes)?;
-        Ok(self.storage.delete(tenant, matchers, query.range()?).await?)
+        Ok(reader.view.delete(&*self.storage, matchers, query.range()?).await?)
     }
 
     fn labels_request(&self, query: &CatalogQuery) -> Result<LabelsRequest, QueryFailure> {

@@ -4,10 +4,11 @@ use std::{fmt, future::Future, time::Duration};
 
 use async_trait::async_trait;
 
-use super::{QueryFailure, QueryService, TRUNCATED};
+use super::{QueryFailure, QueryService, Reader, TRUNCATED};
 use crate::{
-    model::{Millis, TenantId, Timestamp},
+    model::{Millis, Timestamp},
     promql::{Answer, Engine, QueryError, QueryOptions, Value},
+    storage::View,
 };
 
 /// The furthest from the epoch that a query may be evaluated, either way: half of what there is, so
@@ -25,7 +26,7 @@ pub trait Evaluate: fmt::Debug + Send + Sync + 'static {
     /// Evaluates `text` at one instant.
     async fn instant(
         &self,
-        tenant: &TenantId,
+        view: &View,
         text: &str,
         at: Timestamp,
         options: &QueryOptions,
@@ -34,7 +35,7 @@ pub trait Evaluate: fmt::Debug + Send + Sync + 'static {
     /// Evaluates `text` at `start`, `start + step`, … up to `end`.
     async fn range(
         &self,
-        tenant: &TenantId,
+        view: &View,
         text: &str,
         start: Timestamp,
         end: Timestamp,
@@ -47,24 +48,24 @@ pub trait Evaluate: fmt::Debug + Send + Sync + 'static {
 impl Evaluate for Engine {
     async fn instant(
         &self,
-        tenant: &TenantId,
+        view: &View,
         text: &str,
         at: Timestamp,
         options: &QueryOptions,
     ) -> Result<Answer, QueryError> {
-        Self::instant(self, tenant, text, at, options).await
+        Self::instant(self, view, text, at, options).await
     }
 
     async fn range(
         &self,
-        tenant: &TenantId,
+        view: &View,
         text: &str,
         start: Timestamp,
         end: Timestamp,
         step: Millis,
         options: &QueryOptions,
     ) -> Result<Answer, QueryError> {
-        Self::range(self, tenant, text, start, end, step, options).await
+        Self::range(self, view, text, start, end, step, options).await
     }
 }
 
@@ -137,28 +138,28 @@ impl RangeQuery {
 
 impl QueryService {
     /// Evaluates at one instant.
-    pub async fn instant(&self, tenant: &TenantId, query: InstantQuery) -> Result<Answer, QueryFailure> {
+    pub async fn instant(&self, reader: &Reader, query: InstantQuery) -> Result<Answer, QueryFailure> {
         self.check_text(&query.text)?;
         let at = query.at.unwrap_or_else(|| self.clock.now());
         check_reach("time", at)?;
         let InstantQuery { text, controls, .. } = query;
-        self.admitted(tenant, &text, &controls, |options| {
+        self.admitted(reader, &text, &controls, |options| {
             let text = &text;
-            async move { self.engine.instant(tenant, text, at, &options).await }
+            async move { self.engine.instant(&reader.view, text, at, &options).await }
         })
         .await
     }
 
     /// Evaluates over a range.
-    pub async fn range(&self, tenant: &TenantId, query: RangeQuery) -> Result<Answer, QueryFailure> {
+    pub async fn range(&self, reader: &Reader, query: RangeQuery) -> Result<Answer, QueryFailure> {
         let RangeQuery { text, start, end, step, controls } = query;
         RangeQuery::check_grid(start, end, step, self.limits.max_steps)?;
         check_reach("start", start)?;
         check_reach("end", end)?;
         self.check_text(&text)?;
-        self.admitted(tenant, &text, &controls, |options| {
+        self.admitted(reader, &text, &controls, |options| {
             let text = &text;
-            async move { self.engine.range(tenant, text, start, end, step, &options).await }
+            async move { self.engine.range(&reader.view, text, start, end, step, &options).await }
         })
         .await
     }
@@ -175,7 +176,7 @@ impl QueryService {
     /// Waits for a place, evaluates within what is left of the time, and cuts the answer.
     async fn admitted<E, F>(
         &self,
-        tenant: &TenantId,
+        reader: &Reader,
         text: &str,
         controls: &QueryControls,
         evaluate: E,
@@ -206,7 +207,7 @@ impl QueryService {
             .await
             .unwrap_or(Err(QueryError::Timeout("expression evaluation")));
 
-        self.log_if_slow(tenant, text, began, waited, &answer);
+        self.log_if_slow(reader, text, began, waited, &answer);
         let mut answer = answer?;
         answer.stats.queue_seconds += waited.as_secs_f64();
         cut(&mut answer, controls.limit);
@@ -215,7 +216,7 @@ impl QueryService {
 
     fn log_if_slow(
         &self,
-        tenant: &TenantId,
+        reader: &Reader,
         text: &str,
         began: Duration,
         waited: Duration,
@@ -228,7 +229,7 @@ impl QueryService {
         let samples_read = answer.as_ref().map_or(0, |a| a.stats.samples_read);
         tracing::warn!(
             event = "slow_query",
-            tenant = tenant.as_str(),
+            tenant = %reader,
             query = text.get(..text.floor_char_boundary(LOGGED_TEXT)).unwrap_or_default(),
             duration_ms = millis(took),
             queued_ms = millis(waited),
@@ -289,6 +290,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::model::TenantId;
     use crate::{
         clock::HandClock,
         model::Labels,
@@ -308,7 +310,7 @@ mod tests {
     impl Evaluate for Slow {
         async fn instant(
             &self,
-            _: &TenantId,
+            _: &View,
             _: &str,
             at: Timestamp,
             _: &QueryOptions,
@@ -319,7 +321,7 @@ mod tests {
 
         async fn range(
             &self,
-            _: &TenantId,
+            _: &View,
             _: &str,
             _: Timestamp,
             _: Timestamp,
@@ -343,7 +345,7 @@ mod tests {
     #[tokio::test]
     async fn no_time_given_means_now() {
         let service = service(Duration::ZERO, QueryLimits::default());
-        let answer = service.instant(&TenantId::anonymous(), instant("1")).await.unwrap();
+        let answer = service.instant(&Reader::of(TenantId::anonymous()), instant("1")).await.unwrap();
         assert_eq!(answer.value, Value::Scalar { timestamp: 1_000, value: 1.0 });
     }
 
@@ -354,7 +356,7 @@ mod tests {
             let service = service(Duration::from_millis(slow), limits.clone());
             let mut query = instant("1");
             query.controls.timeout = Some(asked);
-            let error = service.instant(&TenantId::anonymous(), query).await.unwrap_err();
+            let error = service.instant(&Reader::of(TenantId::anonymous()), query).await.unwrap_err();
             assert_eq!(error.to_string(), "query timed out in expression evaluation");
         }
     }
@@ -364,7 +366,7 @@ mod tests {
         let mut query = instant("1");
         query.controls.timeout = Some(Duration::ZERO);
         let service = service(Duration::ZERO, QueryLimits::default());
-        let error = service.instant(&TenantId::anonymous(), query).await.unwrap_err();
+        let error = service.instant(&Reader::of(TenantId::anonymous()), query).await.unwrap_err();
         assert_eq!(error.to_string(), "query timed out in expression evaluation");
     }
 
@@ -374,7 +376,7 @@ mod tests {
             QueryLimits { timeout: Duration::from_millis(30), max_concurrency: 1, ..QueryLimits::default() };
         let service = service(Duration::ZERO, limits);
         let _taken = service.admission.enter().await.unwrap();
-        let error = service.instant(&TenantId::anonymous(), instant("1")).await.unwrap_err();
+        let error = service.instant(&Reader::of(TenantId::anonymous()), instant("1")).await.unwrap_err();
         assert_eq!(error.to_string(), "query timed out in query queue");
     }
 
@@ -382,7 +384,7 @@ mod tests {
     async fn a_text_beyond_the_limit_is_refused_before_it_is_parsed() {
         let limits = QueryLimits { max_query_bytes: 8, ..QueryLimits::default() };
         let error = service(Duration::ZERO, limits)
-            .instant(&TenantId::anonymous(), instant("123456789"))
+            .instant(&Reader::of(TenantId::anonymous()), instant("123456789"))
             .await
             .unwrap_err();
         assert_eq!(
@@ -396,7 +398,7 @@ mod tests {
         let service = service(Duration::ZERO, QueryLimits::default());
         for at in [Timestamp::MIN, Timestamp::MAX] {
             let query = InstantQuery { at: Some(at), ..instant("1") };
-            let error = service.instant(&TenantId::anonymous(), query).await.unwrap_err();
+            let error = service.instant(&Reader::of(TenantId::anonymous()), query).await.unwrap_err();
             assert!(error.to_string().starts_with(r#"invalid parameter "time""#), "{error}");
         }
     }

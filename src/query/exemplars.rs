@@ -1,8 +1,8 @@
 //! The exemplars of the series that a query looks at.
 
-use super::{QueryFailure, QueryService};
+use super::{QueryFailure, QueryService, Reader};
 use crate::{
-    model::{TenantId, TimeRange},
+    model::TimeRange,
     promql::{
         QueryError,
         parse::{self, Expr, ParserFeatures},
@@ -14,7 +14,7 @@ impl QueryService {
     /// The exemplars in a range of all series that `text` selects, whatever it computes of them.
     pub async fn exemplars(
         &self,
-        tenant: &TenantId,
+        reader: &Reader,
         text: &str,
         range: TimeRange,
     ) -> Result<Vec<SeriesExemplars>, QueryFailure> {
@@ -23,7 +23,7 @@ impl QueryService {
         if selections.is_empty() {
             return Ok(Vec::new());
         }
-        self.within_timeout(self.storage.exemplars(tenant, selections, range)).await
+        self.within_timeout(reader.view.exemplars(&*self.storage, selections, range)).await
     }
 
     /// A query as it is written at its most readable.

@@ -24,9 +24,9 @@ use std::{
 use foldhash::fast::FixedState;
 use tokio::sync::mpsc;
 
-use super::{QueryFailure, QueryService, admission::Place, selectors::require_selectors};
+use super::{QueryFailure, QueryService, Reader, admission::Place, selectors::require_selectors};
 use crate::{
-    model::{Labels, Metadata, Millis, SeriesId, TenantId, TimeRange, Timestamp},
+    model::{Labels, Metadata, Millis, SeriesId, TimeRange, Timestamp},
     storage::{
         LabelsRequest, MatcherSets, ReadSeries, Run, Runs, SelectRequest, Selected, SeriesExemplars,
         SeriesSamples, StorageError,
@@ -105,7 +105,7 @@ impl QueryService {
     /// stream and ends it.
     pub async fn export(
         self: &Arc<Self>,
-        tenant: &TenantId,
+        reader: &Reader,
         query: ExportQuery,
     ) -> Result<Export, QueryFailure> {
         let (sets, range) = self.export_selection(&query)?;
@@ -117,7 +117,7 @@ impl QueryService {
         let (parts, export) = mpsc::channel(AHEAD);
         let job = Job {
             service: Arc::clone(self),
-            tenant: tenant.clone(),
+            reader: reader.clone(),
             sets,
             shard: query.shard,
             everything: query.everything,
@@ -132,12 +132,12 @@ impl QueryService {
     /// is selected.
     pub async fn export_plan(
         &self,
-        tenant: &TenantId,
+        reader: &Reader,
         query: &ExportQuery,
         length: Millis,
     ) -> Result<Vec<TimeRange>, QueryFailure> {
         let (sets, range) = self.export_selection(query)?;
-        self.slices(tenant, &sets, range, length).await
+        self.slices(reader, &sets, range, length).await
     }
 
     fn export_selection(&self, query: &ExportQuery) -> Result<(MatcherSets, TimeRange), QueryFailure> {
@@ -150,7 +150,7 @@ impl QueryService {
 
     async fn slices(
         &self,
-        tenant: &TenantId,
+        reader: &Reader,
         sets: &MatcherSets,
         range: TimeRange,
         length: Millis,
@@ -158,14 +158,14 @@ impl QueryService {
         if i128::from(range.end().0) - i128::from(range.start().0) < i128::from(length.0) {
             return Ok(vec![range]);
         }
-        let Some(extent) = self.extent(tenant, sets, range, length).await? else { return Ok(Vec::new()) };
+        let Some(extent) = self.extent(reader, sets, range, length).await? else { return Ok(Vec::new()) };
         Ok(cut(range, extent, length))
     }
 
     /// Where in `range` there are samples, give or take `precision`; none if there are none.
     async fn extent(
         &self,
-        tenant: &TenantId,
+        reader: &Reader,
         sets: &MatcherSets,
         range: TimeRange,
         precision: Millis,
@@ -173,7 +173,7 @@ impl QueryService {
         let exists = async |start: Timestamp, end: Timestamp| -> Result<bool, QueryFailure> {
             let Some(range) = TimeRange::new(start, end) else { return Ok(false) };
             let request = LabelsRequest { matchers: sets.clone(), range, limit: 1 };
-            Ok(!self.within_timeout(self.storage.series(tenant, request)).await?.is_empty())
+            Ok(!self.within_timeout(reader.view.series(&*self.storage, request)).await?.is_empty())
         };
         if !exists(range.start(), range.end()).await? {
             return Ok(None);
@@ -236,7 +236,7 @@ fn cut(range: TimeRange, extent: TimeRange, length: Millis) -> Vec<TimeRange> {
 #[derive(Debug)]
 struct Job {
     service: Arc<QueryService>,
-    tenant: TenantId,
+    reader: Reader,
     sets: MatcherSets,
     shard: Option<Shard>,
     everything: bool,
@@ -279,7 +279,7 @@ impl Job {
     }
 
     async fn export(self, range: TimeRange) -> Result<(), End> {
-        let slices = self.service.slices(&self.tenant, &self.sets, range, Millis::DAY).await?;
+        let slices = self.service.slices(&self.reader, &self.sets, range, Millis::DAY).await?;
         let mut names = HashSet::with_hasher(FixedState::default());
         let mut warned = HashSet::new();
         for slice in slices {
@@ -308,7 +308,7 @@ impl Job {
         names: &mut HashSet<String, FixedState>,
     ) -> Result<Vec<String>, End> {
         let request = SelectRequest::new(self.sets[place].clone(), range);
-        let select = self.service.storage.select(&self.tenant, request);
+        let select = self.reader.view.select(&*self.service.storage, request);
         let Selected { series, runs, warnings, taken: _ } = self.service.within_timeout(select).await?;
         let wanted: Vec<bool> = series.iter().map(|labels| self.wants(place, labels)).collect();
         for (labels, _) in series.iter().zip(&wanted).filter(|(_, wanted)| **wanted) {
@@ -375,7 +375,7 @@ impl Job {
     }
 
     async fn exemplars(&self, range: TimeRange) -> Result<(), End> {
-        let found = self.service.storage.exemplars(&self.tenant, self.sets.clone(), range);
+        let found = self.reader.view.exemplars(&*self.service.storage, self.sets.clone(), range);
         let mut exemplars = self.service.within_timeout(found).await?;
         exemplars.retain(|of| self.in_shard(&of.series) && !of.exemplars.is_empty());
         if !exemplars.is_empty() {
@@ -385,7 +385,7 @@ impl Job {
     }
 
     async fn metadata(&self, names: &HashSet<String, FixedState>) -> Result<(), End> {
-        let found = self.service.storage.metadata(&self.tenant, None);
+        let found = self.reader.view.metadata(&*self.service.storage, None);
         let mut metadata = self.service.within_timeout(found).await?;
         metadata.retain(|entry| {
             let metric = &entry.metric;

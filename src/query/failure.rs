@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{promql::QueryError, storage::StorageError};
+use crate::{model::OverLimit, promql::QueryError, storage::StorageError};
 
 /// A request's failure, by what it means to the caller.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,9 @@ pub enum QueryFailure {
         /// When to try again.
         retry_after: Duration,
     },
+    /// More than the tenant may ask.
+    #[error(transparent)]
+    OverLimit(#[from] OverLimit),
     /// The engine has no answer.
     #[error("{0}")]
     Query(QueryError),

@@ -22,6 +22,7 @@ pub mod evaluate;
 pub mod exemplars;
 pub mod export;
 pub mod failure;
+pub mod reader;
 pub mod selectors;
 
 use std::{sync::Arc, time::Duration};
@@ -34,6 +35,7 @@ pub use catalog::{CatalogQuery, Listed, MetadataQuery};
 pub use evaluate::{Evaluate, InstantQuery, QueryControls, RangeQuery};
 pub use export::{Export, ExportQuery, Exported, Shard};
 pub use failure::QueryFailure;
+pub use reader::Reader;
 
 /// What a caller is told when an answer was cut.
 pub const TRUNCATED: &str = "results truncated due to limit";

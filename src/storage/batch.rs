@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+pub use crate::model::OnConflict;
 use crate::model::{Exemplar, Histogram, Labels, Metadata, Millis, SeriesId, Timestamp};
 
 /// Samples of many series, decoded, validated and ready for a store.
@@ -95,16 +96,6 @@ pub struct AppendPolicy {
     pub on_conflict: OnConflict,
     /// How far behind the series' newest sample one may be; none is without bound.
     pub out_of_order_window: Option<Millis>,
-}
-
-/// Which of two different values at the same series and time stays.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnConflict {
-    /// The one written last.
-    #[default]
-    Last,
-    /// The one written first; the other is rejected.
-    Reject,
 }
 
 /// What became of a batch.

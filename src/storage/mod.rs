@@ -16,6 +16,7 @@ pub mod error;
 pub mod memory;
 pub mod offer;
 pub mod selection;
+pub mod view;
 
 use std::{collections::HashMap, fmt};
 
@@ -33,6 +34,7 @@ pub use selection::{
     Grid, HistogramSample, LabelsRequest, MatcherSets, ReadSeries, Run, Runs, SelectRequest, Selected,
     SeriesExemplars, SeriesSamples,
 };
+pub use view::View;
 
 /// What a call to a store returns.
 pub type Result<T, E = StorageError> = std::result::Result<T, E>;

@@ -16,7 +16,7 @@ use luminate::{
         parse::{self, Expr, ParserFeatures},
     },
     storage::{
-        BatchHistogram, BatchSample, Storage, WriteBatch,
+        BatchHistogram, BatchSample, Storage, View, WriteBatch,
         clickhouse::{ClickHouseConfig, ClickHouseStore, config::Pushdown},
         embedded::{EmbeddedConfig, EmbeddedStore, disk::SystemDisk},
         memory::MemoryStore,
@@ -177,13 +177,13 @@ impl Target for Database {
     }
 
     fn instant(&mut self, query: &str, at: i64) -> Result<Answer, String> {
-        let (tenant, options) = (self.tenant(), QueryOptions::default());
+        let (tenant, options) = (View::of(self.tenant()), QueryOptions::default());
         let answer = self.engine.instant(&tenant, query, Timestamp(at), &options);
         self.runtime.block_on(answer).map_err(|e| e.to_string())
     }
 
     fn range(&mut self, query: &str, start: i64, end: i64, step: i64) -> Result<Answer, String> {
-        let (tenant, options) = (self.tenant(), QueryOptions::default());
+        let (tenant, options) = (View::of(self.tenant()), QueryOptions::default());
         let answer =
             self.engine.range(&tenant, query, Timestamp(start), Timestamp(end), Millis(step), &options);
         self.runtime.block_on(answer).map_err(|e| e.to_string())

@@ -10,28 +10,27 @@ use crate::{
     gateway::{
         error::ApiError,
         form::Form,
-        tenant::Tenant,
         wire::{escaped_name, json},
     },
-    query::{CatalogQuery, MetadataQuery},
+    query::{CatalogQuery, MetadataQuery, Reader},
 };
 
 /// The series that match.
-pub async fn series(State(state): Shared, tenant: Tenant, form: Form) -> Result<Response, ApiError> {
-    let listed = state.query.series(tenant.id(), catalog_query(&form)?).await?;
+pub async fn series(State(state): Shared, reader: Reader, form: Form) -> Result<Response, ApiError> {
+    let listed = state.query.series(&reader, catalog_query(&form)?).await?;
     Ok(respond(json::series(&listed)))
 }
 
 /// The names of their labels.
-pub async fn label_names(State(state): Shared, tenant: Tenant, form: Form) -> Result<Response, ApiError> {
-    let listed = state.query.label_names(tenant.id(), catalog_query(&form)?).await?;
+pub async fn label_names(State(state): Shared, reader: Reader, form: Form) -> Result<Response, ApiError> {
+    let listed = state.query.label_names(&reader, catalog_query(&form)?).await?;
     Ok(respond(json::names(&listed)))
 }
 
 /// The values of one of their labels.
 pub async fn label_values(
     State(state): Shared,
-    tenant: Tenant,
+    reader: Reader,
     name: Result<Path<String>, PathRejection>,
     form: Form,
 ) -> Result<Response, ApiError> {
@@ -40,12 +39,12 @@ pub async fn label_values(
     if name.is_empty() {
         return Err(ApiError::bad_data("invalid label name: \"\""));
     }
-    let listed = state.query.label_values(tenant.id(), &name, catalog_query(&form)?).await?;
+    let listed = state.query.label_values(&reader, &name, catalog_query(&form)?).await?;
     Ok(respond(json::names(&listed)))
 }
 
 /// Types, help texts and units of metrics.
-pub async fn metadata(State(state): Shared, tenant: Tenant, form: Form) -> Result<Response, ApiError> {
+pub async fn metadata(State(state): Shared, reader: Reader, form: Form) -> Result<Response, ApiError> {
     let query = MetadataQuery {
         metric: form.get("metric").map(str::to_owned),
         // Less than none is all.
@@ -55,7 +54,7 @@ pub async fn metadata(State(state): Shared, tenant: Tenant, form: Form) -> Resul
             .and_then(|limit| usize::try_from(limit).ok())
             .unwrap_or(0),
     };
-    let entries = state.query.metadata(tenant.id(), query).await?;
+    let entries = state.query.metadata(&reader, query).await?;
     Ok(respond(json::metadata(&entries)))
 }
 

@@ -30,18 +30,17 @@ use crate::{
     gateway::{
         error::{ApiError, with_sources},
         form::Form,
-        tenant::Tenant,
         wire::{
             json,
             json_lines::{self, Writer},
         },
     },
     model::Millis,
-    query::{Export, ExportQuery, Shard},
+    query::{Export, ExportQuery, Reader, Shard},
 };
 
 /// Sends everything that is selected.
-pub async fn export(State(state): Shared, tenant: Tenant, form: Form) -> Result<Response, ApiError> {
+pub async fn export(State(state): Shared, reader: Reader, form: Form) -> Result<Response, ApiError> {
     let (exact, summary) = (flag(&form, "exact")?, flag(&form, "summary")?);
     let bare = flag(&form, "bare")?;
     flag(&form, "reduce_mem_usage")?;
@@ -59,7 +58,7 @@ pub async fn export(State(state): Shared, tenant: Tenant, form: Form) -> Result<
     let max_rows = if max_rows == 0 { usize::MAX } else { max_rows };
     let mut query = export_query(&form)?;
     query.everything = exact || summary;
-    let export = state.query.export(tenant.id(), query).await?;
+    let export = state.query.export(&reader, query).await?;
     let mut lines = Lines { export: Some(export), writer: Writer::new(lines, max_rows), summary };
     // The first piece comes before the status, so that what fails at once fails properly.
     let first = lines.next().await?;
@@ -80,12 +79,12 @@ pub async fn export(State(state): Shared, tenant: Tenant, form: Form) -> Result<
 }
 
 /// Answers the slices of time in which to export a selection piece by piece.
-pub async fn plan(State(state): Shared, tenant: Tenant, form: Form) -> Result<Response, ApiError> {
+pub async fn plan(State(state): Shared, reader: Reader, form: Form) -> Result<Response, ApiError> {
     let length = form.duration("slice")?.unwrap_or(Millis::DAY);
     if length.millis() <= 0 {
         return Err(ApiError::parameter("slice", "it must be above zero"));
     }
-    let slices = state.query.export_plan(tenant.id(), &export_query(&form)?, length).await?;
+    let slices = state.query.export_plan(&reader, &export_query(&form)?, length).await?;
     let slices: Vec<_> = slices.iter().map(|slice| [slice.start().millis(), slice.end().millis()]).collect();
     Ok(respond(json::document(&serde_json::json!({ "slices": slices }))))
 }

@@ -36,9 +36,8 @@ use crate::{
         body::BodyLimits,
         error::{ApiError, ErrorKind},
         form::Form,
-        tenant::Tenant,
     },
-    ingest::{Import, Imported, IngestError},
+    ingest::{Import, Imported, IngestError, Sender},
 };
 
 /// How much is read at a time.
@@ -48,11 +47,11 @@ const PIECE: usize = 64 << 10;
 const MAX_WINDOW_LOG: u32 = 23;
 
 /// Takes lines in.
-pub async fn import(State(state): Shared, tenant: Tenant, request: Request) -> Result<Response, ApiError> {
+pub async fn import(State(state): Shared, sender: Sender, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let form = Form::parse(parts.uri.query().unwrap_or_default(), b"")?;
     let mut reader = decompressed(&parts.headers, body)?;
-    let mut import = match state.ingest.import(tenant.id(), extra_labels(&form)?) {
+    let mut import = match state.ingest.import(&sender, extra_labels(&form)?) {
         Ok(import) => import,
         Err(error) => return Ok(refuse(&error)),
     };

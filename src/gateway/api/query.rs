@@ -7,41 +7,40 @@ use crate::{
     gateway::{
         error::ApiError,
         form::Form,
-        tenant::Tenant,
         wire::json::{self, StatsDetail},
     },
     model::TimeRange,
     promql::{Answer, Value},
-    query::{InstantQuery, QueryControls, RangeQuery},
+    query::{InstantQuery, QueryControls, RangeQuery, Reader},
 };
 
 /// From this many points on, an answer is written off the I/O threads.
 const LARGE: usize = 20_000;
 
 /// Evaluates at one instant.
-pub async fn instant(State(state): Shared, tenant: Tenant, form: Form) -> Result<Response, ApiError> {
+pub async fn instant(State(state): Shared, reader: Reader, form: Form) -> Result<Response, ApiError> {
     let (at, controls, stats) = (form.time("time")?, controls(&form)?, Stats::asked(&form));
     let query = InstantQuery { text: text(&form), at, controls };
-    let answer = state.query.instant(tenant.id(), query).await?;
+    let answer = state.query.instant(&reader, query).await?;
     write(answer, stats).await
 }
 
 /// Evaluates over a range.
-pub async fn range(State(state): Shared, tenant: Tenant, form: Form) -> Result<Response, ApiError> {
+pub async fn range(State(state): Shared, reader: Reader, form: Form) -> Result<Response, ApiError> {
     let (start, end) = (form.required_time("start")?, form.required_time("end")?);
     let step = form.required_duration("step")?;
     let (controls, stats) = (controls(&form)?, Stats::asked(&form));
     let query = RangeQuery { text: text(&form), start, end, step, controls };
-    let answer = state.query.range(tenant.id(), query).await?;
+    let answer = state.query.range(&reader, query).await?;
     write(answer, stats).await
 }
 
 /// The exemplars of the series that a query looks at.
-pub async fn exemplars(State(state): Shared, tenant: Tenant, form: Form) -> Result<Response, ApiError> {
+pub async fn exemplars(State(state): Shared, reader: Reader, form: Form) -> Result<Response, ApiError> {
     let (start, end) = (form.required_time("start")?, form.required_time("end")?);
     let range = TimeRange::new(start, end)
         .ok_or_else(|| ApiError::parameter("end", "end timestamp must not be before start time"))?;
-    let exemplars = state.query.exemplars(tenant.id(), &text(&form), range).await?;
+    let exemplars = state.query.exemplars(&reader, &text(&form), range).await?;
     Ok(respond(json::exemplars(&exemplars)))
 }
 

@@ -6,12 +6,15 @@ use axum::{
 };
 
 use super::{Shared, write::remote_write};
-use crate::gateway::{body, error::ApiError, tenant::Tenant};
+use crate::{
+    gateway::{body, error::ApiError},
+    ingest::Sender,
+};
 
 /// Takes samples in.
-pub async fn samples(State(state): Shared, tenant: Tenant, request: Request) -> Result<Response, ApiError> {
+pub async fn samples(State(state): Shared, sender: Sender, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let body = body::read(body, &parts.extensions, state.config.write_body).await?;
     // The body's share of the room is held until the answer is there: `body` is dropped after it.
-    Ok(remote_write(&state.ingest, tenant.id(), &parts.headers, body.bytes.clone()).await)
+    Ok(remote_write(&state.ingest, &sender, &parts.headers, body.bytes.clone()).await)
 }

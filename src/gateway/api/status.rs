@@ -5,8 +5,9 @@ use serde_json::{Map, Value, json as value};
 
 use super::{Shared, respond};
 use crate::{
-    gateway::{error::ApiError, form::Form, tenant::Tenant, wire::json},
+    gateway::{error::ApiError, form::Form, wire::json},
     model::TimeRange,
+    query::Reader,
 };
 
 /// The Prometheus whose API this is; clients choose what they ask for by it.
@@ -51,7 +52,7 @@ pub async fn storage(State(state): Shared) -> Result<Response, ApiError> {
 }
 
 /// Where the tenant's series come from.
-pub async fn tsdb(State(state): Shared, tenant: Tenant, form: Form) -> Result<Response, ApiError> {
+pub async fn tsdb(State(state): Shared, reader: Reader, form: Form) -> Result<Response, ApiError> {
     let lines = match form.count("limit")? {
         None => DEFAULT_LINES,
         Some(limit) => usize::try_from(limit)
@@ -59,7 +60,7 @@ pub async fn tsdb(State(state): Shared, tenant: Tenant, form: Form) -> Result<Re
             .filter(|limit| (1..=MAX_LINES).contains(limit))
             .ok_or_else(|| ApiError::bad_data(format!("limit must be between 1 and {MAX_LINES}")))?,
     };
-    let cardinality = state.query.cardinality(tenant.id(), lines).await?;
+    let cardinality = state.query.cardinality(&reader, lines).await?;
     let range = cardinality.range;
     let time = |of: fn(TimeRange) -> i64, none: i64| range.map_or(none, of);
     let list = |pairs: &[(String, u64)]| -> Vec<Value> {

@@ -28,8 +28,7 @@ use bytes::Bytes;
 
 use crate::{
     gateway::error::{Cause, with_sources},
-    ingest::{Ingest, IngestError, Outcome},
-    model::TenantId,
+    ingest::{Ingest, IngestError, Outcome, Sender},
     storage::{Fault, StorageError},
 };
 
@@ -51,14 +50,14 @@ enum Message {
 }
 
 /// Takes a remote write request of either version.
-pub async fn remote_write(ingest: &Ingest, tenant: &TenantId, headers: &HeaderMap, body: Bytes) -> Response {
+pub async fn remote_write(ingest: &Ingest, sender: &Sender, headers: &HeaderMap, body: Bytes) -> Response {
     let message = match negotiate(headers) {
         Ok(message) => message,
         Err(detail) => return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail),
     };
     let result = match message {
-        Message::V1 => ingest.remote_write_v1(tenant, body).await,
-        Message::V2 => ingest.remote_write_v2(tenant, body).await,
+        Message::V1 => ingest.remote_write_v1(sender, body).await,
+        Message::V2 => ingest.remote_write_v2(sender, body).await,
     };
     match result {
         Ok(outcome) => {
@@ -110,6 +109,12 @@ pub fn refuse(error: &IngestError) -> Response {
     match error {
         IngestError::TooLarge { .. } => text(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
         IngestError::Decode(_) => text(StatusCode::BAD_REQUEST, error.to_string()),
+        IngestError::OverLimit(over) => match over.retry_after {
+            Some(after) if !over.for_good => {
+                with_retry(text(StatusCode::TOO_MANY_REQUESTS, error.to_string()), after)
+            }
+            Some(_) | None => text(StatusCode::BAD_REQUEST, error.to_string()),
+        },
         IngestError::Overloaded { retry_after } => {
             with_retry(text(StatusCode::SERVICE_UNAVAILABLE, error.to_string()), *retry_after)
         }
@@ -189,7 +194,7 @@ mod tests {
             decode::encode::{Series, compress, write_request, write_request2},
             tests::store::RecordingStore,
         },
-        model::Timestamp,
+        model::{TenantId, Timestamp},
     };
 
     const V2: &str = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
@@ -213,7 +218,8 @@ mod tests {
                 .iter()
                 .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap()))
                 .collect();
-            let response = remote_write(&self.ingest, &TenantId::anonymous(), &headers, body).await;
+            let response =
+                remote_write(&self.ingest, &Sender::of(TenantId::anonymous()), &headers, body).await;
             let status = response.status().as_u16();
             let shown = [SAMPLES_WRITTEN, HISTOGRAMS_WRITTEN, EXEMPLARS_WRITTEN, header::RETRY_AFTER]
                 .map(|name| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned()));

@@ -1,12 +1,14 @@
 pub(crate) mod store;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::{
     decode::encode::{Encoder, Series, compress, label, write_request, write_request2},
     *,
 };
 use crate::{
     clock::HandClock,
-    model::{Metadata, MetricType},
+    model::{Limit, Metadata, MetricType, TenantId, TenantLimits},
 };
 
 use store::RecordingStore;
@@ -34,7 +36,7 @@ fn stored(store: &RecordingStore) -> Vec<String> {
 #[tokio::test]
 async fn known_series_are_recognised_and_tenants_kept_apart() {
     let (store, ingest) = ingest(IngestLimits::default());
-    let (a, b) = (TenantId::new("a").unwrap(), TenantId::new("b").unwrap());
+    let (a, b) = (Sender::of(TenantId::new("a").unwrap()), Sender::of(TenantId::new("b").unwrap()));
     let one = compress(&write_request(&[up("x").sample(1, 1.0), up("y").sample(1, 2.0)], &[]));
     let two = compress(&write_request2(&[up("y").sample(2, 3.0)]));
     for _ in 0..2 {
@@ -63,7 +65,7 @@ async fn known_series_are_recognised_and_tenants_kept_apart() {
 async fn good_samples_are_kept_when_others_are_bad() {
     let (store, ingest) = ingest(IngestLimits::default());
     *store.oldest.lock() = Some(0);
-    let tenant = TenantId::anonymous();
+    let tenant = Sender::of(TenantId::anonymous());
     let ahead = NOW.0 + 10 * 60_000 + 1;
     let series = [
         Series::new(&[("job", "nameless")]).sample(1, 1.0).sample(2, 1.0),
@@ -103,7 +105,7 @@ async fn good_samples_are_kept_when_others_are_bad() {
 #[tokio::test]
 async fn the_protocols_differ_on_unsorted_labels() {
     let (store, ingest) = ingest(IngestLimits::default());
-    let tenant = TenantId::anonymous();
+    let tenant = Sender::of(TenantId::anonymous());
     let series = [Series::new(&[("job", "a"), ("__name__", "up")]).sample(1, 1.0)];
     let outcome = ingest.remote_write_v1(&tenant, compress(&write_request(&series, &[]))).await.unwrap();
     assert!(outcome.rejected.is_empty());
@@ -115,7 +117,7 @@ async fn the_protocols_differ_on_unsorted_labels() {
 #[tokio::test]
 async fn metadata_is_remembered_once_it_is_written() {
     let (store, ingest) = ingest(IngestLimits::default());
-    let tenant = TenantId::anonymous();
+    let tenant = Sender::of(TenantId::anonymous());
     let metadata = Metadata {
         metric: "up".to_owned(),
         kind: MetricType::Gauge,
@@ -136,11 +138,12 @@ async fn metadata_is_remembered_once_it_is_written() {
 #[tokio::test]
 async fn new_limits_check_every_series_again() {
     let (_, ingest) = ingest(IngestLimits::default());
-    let tenant = TenantId::anonymous();
+    let tenant = Sender::of(TenantId::anonymous());
     let body = compress(&write_request(&[up("abc").sample(1, 1.0)], &[]));
     assert!(ingest.remote_write_v1(&tenant, body.clone()).await.unwrap().rejected.is_empty());
-    ingest.set_limits(IngestLimits { max_label_value_bytes: 2, ..IngestLimits::default() });
-    let outcome = ingest.remote_write_v1(&tenant, body).await.unwrap();
+    let limits = TenantLimits::default().with(Limit::LabelValueBytes, 2);
+    let stricter = Sender { limits: Arc::new(limits), ..tenant };
+    let outcome = ingest.remote_write_v1(&stricter, body).await.unwrap();
     assert_eq!(outcome.rejected.by_reason, [("label_value_too_long", 1)]);
 }
 
@@ -148,7 +151,7 @@ async fn new_limits_check_every_series_again() {
 async fn more_than_the_budget_is_turned_away_and_comes_again() {
     let limits = IngestLimits { max_in_flight_bytes: 4096, ..IngestLimits::default() };
     let (store, ingest) = ingest(limits);
-    let tenant = TenantId::anonymous();
+    let tenant = Sender::of(TenantId::anonymous());
     let body = compress(&write_request(&vec![up("a").sample(1, 1.0); 100], &[]));
     let closed = store.gate.lock().await;
     let first = ingest.remote_write_v1(&tenant, body.clone());
@@ -171,7 +174,7 @@ async fn a_large_request_is_read_elsewhere_with_the_same_result() {
     let series: Vec<_> = (0..20_000).map(|i| up(&i.to_string()).sample(i, 1.0)).collect();
     let plain = write_request(&series, &[]);
     assert!(plain.len() > INLINE_BYTES);
-    let outcome = ingest.remote_write_v1(&TenantId::anonymous(), compress(&plain)).await.unwrap();
+    let outcome = ingest.remote_write_v1(&Sender::of(TenantId::anonymous()), compress(&plain)).await.unwrap();
     assert_eq!(outcome.samples, 20_000);
     assert_eq!(stored(&store)[19_999], r#"anonymous {__name__="up", job="19999"} 19999 1"#);
 }
@@ -179,7 +182,7 @@ async fn a_large_request_is_read_elsewhere_with_the_same_result() {
 #[tokio::test]
 async fn requests_that_do_not_decode_are_errors() {
     let (store, ingest) = ingest(IngestLimits::default());
-    let tenant = TenantId::anonymous();
+    let tenant = Sender::of(TenantId::anonymous());
     let garbage = Bytes::from_static(b"\x05hello");
     assert!(matches!(ingest.remote_write_v1(&tenant, garbage).await, Err(IngestError::Decode(_))));
     let cut = compress(&write_request(&[up("a").sample(1, 1.0)], &[])[..10]);
@@ -208,7 +211,8 @@ async fn labels_that_are_not_text_are_shown_as_well_as_can_be() {
             m.int64(2, 1);
         });
     });
-    let outcome = ingest.remote_write_v1(&TenantId::anonymous(), compress(&request.0)).await.unwrap();
+    let outcome =
+        ingest.remote_write_v1(&Sender::of(TenantId::anonymous()), compress(&request.0)).await.unwrap();
     assert_eq!(
         outcome.rejected.to_string(),
         "1 rejected: 1 label_invalid_utf8\n{__name__=\"up\", a\\\"\\n=\"\u{fffd}\u{fffd}\"}: a label is not UTF-8"

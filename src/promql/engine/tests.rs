@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     clock::{HandClock, SystemClock},
-    model::stale_nan,
+    model::{TenantId, stale_nan},
     storage::{BatchSample, WriteBatch, memory::MemoryStore},
 };
 
@@ -52,7 +52,7 @@ impl Bench {
 
     async fn ask(&self, text: &str, seconds: i64) -> Result<Answer, QueryError> {
         let at = Timestamp(seconds * 1000);
-        self.engine.instant(&TenantId::anonymous(), text, at, &QueryOptions::default()).await
+        self.engine.instant(&View::of(TenantId::anonymous()), text, at, &QueryOptions::default()).await
     }
 
     /// An instant query's answer as text: a line per element, in order.
@@ -66,7 +66,7 @@ impl Bench {
     /// A range query's answer as text: `labels value@second …` a line.
     async fn range(&self, text: &str, start: i64, end: i64, step: i64) -> String {
         let [start, end] = [start, end].map(|seconds| Timestamp(seconds * 1000));
-        let (tenant, options) = (TenantId::anonymous(), QueryOptions::default());
+        let (tenant, options) = (View::of(TenantId::anonymous()), QueryOptions::default());
         match self.engine.range(&tenant, text, start, end, Millis(step * 1000), &options).await {
             Ok(answer) => print(&answer.value),
             Err(error) => format!("error: {error}"),
@@ -398,7 +398,7 @@ async fn a_query_that_takes_too_long_is_given_up_and_ends() {
     let bench = Bench::with(options, &[]).await;
     let slow = "quantile_over_time(0.5, (vector(1) < bool time())[1d:1s])";
     let limits = QueryOptions { timeout: Some(Duration::from_millis(150)), ..QueryOptions::default() };
-    let tenant = TenantId::anonymous();
+    let tenant = View::of(TenantId::anonymous());
     let (start, end) = (Timestamp(0), Timestamp(10_000 * MINUTE));
     let error = bench.engine.range(&tenant, slow, start, end, Millis(MINUTE), &limits).await.unwrap_err();
     assert_eq!(error.to_string(), "query timed out in expression evaluation");
@@ -435,7 +435,7 @@ async fn answers_have_the_type_of_the_expression() {
 #[tokio::test]
 async fn extreme_times_are_no_trouble() {
     let bench = Bench::new(&[(&[("__name__", "x")], &[(0, 1.0)])]).await;
-    let (tenant, options) = (TenantId::anonymous(), QueryOptions::default());
+    let (tenant, options) = (View::of(TenantId::anonymous()), QueryOptions::default());
     for at in [Timestamp::MIN, Timestamp::MAX] {
         for text in
             ["x", "rate(x[5m] offset 1y)", "sum_over_time(x[1h:1m] offset -1y)", "month(x offset 292y)"]
@@ -459,7 +459,7 @@ async fn statistics_count_windows_and_reads() {
     let samples: Vec<(i64, f64)> = (0..=10).map(|t| (t * 60, 1.0)).collect();
     let bench = Bench::new(&[(&[("__name__", "x")], &samples)]).await;
     let options = QueryOptions { per_step_stats: true, limit: Some(1), ..QueryOptions::default() };
-    let (tenant, start, end) = (TenantId::anonymous(), Timestamp(0), Timestamp(2 * MINUTE));
+    let (tenant, start, end) = (View::of(TenantId::anonymous()), Timestamp(0), Timestamp(2 * MINUTE));
     let ask = async |text: &str| {
         bench.engine.range(&tenant, text, start, end, Millis(MINUTE), &options).await.unwrap()
     };
@@ -488,7 +488,7 @@ async fn long_chains_of_operators_are_evaluated() {
 #[tokio::test]
 async fn tenants_do_not_see_each_other() {
     let bench = Bench::new(&[(&[("__name__", "x")], &[(0, 1.0)])]).await;
-    let other = TenantId::new("other").unwrap();
+    let other = View::of(TenantId::new("other").unwrap());
     let answer = bench.engine.instant(&other, "x", Timestamp(0), &QueryOptions::default()).await.unwrap();
     assert_eq!(answer.value, Value::Vector(Vec::new()));
 }

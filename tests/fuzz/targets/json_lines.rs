@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock};
 use libfuzzer_sys::fuzz_target;
 use luminate::{
     clock::HandClock,
-    ingest::{Imported, Ingest, IngestLimits},
-    model::{Millis, TenantId, Timestamp},
+    ingest::{Imported, Ingest, IngestLimits, Sender},
+    model::{Limit, Millis, TenantId, TenantLimits, Timestamp},
     storage::memory::MemoryStore,
 };
 use tokio::runtime::{Builder, Runtime};
@@ -17,7 +17,10 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Builder::new_current_thread
 /// Imports `bytes` in pieces of `size`.
 fn import(ingest: &Arc<Ingest>, bytes: &[u8], size: usize) -> Imported {
     RUNTIME.block_on(async {
-        let mut import = ingest.import(&TenantId::anonymous(), Vec::new()).expect("there is room for one");
+        let mut limits = TenantLimits::default();
+        limits.set(Limit::CreationGrace, None);
+        let sender = Sender { limits: Arc::new(limits), ..Sender::of(TenantId::anonymous()) };
+        let mut import = ingest.import(&sender, Vec::new()).expect("there is room for one");
         for piece in bytes.chunks(size) {
             import.push(piece).await.expect("bad lines fall out alone");
         }
@@ -31,7 +34,6 @@ fuzz_target!(|input: (u8, &[u8])| {
     let store = MemoryStore::new(clock.clone(), Some(Millis(30 * Millis::DAY.0)));
     let limits = IngestLimits {
         known_series: 64,
-        creation_grace: None,
         max_line_bytes: 2048,
         max_samples: 64,
         max_series: 16,

@@ -7,7 +7,7 @@ use luminate::{
     model::{Labels, Millis, TenantId, Timestamp, is_stale, stale_nan},
     promql::{Answer, Engine, EngineOptions, Point, QueryOptions, Value},
     storage::{
-        BatchSample, SeriesSamples, Storage, WriteBatch,
+        BatchSample, SeriesSamples, Storage, View, WriteBatch,
         clickhouse::{
             ClickHouseConfig, ClickHouseStore,
             config::Pushdown,
@@ -306,7 +306,7 @@ pub(super) struct When {
 }
 
 pub(super) fn ask(databases: &Databases, engine: &Engine, text: &str, when: When) -> Result<Answer, String> {
-    let (tenant, options) = (TenantId::anonymous(), QueryOptions::default());
+    let (tenant, options) = (View::of(TenantId::anonymous()), QueryOptions::default());
     let (start, end) = (Timestamp(when.start), Timestamp(when.end));
     if when.step == 0 {
         databases.runtime.block_on(engine.instant(&tenant, text, start, &options))

@@ -9,7 +9,7 @@ use luminate::{
         stale_nan,
     },
     promql::{Features, QueryOptions},
-    storage::{BatchHistogram, SeriesSamples, Storage, WriteBatch, clickhouse::config::Pushdown},
+    storage::{BatchHistogram, SeriesSamples, Storage, View, WriteBatch, clickhouse::config::Pushdown},
 };
 
 use super::{
@@ -163,7 +163,7 @@ fn what_needs_the_samples_is_not_offered() {
     let databases = filled(front, 12);
     let engine = &databases.engines()[EXACT];
     let starts = Features { use_start_timestamps: true, ..Features::default() };
-    let (tenant, at) = (TenantId::anonymous(), Timestamp(FROM + 3_600_000));
+    let (tenant, at) = (View::of(TenantId::anonymous()), Timestamp(FROM + 3_600_000));
     for options in [
         QueryOptions { per_step_stats: true, ..QueryOptions::default() },
         QueryOptions { features: Some(starts), ..QueryOptions::default() },

@@ -16,7 +16,7 @@ fn file(name: &str) -> PathBuf {
 
 /// A server with our certificate, which wants to see one of the client or does not.
 fn server(wants_certificate: bool) -> Server {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .unwrap();

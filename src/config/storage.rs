@@ -1,0 +1,129 @@
+//! Where samples are kept, and for how long.
+
+use std::{path::PathBuf, time::Duration};
+
+use serde_yaml::Value;
+
+use super::{
+    ByteSize,
+    parse::{at_least, duration, list, one_of, sized, text},
+    reader::Reader,
+    remote::{ClickHouse, clickhouse},
+};
+use crate::model::TenantId;
+
+/// Where samples are kept, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Storage {
+    /// Which store.
+    pub backend: Backend,
+    /// How long samples are kept; none is forever.
+    pub retention: Option<Duration>,
+    /// Tenants whose samples are kept for another time; only with ClickHouse.
+    pub tenant_retention: Vec<(TenantId, Option<Duration>)>,
+    /// Our own engine.
+    pub embedded: Embedded,
+    /// A ClickHouse.
+    pub clickhouse: ClickHouse,
+}
+
+/// Which store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// Our own engine, in this process.
+    Embedded,
+    /// A ClickHouse that many processes share.
+    ClickHouse,
+}
+
+impl Backend {
+    /// The name it goes by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::ClickHouse => "clickhouse",
+        }
+    }
+}
+
+/// Our own engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Embedded {
+    /// The directory that holds everything.
+    pub data_dir: PathBuf,
+    /// When a write is on the disk.
+    pub wal_sync: WalSync,
+    /// How often the log is synced when writers do not wait for it.
+    pub wal_sync_interval: Duration,
+    /// Room kept aside, so that retention can work on a full disk.
+    pub ballast: ByteSize,
+}
+
+/// When a write is on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalSync {
+    /// Before it is acknowledged.
+    Commit,
+    /// Within an interval; a power cut loses what came after the last one.
+    Interval,
+    /// When the operating system pleases.
+    Os,
+}
+
+pub(super) fn storage(keys: &mut Reader<'_>) -> Storage {
+    Storage {
+        backend: keys.get(
+            "storage.backend",
+            "embedded",
+            one_of(&[("embedded", Backend::Embedded), ("clickhouse", Backend::ClickHouse)]),
+        ),
+        retention: keys.get("storage.retention.default", "30d", retention),
+        tenant_retention: keys.get("storage.retention.tenants", "[]", |v| tenant_retention(&list(v)?)),
+        embedded: Embedded {
+            data_dir: keys.get("storage.embedded.data_dir", "./luminate-data", |v| match text(v)? {
+                "" => Err("must name a directory".to_owned()),
+                path => Ok(PathBuf::from(path)),
+            }),
+            wal_sync: keys.get(
+                "storage.embedded.wal.sync",
+                "commit",
+                one_of(&[("commit", WalSync::Commit), ("interval", WalSync::Interval), ("os", WalSync::Os)]),
+            ),
+            wal_sync_interval: keys.get(
+                "storage.embedded.wal.sync_interval",
+                "100ms",
+                at_least(Duration::from_millis(1)),
+            ),
+            ballast: keys.get("storage.embedded.ballast", "64MiB", sized(ByteSize(0), ByteSize(1 << 40))),
+        },
+        clickhouse: clickhouse(keys),
+    }
+}
+
+/// How long to keep; none is forever.
+fn retention(value: &Value) -> Result<Option<Duration>, String> {
+    let kept = duration(value).map_err(|e| e.replace("30s", "30d"))?;
+    if kept.is_zero() {
+        Ok(None)
+    } else if kept < Duration::from_secs(60) {
+        Err("must be at least 1m, or 0 to keep samples forever".to_owned())
+    } else {
+        Ok(Some(kept))
+    }
+}
+
+/// `tenant=duration` each, no tenant twice.
+fn tenant_retention(items: &[String]) -> Result<Vec<(TenantId, Option<Duration>)>, String> {
+    let mut all: Vec<(TenantId, Option<Duration>)> = Vec::new();
+    for item in items {
+        let (name, kept) = item
+            .rsplit_once('=')
+            .ok_or_else(|| format!("{item:?} is not tenant=duration, write for example team-a=90d"))?;
+        let tenant = TenantId::new(name.trim()).map_err(|e| e.to_string())?;
+        if all.iter().any(|(other, _)| *other == tenant) {
+            return Err(format!("names {tenant} twice"));
+        }
+        all.push((tenant, retention(&Value::String(kept.trim().to_owned()))?));
+    }
+    Ok(all)
+}

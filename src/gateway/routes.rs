@@ -1,0 +1,100 @@
+//! Every route there is, and what it asks of its caller.
+//!
+//! This is the one list: the router is built from it, and a test walks all of it with every kind of caller.
+
+use std::sync::Arc;
+
+use axum::routing::{MethodRouter, get, post};
+
+use super::{
+    State,
+    access::Access,
+    api::{admin, catalog, export, health, import, metrics, page, query, receive, rules, status},
+};
+
+/// Where a route is served, if operating the server has a listener of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Only where everybody calls.
+    Public,
+    /// Only where the server is operated.
+    Admin,
+    /// On both.
+    Both,
+}
+
+/// A route.
+#[derive(Clone, Copy)]
+pub struct Route {
+    /// The path; `/api/v1/` stands for `/prometheus/api/v1/`, too.
+    pub path: &'static str,
+    /// Where it is served.
+    pub door: Door,
+    /// What it asks of its caller.
+    pub access: Access,
+    /// Its methods, and what each does.
+    pub methods: fn() -> MethodRouter<Arc<State>>,
+}
+
+impl std::fmt::Debug for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { path, door, access, methods: _ } = self;
+        f.debug_struct("Route").field("path", path).field("door", door).field("access", access).finish()
+    }
+}
+
+const fn route(
+    path: &'static str,
+    door: Door,
+    access: Access,
+    methods: fn() -> MethodRouter<Arc<State>>,
+) -> Route {
+    Route { path, door, access, methods }
+}
+
+/// All routes.
+pub const ROUTES: &[Route] = &[
+    // Samples in.
+    route("/api/v1/write", Door::Public, Access::Write, || post(receive::samples)),
+    route("/api/v1/push", Door::Public, Access::Write, || post(receive::samples)),
+    route("/api/v1/receive", Door::Public, Access::Write, || post(receive::samples)),
+    route("/api/v1/import", Door::Public, Access::Write, || post(import::import)),
+    // Questions.
+    route("/api/v1/query", Door::Public, Access::Read, || get(query::instant).post(query::instant)),
+    route("/api/v1/query_range", Door::Public, Access::Read, || get(query::range).post(query::range)),
+    route("/api/v1/query_exemplars", Door::Public, Access::Read, || {
+        get(query::exemplars).post(query::exemplars)
+    }),
+    route("/api/v1/series", Door::Public, Access::Read, || get(catalog::series).post(catalog::series)),
+    route("/api/v1/labels", Door::Public, Access::Read, || {
+        get(catalog::label_names).post(catalog::label_names)
+    }),
+    route("/api/v1/label/{name}/values", Door::Public, Access::Read, || get(catalog::label_values)),
+    route("/api/v1/metadata", Door::Public, Access::Read, || get(catalog::metadata)),
+    route("/api/v1/export", Door::Public, Access::Read, || get(export::export).post(export::export)),
+    route("/api/v1/export/plan", Door::Public, Access::Read, || get(export::plan).post(export::plan)),
+    route("/api/v1/status/tsdb", Door::Public, Access::Read, || get(status::tsdb)),
+    route("/api/v1/format_query", Door::Public, Access::Known, || get(query::format).post(query::format)),
+    route("/api/v1/rules", Door::Public, Access::Known, || get(rules::groups)),
+    route("/api/v1/alerts", Door::Public, Access::Known, || get(rules::alerts)),
+    route("/api/v1/status/buildinfo", Door::Both, Access::Known, || get(status::build_info)),
+    // Orders.
+    route("/api/v1/admin/tsdb/delete_series", Door::Both, Access::Delete, || {
+        post(admin::delete_series).put(admin::delete_series)
+    }),
+    route("/api/v1/admin/tsdb/clean_tombstones", Door::Both, Access::Delete, || {
+        post(admin::clean_tombstones).put(admin::clean_tombstones)
+    }),
+    route("/api/v1/admin/tsdb/flush", Door::Admin, Access::Admin, || post(admin::flush)),
+    route("/api/v1/status/storage", Door::Admin, Access::Admin, || get(status::storage)),
+    route("/health/deep", Door::Admin, Access::Admin, || get(health::deep)),
+    route("/metrics", Door::Admin, Access::Admin, || get(metrics::render)),
+    // For probes.
+    route("/api/v1/health", Door::Both, Access::Open, || get(health::report)),
+    route("/-/healthy", Door::Both, Access::Open, || get(health::healthy)),
+    route("/-/ready", Door::Both, Access::Open, || get(health::ready)),
+    route("/health/live", Door::Both, Access::Open, || get(health::healthy)),
+    route("/health/ready", Door::Both, Access::Open, || get(health::ready)),
+    route("/health/startup", Door::Both, Access::Open, || get(health::started)),
+    route("/", Door::Public, Access::Open, || get(page::home)),
+];

@@ -1,0 +1,34 @@
+//! Who asks: what they may see, and how much it may cost.
+
+use std::{fmt, sync::Arc};
+
+use crate::{
+    model::{TenantId, TenantLimits},
+    storage::View,
+};
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    /// What they may see.
+    pub view: View,
+    /// What a query may cost them.
+    pub limits: Arc<TenantLimits>,
+}
+
+impl Reader {
+    /// One who sees all of a tenant, without limits but the service's.
+    pub fn of(tenant: TenantId) -> Self {
+        Self { view: View::of(tenant), limits: Arc::new(TenantLimits::unlimited()) }
+    }
+}
+
+/// The tenants' names, for logs.
+impl fmt::Display for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, tenant) in self.view.tenants().iter().enumerate() {
+            write!(f, "{}{tenant}", if i == 0 { "" } else { "|" })?;
+        }
+        Ok(())
+    }
+}
