@@ -6,9 +6,10 @@
 //! ```
 //!
 //! * [`table`]: which limits hold for whom.
-//! * [`buckets`]: what is left of the rates.
+//! * [`buckets`]: what is left of the rates; [`local`]: in memory.
 
 pub mod buckets;
+pub mod local;
 pub mod table;
 
 use std::sync::Arc;
