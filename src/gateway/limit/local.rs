@@ -13,6 +13,8 @@
 //! starts no fuller than the one before: changing a limit is no way to get a burst.
 
 mod bucket;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, hash::BuildHasher, num::NonZeroUsize, sync::Arc, time::Duration};
 
