@@ -20,6 +20,7 @@ use super::{
     auth::{AuthError, Principal, Scope},
     error::ApiError,
     peer::Peer,
+    routes::Door,
     tenant,
 };
 use crate::{
@@ -44,6 +45,8 @@ pub enum Access {
     Delete,
     /// To operate the server.
     Admin,
+    /// The same; or nothing, behind [`Door::Admin`] where that is open to scrapers.
+    Watch,
 }
 
 impl Access {
@@ -54,14 +57,14 @@ impl Access {
             Self::Write => Some(Scope::Write),
             Self::Read => Some(Scope::Read),
             Self::Delete => Some(Scope::Delete),
-            Self::Admin => Some(Scope::Admin),
+            Self::Admin | Self::Watch => Some(Scope::Admin),
         }
     }
 
     fn is_about_tenants(self) -> bool {
         match self {
             Self::Write | Self::Read | Self::Delete => true,
-            Self::Open | Self::Known | Self::Admin => false,
+            Self::Open | Self::Known | Self::Admin | Self::Watch => false,
         }
     }
 }
@@ -90,7 +93,7 @@ pub async fn enter(
     request: Request,
     next: Next,
 ) -> Response {
-    if access == Access::Open {
+    if is_open(&state, access, &request) {
         return next.run(request).await;
     }
     let (mut parts, body) = request.into_parts();
@@ -103,6 +106,11 @@ pub async fn enter(
         }
         Err(error) => error.into_response(),
     }
+}
+
+fn is_open(state: &State, access: Access, request: &Request) -> bool {
+    let by = |door| request.extensions().get::<Peer>().is_some_and(|peer| peer.door == door);
+    access == Access::Open || access == Access::Watch && state.config.open_to_scrapers && by(Door::Admin)
 }
 
 async fn admit(state: &State, access: Access, parts: &Parts) -> Result<Caller, ApiError> {
