@@ -20,6 +20,7 @@ use super::{
     auth::{AuthError, Principal, Scope},
     error::ApiError,
     peer::Peer,
+    routes::Door,
     tenant,
 };
 use crate::{
@@ -47,6 +48,8 @@ pub enum Access {
     Delete,
     /// To operate the server.
     Admin,
+    /// The same; or nothing, behind [`Door::Admin`] where that is open to scrapers.
+    Watch,
 }
 
 impl Access {
@@ -57,7 +60,7 @@ impl Access {
             Self::Write => Some(Scope::Write),
             Self::Read => Some(Scope::Read),
             Self::Delete => Some(Scope::Delete),
-            Self::Admin => Some(Scope::Admin),
+            Self::Admin | Self::Watch => Some(Scope::Admin),
         }
     }
 
@@ -65,14 +68,14 @@ impl Access {
     pub fn is_administrative(self) -> bool {
         match self {
             Self::Delete | Self::Admin => true,
-            Self::Open | Self::Known | Self::Write | Self::Read => false,
+            Self::Open | Self::Known | Self::Write | Self::Read | Self::Watch => false,
         }
     }
 
     fn is_about_tenants(self) -> bool {
         match self {
             Self::Write | Self::Read | Self::Delete => true,
-            Self::Open | Self::Known | Self::Admin => false,
+            Self::Open | Self::Known | Self::Admin | Self::Watch => false,
         }
     }
 }
@@ -103,7 +106,7 @@ pub async fn enter(
     request: Request,
     next: Next,
 ) -> Response {
-    if access == Access::Open {
+    if is_open(&state, access, &request) {
         return next.run(request).await;
     }
     let (mut parts, body) = request.into_parts();
@@ -122,6 +125,11 @@ pub async fn enter(
     };
     response.extensions_mut().insert(caller);
     response
+}
+
+fn is_open(state: &State, access: Access, request: &Request) -> bool {
+    let by = |door| request.extensions().get::<Peer>().is_some_and(|peer| peer.door == door);
+    access == Access::Open || access == Access::Watch && state.config.open_to_scrapers && by(Door::Admin)
 }
 
 async fn authenticate(state: &State, parts: &Parts) -> Result<Arc<Principal>, ApiError> {

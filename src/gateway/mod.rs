@@ -65,6 +65,8 @@ pub struct GatewayConfig {
     /// Bytes of bodies that are being read or worked on at one time; a body that does not fit is told to
     /// come back.
     pub max_body_bytes_in_flight: usize,
+    /// Whether whoever reaches the listener of [`Door::Admin`] may see figures and health without credentials.
+    pub open_to_scrapers: bool,
     /// Makes the ids of this process's requests unlike those of others.
     pub request_id_seed: u64,
 }
@@ -79,6 +81,7 @@ impl Default for GatewayConfig {
             form_body: BodyLimits { max_bytes: 10 * 1024 * 1024, timeout },
             max_in_flight: 2048,
             max_body_bytes_in_flight: 256 * 1024 * 1024,
+            open_to_scrapers: false,
             request_id_seed: 0,
         }
     }
