@@ -12,7 +12,8 @@ use axum::http::HeaderMap;
 
 use super::peer::Peer;
 
-pub use principal::{Known, LimitOverrides, Principal, Scope, Scopes, TenantAccess, TenantPattern};
+pub use super::limit::overrides::LimitOverrides;
+pub use principal::{Known, Principal, Scope, Scopes, TenantAccess, TenantPattern};
 
 /// Why a caller is not let in. What they are told is the same for all of these but [`Unavailable`](Self::Unavailable);
 /// the reason is for the log and the counters.
