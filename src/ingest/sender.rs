@@ -35,6 +35,14 @@ pub trait WriteQuota: fmt::Debug + Send + Sync + 'static {
         limits: &TenantLimits,
         count: u64,
     ) -> Result<(), OverLimit>;
+
+    /// The same for what comes as a stream: waits until there were as many, and fails only where that would be too long.
+    async fn wait_for_samples(
+        &self,
+        tenant: &TenantId,
+        limits: &TenantLimits,
+        count: u64,
+    ) -> Result<(), OverLimit>;
 }
 
 /// As much as anybody likes.
@@ -44,6 +52,10 @@ pub struct NoQuota;
 #[async_trait]
 impl WriteQuota for NoQuota {
     async fn take_samples(&self, _: &TenantId, _: &TenantLimits, _: u64) -> Result<(), OverLimit> {
+        Ok(())
+    }
+
+    async fn wait_for_samples(&self, _: &TenantId, _: &TenantLimits, _: u64) -> Result<(), OverLimit> {
         Ok(())
     }
 }
