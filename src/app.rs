@@ -34,7 +34,11 @@ use crate::{
         body::BodyLimits,
         health::{Readiness, Stage},
         host_guard::HostGuard,
-        limit::{Limiter, buckets::NoBuckets, table::LimitTable},
+        limit::{
+            Limiter,
+            local::{self, LocalBuckets},
+            table::LimitTable,
+        },
         request::RequestCounters,
         router,
     },
@@ -248,7 +252,7 @@ impl Parts {
             auth: Arc::new(auth::auth(config)),
             limiter: Arc::new(Limiter::new(
                 Arc::new(LimitTable::of(config.limits.defaults.clone())),
-                Arc::new(NoBuckets),
+                Arc::new(LocalBuckets::new(clock, local::TENANTS)),
             )),
             readiness: Arc::clone(&readiness),
             counters,

@@ -73,6 +73,7 @@ pub const ROUTES: &[Route] = &[
     route("/api/v1/metadata", Door::Public, Access::Read, || get(catalog::metadata)),
     route("/api/v1/export", Door::Public, Access::Read, || get(export::export).post(export::export)),
     route("/api/v1/export/plan", Door::Public, Access::Read, || get(export::plan).post(export::plan)),
+    route("/api/v1/status/rejections", Door::Public, Access::Read, || get(limits::rejections)),
     route("/api/v1/status/tsdb", Door::Public, Access::Read, || get(status::tsdb)),
     route("/api/v1/format_query", Door::Public, Access::Known, || get(query::format).post(query::format)),
     route("/api/v1/rules", Door::Public, Access::Known, || get(rules::groups)),

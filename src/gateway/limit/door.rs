@@ -21,10 +21,10 @@ use axum::{
 };
 use futures_util::{StreamExt, stream};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use smallvec::SmallVec;
 
 use super::{Limiter, fields, places::Place, unread::Unread};
 use crate::{
-    clock::Clock,
     gateway::{
         State,
         access::{Access, Caller},
@@ -131,7 +131,7 @@ pub async fn enter(Extract(door): Extract<Door>, mut request: Request, next: Nex
 #[derive(Debug)]
 struct Held {
     share: TenantShare,
-    places: Vec<Place>,
+    _places: SmallVec<[Place; 1]>,
 }
 
 enum Refusal {
@@ -152,14 +152,14 @@ impl Door {
             return Err(Refusal::Full(ApiError::internal("a caller without a tenant")));
         };
         let share = self.in_flight.share(tenant).map_err(Refusal::Full)?;
-        let mut places = Vec::new();
+        let mut places = SmallVec::new();
         match self.cost {
             Cost::Write | Cost::Import => {
                 let limits = &*caller.limits;
                 places.extend(limiter.place(tenant, limits, self.cost.places())?);
                 if self.cost == Cost::Import {
                     limiter.take(tenant, limits, &[(Limit::WriteRequests, 1)]).await?;
-                    return Ok(Held { share, places });
+                    return Ok(Held { share, _places: places });
                 }
                 if limits.get(Limit::Samples).is_some() {
                     let likely = limiter.densities.at_least(tenant, announced.unwrap_or(0));
@@ -196,7 +196,7 @@ impl Door {
                 }
             }
         }
-        Ok(Held { share, places })
+        Ok(Held { share, _places: places })
     }
 
     /// Counts what was refused, remembers it for its tenant, and says on the answer what is left.
