@@ -6,9 +6,10 @@
 //! ```
 //!
 //! * [`overrides`]: limits somebody wrote down, read and written back; [`table`]: which hold for whom.
-//! * [`buckets`]: what is left of the rates.
+//! * [`buckets`]: what is left of the rates; [`local`]: in memory.
 
 pub mod buckets;
+pub mod local;
 pub mod overrides;
 pub mod table;
 
