@@ -151,7 +151,7 @@ fn matches_all(matchers: &[Matcher], labels: &Labels) -> bool {
     matchers.iter().all(|m| m.matches(labels.get(m.name()).unwrap_or_default()))
 }
 
-fn matches_any(sets: &MatcherSets, labels: &Labels) -> bool {
+fn matches_any(sets: &[Vec<Matcher>], labels: &Labels) -> bool {
     sets.is_empty() || sets.iter().any(|set| matches_all(set, labels))
 }
 
@@ -207,7 +207,8 @@ impl Storage for MemoryStore {
         let (series, samples) = self.read(tenant, |tenant| {
             let mut series = Vec::new();
             let mut samples = Vec::new();
-            for labels in tenant.series.keys().filter(|l| matches_all(&request.matchers, l)) {
+            let sets = request.sets();
+            for labels in tenant.series.keys().filter(|l| matches_any(&sets, l)) {
                 let all: Vec<(i64, Sample)> =
                     tenant.visible(labels, request.range).map(|(at, s)| (at, s.clone())).collect();
                 if !all.is_empty() {
@@ -311,8 +312,10 @@ impl Storage for MemoryStore {
         Ok(())
     }
 
-    async fn cardinality(&self, tenant: &TenantId, limit: usize) -> Result<Cardinality> {
-        Ok(self.read(tenant, |tenant| super::cardinality_of(tenant.series.keys(), limit)))
+    async fn cardinality(&self, tenant: &TenantId, sets: MatcherSets, limit: usize) -> Result<Cardinality> {
+        Ok(self.read(tenant, |tenant| {
+            super::cardinality_of(tenant.series.keys().filter(|l| matches_any(&sets, l)), limit)
+        }))
     }
 
     async fn flush(&self) -> Result<()> {

@@ -96,8 +96,14 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Removes for good what was deleted; samples written to those ranges afterwards are seen again.
     async fn clean_tombstones(&self, tenant: &TenantId) -> Result<()>;
 
-    /// How many series the tenant has in the part of the store that takes writes, and where they come from.
-    async fn cardinality(&self, tenant: &TenantId, limit: usize) -> Result<Cardinality>;
+    /// How many series that match the tenant has in the part of the store that takes writes, and where they
+    /// come from.
+    async fn cardinality(
+        &self,
+        tenant: &TenantId,
+        matchers: MatcherSets,
+        limit: usize,
+    ) -> Result<Cardinality>;
 
     /// Makes everything held in memory durable in its final place, compacted.
     async fn flush(&self) -> Result<()>;

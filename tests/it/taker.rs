@@ -202,8 +202,13 @@ impl Storage for Taker {
         self.inner.clean_tombstones(tenant).await
     }
 
-    async fn cardinality(&self, tenant: &TenantId, limit: usize) -> Result<Cardinality> {
-        self.inner.cardinality(tenant, limit).await
+    async fn cardinality(
+        &self,
+        tenant: &TenantId,
+        matchers: MatcherSets,
+        limit: usize,
+    ) -> Result<Cardinality> {
+        self.inner.cardinality(tenant, matchers, limit).await
     }
 
     async fn flush(&self) -> Result<()> {

@@ -97,7 +97,7 @@ impl Storage for RecordingStore {
         Err(only_writes())
     }
 
-    async fn cardinality(&self, _: &TenantId, _: usize) -> Result<Cardinality> {
+    async fn cardinality(&self, _: &TenantId, _: MatcherSets, _: usize) -> Result<Cardinality> {
         Err(only_writes())
     }
 

@@ -201,8 +201,13 @@ impl Storage for ClickHouseStore {
         self.deletes.clean(tenant).await
     }
 
-    async fn cardinality(&self, tenant: &TenantId, limit: usize) -> Result<Cardinality> {
-        self.reads.cardinality(tenant, limit).await
+    async fn cardinality(
+        &self,
+        tenant: &TenantId,
+        matchers: MatcherSets,
+        limit: usize,
+    ) -> Result<Cardinality> {
+        self.reads.cardinality(tenant, &matchers, limit).await
     }
 
     async fn flush(&self) -> Result<()> {
