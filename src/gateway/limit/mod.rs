@@ -5,10 +5,12 @@
 //!                                      └▶ when its cost is known: samples, new series
 //! ```
 //!
+//! * [`series`]: how many series may begin.
 //! * [`table`]: which limits hold for whom.
 //! * [`buckets`]: what is left of the rates.
 
 pub mod buckets;
+mod series;
 pub mod table;
 
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use async_trait::async_trait;
 use crate::{
     ingest::WriteQuota,
     model::{Limit, OverLimit, TenantId, TenantLimits},
+    storage::Granted,
 };
 
 use buckets::{Buckets, Draw};
@@ -77,5 +80,9 @@ impl WriteQuota for Limiter {
         count: u64,
     ) -> Result<(), OverLimit> {
         self.take(tenant, limits, &[(Limit::Samples, count)]).await
+    }
+
+    async fn take_series(&self, tenant: &TenantId, limits: &TenantLimits, wanted: u64) -> Granted {
+        self.begin_series(tenant, limits, wanted).await
     }
 }
