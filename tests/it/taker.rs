@@ -164,6 +164,10 @@ impl Storage for Taker {
         self.inner.append(tenant, batch).await
     }
 
+    fn active_series(&self, tenant: &TenantId) -> Option<u64> {
+        self.inner.active_series(tenant)
+    }
+
     async fn series(&self, tenant: &TenantId, request: LabelsRequest) -> Result<Vec<Labels>> {
         self.inner.series(tenant, request).await
     }

@@ -101,6 +101,10 @@ impl Storage for RecordingStore {
         Err(only_writes())
     }
 
+    fn active_series(&self, _: &TenantId) -> Option<u64> {
+        None
+    }
+
     async fn flush(&self) -> Result<()> {
         Err(only_writes())
     }

@@ -210,6 +210,10 @@ impl Storage for ClickHouseStore {
         self.reads.cardinality(tenant, &matchers, limit).await
     }
 
+    fn active_series(&self, _tenant: &TenantId) -> Option<u64> {
+        None
+    }
+
     async fn flush(&self) -> Result<()> {
         self.writes.flush().await
     }

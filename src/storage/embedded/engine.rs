@@ -307,6 +307,11 @@ impl Engine {
         Ok(Cardinality { chunks, range, ..cardinality_of(all.iter(), limit) })
     }
 
+    /// How many series of a tenant are active.
+    pub(crate) fn active_series(&self, tenant: &TenantId) -> u64 {
+        self.view.load().active().active_series(tenant)
+    }
+
     pub(crate) fn status(&self) -> Result<StorageStatus> {
         self.is_open()?;
         let view = self.view.load_full();

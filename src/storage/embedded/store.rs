@@ -185,6 +185,10 @@ impl Storage for EmbeddedStore {
         self.blocking(move |engine| engine.cardinality(&tenant, &matchers, limit)).await
     }
 
+    fn active_series(&self, tenant: &TenantId) -> Option<u64> {
+        Some(self.engine.active_series(tenant))
+    }
+
     async fn flush(&self) -> Result<()> {
         self.blocking(|engine| {
             engine.is_open()?;
