@@ -29,7 +29,7 @@ use serde_yaml::{Mapping, Value};
 
 pub use auth::{Auth, AuthMode};
 pub use limits::Limits;
-pub use observe::{Log, LogFormat, SelfScrape};
+pub use observe::{Audit, Log, LogFormat, SelfScrape};
 pub use query::{Feature, Query};
 pub use reader::{ConfigError, ConfigErrors, FlagValue, Origin, Setting};
 pub use redis::{Redis, RedisBreaker, RedisKeyStore, RedisLogin, RedisServers, RedisTls, RedisUrl};
@@ -57,6 +57,8 @@ pub struct Config {
     pub features: Vec<Feature>,
     /// Whether our own metrics are kept, too.
     pub self_scrape: SelfScrape,
+    /// Where the audit log goes.
+    pub audit: Audit,
     /// What is logged, and how.
     pub log: Log,
 }
