@@ -9,7 +9,7 @@ use axum::routing::{MethodRouter, get, post};
 use super::{
     State,
     access::Access,
-    api::{admin, catalog, export, health, import, metrics, page, query, receive, rules, status},
+    api::{admin, catalog, export, health, import, limits, metrics, page, query, receive, rules, status},
 };
 
 /// Where a route is served, if operating the server has a listener of its own.

@@ -291,7 +291,7 @@ impl Ingest {
         limits: &IngestLimits,
         pace: Pace,
     ) -> Result<Outcome, IngestError> {
-        let Resolved { batch, labels, mut rejected, metadata_keys, counts } = resolved;
+        let Resolved { mut batch, labels, mut rejected, metadata_keys, counts } = resolved;
         add(&self.counters.known_series, counts.known);
         add(&self.counters.new_series, counts.new);
         add(&self.counters.dropped_metadata, counts.bad_metadata);
@@ -308,8 +308,13 @@ impl Ingest {
             Pace::Now => quota.take_samples(tenant, allowed, cost).await?,
             Pace::WhenThereIsRoom => quota.wait_for_samples(tenant, allowed, cost).await?,
         }
+        batch.room = sender.room();
         let appended = self.storage.append(&sender.tenant, batch).await?;
         resolve::add_refused(&mut rejected, &appended.rejected, &labels, limits);
+        for mut over in appended.over {
+            over.for_good = sender.limits.refuses_for_good(over.limit);
+            rejected.over_limit(over);
+        }
         for key in metadata_keys {
             self.known.remember(key, SeriesId(0));
         }

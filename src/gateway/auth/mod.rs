@@ -4,6 +4,8 @@
 //! [`Principal`], is all the rest of the gateway knows of tokens, keys and certificates.
 
 pub mod certificate;
+pub mod grant;
+pub mod keys;
 pub mod principal;
 
 use std::sync::Arc;

@@ -204,6 +204,7 @@ impl Door {
         let Some(tenant) = caller.tenants.first() else { return };
         let limiter = &self.state.limiter;
         if let Some(Refused(rejections)) = answer.extensions_mut().remove::<Refused>() {
+            rejections.over.iter().for_each(|over| limiter.count(over));
             limiter.rejections.samples(tenant, &rejections, self.state.clock.now());
         }
         if let Some(over) = answer.extensions_mut().remove::<OverLimit>() {

@@ -7,6 +7,7 @@
 //!
 //! * [`overrides`]: limits somebody wrote down, read and written back; [`table`]: which hold for whom.
 //! * [`buckets`]: what is left of the rates; [`local`]: in memory.
+//! * `series`: how many series may begin.
 //! * [`places`]: what runs at a time. [`density`]: how many samples a body likely has.
 //! * [`door`]: stands before each route that costs a tenant something, with [`unread`] for the bodies of those it
 //!   turns away and [`fields`] for what their answers say.
@@ -20,6 +21,7 @@ pub mod local;
 pub mod overrides;
 pub mod places;
 pub mod rejections;
+mod series;
 pub mod table;
 pub mod unread;
 
@@ -37,6 +39,7 @@ use smallvec::SmallVec;
 use crate::{
     ingest::WriteQuota,
     model::{Limit, OverLimit, TenantId, TenantLimits},
+    storage::Granted,
 };
 
 use buckets::{Buckets, Draw, Level, Short};
@@ -277,6 +280,10 @@ impl WriteQuota for Limiter {
         count: u64,
     ) -> Result<(), OverLimit> {
         self.take_slowly(tenant, limits, Limit::Samples, count).await
+    }
+
+    async fn take_series(&self, tenant: &TenantId, limits: &TenantLimits, wanted: u64) -> Granted {
+        self.begin_series(tenant, limits, wanted).await
     }
 }
 

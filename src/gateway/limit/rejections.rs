@@ -66,6 +66,10 @@ impl RejectionLog {
         for &(reason, count) in &rejections.by_reason {
             let example = rejections.examples.iter().find(|example| example.reason.id() == reason);
             self.add(tenant, reason, count, now, |entry| {
+                if let Some(over) = rejections.over.iter().find(|over| over.limit.name() == reason) {
+                    entry.limit = Some(over.allowed);
+                    entry.current = Some(over.asked);
+                }
                 if let Some(example) = example {
                     let series = &example.series;
                     entry.example = Some(series[..series.floor_char_boundary(EXAMPLE_BYTES)].to_owned());
@@ -133,6 +137,7 @@ mod tests {
         let rejections = Rejections {
             total: 5,
             by_reason: vec![(Reason::InFuture.id(), 3), (Reason::NoSamples.id(), 2)],
+            over: vec![],
             examples: vec![Example { series, timestamp: None, reason: Reason::InFuture }],
         };
         log.over_limit(&tenant("a"), &over(20), Timestamp(1));
