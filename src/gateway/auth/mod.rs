@@ -4,6 +4,7 @@
 //! [`Principal`], is all the rest of the gateway knows of tokens, keys and certificates.
 
 pub mod certificate;
+pub mod jwt;
 pub mod principal;
 
 use std::sync::Arc;
