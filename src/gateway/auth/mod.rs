@@ -4,7 +4,9 @@
 //! [`Principal`], is all the rest of the gateway knows of tokens, keys and certificates.
 
 pub mod certificate;
+pub mod grant;
 pub mod jwt;
+pub mod keys;
 pub mod principal;
 
 use std::sync::Arc;
