@@ -24,6 +24,7 @@ impl Config {
             query: query::query(&mut keys),
             features: keys.get("features", "[]", query::features),
             self_scrape: observe::self_scrape(&mut keys),
+            audit: observe::audit(&mut keys),
             log: observe::log(&mut keys),
         };
         refuse_open_door(&config, &mut keys);
@@ -44,6 +45,7 @@ impl Config {
 /// Without authentication only loopback is a door nobody else can open.
 fn refuse_open_door(config: &Config, keys: &mut Reader<'_>) {
     match config.auth.mode {
+        AuthMode::Token => {}
         AuthMode::None if config.server.listen.ip().is_loopback() || config.auth.force_unauthenticated => {}
         AuthMode::None => keys.refuse(
             "server.listen",

@@ -28,7 +28,7 @@ use serde_yaml::{Mapping, Value};
 
 pub use auth::{Auth, AuthMode};
 pub use limits::Limits;
-pub use observe::{Log, LogFormat, SelfScrape};
+pub use observe::{Audit, Log, LogFormat, SelfScrape};
 pub use query::{Feature, Query};
 pub use reader::{ConfigError, ConfigErrors, FlagValue, Origin, Setting};
 pub use remote::{Batch, ClickHouse, ClickHouseTls, Password, Pushdown};
@@ -53,6 +53,8 @@ pub struct Config {
     pub features: Vec<Feature>,
     /// Whether our own metrics are kept, too.
     pub self_scrape: SelfScrape,
+    /// Where the audit log goes.
+    pub audit: Audit,
     /// What is logged, and how.
     pub log: Log,
 }

@@ -5,10 +5,11 @@
 //!                                      └▶ when its cost is known: samples, new series
 //! ```
 //!
-//! * [`table`]: which limits hold for whom.
+//! * [`overrides`]: limits somebody wrote down, read and written back; [`table`]: which hold for whom.
 //! * [`buckets`]: what is left of the rates.
 
 pub mod buckets;
+pub mod overrides;
 pub mod table;
 
 use std::sync::Arc;
