@@ -5,6 +5,7 @@
 
 pub mod certificate;
 pub mod grant;
+pub mod jwt;
 pub mod keys;
 pub mod principal;
 
