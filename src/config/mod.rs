@@ -20,6 +20,7 @@ mod reader;
 mod remote;
 mod server;
 mod storage;
+mod tls;
 pub mod value;
 
 use std::{fmt, path::Path};
@@ -32,8 +33,9 @@ pub use observe::{Log, LogFormat, SelfScrape};
 pub use query::{Feature, Query};
 pub use reader::{ConfigError, ConfigErrors, FlagValue, Origin, Setting};
 pub use remote::{Batch, ClickHouse, ClickHouseTls, Password, Pushdown};
-pub use server::{Server, ServerLimits, Shutdown};
+pub use server::{ProxyProtocol, Server, ServerLimits, Shutdown};
 pub use storage::{Backend, Embedded, Storage, WalSync};
+pub use tls::{ClientAuth, ClientCertificates, ServerTls, SubjectPart, TlsVersion};
 pub use value::ByteSize;
 
 /// A configuration that was checked: the parts can be built from it.

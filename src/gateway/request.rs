@@ -1,6 +1,7 @@
 //! Each request: its id, its one log line, and its place in the counters.
 
 use std::{
+    net::IpAddr,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -23,6 +24,7 @@ use super::{
     State,
     access::Caller,
     error::{ApiError, Cause},
+    peer::Peer,
 };
 use crate::clock::Clock;
 
@@ -70,6 +72,7 @@ struct Seen {
     id: String,
     method: Method,
     path: String,
+    client: Option<IpAddr>,
     began: Duration,
     finished: bool,
 }
@@ -77,7 +80,11 @@ struct Seen {
 impl Seen {
     fn begin(state: &State, id: &HeaderValue, request: &Request) -> Self {
         let path = request.uri().path();
-        let endpoint = Endpoint::of(path);
+        let endpoint = match request.method() {
+            // A page that asks whether it may ask.
+            &Method::OPTIONS => Endpoint::Other,
+            _ => Endpoint::of(path),
+        };
         state.counters.begin(endpoint);
         Self {
             clock: Arc::clone(&state.clock),
@@ -86,6 +93,7 @@ impl Seen {
             id: id.to_str().unwrap_or_default().to_owned(),
             method: request.method().clone(),
             path: path.get(..path.floor_char_boundary(LOGGED_PATH)).unwrap_or_default().to_owned(),
+            client: request.extensions().get::<Peer>().map(|peer| peer.client),
             began: state.clock.elapsed(),
             finished: false,
         }
@@ -108,6 +116,7 @@ impl Seen {
                     event = "request",
                     request_id = self.id,
                     tenant,
+                    client = self.client.map(tracing::field::display),
                     method = self.method.as_str(),
                     path = self.path,
                     status,
