@@ -21,6 +21,7 @@ mod redis;
 mod remote;
 mod server;
 mod storage;
+mod tls;
 pub mod value;
 
 use std::{fmt, path::Path};
@@ -34,8 +35,9 @@ pub use query::{Feature, Query};
 pub use reader::{ConfigError, ConfigErrors, FlagValue, Origin, Setting};
 pub use redis::{Redis, RedisBreaker, RedisKeyStore, RedisLogin, RedisServers, RedisTls, RedisUrl};
 pub use remote::{Batch, ClickHouse, ClickHouseTls, Password, Pushdown};
-pub use server::{Server, ServerLimits, Shutdown};
+pub use server::{ProxyProtocol, Server, ServerLimits, Shutdown};
 pub use storage::{Backend, Embedded, Storage, WalSync};
+pub use tls::{ClientAuth, ClientCertificates, ServerTls, SubjectPart, TlsVersion};
 pub use value::ByteSize;
 
 /// A configuration that was checked: the parts can be built from it.

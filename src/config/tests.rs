@@ -129,7 +129,6 @@ fn what_a_later_release_does_is_refused_by_name() {
             "auth.mode: token is not in this release, only none (luminate.yaml)",
             "storage.retention.rules: storage.retention.rules is not in this release (luminate.yaml)",
             "auth.jwt: auth.jwt is not in this release (luminate.yaml)",
-            "server.tls: server.tls is not in this release (luminate.yaml)",
         ],
     );
 }
