@@ -3,6 +3,7 @@
 use serde_yaml::Value;
 
 use super::{
+    jwt::{Jwt, jwt},
     parse::{boolean, list, one_of},
     reader::Reader,
 };
@@ -16,6 +17,8 @@ pub struct Auth {
     pub force_unauthenticated: bool,
     /// What a trusted proxy may do that shows no credentials and names a tenant: names of scopes.
     pub proxy_scopes: Vec<String>,
+    /// Which tokens are good.
+    pub jwt: Jwt,
 }
 
 /// How callers are told apart.
@@ -32,6 +35,7 @@ pub(super) fn auth(keys: &mut Reader<'_>) -> Auth {
         mode: keys.get("auth.mode", "none", one_of(&[("none", AuthMode::None), ("token", AuthMode::Token)])),
         force_unauthenticated: keys.get("auth.force_unauthenticated", "false", boolean),
         proxy_scopes: keys.get("auth.proxy_scopes", "[]", scopes),
+        jwt: jwt(keys),
     }
 }
 

@@ -28,6 +28,7 @@ impl Config {
             log: observe::log(&mut keys),
         };
         refuse_open_door(&config, &mut keys);
+        refuse_idle_keys(&config, &mut keys);
         refuse_narrow_budget(&config, &mut keys);
         limits::refuse_small_bursts(&config.limits, config.server.limits.max_body_bytes.0, &mut keys);
         match config.storage.backend {
@@ -56,6 +57,18 @@ fn refuse_open_door(config: &Config, keys: &mut Reader<'_>) {
                 config.server.listen
             ),
         ),
+    }
+}
+
+/// Who configures keys believes that they are asked for.
+fn refuse_idle_keys(config: &Config, keys: &mut Reader<'_>) {
+    match config.auth.mode {
+        AuthMode::None if config.auth.jwt.has_keys() => {
+            let message =
+                "is none, so that nobody is asked for the tokens that auth.jwt has keys for; set it to token";
+            keys.refuse("auth.mode", message);
+        }
+        AuthMode::None | AuthMode::Token => {}
     }
 }
 
@@ -108,7 +121,6 @@ fn scrape_for_a_named_tenant(scrape: &mut SelfScrape, keys: &mut Reader<'_>) {
 fn absent(path: &str) -> Option<String> {
     const LATER: &[&str] = &[
         "auth.api_keys",
-        "auth.jwt",
         "auth.trusted_proxies",
         "memory",
         "redis",
