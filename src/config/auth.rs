@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde_yaml::Value;
 
 use super::{
+    jwt::{Jwt, jwt},
     parse::{boolean, list, one_of},
     reader::Reader,
     tls::{ClientCertificates, client_certificates},
@@ -24,6 +25,8 @@ pub struct Auth {
     pub trusted_proxies: Vec<IpNet>,
     /// Certificates as credentials.
     pub client_certificates: ClientCertificates,
+    /// Which tokens are good.
+    pub jwt: Jwt,
 }
 
 /// How callers are told apart.
@@ -42,6 +45,7 @@ pub(super) fn auth(keys: &mut Reader<'_>) -> Auth {
         proxy_scopes: keys.get("auth.proxy_scopes", "[]", scopes),
         trusted_proxies: keys.get("auth.trusted_proxies", "[]", |v| networks(&list(v)?)),
         client_certificates: client_certificates(keys),
+        jwt: jwt(keys),
     }
 }
 

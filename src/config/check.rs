@@ -30,6 +30,7 @@ impl Config {
         };
         refuse_open_door(&config, &mut keys);
         refuse_admin_door(&config.server, &mut keys);
+        refuse_idle_keys(&config, &mut keys);
         refuse_proxies_nobody_names(&config, &mut keys);
         refuse_certificates_nobody_asks_for(&config, &mut keys);
         refuse_short_requests(&config, &mut keys);
@@ -111,6 +112,7 @@ fn refuse_certificates_nobody_asks_for(config: &Config, keys: &mut Reader<'_>) {
         AuthMode::None => {
             keys.refuse("auth.client_certificates.enabled", "is not looked at with auth.mode: none");
         }
+        AuthMode::Token => {}
     }
 }
 
@@ -119,6 +121,18 @@ fn refuse_short_requests(config: &Config, keys: &mut Reader<'_>) {
     if config.server.limits.request_timeout < config.query.timeout {
         let message = "is less than query.timeout, so that queries would be cut short";
         keys.refuse("server.limits.request_timeout", message);
+    }
+}
+
+/// Who configures keys believes that they are asked for.
+fn refuse_idle_keys(config: &Config, keys: &mut Reader<'_>) {
+    match config.auth.mode {
+        AuthMode::None if config.auth.jwt.has_keys() => {
+            let message =
+                "is none, so that nobody is asked for the tokens that auth.jwt has keys for; set it to token";
+            keys.refuse("auth.mode", message);
+        }
+        AuthMode::None | AuthMode::Token => {}
     }
 }
 
@@ -171,7 +185,6 @@ fn scrape_for_a_named_tenant(scrape: &mut SelfScrape, keys: &mut Reader<'_>) {
 fn absent(path: &str) -> Option<String> {
     const LATER: &[&str] = &[
         "auth.api_keys",
-        "auth.jwt",
         "memory",
         "rules",
         "storage.retention.rules",
