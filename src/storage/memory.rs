@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::{
-    AppendPolicy, Appended, BatchExemplar, Cardinality, Check, Health, LabelsRequest, MatcherSets,
-    OnConflict, RejectReason, Rejected, Result, Run, Runs, SampleKind, SelectRequest, Selected,
+    AppendPolicy, Appended, BatchExemplar, Cardinality, Check, DocumentKind, Health, LabelsRequest,
+    MatcherSets, OnConflict, RejectReason, Rejected, Result, Run, Runs, SampleKind, SelectRequest, Selected,
     SeriesExemplars, SeriesSamples, Storage, StorageError, StorageStatus, WriteBatch,
 };
 use crate::{
@@ -33,6 +33,7 @@ pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     retention: Option<Millis>,
     tenants: Mutex<HashMap<TenantId, Tenant>>,
+    documents: Mutex<BTreeMap<(DocumentKind, TenantId), String>>,
 }
 
 #[derive(Debug, Default)]
@@ -70,7 +71,7 @@ impl Value {
 impl MemoryStore {
     /// An empty store that refuses samples older than `retention`; none keeps everything.
     pub fn new(clock: Arc<dyn Clock>, retention: Option<Millis>) -> Arc<Self> {
-        Arc::new(Self { clock, retention, tenants: Mutex::default() })
+        Arc::new(Self { clock, retention, tenants: Mutex::default(), documents: Mutex::default() })
     }
 
     fn oldest(&self) -> Timestamp {
@@ -313,6 +314,21 @@ impl Storage for MemoryStore {
 
     async fn cardinality(&self, tenant: &TenantId, limit: usize) -> Result<Cardinality> {
         Ok(self.read(tenant, |tenant| super::cardinality_of(tenant.series.keys(), limit)))
+    }
+
+    async fn put_document(&self, tenant: &TenantId, kind: DocumentKind, text: Option<String>) -> Result<()> {
+        let mut documents = self.documents.lock();
+        match text {
+            Some(text) => documents.insert((kind, tenant.clone()), text),
+            None => documents.remove(&(kind, tenant.clone())),
+        };
+        Ok(())
+    }
+
+    async fn documents(&self, kind: DocumentKind) -> Result<Vec<(TenantId, String)>> {
+        let documents = self.documents.lock();
+        let of_kind = documents.iter().filter(|((k, _), _)| *k == kind);
+        Ok(of_kind.map(|((_, tenant), text)| (tenant.clone(), text.clone())).collect())
     }
 
     async fn flush(&self) -> Result<()> {
