@@ -7,7 +7,7 @@ use serde_yaml::Value;
 
 use super::{
     AuthMode, Backend, Config, ConfigErrors, SelfScrape, Settings, Sources, auth, limits, observe, query,
-    reader::Reader, remote::refuse_lame_clickhouse, server, storage,
+    reader::Reader, redis, remote::refuse_lame_clickhouse, server, storage,
 };
 use crate::model::OnConflict;
 
@@ -20,15 +20,18 @@ impl Config {
             server: server::server(&mut keys),
             auth: auth::auth(&mut keys),
             limits: limits::limits(&mut keys),
+            redis: redis::redis(&mut keys),
             storage: storage::storage(&mut keys),
             query: query::query(&mut keys),
             features: keys.get("features", "[]", query::features),
             self_scrape: observe::self_scrape(&mut keys),
+            audit: observe::audit(&mut keys),
             log: observe::log(&mut keys),
         };
         refuse_open_door(&config, &mut keys);
         refuse_narrow_budget(&config, &mut keys);
         limits::refuse_small_bursts(&config.limits, config.server.limits.max_body_bytes.0, &mut keys);
+        redis::refuse_lame_redis(&config.redis, &mut keys);
         match config.storage.backend {
             Backend::Embedded => refuse_tenant_retention(&config, &mut keys),
             Backend::ClickHouse => {
@@ -45,6 +48,7 @@ impl Config {
 /// Without authentication only loopback is a door nobody else can open.
 fn refuse_open_door(config: &Config, keys: &mut Reader<'_>) {
     match config.auth.mode {
+        AuthMode::Token => {}
         AuthMode::None if config.server.listen.ip().is_loopback() || config.auth.force_unauthenticated => {}
         AuthMode::None => keys.refuse(
             "server.listen",
@@ -109,7 +113,6 @@ fn absent(path: &str) -> Option<String> {
         "auth.jwt",
         "auth.trusted_proxies",
         "memory",
-        "redis",
         "rules",
         "server.admin_listen",
         "server.tls",

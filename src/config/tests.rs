@@ -123,12 +123,11 @@ fn zero_retention_is_forever() {
 #[test]
 fn what_a_later_release_does_is_refused_by_name() {
     refuses(
-        "storage: {retention: {rules: []}}\nredis: {url: x}\n\
+        "storage: {retention: {rules: []}}\n\
          auth: {mode: token, jwt: {secret: x}}\nserver: {tls: {cert: x}}\n",
         &[
             "auth.mode: token is not in this release, only none (luminate.yaml)",
             "storage.retention.rules: storage.retention.rules is not in this release (luminate.yaml)",
-            "redis: redis is not in this release (luminate.yaml)",
             "auth.jwt: auth.jwt is not in this release (luminate.yaml)",
             "server.tls: server.tls is not in this release (luminate.yaml)",
         ],

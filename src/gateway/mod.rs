@@ -15,6 +15,7 @@
 
 pub mod access;
 pub mod api;
+pub mod audit;
 pub mod auth;
 pub mod body;
 pub mod cors;
@@ -34,6 +35,7 @@ pub mod wire;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use audit::Audit;
 use auth::Auth;
 use body::BodyLimits;
 use health::Readiness;
@@ -43,7 +45,7 @@ use request::RequestCounters;
 
 use crate::{clock::Clock, ingest::Ingest, query::QueryService, storage::Storage};
 
-pub use listener::{Drained, ListenError, Listener, ListenerLimits, serve};
+pub use listener::{Drained, ListenError, Listener, ListenerConfig, ListenerLimits, serve};
 pub use router::router;
 pub use routes::{Door, ROUTES};
 
@@ -63,6 +65,8 @@ pub struct GatewayConfig {
     /// Bytes of bodies that are being read or worked on at one time; a body that does not fit is told to
     /// come back.
     pub max_body_bytes_in_flight: usize,
+    /// Whether whoever reaches the listener of [`Door::Admin`] may see figures and health without credentials.
+    pub open_to_scrapers: bool,
     /// Makes the ids of this process's requests unlike those of others.
     pub request_id_seed: u64,
 }
@@ -77,6 +81,7 @@ impl Default for GatewayConfig {
             form_body: BodyLimits { max_bytes: 10 * 1024 * 1024, timeout },
             max_in_flight: 2048,
             max_body_bytes_in_flight: 256 * 1024 * 1024,
+            open_to_scrapers: false,
             request_id_seed: 0,
         }
     }
@@ -107,6 +112,8 @@ pub struct State {
     pub render_metrics: MetricsRenderer,
     /// How the gateway behaves.
     pub config: GatewayConfig,
+    /// Keeps what was denied and changed.
+    pub audit: Arc<Audit>,
     /// Tells who is calling.
     pub auth: Arc<Auth>,
     /// Enforces tenants' limits.

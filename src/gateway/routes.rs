@@ -87,8 +87,8 @@ pub const ROUTES: &[Route] = &[
     }),
     route("/api/v1/admin/tsdb/flush", Door::Admin, Access::Admin, || post(admin::flush)),
     route("/api/v1/status/storage", Door::Admin, Access::Admin, || get(status::storage)),
-    route("/health/deep", Door::Admin, Access::Admin, || get(health::deep)),
-    route("/metrics", Door::Admin, Access::Admin, || get(metrics::render)),
+    route("/health/deep", Door::Admin, Access::Watch, || get(health::deep)),
+    route("/metrics", Door::Admin, Access::Watch, || get(metrics::render)),
     // For probes.
     route("/api/v1/health", Door::Both, Access::Open, || get(health::report)),
     route("/-/healthy", Door::Both, Access::Open, || get(health::healthy)),

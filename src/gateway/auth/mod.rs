@@ -3,6 +3,10 @@
 //! [`Auth`] is asked once for each request, before anything of it is read but its head. What it answers, a
 //! [`Principal`], is all the rest of the gateway knows of tokens, keys and certificates.
 
+pub mod certificate;
+pub mod grant;
+pub mod jwt;
+pub mod keys;
 pub mod principal;
 
 use std::sync::Arc;

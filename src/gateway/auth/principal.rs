@@ -139,6 +139,19 @@ pub enum Known {
     TrustedProxy,
 }
 
+impl Known {
+    /// The word for it in logs.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Anyone => "anyone",
+            Self::Token => "token",
+            Self::Key(_) => "key",
+            Self::Certificate => "certificate",
+            Self::TrustedProxy => "trusted_proxy",
+        }
+    }
+}
+
 /// A caller who was let in.
 #[derive(Clone, Debug)]
 pub struct Principal {

@@ -97,7 +97,7 @@ impl Storage for RecordingStore {
         Err(only_writes())
     }
 
-    async fn cardinality(&self, _: &TenantId, _: usize) -> Result<Cardinality> {
+    async fn cardinality(&self, _: &TenantId, _: MatcherSets, _: usize) -> Result<Cardinality> {
         Err(only_writes())
     }
 
@@ -107,6 +107,10 @@ impl Storage for RecordingStore {
 
     async fn documents(&self, _: DocumentKind) -> Result<Vec<(TenantId, String)>> {
         Err(only_writes())
+    }
+
+    fn active_series(&self, _: &TenantId) -> Option<u64> {
+        None
     }
 
     async fn flush(&self) -> Result<()> {
