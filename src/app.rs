@@ -35,7 +35,11 @@ use crate::{
         body::BodyLimits,
         health::{Readiness, Stage},
         host_guard::HostGuard,
-        limit::{Limiter, buckets::NoBuckets, table::LimitTable},
+        limit::{
+            Limiter,
+            local::{self, LocalBuckets},
+            table::LimitTable,
+        },
         request::RequestCounters,
     },
     ingest::{Ingest, IngestLimits},
@@ -229,10 +233,15 @@ impl Parts {
         ));
         let counters = Arc::new(RequestCounters::default());
         let readiness = Arc::new(Readiness::default());
+        let limiter = Arc::new(Limiter::new(
+            Arc::new(LimitTable::of(config.limits.defaults.clone())),
+            Arc::new(LocalBuckets::new(Arc::clone(&clock), local::TENANTS)),
+        ));
         let mut sources = vec![
             telemetry::requests::source(Arc::clone(&counters)),
             figures::ingest(Arc::clone(&ingest)),
             figures::query(Arc::clone(&query)),
+            figures::limits::limits(Arc::clone(&limiter)),
         ];
         sources.extend(store_figures);
         sources.push(figures::health(Arc::clone(&storage)));
@@ -248,10 +257,7 @@ impl Parts {
             config: gateway_config(config, address, seeds.request_ids),
             audit: Arc::new(auth::audit(&config.audit, Arc::clone(&clock))?),
             auth: Arc::new(auth::auth(config)),
-            limiter: Arc::new(Limiter::new(
-                Arc::new(LimitTable::of(config.limits.defaults.clone())),
-                Arc::new(NoBuckets),
-            )),
+            limiter,
             readiness: Arc::clone(&readiness),
             counters,
         });

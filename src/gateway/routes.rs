@@ -9,7 +9,7 @@ use axum::routing::{MethodRouter, get, post};
 use super::{
     State,
     access::Access,
-    api::{admin, catalog, export, health, import, metrics, page, query, receive, rules, status},
+    api::{admin, catalog, export, health, import, limits, metrics, page, query, receive, rules, status},
 };
 
 /// Where a route is served, if operating the server has a listener of its own.
@@ -84,6 +84,7 @@ pub const ROUTES: &[Route] = &[
         get(export::export).post(export::export)
     })),
     route("/api/v1/export/plan", Door::Public, Access::Read, || get(export::plan).post(export::plan)),
+    route("/api/v1/status/rejections", Door::Public, Access::Read, || get(limits::rejections)),
     route("/api/v1/status/tsdb", Door::Public, Access::Read, || get(status::tsdb)),
     route("/api/v1/format_query", Door::Public, Access::Known, || get(query::format).post(query::format)),
     route("/api/v1/rules", Door::Public, Access::Known, || get(rules::groups)),
