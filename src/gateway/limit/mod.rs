@@ -6,10 +6,12 @@
 //! ```
 //!
 //! * [`overrides`]: limits somebody wrote down, read and written back; [`table`]: which hold for whom.
-//! * [`buckets`]: what is left of the rates.
+//! * [`buckets`]: what is left of the rates; [`shared`]: in Redis, for several gateways; [`share`]: without it.
 
 pub mod buckets;
 pub mod overrides;
+pub mod share;
+pub mod shared;
 pub mod table;
 
 use std::sync::Arc;
