@@ -30,6 +30,7 @@ impl Config {
         };
         refuse_open_door(&config, &mut keys);
         refuse_narrow_budget(&config, &mut keys);
+        limits::refuse_small_bursts(&config.limits, config.server.limits.max_body_bytes.0, &mut keys);
         redis::refuse_lame_redis(&config.redis, &mut keys);
         match config.storage.backend {
             Backend::Embedded => refuse_tenant_retention(&config, &mut keys),
@@ -111,8 +112,6 @@ fn absent(path: &str) -> Option<String> {
         "auth.api_keys",
         "auth.jwt",
         "auth.trusted_proxies",
-        "limits.hard",
-        "limits.overrides_file",
         "memory",
         "rules",
         "server.admin_listen",

@@ -6,10 +6,14 @@
 //! ```
 //!
 //! * [`overrides`]: limits somebody wrote down, read and written back; [`table`]: which hold for whom.
-//! * [`buckets`]: what is left of the rates; [`shared`]: in Redis, for several gateways; [`share`]: without it.
+//! * [`buckets`]: what is left of the rates; [`local`]: in memory; [`shared`]: in Redis, for several gateways, and
+//!   [`share`]: while that is away.
+//! * [`series`]: how many series may begin.
 
 pub mod buckets;
+pub mod local;
 pub mod overrides;
+mod series;
 pub mod share;
 pub mod shared;
 pub mod table;
@@ -21,6 +25,7 @@ use async_trait::async_trait;
 use crate::{
     ingest::WriteQuota,
     model::{Limit, OverLimit, TenantId, TenantLimits},
+    storage::Granted,
 };
 
 use buckets::{Buckets, Draw};
@@ -80,5 +85,9 @@ impl WriteQuota for Limiter {
         count: u64,
     ) -> Result<(), OverLimit> {
         self.take(tenant, limits, &[(Limit::Samples, count)]).await
+    }
+
+    async fn take_series(&self, tenant: &TenantId, limits: &TenantLimits, wanted: u64) -> Granted {
+        self.begin_series(tenant, limits, wanted).await
     }
 }

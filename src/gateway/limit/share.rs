@@ -12,7 +12,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::buckets::{Buckets, Draw, Short};
+use super::buckets::{Buckets, Draw, Level, Short};
 use crate::{
     clock::Clock,
     model::{Limit, TenantId},
@@ -24,20 +24,63 @@ const MAX_TENANTS: NonZeroUsize = NonZeroUsize::new(100_000).expect("it is not z
 /// Units of a token in each of `n` shares.
 const NANOS: u128 = 1_000_000_000;
 
+/// Buckets of one tenant that are remembered; of those its tokens have limits of their own for, the oldest goes first.
+const MAX_METERS: usize = 16;
+
 /// What a process may let through by itself.
 #[derive(Debug)]
 pub struct Share {
     /// Processes that share the rates.
     processes: u32,
     clock: Arc<dyn Clock>,
-    meters: Mutex<LruCache<TenantId, SmallVec<[(Limit, Meter); 4]>>>,
+    meters: Mutex<LruCache<TenantId, Meters>>,
 }
 
+type Meters = SmallVec<[Meter; 4]>;
+
 /// What is gone from a bucket, and when that was so.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Meter {
+    limit: Limit,
+    rate: u64,
+    burst: u64,
     used: u128,
     at: Duration,
+}
+
+impl Meter {
+    fn full(draw: &Draw) -> Self {
+        Self { limit: draw.limit, rate: draw.rate, burst: draw.burst, used: 0, at: Duration::ZERO }
+    }
+
+    fn serves(&self, draw: &Draw) -> bool {
+        (self.limit, self.rate, self.burst) == (draw.limit, draw.rate, draw.burst)
+    }
+
+    /// The same at a later moment.
+    fn at(mut self, now: Duration) -> Self {
+        let back = u128::from(self.rate).saturating_mul(now.saturating_sub(self.at).as_nanos());
+        (self.used, self.at) = (self.used.saturating_sub(back), now);
+        self
+    }
+
+    /// When there will be enough, if so much is missing.
+    fn until_back(&self, missing: u128) -> Option<Duration> {
+        if missing == 0 {
+            return Some(Duration::ZERO);
+        }
+        let nanos = missing.checked_div(u128::from(self.rate))?;
+        // Rounded up: in the moment told there is enough.
+        let nanos = nanos + u128::from(missing % u128::from(self.rate) != 0);
+        Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
+    }
+
+    /// What is missing for so much; none if it is more than there ever is.
+    fn missing(&self, cost: u64, n: u128) -> Option<u128> {
+        let cost_units = u128::from(cost) * NANOS * n;
+        let share = (u128::from(self.burst) * NANOS).max(cost_units);
+        (cost <= self.burst).then(|| (self.used + cost_units).saturating_sub(share))
+    }
 }
 
 impl Share {
@@ -46,59 +89,28 @@ impl Share {
         Self { processes: processes.max(1), clock, meters: Mutex::new(LruCache::new(MAX_TENANTS)) }
     }
 
-    /// Forgets everybody, so that all shares are full.
-    pub fn refill(&self) {
-        self.meters.lock().clear();
+    fn n(&self) -> u128 {
+        u128::from(self.processes)
     }
 
-    fn take_now(&self, tenant: &TenantId, draws: &[Draw], now: Duration) -> Result<(), Short> {
-        let n = u128::from(self.processes);
-        let mut meters = self.meters.lock();
-        let meters = meters.get_or_insert_mut(tenant.clone(), SmallVec::new);
-        let mut after: SmallVec<[Meter; 4]> = SmallVec::new();
-        let mut short: Option<Short> = None;
-        for draw in draws {
-            let meter = meters.iter().find(|(limit, _)| *limit == draw.limit).map(|(_, meter)| *meter);
-            match draw_from(meter.unwrap_or_default(), draw, n, now) {
-                Ok(left) => after.push(left),
-                Err(retry_after) => {
-                    let new = Short { draw: *draw, retry_after };
-                    short = Some(short.map_or(new, |old| longer(old, new)));
-                }
-            }
-        }
-        if let Some(short) = short {
-            return Err(short);
-        }
-        for (draw, left) in draws.iter().zip(after) {
-            match meters.iter_mut().find(|(limit, _)| *limit == draw.limit) {
-                Some((_, meter)) => *meter = left,
-                None => meters.push((draw.limit, left)),
-            }
-        }
-        Ok(())
+    fn with<T>(&self, tenant: &TenantId, act: impl FnOnce(&mut Meters) -> T) -> T {
+        act(self.meters.lock().get_or_insert_mut(tenant.clone(), Meters::new))
     }
 }
 
-/// What is gone after a draw; or when there will be enough for it, if ever.
-fn draw_from(meter: Meter, draw: &Draw, n: u128, now: Duration) -> Result<Meter, Option<Duration>> {
-    let elapsed = now.saturating_sub(meter.at).as_nanos();
-    let whole = u128::from(draw.burst) * NANOS * n;
-    let share = u128::from(draw.burst) * NANOS;
-    let cost = u128::from(draw.cost) * NANOS * n;
-    let back = u128::from(draw.rate).saturating_mul(elapsed);
-    let used = meter.used.min(whole).saturating_sub(back);
-    if cost > whole {
-        return Err(None);
+/// The meter of a draw; one that is not there is full.
+fn meter_of(meters: &Meters, draw: &Draw, now: Duration) -> Meter {
+    meters.iter().find(|meter| meter.serves(draw)).map_or_else(|| Meter::full(draw), |meter| meter.at(now))
+}
+
+fn keep(meters: &mut Meters, meter: Meter) {
+    let old = meters
+        .iter()
+        .position(|old| (old.limit, old.rate, old.burst) == (meter.limit, meter.rate, meter.burst));
+    if let Some(at) = old.or((meters.len() >= MAX_METERS).then_some(0)) {
+        meters.remove(at);
     }
-    match (used + cost).saturating_sub(share.max(cost)) {
-        0 => Ok(Meter { used: used + cost, at: now }),
-        _ if draw.rate == 0 => Err(None),
-        missing => {
-            let nanos = missing.div_ceil(u128::from(draw.rate));
-            Err(Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))))
-        }
-    }
+    meters.push(meter);
 }
 
 /// The one of two that takes longer to mend.
@@ -114,7 +126,52 @@ pub(super) fn longer(one: Short, other: Short) -> Short {
 #[async_trait]
 impl Buckets for Share {
     async fn take(&self, tenant: &TenantId, draws: &[Draw]) -> Result<(), Short> {
-        self.take_now(tenant, draws, self.clock.elapsed())
+        let (now, n) = (self.clock.elapsed(), self.n());
+        self.with(tenant, |meters| {
+            let mut after: SmallVec<[Meter; 4]> = SmallVec::new();
+            let mut short: Option<Short> = None;
+            for draw in draws {
+                let mut meter = meter_of(meters, draw, now);
+                let missing = meter.missing(draw.cost, n);
+                if missing == Some(0) {
+                    meter.used += u128::from(draw.cost) * NANOS * n;
+                    after.push(meter);
+                    continue;
+                }
+                let retry_after = missing.and_then(|missing| meter.until_back(missing));
+                let this = Short { draw: *draw, retry_after };
+                short = Some(short.map_or(this, |so_far| longer(so_far, this)));
+            }
+            match short {
+                Some(short) => Err(short),
+                None => {
+                    after.into_iter().for_each(|meter| keep(meters, meter));
+                    Ok(())
+                }
+            }
+        })
+    }
+
+    async fn charge(&self, tenant: &TenantId, draw: Draw) {
+        let (now, n) = (self.clock.elapsed(), self.n());
+        self.with(tenant, |meters| {
+            let mut meter = meter_of(meters, &draw, now);
+            let most = 2 * u128::from(draw.burst) * NANOS;
+            let charged = meter.used + u128::from(draw.cost) * NANOS * n;
+            meter.used = charged.min(most.max(meter.used));
+            keep(meters, meter);
+        });
+    }
+
+    fn level(&self, tenant: &TenantId, draw: &Draw) -> Option<Level> {
+        let now = self.clock.elapsed();
+        let meter = self.with(tenant, |meters| meter_of(meters, draw, now));
+        let left = (u128::from(draw.burst) * NANOS).saturating_sub(meter.used) / NANOS / self.n();
+        Some(Level {
+            left: u64::try_from(left).unwrap_or(u64::MAX),
+            enough_in: meter.missing(draw.cost, self.n()).and_then(|missing| meter.until_back(missing)),
+            full_in: meter.until_back(meter.used).unwrap_or(Duration::MAX),
+        })
     }
 }
 
@@ -190,9 +247,8 @@ mod tests {
     #[tokio::test]
     async fn what_never_fits_is_told_so_and_the_largest_numbers_do_not_overflow() {
         let (share, clock) = share(u32::MAX);
-        let never = |d| async move { d };
-        let d = never(draw(Limit::Samples, 1, 10, 11)).await;
-        assert_eq!(share.take(&tenant(), &[d]).await.unwrap_err().retry_after, None);
+        let never = draw(Limit::Samples, 1, 10, 11);
+        assert_eq!(share.take(&tenant(), &[never]).await.unwrap_err().retry_after, None);
         let all = draw(Limit::Bytes, u64::MAX, u64::MAX, u64::MAX);
         assert_eq!(share.take(&tenant(), &[all]).await, Ok(()));
         assert!(share.take(&tenant(), &[all]).await.unwrap_err().retry_after.is_some());
@@ -204,12 +260,37 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lowered_limit_begins_with_an_empty_bucket_at_worst() {
+    async fn what_was_used_already_is_owed() {
+        let (share, clock) = share(2);
+        let used = draw(Limit::Bytes, 100, 200, 150);
+        share.charge(&tenant(), used).await;
+        let one = draw(Limit::Bytes, 100, 200, 1);
+        // 100 may be had at once, 50 more are owed, and 50 come back in a second.
+        let level = share.level(&tenant(), &one).unwrap();
+        assert_eq!(level.left, 0);
+        assert_eq!(level.enough_in, Some(Duration::from_millis(1020)));
+        assert_eq!(level.full_in, Duration::from_secs(3));
+        share.charge(&tenant(), draw(Limit::Bytes, 100, 200, 100_000)).await;
+        assert_eq!(
+            share.level(&tenant(), &one).unwrap().full_in,
+            Duration::from_secs(4),
+            "one burst at most"
+        );
+        clock.advance(Duration::from_secs(4));
+        let level = share.level(&tenant(), &one).unwrap();
+        assert_eq!((level.left, level.enough_in), (100, Some(Duration::ZERO)));
+    }
+
+    #[tokio::test]
+    async fn a_token_with_limits_of_its_own_has_buckets_of_its_own() {
         let (share, _) = share(1);
         let high = draw(Limit::Samples, 1_000_000, 1_000_000, 1_000_000);
         assert_eq!(share.take(&tenant(), &[high]).await, Ok(()));
         let low = draw(Limit::Samples, 10, 10, 1);
-        let short = share.take(&tenant(), &[low]).await.unwrap_err();
-        assert_eq!(short.retry_after, Some(Duration::from_millis(100)));
+        assert_eq!(taken(&share, low).await, 10);
+        for rate in 100..1000 {
+            assert_eq!(share.take(&tenant(), &[draw(Limit::Samples, rate, 10, 1)]).await, Ok(()));
+        }
+        assert_eq!(share.with(&tenant(), |meters| meters.len()), MAX_METERS);
     }
 }

@@ -6,8 +6,9 @@
 //!                                                                   └▶ our share (share.rs)
 //! ```
 //!
-//! A tenant's buckets are keys `luminate:{<tenant>}:<limit>`; the braces put all of a tenant on one node of a cluster,
-//! and no tenant's name has any. One script call, which is atomic, takes from all of them or from none, by Redis' own
+//! A tenant's buckets are keys `luminate:{<tenant>}:<limit>:<rate>:<burst>`; the braces put all of a tenant on one node
+//! of a cluster, and no tenant's name has any. Rate and burst are in the name because a tenant's tokens may have
+//! limits of their own, and so buckets. One script call, which is atomic, takes from all of them or from none, by Redis' own
 //! time, so that the gateways' clocks do not matter. Every draw asks Redis, none is taken ahead: the limit is
 //! exact however many gateways there are, and each call costs a round trip. Only what was short is not asked again
 //! before there can be enough, for a moment at most.
@@ -21,7 +22,7 @@ use redis::{Cmd, Value};
 use smallvec::SmallVec;
 
 use super::{
-    buckets::{Buckets, Draw, Short},
+    buckets::{Buckets, Draw, Level, Short},
     share::{Share, longer},
 };
 use crate::{
@@ -33,14 +34,20 @@ use crate::{
 /// The script that takes.
 const SCRIPT: &str = include_str!("shared.lua");
 
-/// The largest number of units that Redis counts exactly, with room for a sum of two.
-const MAX_UNITS: u64 = 1 << 52;
+/// The largest number of units that Redis counts exactly, with room for what is owed.
+const MAX_UNITS: u64 = 1 << 51;
 
-/// Tenants of whom it is remembered that they were short.
-const MAX_HINTS: NonZeroUsize = NonZeroUsize::new(10_000).expect("it is not zero");
+/// Tenants whose buckets are remembered as they were seen last.
+const MAX_SEEN: NonZeroUsize = NonZeroUsize::new(20_000).expect("it is not zero");
 
-/// How long a hint is believed: someone may have emptied Redis, or raised a limit and lowered it again.
-const HINT_LIFE: Duration = Duration::from_secs(1);
+/// Buckets of one tenant that are remembered.
+const MAX_SEEN_BUCKETS: usize = 8;
+
+/// How long a bucket is believed to be empty without asking: someone may have emptied Redis.
+const BELIEF: Duration = Duration::from_secs(1);
+
+/// How long it is told how full a bucket was.
+const MEMORY: Duration = Duration::from_secs(10);
 
 /// Buckets that several gateways share.
 #[derive(Debug)]
@@ -52,37 +59,54 @@ pub struct SharedBuckets {
     /// The script's name in Redis.
     sha1: String,
     share: Share,
-    hints: Mutex<LruCache<TenantId, SmallVec<[Hint; 2]>>>,
+    seen: Mutex<LruCache<TenantId, SmallVec<[Seen; 4]>>>,
 }
 
-/// A bucket that was short: what was asked for is there at `at`, and not before.
+/// A bucket as Redis saw it: since then others may have taken from it, so that there is as much in it at most.
 #[derive(Clone, Copy, Debug)]
-struct Hint {
-    draw: Draw,
+struct Seen {
+    limit: Limit,
+    rate: u64,
+    burst: u64,
+    /// What was gone, in billionths of a token.
+    used: u128,
     at: Duration,
-    /// Until when this is believed.
-    until: Duration,
 }
 
-impl Hint {
-    /// When there may be enough for a draw; none if there may be now.
-    fn wait(&self, draw: &Draw, now: Duration) -> Option<Duration> {
-        let same = (draw.limit, draw.rate, draw.burst) == (self.draw.limit, self.draw.rate, self.draw.burst);
-        if !same || now >= self.until {
-            return None;
-        }
-        // What comes in in the time between the two draws' moments is the difference of their costs.
-        let nanos = |tokens: u64| {
-            let nanos = u128::from(tokens) * 1_000_000_000 / u128::from(draw.rate.max(1));
-            Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
-        };
-        let at = if draw.cost >= self.draw.cost {
-            self.at.saturating_add(nanos(draw.cost - self.draw.cost))
-        } else {
-            self.at.saturating_sub(nanos(self.draw.cost - draw.cost))
-        };
-        Some(at.saturating_sub(now)).filter(|wait| !wait.is_zero())
+impl Seen {
+    fn serves(&self, draw: &Draw) -> bool {
+        (self.limit, self.rate, self.burst) == (draw.limit, draw.rate, draw.burst)
     }
+
+    fn level(&self, cost: u64, now: Duration) -> Level {
+        let back = u128::from(self.rate).saturating_mul(now.saturating_sub(self.at).as_nanos());
+        let used = self.used.saturating_sub(back);
+        let burst = u128::from(self.burst) * NANOS;
+        let until = |missing: u128| match (missing, self.rate) {
+            (0, _) => Some(Duration::ZERO),
+            (_, 0) => None,
+            (missing, rate) => {
+                let nanos = missing.div_ceil(u128::from(rate));
+                Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
+            }
+        };
+        let missing = (used + u128::from(cost) * NANOS).saturating_sub(burst);
+        Level {
+            left: u64::try_from(burst.saturating_sub(used) / NANOS).unwrap_or(u64::MAX),
+            enough_in: (cost <= self.burst).then(|| until(missing)).flatten(),
+            full_in: until(used).unwrap_or(Duration::MAX),
+        }
+    }
+}
+
+/// Billionths of a token.
+const NANOS: u128 = 1_000_000_000;
+
+/// What the script is asked to do.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Take,
+    Charge,
 }
 
 impl SharedBuckets {
@@ -93,7 +117,7 @@ impl SharedBuckets {
             patience,
             sha1: redis::Script::new(SCRIPT).get_hash().to_owned(),
             share: Share::of(replicas, Arc::clone(&clock)),
-            hints: Mutex::new(LruCache::new(MAX_HINTS)),
+            seen: Mutex::new(LruCache::new(MAX_SEEN)),
             clock,
         }
     }
@@ -104,60 +128,78 @@ impl SharedBuckets {
     }
 
     /// Whether a draw is known to be short still.
-    fn hinted(&self, tenant: &TenantId, draws: &[Draw]) -> Option<Short> {
+    fn known_short(&self, tenant: &TenantId, draws: &[Draw]) -> Option<Short> {
         let now = self.clock.elapsed();
-        let mut hints = self.hints.lock();
-        let of_tenant = hints.get_mut(tenant)?;
-        of_tenant.retain(|hint| now < hint.until);
-        let shorts = draws.iter().flat_map(|draw| {
-            let waits = of_tenant.iter().filter_map(|hint| hint.wait(draw, now));
-            waits.map(|wait| Short { draw: *draw, retry_after: Some(wait) })
+        let mut seen = self.seen.lock();
+        let seen = seen.get(tenant)?;
+        let shorts = draws.iter().filter_map(|draw| {
+            let fresh = |seen: &&Seen| seen.serves(draw) && now.saturating_sub(seen.at) < BELIEF;
+            let wait = seen.iter().find(fresh)?.level(draw.cost, now).enough_in;
+            (wait != Some(Duration::ZERO)).then_some(Short { draw: *draw, retry_after: wait })
         });
         shorts.reduce(longer)
     }
 
-    fn remember(&self, tenant: &TenantId, short: &Short) {
-        let Some(wait) = short.retry_after else { return };
-        let now = self.clock.elapsed();
-        let at = now.saturating_add(wait);
-        let hint = Hint { draw: short.draw, at, until: at.min(now.saturating_add(HINT_LIFE)) };
-        let mut hints = self.hints.lock();
-        let of_tenant = hints.get_or_insert_mut(tenant.clone(), SmallVec::new);
-        of_tenant.retain(|old| old.draw.limit != hint.draw.limit);
-        of_tenant.push(hint);
+    fn remember(&self, tenant: &TenantId, draws: &[Draw], used: &[Value], at: Duration) -> Option<()> {
+        let mut seen = self.seen.lock();
+        let seen = seen.get_or_insert_mut(tenant.clone(), SmallVec::new);
+        for (draw, used) in draws.iter().zip(used) {
+            let Value::Int(used) = used else { return None };
+            let nanos = NANOS / u128::from(Units::of(draw).ticks);
+            let used = u128::from(u64::try_from(*used).ok()?) * nanos;
+            let Draw { limit, rate, burst, cost: _ } = *draw;
+            let new = Seen { limit, rate, burst, used, at };
+            let old = seen.iter().position(|old| old.serves(draw));
+            if let Some(old) = old.or((seen.len() >= MAX_SEEN_BUCKETS).then_some(0)) {
+                seen.remove(old);
+            }
+            seen.push(new);
+        }
+        Some(())
     }
 
-    /// Takes in Redis.
-    async fn take_there(&self, tenant: &TenantId, draws: &[Draw]) -> Result<Result<(), Short>, RedisFailure> {
-        let asked =
-            match self.link.call(&self.command(tenant, draws, "EVALSHA", &self.sha1), self.patience).await {
-                // It was flushed, or this is another server; the whole text leaves it there again.
-                Err(RedisFailure::NoScript) => {
-                    self.link.call(&self.command(tenant, draws, "EVAL", SCRIPT), self.patience).await
-                }
-                asked => asked,
-            };
-        match asked? {
-            Value::Int(0) => Ok(Ok(())),
-            Value::Array(answer) => {
-                let [Value::Int(which), Value::Int(wait)] = answer[..] else {
-                    return Err(RedisFailure::Garbled);
-                };
-                let which = usize::try_from(which).ok().and_then(|which| which.checked_sub(1));
-                let draw = *which.and_then(|which| draws.get(which)).ok_or(RedisFailure::Garbled)?;
-                Ok(Err(Short { draw, retry_after: u64::try_from(wait).ok().map(Duration::from_micros) }))
+    /// Takes or charges in Redis.
+    async fn ask(
+        &self,
+        tenant: &TenantId,
+        draws: &[Draw],
+        act: Act,
+    ) -> Result<Result<(), Short>, RedisFailure> {
+        // What was so when Redis answered was so at the latest then: from before the question on, it only gets fuller.
+        let began = self.clock.elapsed();
+        let by_name = self.command(tenant, draws, act, "EVALSHA", &self.sha1);
+        let asked = match self.link.call(&by_name, self.patience).await {
+            // It was flushed, or this is another server; the whole text leaves it there again.
+            Err(RedisFailure::NoScript) => {
+                self.link.call(&self.command(tenant, draws, act, "EVAL", SCRIPT), self.patience).await
             }
-            _ => Err(RedisFailure::Garbled),
-        }
+            asked => asked,
+        };
+        let Value::Array(answer) = asked? else { return Err(RedisFailure::Garbled) };
+        let [Value::Int(which), Value::Int(wait), used @ ..] = &answer[..] else {
+            return Err(RedisFailure::Garbled);
+        };
+        self.remember(tenant, draws, used, began).ok_or(RedisFailure::Garbled)?;
+        let Some(which) = usize::try_from(*which).ok().and_then(|which| which.checked_sub(1)) else {
+            return Ok(Ok(()));
+        };
+        let draw = *draws.get(which).ok_or(RedisFailure::Garbled)?;
+        Ok(Err(Short { draw, retry_after: u64::try_from(*wait).ok().map(Duration::from_micros) }))
     }
 
     /// Nothing of a tenant's becomes part of the script: names are keys, and numbers are arguments.
-    fn command(&self, tenant: &TenantId, draws: &[Draw], verb: &str, script: &str) -> Cmd {
+    fn command(&self, tenant: &TenantId, draws: &[Draw], act: Act, verb: &str, script: &str) -> Cmd {
         let mut command = redis::cmd(verb);
         command.arg(script).arg(draws.len());
         for draw in draws {
-            command.arg(format!("{}:{{{}}}:{}", self.link.prefix(), tenant.as_str(), draw.limit.name()));
+            let (prefix, limit) = (self.link.prefix(), draw.limit.name());
+            let Draw { rate, burst, .. } = draw;
+            command.arg(format!("{prefix}:{{{}}}:{limit}:{rate}:{burst}", tenant.as_str()));
         }
+        command.arg(match act {
+            Act::Take => "take",
+            Act::Charge => "charge",
+        });
         for draw in draws {
             let Units { ticks, rate, burst, cost } = Units::of(draw);
             command.arg(ticks).arg(rate).arg(burst).arg(cost);
@@ -177,7 +219,7 @@ struct Units {
 
 impl Units {
     /// Microseconds are the ticks, unless numbers would be too large: then milliseconds, then seconds, and more than
-    /// four quadrillions a second are as good as four.
+    /// two quadrillions a second are as good as two.
     fn of(draw: &Draw) -> Self {
         let largest = draw.rate.max(draw.burst);
         let fits = |ticks: &u64| largest.checked_mul(*ticks).is_some_and(|units| units <= MAX_UNITS);
@@ -209,18 +251,33 @@ impl Buckets for SharedBuckets {
         if draws.is_empty() {
             return Ok(());
         }
-        if let Some(short) = self.hinted(tenant, &draws) {
+        if let Some(short) = self.known_short(tenant, &draws) {
             return Err(short);
         }
-        match self.take_there(tenant, &draws).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(short)) => {
-                self.remember(tenant, &short);
-                Err(short)
-            }
+        match self.ask(tenant, &draws, Act::Take).await {
+            Ok(taken) => taken,
             // Said once by the link, and counted by it.
             Err(_) => self.share.take(tenant, &draws).await,
         }
+    }
+
+    async fn charge(&self, tenant: &TenantId, draw: Draw) {
+        if draw.cost == 0 {
+            return;
+        }
+        if self.ask(tenant, &[draw], Act::Charge).await.is_err() {
+            self.share.charge(tenant, draw).await;
+        }
+    }
+
+    fn level(&self, tenant: &TenantId, draw: &Draw) -> Option<Level> {
+        if self.is_on_its_own() {
+            return self.share.level(tenant, draw);
+        }
+        let now = self.clock.elapsed();
+        let mut seen = self.seen.lock();
+        let seen = seen.get(tenant)?.iter().find(|seen| seen.serves(draw))?;
+        (now.saturating_sub(seen.at) < MEMORY).then(|| seen.level(draw.cost, now))
     }
 }
 
@@ -233,17 +290,22 @@ mod tests {
     }
 
     #[test]
-    fn a_hint_tells_when_there_may_be_enough_for_more_or_less() {
-        let at = Duration::from_secs(10);
-        let hint = Hint { draw: draw(100), at, until: at };
-        let now = Duration::from_secs(9);
-        assert_eq!(hint.wait(&draw(100), now), Some(Duration::from_secs(1)));
-        assert_eq!(hint.wait(&draw(300), now), Some(Duration::from_secs(3)));
-        assert_eq!(hint.wait(&draw(50), now), Some(Duration::from_millis(500)));
-        assert_eq!(hint.wait(&draw(0), now), None, "there may be that much");
-        assert_eq!(hint.wait(&draw(300), at), None, "it is not believed any more");
-        assert_eq!(hint.wait(&Draw { rate: 101, ..draw(100) }, now), None, "another limit");
-        assert_eq!(hint.wait(&Draw { limit: Limit::Bytes, ..draw(100) }, now), None, "another bucket");
+    fn a_bucket_is_known_by_how_it_was_seen() {
+        let (rate, burst) = (100, 1000);
+        let seen = Seen { limit: Limit::Samples, rate, burst, used: 950 * NANOS, at: Duration::from_secs(9) };
+        let level = |cost, millis| {
+            let Level { left, enough_in, full_in } = seen.level(cost, Duration::from_millis(millis));
+            (left, enough_in.map(|wait| wait.as_millis()), full_in.as_millis())
+        };
+        assert_eq!(level(50, 9000), (50, Some(0), 9500));
+        assert_eq!(level(51, 9000), (50, Some(10), 9500));
+        assert_eq!(level(100, 9400), (90, Some(100), 9100));
+        assert_eq!(level(1000, 9500), (100, Some(9000), 9000));
+        assert_eq!(level(1001, 9500), (100, None, 9000));
+        assert_eq!(level(1000, 60_000), (1000, Some(0), 0));
+        assert!(seen.serves(&draw(1)) && !seen.serves(&Draw { rate: 101, ..draw(1) }));
+        let owing = Seen { used: 1500 * NANOS, rate: 0, ..seen };
+        assert_eq!(owing.level(1, Duration::from_secs(9)).enough_in, None);
     }
 
     #[test]
@@ -253,7 +315,7 @@ mod tests {
             (ticks, rate, burst)
         };
         assert_eq!(units(1, 1), (1_000_000, 1, 1));
-        assert_eq!(units(4_000_000_000, 1), (1_000_000, 4_000_000_000, 1));
+        assert_eq!(units(2_000_000_000, 1), (1_000_000, 2_000_000_000, 1));
         assert_eq!(units(1, 5_000_000_000), (1_000, 1, 5_000_000_000));
         assert_eq!(units(5_000_000_000_000, 1), (1, 5_000_000_000_000, 1));
         assert_eq!(units(u64::MAX, 7), (1, MAX_UNITS, 7));
