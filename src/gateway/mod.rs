@@ -9,7 +9,7 @@
 //! * [`access`]: who may do what, by [`auth`] and [`tenant`]; it alone makes the
 //!   [`Sender`](crate::ingest::Sender) or [`Reader`](crate::query::Reader) that handlers of tenants' data take.
 //! * [`deadline`]: how long a request may take.
-//! * [`limit`]: how much a tenant may use.
+//! * [`limit`]: how much a tenant may use; [`redis`](mod@redis): what several gateways share.
 //! * [`form`] and [`body`]: parameters and bodies, with bounds; [`in_flight`]: the bounds on all together.
 //!
 //! Nothing here reads the clock or a backend: both come in with the [`State`].
@@ -29,6 +29,7 @@ pub mod in_flight;
 pub mod limit;
 pub mod listener;
 pub mod peer;
+pub mod redis;
 pub mod request;
 pub mod router;
 pub mod routes;
