@@ -205,8 +205,8 @@ impl Storage for ClickHouseStore {
         self.reads.cardinality(tenant, limit).await
     }
 
-    fn active_series(&self, _tenant: &TenantId) -> Option<u64> {
-        None
+    fn active_series(&self, tenant: &TenantId) -> Option<u64> {
+        self.writes.active_series(tenant)
     }
 
     async fn flush(&self) -> Result<()> {
