@@ -7,7 +7,8 @@ use serde_yaml::Value;
 
 use super::{
     AuthMode, Backend, ClientAuth, Config, ConfigErrors, ProxyProtocol, SelfScrape, Server, Settings,
-    Sources, auth, limits, observe, query, reader::Reader, redis, remote::refuse_lame_clickhouse, server, storage,
+    Sources, auth, limits, observe, query, reader::Reader, redis, remote::refuse_lame_clickhouse, server,
+    storage,
 };
 use crate::model::OnConflict;
 
@@ -183,12 +184,7 @@ fn scrape_for_a_named_tenant(scrape: &mut SelfScrape, keys: &mut Reader<'_>) {
 
 /// Explains a key that this release does not have and a later one will.
 fn absent(path: &str) -> Option<String> {
-    const LATER: &[&str] = &[
-        "auth.api_keys",
-        "memory",
-        "rules",
-        "storage.retention.rules",
-    ];
+    const LATER: &[&str] = &["auth.api_keys", "memory", "rules", "storage.retention.rules"];
     LATER
         .iter()
         .find(|later| path.strip_prefix(**later).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
