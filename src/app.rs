@@ -256,7 +256,7 @@ impl Parts {
             render_metrics: MetricsRenderer(Arc::new(move || rendered.render())),
             config: gateway_config(config, address, seeds.request_ids),
             audit: Arc::new(auth::audit(&config.audit, Arc::clone(&clock))?),
-            auth: Arc::new(auth::auth(config)),
+            auth: Arc::new(auth::auth(config, &clock, seeds.request_ids)?),
             limiter,
             readiness: Arc::clone(&readiness),
             counters,
