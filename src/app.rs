@@ -12,6 +12,7 @@
 //!
 //! This is the one place that names a backend; everybody else holds an `Arc<dyn Storage>`.
 
+mod auth;
 pub mod backup;
 mod card;
 mod clickhouse;
@@ -31,7 +32,6 @@ use crate::{
     config::{AuthMode, Backend, Config, Feature, Storage as StorageConfig, WalSync},
     gateway::{
         GatewayConfig, MetricsRenderer, State,
-        auth::Auth,
         body::BodyLimits,
         health::{Readiness, Stage},
         host_guard::HostGuard,
@@ -243,10 +243,11 @@ impl Parts {
             ingest,
             query,
             storage,
-            clock,
+            clock: Arc::clone(&clock),
             render_metrics: MetricsRenderer(Arc::new(move || rendered.render())),
             config: gateway_config(config, address, seeds.request_ids),
-            auth: Arc::new(Auth::open()),
+            audit: Arc::new(auth::audit(&config.audit, Arc::clone(&clock))?),
+            auth: Arc::new(auth::auth(config)),
             limiter: Arc::new(Limiter::new(
                 Arc::new(LimitTable::of(config.limits.defaults.clone())),
                 Arc::new(NoBuckets),
@@ -303,18 +304,20 @@ fn gateway_config(config: &Config, address: SocketAddr, request_id_seed: u64) ->
     let defaults = GatewayConfig::default();
     let admin_ip = config.server.admin_listen.map(|address| address.ip());
     let host_guard = match config.auth.mode {
-        AuthMode::None => HostGuard {
+        AuthMode::None => Some(HostGuard {
             allowed_hosts: config.server.allowed_hosts.clone(),
             any_address: !(address.ip().is_loopback() && admin_ip.is_none_or(|ip| ip.is_loopback())),
             cors_origins: config.server.cors_origins.clone(),
-        },
+        }),
+        // A web page has no credentials to show: browsers send none by themselves that we take.
+        AuthMode::Token => None,
     };
     let in_flight = limits.max_in_flight_bytes.as_usize();
     // What would never fit among those in flight is too large, and not to be sent again.
     let body =
         |max_bytes: usize| BodyLimits { max_bytes: max_bytes.min(in_flight), timeout: limits.body_timeout };
     GatewayConfig {
-        host_guard: Some(host_guard),
+        host_guard,
         cors_origins: config.server.cors_origins.clone(),
         write_body: body(limits.max_body_bytes.as_usize()),
         form_body: body(defaults.form_body.max_bytes),

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde_yaml::Value;
 
 use super::{
-    parse::{boolean, list, text},
+    parse::{boolean, list, one_of},
     reader::Reader,
     tls::{ClientCertificates, client_certificates},
 };
@@ -21,6 +22,8 @@ pub struct Auth {
     pub trusted_proxies: Vec<IpNet>,
     /// Certificates as credentials.
     pub client_certificates: ClientCertificates,
+    /// What a trusted proxy may do that shows no credentials and names a tenant: names of scopes.
+    pub proxy_scopes: Vec<String>,
 }
 
 /// How callers are told apart.
@@ -28,18 +31,27 @@ pub struct Auth {
 pub enum AuthMode {
     /// They are not: whoever reaches the listener may do everything.
     None,
+    /// By tokens, keys and certificates; who shows none is turned away.
+    Token,
 }
 
 pub(super) fn auth(keys: &mut Reader<'_>) -> Auth {
     Auth {
-        mode: keys.get("auth.mode", "none", |v| match text(v)? {
-            "none" => Ok(AuthMode::None),
-            "token" => Err("token is not in this release, only none".to_owned()),
-            other => Err(format!("{other:?} is not a mode, only none")),
-        }),
+        mode: keys.get("auth.mode", "none", one_of(&[("none", AuthMode::None), ("token", AuthMode::Token)])),
         force_unauthenticated: keys.get("auth.force_unauthenticated", "false", boolean),
         trusted_proxies: keys.get("auth.trusted_proxies", "[]", |v| networks(&list(v)?)),
         client_certificates: client_certificates(keys),
+        proxy_scopes: keys.get("auth.proxy_scopes", "[]", scopes),
+    }
+}
+
+/// Names of scopes.
+pub(super) fn scopes(value: &Value) -> Result<Vec<String>, String> {
+    const SCOPES: [&str; 5] = ["write", "read", "delete", "rules", "admin"];
+    let scopes = list(value)?;
+    match scopes.iter().find(|scope| !SCOPES.contains(&scope.as_str())) {
+        Some(other) => Err(format!("{other:?} is not one of {}", SCOPES.join(", "))),
+        None => Ok(scopes),
     }
 }
 

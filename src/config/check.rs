@@ -7,7 +7,8 @@ use serde_yaml::Value;
 
 use super::{
     AuthMode, Backend, ClientAuth, Config, ConfigErrors, ProxyProtocol, SelfScrape, Server, Settings,
-    Sources, auth, limits, observe, query, reader::Reader, remote::refuse_lame_clickhouse, server, storage,
+    Sources, auth, limits, observe, query, reader::Reader, redis, remote::refuse_lame_clickhouse, server,
+    storage,
 };
 use crate::model::OnConflict;
 
@@ -20,10 +21,12 @@ impl Config {
             server: server::server(&mut keys),
             auth: auth::auth(&mut keys),
             limits: limits::limits(&mut keys),
+            redis: redis::redis(&mut keys),
             storage: storage::storage(&mut keys),
             query: query::query(&mut keys),
             features: keys.get("features", "[]", query::features),
             self_scrape: observe::self_scrape(&mut keys),
+            audit: observe::audit(&mut keys),
             log: observe::log(&mut keys),
         };
         refuse_open_door(&config, &mut keys);
@@ -32,6 +35,8 @@ impl Config {
         refuse_certificates_nobody_asks_for(&config, &mut keys);
         refuse_short_requests(&config, &mut keys);
         refuse_narrow_budget(&config, &mut keys);
+        limits::refuse_small_bursts(&config.limits, config.server.limits.max_body_bytes.0, &mut keys);
+        redis::refuse_lame_redis(&config.redis, &mut keys);
         match config.storage.backend {
             Backend::Embedded => refuse_tenant_retention(&config, &mut keys),
             Backend::ClickHouse => {
@@ -56,9 +61,10 @@ fn refuse_open_door(config: &Config, keys: &mut Reader<'_>) {
                  listen on 127.0.0.1, or set server.admin_open: true"
             ),
         ),
-        (AuthMode::None, Some(_) | None) => {}
+        (AuthMode::None | AuthMode::Token, Some(_) | None) => {}
     }
     match config.auth.mode {
+        AuthMode::Token => {}
         AuthMode::None if config.server.listen.ip().is_loopback() || config.auth.force_unauthenticated => {}
         AuthMode::None => keys.refuse(
             "server.listen",
@@ -102,10 +108,8 @@ fn refuse_certificates_nobody_asks_for(config: &Config, keys: &mut Reader<'_>) {
         let message = "takes server.tls with client_auth: optional or required";
         keys.refuse("auth.client_certificates.enabled", message);
     }
-    match config.auth.mode {
-        AuthMode::None => {
-            keys.refuse("auth.client_certificates.enabled", "is not looked at with auth.mode: none");
-        }
+    if config.auth.mode == AuthMode::None {
+        keys.refuse("auth.client_certificates.enabled", "is not looked at with auth.mode: none");
     }
 }
 
@@ -164,16 +168,7 @@ fn scrape_for_a_named_tenant(scrape: &mut SelfScrape, keys: &mut Reader<'_>) {
 
 /// Explains a key that this release does not have and a later one will.
 fn absent(path: &str) -> Option<String> {
-    const LATER: &[&str] = &[
-        "auth.api_keys",
-        "auth.jwt",
-        "limits.hard",
-        "limits.overrides_file",
-        "memory",
-        "redis",
-        "rules",
-        "storage.retention.rules",
-    ];
+    const LATER: &[&str] = &["auth.api_keys", "auth.jwt", "memory", "rules", "storage.retention.rules"];
     LATER
         .iter()
         .find(|later| path.strip_prefix(**later).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))

@@ -17,6 +17,7 @@ mod observe;
 mod parse;
 mod query;
 mod reader;
+mod redis;
 mod remote;
 mod server;
 mod storage;
@@ -29,9 +30,10 @@ use serde_yaml::{Mapping, Value};
 
 pub use auth::{Auth, AuthMode};
 pub use limits::Limits;
-pub use observe::{Log, LogFormat, SelfScrape};
+pub use observe::{Audit, Log, LogFormat, SelfScrape};
 pub use query::{Feature, Query};
 pub use reader::{ConfigError, ConfigErrors, FlagValue, Origin, Setting};
+pub use redis::{Redis, RedisBreaker, RedisKeyStore, RedisLogin, RedisServers, RedisTls, RedisUrl};
 pub use remote::{Batch, ClickHouse, ClickHouseTls, Password, Pushdown};
 pub use server::{ProxyProtocol, Server, ServerLimits, Shutdown};
 pub use storage::{Backend, Embedded, Storage, WalSync};
@@ -47,6 +49,8 @@ pub struct Config {
     pub auth: Auth,
     /// What a tenant may send.
     pub limits: Limits,
+    /// A Redis that several gateways share.
+    pub redis: Redis,
     /// Where samples are kept, and for how long.
     pub storage: Storage,
     /// How queries are answered.
@@ -55,6 +59,8 @@ pub struct Config {
     pub features: Vec<Feature>,
     /// Whether our own metrics are kept, too.
     pub self_scrape: SelfScrape,
+    /// Where the audit log goes.
+    pub audit: Audit,
     /// What is logged, and how.
     pub log: Log,
 }

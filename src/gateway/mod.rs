@@ -16,6 +16,7 @@
 
 pub mod access;
 pub mod api;
+pub mod audit;
 pub mod auth;
 pub mod body;
 pub mod cors;
@@ -36,6 +37,7 @@ pub mod wire;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use audit::Audit;
 use auth::Auth;
 use body::BodyLimits;
 use health::Readiness;
@@ -115,6 +117,8 @@ pub struct State {
     pub render_metrics: MetricsRenderer,
     /// How the gateway behaves.
     pub config: GatewayConfig,
+    /// Keeps what was denied and changed.
+    pub audit: Arc<Audit>,
     /// Tells who is calling.
     pub auth: Arc<Auth>,
     /// Enforces tenants' limits.

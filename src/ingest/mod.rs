@@ -263,7 +263,7 @@ impl Ingest {
         resolved: Resolved,
         limits: &IngestLimits,
     ) -> Result<Outcome, IngestError> {
-        let Resolved { batch, labels, mut rejected, metadata_keys, counts } = resolved;
+        let Resolved { mut batch, labels, mut rejected, metadata_keys, counts } = resolved;
         add(&self.counters.known_series, counts.known);
         add(&self.counters.new_series, counts.new);
         add(&self.counters.dropped_metadata, counts.bad_metadata);
@@ -276,8 +276,13 @@ impl Ingest {
         }
         let cost = batch.samples.len() + batch.histograms.len() + batch.exemplars.len();
         sender.quota.take_samples(&sender.tenant, &sender.limits, cost as u64).await?;
+        batch.room = sender.room();
         let appended = self.storage.append(&sender.tenant, batch).await?;
         resolve::add_refused(&mut rejected, &appended.rejected, &labels, limits);
+        for mut over in appended.over {
+            over.for_good = sender.limits.refuses_for_good(over.limit);
+            rejected.over_limit(over);
+        }
         for key in metadata_keys {
             self.known.remember(key, SeriesId(0));
         }

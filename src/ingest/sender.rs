@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::IngestLimits;
 use crate::{
     model::{Limit, Millis, OverLimit, TenantId, TenantLimits},
-    storage::AppendPolicy,
+    storage::{AppendPolicy, Granted, SeriesRoom},
 };
 
 /// Who writes.
@@ -35,6 +35,9 @@ pub trait WriteQuota: fmt::Debug + Send + Sync + 'static {
         limits: &TenantLimits,
         count: u64,
     ) -> Result<(), OverLimit>;
+
+    /// Takes `wanted` series that begin, or as many of them as there are.
+    async fn take_series(&self, tenant: &TenantId, limits: &TenantLimits, wanted: u64) -> Granted;
 }
 
 /// As much as anybody likes.
@@ -45,6 +48,26 @@ pub struct NoQuota;
 impl WriteQuota for NoQuota {
     async fn take_samples(&self, _: &TenantId, _: &TenantLimits, _: u64) -> Result<(), OverLimit> {
         Ok(())
+    }
+
+    async fn take_series(&self, _: &TenantId, _: &TenantLimits, wanted: u64) -> Granted {
+        Granted::all(wanted)
+    }
+}
+
+/// The series that a sender may begin.
+#[derive(Debug)]
+struct Room(Sender);
+
+#[async_trait]
+impl SeriesRoom for Room {
+    fn max_active(&self) -> Option<u64> {
+        self.0.limits.get(Limit::ActiveSeries)
+    }
+
+    async fn begin(&self, wanted: u64) -> Granted {
+        let Self(sender) = self;
+        sender.quota.take_series(&sender.tenant, &sender.limits, wanted).await
     }
 }
 
@@ -57,6 +80,13 @@ impl Sender {
             stamps: Arc::new([]),
             quota: Arc::new(NoQuota),
         }
+    }
+
+    /// The bounds on series that this sender begins, if there are any.
+    pub(super) fn room(&self) -> Option<Arc<dyn SeriesRoom>> {
+        let bounds = [Limit::ActiveSeries, Limit::NewSeries];
+        let bounded = bounds.iter().any(|limit| self.limits.get(*limit).is_some());
+        bounded.then(|| Arc::new(Room(self.clone())) as _)
     }
 
     /// The limits of a request of this sender.

@@ -688,7 +688,7 @@ async fn cardinality_counts_series(s: &mut Subject<'_>) {
             labels(&[("__name__", if i == 0 { "a" } else { "b" }), ("i", &i.to_string()), ("job", "x")]);
         s.write(&series, &[(ago(60), 1.0)]).await;
     }
-    let cardinality = s.store.cardinality(&s.tenant, 2).await.expect("cardinality is answered");
+    let cardinality = s.store.cardinality(&s.tenant, vec![], 2).await.expect("cardinality is answered");
     assert_eq!(cardinality.series, 4);
     assert_eq!(cardinality.series_by_metric, [("b".to_owned(), 3), ("a".to_owned(), 1)]);
     assert_eq!(cardinality.values_by_label, [("i".to_owned(), 4), ("__name__".to_owned(), 2)]);

@@ -164,6 +164,10 @@ impl Storage for Taker {
         self.inner.append(tenant, batch).await
     }
 
+    fn active_series(&self, tenant: &TenantId) -> Option<u64> {
+        self.inner.active_series(tenant)
+    }
+
     async fn series(&self, tenant: &TenantId, request: LabelsRequest) -> Result<Vec<Labels>> {
         self.inner.series(tenant, request).await
     }
@@ -202,8 +206,13 @@ impl Storage for Taker {
         self.inner.clean_tombstones(tenant).await
     }
 
-    async fn cardinality(&self, tenant: &TenantId, limit: usize) -> Result<Cardinality> {
-        self.inner.cardinality(tenant, limit).await
+    async fn cardinality(
+        &self,
+        tenant: &TenantId,
+        matchers: MatcherSets,
+        limit: usize,
+    ) -> Result<Cardinality> {
+        self.inner.cardinality(tenant, matchers, limit).await
     }
 
     async fn flush(&self) -> Result<()> {

@@ -6,12 +6,17 @@
 //! | another content type, message or compression | 415 |
 //! | does not decode | 400 |
 //! | some of it refused, the rest written | 400, the body says what and why |
+//! | … only for limits on series, which may pass | 429 with `Retry-After`, the body says which limit |
 //! | more than a request may be | 413 |
 //! | no room now | 503 with `Retry-After` |
 //! | the store failed | 503 with `Retry-After`, or 500, with it if the fault may be mended elsewhere |
 //!
 //! "No room" is 503 and not 429, because Prometheus drops what is answered 429 unless told otherwise;
 //! 429 is what rate limits answer, before a request comes here.
+//!
+//! A limit on series lets those that are there go on, so that what a sender sends again after a 429 is mostly
+//! there already, and the same bits twice are a success. A tenant whose senders would try forever has the
+//! limit refuse for good, with 400; so does a bad sample beside it, since it would be refused each time.
 //!
 //! From the moment the version is agreed on, every answer says what was written
 //! (`X-Prometheus-Remote-Write-Samples-Written` and its like): a 2.0 sender takes their absence as
@@ -64,7 +69,11 @@ pub async fn remote_write(ingest: &Ingest, sender: &Sender, headers: &HeaderMap,
             let response = if outcome.rejected.is_empty() {
                 StatusCode::NO_CONTENT.into_response()
             } else {
-                text(StatusCode::BAD_REQUEST, outcome.rejected.to_string())
+                let told = outcome.rejected.to_string();
+                match outcome.rejected.retry_after() {
+                    Some(after) => with_retry(text(StatusCode::TOO_MANY_REQUESTS, told), after),
+                    None => text(StatusCode::BAD_REQUEST, told),
+                }
             };
             with_written(response, &outcome)
         }

@@ -5,10 +5,14 @@
 //!                                      └▶ when its cost is known: samples, new series
 //! ```
 //!
-//! * [`table`]: which limits hold for whom.
-//! * [`buckets`]: what is left of the rates.
+//! * [`overrides`]: limits somebody wrote down, read and written back; [`table`]: which hold for whom.
+//! * [`buckets`]: what is left of the rates; [`local`]: in memory.
+//! * [`series`]: how many series may begin.
 
 pub mod buckets;
+pub mod local;
+pub mod overrides;
+mod series;
 pub mod table;
 
 use std::sync::Arc;
@@ -18,6 +22,7 @@ use async_trait::async_trait;
 use crate::{
     ingest::WriteQuota,
     model::{Limit, OverLimit, TenantId, TenantLimits},
+    storage::Granted,
 };
 
 use buckets::{Buckets, Draw};
@@ -77,5 +82,9 @@ impl WriteQuota for Limiter {
         count: u64,
     ) -> Result<(), OverLimit> {
         self.take(tenant, limits, &[(Limit::Samples, count)]).await
+    }
+
+    async fn take_series(&self, tenant: &TenantId, limits: &TenantLimits, wanted: u64) -> Granted {
+        self.begin_series(tenant, limits, wanted).await
     }
 }

@@ -97,8 +97,12 @@ impl Storage for RecordingStore {
         Err(only_writes())
     }
 
-    async fn cardinality(&self, _: &TenantId, _: usize) -> Result<Cardinality> {
+    async fn cardinality(&self, _: &TenantId, _: MatcherSets, _: usize) -> Result<Cardinality> {
         Err(only_writes())
+    }
+
+    fn active_series(&self, _: &TenantId) -> Option<u64> {
+        None
     }
 
     async fn flush(&self) -> Result<()> {

@@ -201,8 +201,17 @@ impl Storage for ClickHouseStore {
         self.deletes.clean(tenant).await
     }
 
-    async fn cardinality(&self, tenant: &TenantId, limit: usize) -> Result<Cardinality> {
-        self.reads.cardinality(tenant, limit).await
+    async fn cardinality(
+        &self,
+        tenant: &TenantId,
+        matchers: MatcherSets,
+        limit: usize,
+    ) -> Result<Cardinality> {
+        self.reads.cardinality(tenant, &matchers, limit).await
+    }
+
+    fn active_series(&self, _tenant: &TenantId) -> Option<u64> {
+        None
     }
 
     async fn flush(&self) -> Result<()> {

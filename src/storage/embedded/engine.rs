@@ -29,7 +29,7 @@ use super::{
     lock::Lock,
     part::PageCache,
     register::{MOST_TOMBSTONES, Register, hidden},
-    select::{Sight, wanted},
+    select::{Sight, find_in_head, wanted},
     view::{Elsewhere, View},
     wal::{
         Ticket, Wal,
@@ -285,13 +285,18 @@ impl Engine {
         Ok(found.into_iter().map(|(series, exemplars)| SeriesExemplars { series, exemplars }).collect())
     }
 
-    pub(crate) fn cardinality(&self, tenant: &TenantId, limit: usize) -> Result<Cardinality> {
+    pub(crate) fn cardinality(
+        &self,
+        tenant: &TenantId,
+        sets: &MatcherSets,
+        limit: usize,
+    ) -> Result<Cardinality> {
         self.is_open()?;
         let view = self.view.load_full();
         let mut all = BTreeSet::new();
         let (mut chunks, mut range) = (0, None::<TimeRange>);
         for head in &view.heads {
-            for number in head.all(tenant) {
+            for number in find_in_head(head, tenant, sets) {
                 head.look(number, |series| {
                     all.insert(series.labels.clone());
                     chunks += series.chunks() as u64;
@@ -300,6 +305,11 @@ impl Engine {
             }
         }
         Ok(Cardinality { chunks, range, ..cardinality_of(all.iter(), limit) })
+    }
+
+    /// How many series of a tenant are active.
+    pub(crate) fn active_series(&self, tenant: &TenantId) -> u64 {
+        self.view.load().active().active_series(tenant)
     }
 
     pub(crate) fn status(&self) -> Result<StorageStatus> {

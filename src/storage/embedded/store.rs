@@ -175,9 +175,18 @@ impl Storage for EmbeddedStore {
         self.blocking(move |engine| engine.clean_tombstones(&tenant)).await
     }
 
-    async fn cardinality(&self, tenant: &TenantId, limit: usize) -> Result<Cardinality> {
+    async fn cardinality(
+        &self,
+        tenant: &TenantId,
+        matchers: MatcherSets,
+        limit: usize,
+    ) -> Result<Cardinality> {
         let tenant = tenant.clone();
-        self.blocking(move |engine| engine.cardinality(&tenant, limit)).await
+        self.blocking(move |engine| engine.cardinality(&tenant, &matchers, limit)).await
+    }
+
+    fn active_series(&self, tenant: &TenantId) -> Option<u64> {
+        Some(self.engine.active_series(tenant))
     }
 
     async fn flush(&self) -> Result<()> {
