@@ -1,7 +1,6 @@
 //! Each request: its id, its one log line, and its place in the counters.
 
 use std::{
-    net::IpAddr,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -159,7 +158,6 @@ impl Seen {
                     event = "request",
                     request_id = self.id,
                     tenant,
-                    client = self.client.map(tracing::field::display),
                     method = self.method.as_str(),
                     path = self.path,
                     status,
