@@ -195,9 +195,8 @@ impl FromRequestParts<Arc<State>> for Reader {
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<State>) -> Result<Self, ApiError> {
         let caller = caller(parts)?;
-        let [tenant] = &*caller.tenants else {
-            return Err(ApiError::internal("a route that reads is not for one tenant"));
-        };
-        Ok(Self { view: View::of(tenant.clone()), limits: Arc::clone(&caller.limits) })
+        let view = View::new(caller.tenants.to_vec(), caller.principal.filters.clone());
+        let view = view.ok_or_else(|| ApiError::internal("a route that reads is for no tenant"))?;
+        Ok(Self { view, limits: Arc::clone(&caller.limits) })
     }
 }

@@ -7,6 +7,7 @@ pub mod certificate;
 pub mod credential;
 pub mod grant;
 pub mod guard;
+pub mod jwt;
 pub mod keys;
 pub mod principal;
 

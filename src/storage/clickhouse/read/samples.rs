@@ -55,8 +55,7 @@ impl Reads {
         let selected =
             |series| Selected { series, runs: Runs::TimeMajor(runs), taken: 0, warnings: Vec::new() };
         let Some(range) = self.kept(tenant, request.range) else { return Ok(selected(Vec::new())) };
-        let found =
-            self.find(tenant, std::slice::from_ref(&request.matchers), range, request.max_series).await?;
+        let found = self.find(tenant, &request.sets(), range, request.max_series).await?;
         if found.series.is_empty() {
             return Ok(selected(Vec::new()));
         }
