@@ -14,6 +14,7 @@ use tower::ServiceExt;
 
 use super::{
     Door, GatewayConfig, MetricsRenderer, State,
+    audit::Audit,
     auth::Auth,
     body::BodyLimits,
     health::{Readiness, Stage},
@@ -219,9 +220,10 @@ impl TestApp {
             ingest: Arc::new(ingest(&storage, &clock)),
             query: Arc::new(query),
             storage,
-            clock,
+            clock: Arc::clone(&clock),
             render_metrics: MetricsRenderer(Arc::new(|| "# EOF\n".to_owned())),
             config,
+            audit: Arc::new(Audit::to_log(clock)),
             auth: Arc::new(Auth::open()),
             limiter: Arc::new(Limiter::new(
                 Arc::new(LimitTable::of(TenantLimits::default())),

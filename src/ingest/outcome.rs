@@ -1,9 +1,12 @@
 //! What became of a request: what was written, and what was refused and why.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use super::validate::BadHistogram;
-use crate::{model::Timestamp, storage::RejectReason};
+use crate::{
+    model::{OverLimit, Timestamp},
+    storage::RejectReason,
+};
 
 /// A request that was taken, all of it or in part.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,6 +79,7 @@ impl Reason {
             Self::Store(RejectReason::TooOld) => "sample_too_old",
             Self::Store(RejectReason::OutOfOrder) => "sample_out_of_order",
             Self::Store(RejectReason::Conflict) => "sample_duplicate_timestamp",
+            Self::Store(RejectReason::OverLimit(limit)) => limit.name(),
         }
     }
 }
@@ -100,6 +104,9 @@ impl fmt::Display for Reason {
             Self::Store(RejectReason::TooOld) => "the sample is older than the retention",
             Self::Store(RejectReason::OutOfOrder) => "the sample is out of order",
             Self::Store(RejectReason::Conflict) => "another value is stored at that time",
+            Self::Store(RejectReason::OverLimit(limit)) => {
+                return write!(f, "the series would be new, and {} allows no more", limit.name());
+            }
         })
     }
 }
@@ -113,6 +120,8 @@ pub struct Rejections {
     pub by_reason: Vec<(&'static str, u64)>,
     /// The first of them.
     pub examples: Vec<Example>,
+    /// The limits that stood in the way of some of it, each once.
+    pub over: Vec<OverLimit>,
 }
 
 /// One thing that was refused.
@@ -130,6 +139,35 @@ impl Rejections {
     /// Whether all was taken.
     pub fn is_empty(&self) -> bool {
         self.total == 0
+    }
+
+    /// What the sender may do: when to come again, if only limits were in the way, and none of them for good.
+    ///
+    /// Everything else is written by then, and takes being sent again; what is wrong would be refused again, so
+    /// that one bad sample is reason enough not to.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let limits: u64 = self
+            .by_reason
+            .iter()
+            .filter(|(id, _)| self.over.iter().any(|over| over.limit.name() == *id))
+            .map(|(_, count)| count)
+            .sum();
+        if self.is_empty() || limits < self.total || self.over.iter().any(|over| over.for_good) {
+            return None;
+        }
+        let waits: Option<Vec<Duration>> = self.over.iter().map(|over| over.retry_after).collect();
+        waits?.into_iter().max()
+    }
+
+    /// Notes a limit that was in the way.
+    pub(crate) fn over_limit(&mut self, over: OverLimit) {
+        match self.over.iter_mut().find(|known| known.limit == over.limit) {
+            Some(known) => {
+                known.asked = known.asked.max(over.asked);
+                known.retry_after = known.retry_after.max(over.retry_after);
+            }
+            None => self.over.push(over),
+        }
     }
 
     /// Counts `count` refusals, and keeps one as an example while there are fewer than `max_examples`.
@@ -159,7 +197,8 @@ impl Outcome {
         self.histograms += other.histograms;
         self.exemplars += other.exemplars;
         self.metadata += other.metadata;
-        let Rejections { total, by_reason, examples } = other.rejected;
+        let Rejections { total, by_reason, examples, over } = other.rejected;
+        over.into_iter().for_each(|over| self.rejected.over_limit(over));
         self.rejected.total += total;
         for (id, count) in by_reason {
             match self.rejected.by_reason.iter_mut().find(|(known, _)| *known == id) {
@@ -178,6 +217,9 @@ impl fmt::Display for Rejections {
         write!(f, "{} rejected:", self.total)?;
         for (i, (id, count)) in self.by_reason.iter().enumerate() {
             write!(f, "{} {count} {id}", if i == 0 { "" } else { "," })?;
+        }
+        for over in &self.over {
+            write!(f, "\n{over}")?;
         }
         for Example { series, timestamp, reason } in &self.examples {
             write!(f, "\n{series}")?;

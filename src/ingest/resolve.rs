@@ -74,6 +74,7 @@ pub(crate) fn resolve(
         exemplars: draft.exemplars,
         metadata: Vec::with_capacity(draft.metadata.len()),
         policy: limits.policy,
+        room: None,
     };
     if !bad.is_empty() {
         leave_out(bad, &mut batch, &mut draft.labels, &mut rejected, limits);

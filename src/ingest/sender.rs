@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::IngestLimits;
 use crate::{
     model::{Limit, Millis, OverLimit, TenantId, TenantLimits},
-    storage::AppendPolicy,
+    storage::{AppendPolicy, Granted, SeriesRoom},
 };
 
 /// Who writes.
@@ -35,6 +35,17 @@ pub trait WriteQuota: fmt::Debug + Send + Sync + 'static {
         limits: &TenantLimits,
         count: u64,
     ) -> Result<(), OverLimit>;
+
+    /// The same for what comes as a stream: waits until there were as many, and fails only where that would be too long.
+    async fn wait_for_samples(
+        &self,
+        tenant: &TenantId,
+        limits: &TenantLimits,
+        count: u64,
+    ) -> Result<(), OverLimit>;
+
+    /// Takes `wanted` series that begin, or as many of them as there are.
+    async fn take_series(&self, tenant: &TenantId, limits: &TenantLimits, wanted: u64) -> Granted;
 }
 
 /// As much as anybody likes.
@@ -45,6 +56,30 @@ pub struct NoQuota;
 impl WriteQuota for NoQuota {
     async fn take_samples(&self, _: &TenantId, _: &TenantLimits, _: u64) -> Result<(), OverLimit> {
         Ok(())
+    }
+
+    async fn wait_for_samples(&self, _: &TenantId, _: &TenantLimits, _: u64) -> Result<(), OverLimit> {
+        Ok(())
+    }
+
+    async fn take_series(&self, _: &TenantId, _: &TenantLimits, wanted: u64) -> Granted {
+        Granted::all(wanted)
+    }
+}
+
+/// The series that a sender may begin.
+#[derive(Debug)]
+struct SenderRoom(Sender);
+
+#[async_trait]
+impl SeriesRoom for SenderRoom {
+    fn max_active(&self) -> Option<u64> {
+        self.0.limits.get(Limit::ActiveSeries)
+    }
+
+    async fn begin(&self, wanted: u64) -> Granted {
+        let Self(sender) = self;
+        sender.quota.take_series(&sender.tenant, &sender.limits, wanted).await
     }
 }
 
@@ -57,6 +92,13 @@ impl Sender {
             stamps: Arc::new([]),
             quota: Arc::new(NoQuota),
         }
+    }
+
+    /// The bounds on series that this sender begins, if there are any.
+    pub(super) fn room(&self) -> Option<Arc<dyn SeriesRoom>> {
+        let bounds = [Limit::ActiveSeries, Limit::NewSeries];
+        let bounded = bounds.iter().any(|limit| self.limits.get(*limit).is_some());
+        bounded.then(|| Arc::new(SenderRoom(self.clone())) as _)
     }
 
     /// The limits of a request of this sender.

@@ -1,9 +1,13 @@
 //! What is written, and what became of it.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
+use super::SeriesRoom;
 pub use crate::model::OnConflict;
-use crate::model::{Exemplar, Histogram, Labels, Metadata, Millis, SeriesId, Timestamp};
+use crate::model::{Exemplar, Histogram, Labels, Limit, Metadata, Millis, OverLimit, SeriesId, Timestamp};
+
+/// When one who has too many active series may come again: some may have ended by then.
+pub(crate) const ACTIVE_RETRY: Duration = Duration::from_secs(60);
 
 /// Samples of many series, decoded, validated and ready for a store.
 ///
@@ -25,6 +29,8 @@ pub struct WriteBatch {
     pub metadata: Vec<Metadata>,
     /// How to settle what does not fit.
     pub policy: AppendPolicy,
+    /// Is asked before series begin; none lets all of them.
+    pub room: Option<Arc<dyn SeriesRoom>>,
 }
 
 impl WriteBatch {
@@ -38,6 +44,7 @@ impl WriteBatch {
             exemplars: Vec::new(),
             metadata: Vec::new(),
             policy: AppendPolicy::default(),
+            room: None,
         }
     }
 }
@@ -111,6 +118,20 @@ pub struct Appended {
     pub metadata: u64,
     /// What was refused.
     pub rejected: Vec<Rejected>,
+    /// The limits that were in the way of what was refused as [`RejectReason::OverLimit`].
+    pub over: Vec<OverLimit>,
+}
+
+impl Appended {
+    /// Adds what became of another part of the batch.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.samples += other.samples;
+        self.histograms += other.histograms;
+        self.exemplars += other.exemplars;
+        self.metadata += other.metadata;
+        self.rejected.extend(other.rejected);
+        self.over.extend(other.over);
+    }
 }
 
 /// One refused sample.
@@ -146,6 +167,8 @@ pub enum RejectReason {
     OutOfOrder,
     /// The series has another value at that time, and the policy keeps the first.
     Conflict,
+    /// The series would begin, and this limit does not allow another.
+    OverLimit(Limit),
 }
 
 impl RejectReason {
@@ -155,6 +178,7 @@ impl RejectReason {
             Self::TooOld => "too old sample",
             Self::OutOfOrder => "out of order sample",
             Self::Conflict => "duplicate sample for timestamp",
+            Self::OverLimit(limit) => limit.name(),
         }
     }
 }

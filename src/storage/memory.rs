@@ -15,13 +15,15 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::{
-    AppendPolicy, Appended, BatchExemplar, Cardinality, Check, Health, LabelsRequest, MatcherSets,
-    OnConflict, RejectReason, Rejected, Result, Run, Runs, SampleKind, SelectRequest, Selected,
-    SeriesExemplars, SeriesSamples, Storage, StorageError, StorageStatus, WriteBatch,
+    AppendPolicy, Appended, BatchExemplar, Cardinality, Check, DocumentKind, Health, LabelsRequest,
+    MatcherSets, OnConflict, RejectReason, Rejected, Result, Run, Runs, SampleKind, SelectRequest, Selected,
+    SeriesExemplars, SeriesSamples, Storage, StorageError, StorageStatus, WriteBatch, room::Allowance,
 };
 use crate::{
     clock::Clock,
-    model::{Exemplar, Histogram, Labels, Matcher, Metadata, Millis, TenantId, TimeRange, Timestamp},
+    model::{
+        Exemplar, Histogram, Labels, Matcher, Metadata, Millis, SeriesId, TenantId, TimeRange, Timestamp,
+    },
 };
 
 /// Samples of one run of the answer to a selection.
@@ -33,6 +35,7 @@ pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     retention: Option<Millis>,
     tenants: Mutex<HashMap<TenantId, Tenant>>,
+    documents: Mutex<BTreeMap<(DocumentKind, TenantId), String>>,
 }
 
 #[derive(Debug, Default)]
@@ -70,11 +73,23 @@ impl Value {
 impl MemoryStore {
     /// An empty store that refuses samples older than `retention`; none keeps everything.
     pub fn new(clock: Arc<dyn Clock>, retention: Option<Millis>) -> Arc<Self> {
-        Arc::new(Self { clock, retention, tenants: Mutex::default() })
+        Arc::new(Self { clock, retention, tenants: Mutex::default(), documents: Mutex::default() })
     }
 
     fn oldest(&self) -> Timestamp {
         self.retention.map_or(Timestamp::MIN, |keep| self.clock.now().minus(keep))
+    }
+
+    /// Asks for the series that a batch would begin, if they are bounded.
+    async fn allowance(&self, tenant: &TenantId, batch: &WriteBatch) -> Option<Allowance> {
+        let room = batch.room.as_ref()?;
+        let oldest = self.oldest();
+        let (active, wanted) = {
+            let mut tenants = self.tenants.lock();
+            let tenant = tenants.entry(tenant.clone()).or_default();
+            (tenant.series.len() as u64, tenant.new_series(batch, oldest).len() as u64)
+        };
+        if wanted == 0 { None } else { Some(Allowance::ask(room.as_ref(), active, wanted).await) }
     }
 
     fn read<T: Default>(&self, tenant: &TenantId, read: impl FnOnce(&Tenant) -> T) -> T {
@@ -83,6 +98,40 @@ impl MemoryStore {
 }
 
 impl Tenant {
+    /// The series that a batch has samples for, and that are not here.
+    fn new_series(&self, batch: &WriteBatch, oldest: Timestamp) -> BTreeMap<SeriesId, Labels> {
+        let floats = batch.samples.iter().map(|s| (s.series, s.timestamp));
+        let histograms = batch.histograms.iter().map(|h| (h.series, h.timestamp));
+        let mut new = BTreeMap::new();
+        for (series, _) in floats.chain(histograms).filter(|(_, at)| *at >= oldest) {
+            let series = series as usize;
+            let labels = batch.labels.labels(series);
+            if !self.series.contains_key(&labels) {
+                new.insert(batch.series[series], labels);
+            }
+        }
+        new
+    }
+
+    /// Begins the series of a batch that may begin; gives the others.
+    fn begin(
+        &mut self,
+        batch: &WriteBatch,
+        oldest: Timestamp,
+        allowance: Option<&mut Allowance>,
+    ) -> HashMap<SeriesId, RejectReason> {
+        let mut refused = HashMap::new();
+        let Some(allowance) = allowance else { return refused };
+        for (id, labels) in self.new_series(batch, oldest) {
+            let active = self.series.len() as u64;
+            match allowance.next(|most| most.is_none_or(|most| active < most)) {
+                Ok(()) => drop(self.series.insert(labels, BTreeMap::new())),
+                Err(reason) => drop(refused.insert(id, reason)),
+            }
+        }
+        refused
+    }
+
     fn append(
         &mut self,
         labels: Labels,
@@ -166,13 +215,19 @@ fn limited<T>(limit: usize, all: impl Iterator<Item = T>) -> Vec<T> {
 #[async_trait]
 impl Storage for MemoryStore {
     async fn append(&self, tenant: &TenantId, batch: WriteBatch) -> Result<Appended> {
+        let mut allowance = self.allowance(tenant, &batch).await;
         let oldest = self.oldest();
         let mut tenants = self.tenants.lock();
         let tenant = tenants.entry(tenant.clone()).or_default();
         let mut appended = Appended::default();
+        let refused = tenant.begin(&batch, oldest, allowance.as_mut());
         let labels = |series: u32| batch.labels.labels(usize::try_from(series).expect("an index fits"));
         let mut reject = Vec::new();
         for s in &batch.samples {
+            if let Some(reason) = refused.get(&batch.series[s.series as usize]) {
+                reject.push((s.series, SampleKind::Float, s.timestamp, *reason));
+                continue;
+            }
             let sample = Sample { value: Value::Float(s.value), start: s.start };
             match tenant.append(labels(s.series), s.timestamp, sample, oldest, batch.policy) {
                 Ok(()) => appended.samples += 1,
@@ -180,6 +235,10 @@ impl Storage for MemoryStore {
             }
         }
         for h in &batch.histograms {
+            if let Some(reason) = refused.get(&batch.series[h.series as usize]) {
+                reject.push((h.series, SampleKind::Histogram, h.timestamp, *reason));
+                continue;
+            }
             let sample = Sample { value: Value::Histogram(Arc::clone(&h.histogram)), start: h.start };
             match tenant.append(labels(h.series), h.timestamp, sample, oldest, batch.policy) {
                 Ok(()) => appended.histograms += 1,
@@ -187,6 +246,10 @@ impl Storage for MemoryStore {
             }
         }
         for BatchExemplar { series, exemplar } in &batch.exemplars {
+            if let Some(reason) = refused.get(&batch.series[*series as usize]) {
+                reject.push((*series, SampleKind::Exemplar, exemplar.timestamp, *reason));
+                continue;
+            }
             match tenant.append_exemplar(labels(*series), exemplar.clone(), oldest) {
                 Ok(()) => appended.exemplars += 1,
                 Err(reason) => reject.push((*series, SampleKind::Exemplar, exemplar.timestamp, reason)),
@@ -200,6 +263,8 @@ impl Storage for MemoryStore {
             .into_iter()
             .map(|(series, kind, timestamp, reason)| Rejected { series, kind, timestamp, reason })
             .collect();
+        let active = tenant.series.len() as u64;
+        appended.over = allowance.map_or_else(Vec::new, |allowance| allowance.over(active));
         Ok(appended)
     }
 
@@ -316,6 +381,25 @@ impl Storage for MemoryStore {
         Ok(self.read(tenant, |tenant| {
             super::cardinality_of(tenant.series.keys().filter(|l| matches_any(&sets, l)), limit)
         }))
+    }
+
+    fn active_series(&self, tenant: &TenantId) -> Option<u64> {
+        Some(self.read(tenant, |tenant| tenant.series.len() as u64))
+    }
+
+    async fn put_document(&self, tenant: &TenantId, kind: DocumentKind, text: Option<String>) -> Result<()> {
+        let mut documents = self.documents.lock();
+        match text {
+            Some(text) => documents.insert((kind, tenant.clone()), text),
+            None => documents.remove(&(kind, tenant.clone())),
+        };
+        Ok(())
+    }
+
+    async fn documents(&self, kind: DocumentKind) -> Result<Vec<(TenantId, String)>> {
+        let documents = self.documents.lock();
+        let of_kind = documents.iter().filter(|((k, _), _)| *k == kind);
+        Ok(of_kind.map(|((_, tenant), text)| (tenant.clone(), text.clone())).collect())
     }
 
     async fn flush(&self) -> Result<()> {

@@ -15,6 +15,7 @@ pub mod embedded;
 pub mod error;
 pub mod memory;
 pub mod offer;
+pub mod room;
 pub mod selection;
 pub mod view;
 
@@ -30,6 +31,7 @@ pub use batch::{
 };
 pub use error::{Fault, StorageError};
 pub use offer::{Combine, GridRow, Offer, Operation, WindowFunction};
+pub use room::{Granted, SeriesRoom};
 pub use selection::{
     Grid, HistogramSample, LabelsRequest, MatcherSets, ReadSeries, Run, Runs, SelectRequest, Selected,
     SeriesExemplars, SeriesSamples,
@@ -53,6 +55,8 @@ pub type Result<T, E = StorageError> = std::result::Result<T, E>;
 /// * **Single.** A series has one sample at a time: a float and a histogram there are in conflict too.
 /// * **Sorted.** Series come in label order and their samples in time order, however they arrived.
 /// * **Honest.** What the store did of an [`Offer`] ([`Selected::taken`]) changes the cost, never the answer.
+/// * **Roomy.** Where a batch comes with a [`SeriesRoom`], series that take samples already go on taking them, and
+///   no more begin than it lets.
 /// * **Walled.** No call for one tenant can see what another has stored.
 #[async_trait]
 pub trait Storage: fmt::Debug + Send + Sync + 'static {
@@ -105,6 +109,17 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
         limit: usize,
     ) -> Result<Cardinality>;
 
+    /// How many series of the tenant are active: what [`SeriesRoom::max_active`] bounds. Cheap, answered from
+    /// memory; none if the store does not know.
+    fn active_series(&self, tenant: &TenantId) -> Option<u64>;
+
+    /// Keeps a small text of a tenant in place of the one of its kind before; none removes that. It is durable when
+    /// this returns. Who asks elsewhere, of a store that several processes share, may still be told the one before.
+    async fn put_document(&self, tenant: &TenantId, kind: DocumentKind, text: Option<String>) -> Result<()>;
+
+    /// All tenants' texts of a kind, by tenant.
+    async fn documents(&self, kind: DocumentKind) -> Result<Vec<(TenantId, String)>>;
+
     /// Makes everything held in memory durable in its final place, compacted.
     async fn flush(&self) -> Result<()>;
 
@@ -122,6 +137,22 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
 
     /// Stops background work and leaves everything durable. Calls after it fail.
     async fn close(&self) -> Result<()>;
+}
+
+/// What a tenant's small text is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DocumentKind {
+    /// The limits that somebody gave it.
+    Limits,
+}
+
+impl DocumentKind {
+    /// The name it has where it is kept.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Limits => "limits",
+        }
+    }
 }
 
 /// Where a tenant's series come from.

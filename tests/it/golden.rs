@@ -13,7 +13,7 @@ use std::{
 use crate::server::{free_port, luminate};
 
 /// Compares `text` with the golden file `name`, or makes it that.
-fn check(name: &str, text: &str) {
+pub fn check(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("LUMINATE_TEST_GOLDEN").is_some_and(|v| v == "rewrite") {
         fs::write(&path, text).unwrap();

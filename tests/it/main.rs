@@ -20,6 +20,8 @@ mod memory;
 mod moving;
 mod prometheus;
 mod promql_scripts;
+mod roles;
 mod script;
 mod server;
 mod taker;
+mod token;

@@ -3,6 +3,10 @@
 //! [`Auth`] is asked once for each request, before anything of it is read but its head. What it answers, a
 //! [`Principal`], is all the rest of the gateway knows of tokens, keys and certificates.
 
+pub mod certificate;
+pub mod grant;
+pub mod jwt;
+pub mod keys;
 pub mod principal;
 
 use std::sync::Arc;
@@ -11,7 +15,8 @@ use axum::http::HeaderMap;
 
 use super::peer::Peer;
 
-pub use principal::{Known, LimitOverrides, Principal, Scope, Scopes, TenantAccess, TenantPattern};
+pub use super::limit::overrides::LimitOverrides;
+pub use principal::{Known, Principal, Scope, Scopes, TenantAccess, TenantPattern};
 
 /// Why a caller is not let in. What they are told is the same for all of these but [`Unavailable`](Self::Unavailable);
 /// the reason is for the log and the counters.

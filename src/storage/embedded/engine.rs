@@ -24,6 +24,7 @@ use super::{
     config::EmbeddedConfig,
     counters::{EmbeddedCounters, add},
     disk::{Disk, size_of_dir},
+    documents::Documents,
     exemplars::Exemplars,
     head::{Head, append::Surroundings},
     lock::Lock,
@@ -63,6 +64,7 @@ pub(crate) struct Engine {
     pub(crate) upkeep: Mutex<Upkeep>,
     pub(crate) register: Register,
     pub(crate) exemplars: Exemplars,
+    pub(super) documents: Documents,
     /// What was set aside or is missing, for a person.
     pub(crate) damage: Mutex<Vec<String>>,
     /// What is older has been removed, or will be.
@@ -305,6 +307,11 @@ impl Engine {
             }
         }
         Ok(Cardinality { chunks, range, ..cardinality_of(all.iter(), limit) })
+    }
+
+    /// How many series of a tenant are active.
+    pub(crate) fn active_series(&self, tenant: &TenantId) -> u64 {
+        self.view.load().active().active_series(tenant)
     }
 
     pub(crate) fn status(&self) -> Result<StorageStatus> {

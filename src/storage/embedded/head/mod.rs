@@ -60,6 +60,8 @@ struct Tenants {
 pub(crate) struct HeadTenant {
     ordinal: u32,
     index: RwLock<Index>,
+    /// Series here, and those of the head before that may yet come here.
+    active: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -146,8 +148,13 @@ impl Head {
         }
         let mut tenants = self.tenants.write();
         let ordinal = u32::try_from(tenants.by_id.len()).expect("fewer tenants than bytes of memory");
-        let new = || Arc::new(HeadTenant { ordinal, index: RwLock::default() });
+        let new = || Arc::new(HeadTenant { ordinal, index: RwLock::default(), active: AtomicU64::new(0) });
         Arc::clone(tenants.by_id.entry(id.clone()).or_insert_with(new))
+    }
+
+    /// How many series of a tenant are active: here, or in the head before while that is being written out.
+    pub(crate) fn active_series(&self, tenant: &TenantId) -> u64 {
+        self.tenant(tenant).map_or(0, |tenant| tenant.active.load(Relaxed))
     }
 
     /// The numbers of a tenant's series that all matchers let pass.
