@@ -158,6 +158,7 @@ impl Seen {
                     event = "request",
                     request_id = self.id,
                     tenant,
+                    client = self.client.map(tracing::field::display),
                     method = self.method.as_str(),
                     path = self.path,
                     status,
