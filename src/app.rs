@@ -18,7 +18,9 @@ mod card;
 mod clickhouse;
 mod figures;
 mod open_files;
+mod redis;
 pub mod schema;
+mod secret;
 mod signals;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
@@ -34,7 +36,11 @@ use crate::{
         body::BodyLimits,
         health::{Readiness, Stage},
         host_guard::HostGuard,
-        limit::{Limiter, buckets::NoBuckets, table::LimitTable},
+        limit::{
+            Limiter,
+            buckets::{Buckets, NoBuckets},
+            table::LimitTable,
+        },
         request::RequestCounters,
         router,
     },
@@ -234,6 +240,13 @@ impl Parts {
         ];
         sources.extend(store_figures);
         sources.push(figures::health(Arc::clone(&storage)));
+        let redis = redis::link(&config.redis, seeds.request_ids, Arc::clone(&clock))?;
+        sources.extend(redis.clone().map(figures::redis::link));
+        let buckets: Arc<dyn Buckets> =
+            match redis::buckets(&config.redis, redis.as_ref(), Arc::clone(&clock)) {
+                Some(shared) => shared,
+                None => Arc::new(NoBuckets),
+            };
         sources.push(telemetry::process::source(Arc::clone(&clock)));
         let telemetry = Telemetry::new(sources);
         let rendered = Arc::clone(&telemetry);
@@ -248,8 +261,9 @@ impl Parts {
             auth: Arc::new(auth::auth(config)),
             limiter: Arc::new(Limiter::new(
                 Arc::new(LimitTable::of(config.limits.defaults.clone())),
-                Arc::new(NoBuckets),
+                buckets,
             )),
+            redis,
             readiness: Arc::clone(&readiness),
             counters,
         });

@@ -1,6 +1,7 @@
 //! What the parts count of themselves, under the names that are shown outside.
 
 pub(super) mod clickhouse;
+pub(super) mod redis;
 
 use std::{
     fs,
