@@ -30,7 +30,7 @@ use crate::{
     clock::Clock,
     config::{AuthMode, Backend, Config, Feature, Storage as StorageConfig, WalSync},
     gateway::{
-        self, Door, GatewayConfig, Listener, ListenerLimits, MetricsRenderer, State,
+        self, Door, GatewayConfig, Listener, ListenerConfig, ListenerLimits, MetricsRenderer, State,
         body::BodyLimits,
         health::{Readiness, Stage},
         host_guard::HostGuard,
@@ -88,7 +88,8 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let listener_limits = listener_limits(&config, open_files::raise_limit());
-    let listener = Listener::bind(config.server.listen, listener_limits).await?;
+    let listener =
+        Listener::bind(config.server.listen, ListenerConfig::plain(Door::Both, listener_limits)).await?;
     let address = listener.local_addr();
     let store = card::Store::of(&config.storage);
 

@@ -7,7 +7,7 @@ use serde_yaml::Value;
 
 use super::{
     AuthMode, Backend, Config, ConfigErrors, SelfScrape, Settings, Sources, auth, limits, observe, query,
-    reader::Reader, remote::refuse_lame_clickhouse, server, storage,
+    reader::Reader, redis, remote::refuse_lame_clickhouse, server, storage,
 };
 use crate::model::OnConflict;
 
@@ -20,6 +20,7 @@ impl Config {
             server: server::server(&mut keys),
             auth: auth::auth(&mut keys),
             limits: limits::limits(&mut keys),
+            redis: redis::redis(&mut keys),
             storage: storage::storage(&mut keys),
             query: query::query(&mut keys),
             features: keys.get("features", "[]", query::features),
@@ -31,6 +32,7 @@ impl Config {
         refuse_idle_keys(&config, &mut keys);
         refuse_narrow_budget(&config, &mut keys);
         limits::refuse_small_bursts(&config.limits, config.server.limits.max_body_bytes.0, &mut keys);
+        redis::refuse_lame_redis(&config.redis, &mut keys);
         match config.storage.backend {
             Backend::Embedded => refuse_tenant_retention(&config, &mut keys),
             Backend::ClickHouse => {
@@ -123,7 +125,6 @@ fn absent(path: &str) -> Option<String> {
         "auth.api_keys",
         "auth.trusted_proxies",
         "memory",
-        "redis",
         "rules",
         "server.admin_listen",
         "server.tls",

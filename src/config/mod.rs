@@ -18,6 +18,7 @@ mod observe;
 mod parse;
 mod query;
 mod reader;
+mod redis;
 mod remote;
 mod server;
 mod storage;
@@ -33,6 +34,7 @@ pub use limits::Limits;
 pub use observe::{Audit, Log, LogFormat, SelfScrape};
 pub use query::{Feature, Query};
 pub use reader::{ConfigError, ConfigErrors, FlagValue, Origin, Setting};
+pub use redis::{Redis, RedisBreaker, RedisKeyStore, RedisLogin, RedisServers, RedisTls, RedisUrl};
 pub use remote::{Batch, ClickHouse, ClickHouseTls, Password, Pushdown};
 pub use server::{Server, ServerLimits, Shutdown};
 pub use storage::{Backend, Embedded, Storage, WalSync};
@@ -47,6 +49,8 @@ pub struct Config {
     pub auth: Auth,
     /// What a tenant may send.
     pub limits: Limits,
+    /// A Redis that several gateways share.
+    pub redis: Redis,
     /// Where samples are kept, and for how long.
     pub storage: Storage,
     /// How queries are answered.

@@ -45,7 +45,7 @@ use request::RequestCounters;
 
 use crate::{clock::Clock, ingest::Ingest, query::QueryService, storage::Storage};
 
-pub use listener::{Drained, ListenError, Listener, ListenerLimits, serve};
+pub use listener::{Drained, ListenError, Listener, ListenerConfig, ListenerLimits, serve};
 pub use router::router;
 pub use routes::{Door, ROUTES};
 
