@@ -3,6 +3,7 @@
 pub(super) mod auth;
 pub(super) mod clickhouse;
 pub(super) mod limits;
+pub(super) mod redis;
 
 use std::{
     fs,
