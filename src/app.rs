@@ -17,6 +17,7 @@ pub mod backup;
 mod card;
 mod clickhouse;
 mod figures;
+pub mod keys;
 mod listeners;
 mod open_files;
 mod redis;
