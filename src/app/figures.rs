@@ -1,7 +1,9 @@
 //! What the parts count of themselves, under the names that are shown outside.
 
+pub(super) mod auth;
 pub(super) mod clickhouse;
 pub(super) mod limits;
+pub(super) mod redis;
 
 use std::{
     fs,

@@ -6,7 +6,7 @@ use axum::{
     Router,
     extract::{Request, State as Extract},
     http::{Method, Uri},
-    middleware::{Next, from_fn_with_state},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
 };
 use tower_http::{
@@ -17,7 +17,7 @@ use tower_http::{
 use super::{
     State,
     access::{self, Access},
-    cors,
+    cors, deadline,
     error::{ApiError, ErrorKind},
     in_flight::{self, InFlight},
     limit::{self, door::Cost, unread::Unread},
@@ -46,6 +46,11 @@ pub fn router(state: Arc<State>, door: Door) -> Router {
         if route.access != Access::Open && route.door != Door::Admin {
             methods = methods.route_layer(from_fn_with_state(Arc::clone(&in_flight), in_flight::limit));
         }
+        methods = if route.unhurried {
+            methods.route_layer(from_fn(deadline::take_time))
+        } else {
+            methods.route_layer(from_fn_with_state(state.config.request_timeout, deadline::hurry))
+        };
         if route.path.starts_with("/api/v1/") {
             router = router.route(&format!("/prometheus{}", route.path), methods.clone());
         }

@@ -230,6 +230,7 @@ impl TestApp {
                 Arc::new(LimitTable::of(TenantLimits::default())),
                 Arc::new(NoBuckets),
             )),
+            redis: None,
             readiness,
             counters: Arc::new(RequestCounters::default()),
         });

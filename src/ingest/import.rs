@@ -265,7 +265,7 @@ impl Reading {
         match json_lines::decode(&text, &keyer, &limits, latest, &mut received) {
             Ok((draft, read)) => {
                 text.drain(..read);
-                (Ok(resolve::resolve(draft, &known, &limits)), received, text)
+                (Ok(resolve::resolve(draft, &sender, &known, &limits)), received, text)
             }
             Err(error) => (Err(error), received, Vec::new()),
         }

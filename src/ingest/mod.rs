@@ -368,6 +368,6 @@ impl Reading {
                 decode::remote_write2::decode(buffer, &keyer, &known, &limits, latest)?
             }
         };
-        Ok(resolve::resolve(draft, &known, &limits))
+        Ok(resolve::resolve(draft, &sender, &known, &limits))
     }
 }

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! * [`overrides`]: limits somebody wrote down, read and written back; [`table`]: which hold for whom.
-//! * [`buckets`]: what is left of the rates; [`local`]: in memory.
+//! * [`buckets`]: what is left of the rates; [`local`]: in memory; [`shared`]: in Redis, for several gateways, and
+//!   [`share`]: while that is away.
 //! * `series`: how many series may begin.
 //! * [`places`]: what runs at a time. [`density`]: how many samples a body likely has.
 //! * [`door`]: stands before each route that costs a tenant something, with [`unread`] for the bodies of those it
@@ -22,6 +23,8 @@ pub mod overrides;
 pub mod places;
 pub mod rejections;
 mod series;
+pub mod share;
+pub mod shared;
 pub mod table;
 pub mod unread;
 
