@@ -55,9 +55,10 @@ check: ## Run the quick gate: format, lints, docs, layers
 	@tests/stage "layers" $(CARGO) test --locked --test it -- layers::
 
 .PHONY: bench
-bench: setup ## Measure ingest, queries, disk and memory beside VictoriaMetrics, and over ClickHouse
+bench: setup ## Measure ingest, queries, disk and memory beside VictoriaMetrics, over ClickHouse, and what limits cost
 	$(CARGO) bench --locked --bench peers
 	$(CARGO) bench --locked --bench clickhouse
+	$(CARGO) bench --locked --bench gateway
 
 .PHONY: fuzz
 fuzz: ## Fuzz each of FUZZ_TARGETS for FUZZ_SECONDS (needs `cargo install cargo-fuzz`)
