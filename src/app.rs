@@ -17,9 +17,11 @@ pub mod backup;
 mod card;
 mod clickhouse;
 mod figures;
+pub mod jwt;
 mod open_files;
 pub mod schema;
 mod signals;
+pub mod token;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
