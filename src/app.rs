@@ -17,6 +17,7 @@ pub mod backup;
 mod card;
 mod clickhouse;
 mod figures;
+pub mod jwt;
 pub mod keys;
 mod listeners;
 mod open_files;
@@ -24,6 +25,7 @@ mod redis;
 pub mod schema;
 mod secret;
 mod signals;
+pub mod token;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -245,12 +247,15 @@ impl Parts {
             };
         let limiter =
             Arc::new(Limiter::new(Arc::new(LimitTable::of(config.limits.defaults.clone())), buckets));
+        let (auth, auth_figures) = auth::auth(config, &clock, seeds.request_ids)?;
+        let auth = Arc::new(auth);
         let mut sources = vec![
             telemetry::requests::source(Arc::clone(&counters)),
             figures::ingest(Arc::clone(&ingest)),
             figures::query(Arc::clone(&query)),
             figures::limits::limits(Arc::clone(&limiter)),
         ];
+        sources.extend(auth_figures);
         sources.extend(store_figures);
         sources.push(figures::health(Arc::clone(&storage)));
         sources.extend(redis.clone().map(figures::redis::link));
@@ -265,7 +270,7 @@ impl Parts {
             render_metrics: MetricsRenderer(Arc::new(move || rendered.render())),
             config: gateway_config(config, address, seeds.request_ids),
             audit: Arc::new(auth::audit(&config.audit, Arc::clone(&clock))?),
-            auth: Arc::new(auth::auth(config, &clock, seeds.request_ids)?),
+            auth,
             limiter,
             redis,
             readiness: Arc::clone(&readiness),
