@@ -19,7 +19,9 @@ mod clickhouse;
 mod figures;
 mod listeners;
 mod open_files;
+mod redis;
 pub mod schema;
+mod secret;
 mod signals;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
@@ -37,6 +39,7 @@ use crate::{
         host_guard::HostGuard,
         limit::{
             Limiter,
+            buckets::Buckets,
             local::{self, LocalBuckets},
             table::LimitTable,
         },
@@ -233,9 +236,15 @@ impl Parts {
         ));
         let counters = Arc::new(RequestCounters::default());
         let readiness = Arc::new(Readiness::default());
+        let redis = redis::link(&config.redis, seeds.request_ids, Arc::clone(&clock))?;
+        let buckets: Arc<dyn Buckets> =
+            match redis::buckets(&config.redis, redis.as_ref(), Arc::clone(&clock)) {
+                Some(shared) => shared,
+                None => Arc::new(LocalBuckets::new(Arc::clone(&clock), local::TENANTS)),
+            };
         let limiter = Arc::new(Limiter::new(
             Arc::new(LimitTable::of(config.limits.defaults.clone())),
-            Arc::new(LocalBuckets::new(Arc::clone(&clock), local::TENANTS)),
+            buckets,
         ));
         let mut sources = vec![
             telemetry::requests::source(Arc::clone(&counters)),
@@ -245,6 +254,7 @@ impl Parts {
         ];
         sources.extend(store_figures);
         sources.push(figures::health(Arc::clone(&storage)));
+        sources.extend(redis.clone().map(figures::redis::link));
         sources.push(telemetry::process::source(Arc::clone(&clock)));
         let telemetry = Telemetry::new(sources);
         let rendered = Arc::clone(&telemetry);
@@ -256,8 +266,9 @@ impl Parts {
             render_metrics: MetricsRenderer(Arc::new(move || rendered.render())),
             config: gateway_config(config, address, seeds.request_ids),
             audit: Arc::new(auth::audit(&config.audit, Arc::clone(&clock))?),
-            auth: Arc::new(auth::auth(config)),
+            auth: Arc::new(auth::auth(config, &clock, seeds.request_ids)?),
             limiter,
+            redis,
             readiness: Arc::clone(&readiness),
             counters,
         });

@@ -44,6 +44,7 @@ use body::BodyLimits;
 use health::Readiness;
 use host_guard::HostGuard;
 use limit::Limiter;
+use redis::RedisLink;
 use request::RequestCounters;
 
 use crate::{clock::Clock, ingest::Ingest, query::QueryService, storage::Storage};
@@ -124,6 +125,8 @@ pub struct State {
     pub auth: Arc<Auth>,
     /// Enforces tenants' limits.
     pub limiter: Arc<Limiter>,
+    /// A Redis that several gateways share, for health checks.
+    pub redis: Option<Arc<RedisLink>>,
     /// Whether requests are wanted.
     pub readiness: Arc<Readiness>,
     /// What was asked and how it went.

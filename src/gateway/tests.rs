@@ -229,6 +229,7 @@ impl TestApp {
                 Arc::new(LimitTable::of(TenantLimits::default())),
                 Arc::new(NoBuckets),
             )),
+            redis: None,
             readiness,
             counters: Arc::new(RequestCounters::default()),
         });
