@@ -26,9 +26,12 @@ use serde::{Deserialize, Serialize};
 
 use super::key::{KeyId, Sha256};
 use crate::{
-    gateway::auth::{
-        Known, LimitOverrides, Principal, Scope,
-        grant::{self, GrantError},
+    gateway::{
+        auth::{
+            Known, LimitOverrides, Principal, Scope,
+            grant::{self, GrantError},
+        },
+        limit::overrides::OverrideErrors,
     },
     model::Timestamp,
 };
@@ -92,7 +95,7 @@ pub enum RecordError {
     NoTenant,
     /// A limit is wrong.
     #[error("limits: {0}")]
-    Limits(String),
+    Limits(#[from] OverrideErrors),
     /// The name is too long, or would garble a terminal.
     #[error("the name must be at most {MAX_NAME_BYTES} bytes without control characters")]
     Name,
@@ -120,7 +123,7 @@ impl KeyRecord {
             tenants,
             stamps: grant::stamps(&self.labels)?,
             filters: grant::filters(&self.filters)?,
-            limits: self.limit_overrides()?,
+            limits: LimitOverrides::read(&serde_json::Value::Object(self.limits.clone()))?,
         })
     }
 
@@ -134,13 +137,6 @@ impl KeyRecord {
             Err(OutOfUse::Expired)
         } else {
             Ok(())
-        }
-    }
-
-    fn limit_overrides(&self) -> Result<LimitOverrides, RecordError> {
-        match self.limits.keys().next() {
-            None => Ok(LimitOverrides::default()),
-            Some(name) => Err(RecordError::Limits(format!("{name} is not known"))),
         }
     }
 }
@@ -163,6 +159,15 @@ impl OutOfUse {
             Self::Revoked => "revoked",
             Self::Disabled => "disabled",
             Self::Expired => "expired",
+        }
+    }
+
+    /// The name under which it is counted.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Revoked => "revoked_key",
+            Self::Disabled => "disabled_key",
+            Self::Expired => "expired_key",
         }
     }
 }
@@ -205,6 +210,7 @@ mod tests {
         "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
         "name": "prometheus of team a", "tenant": "team-a", "tenants": ["shared-*"],
         "scopes": ["write", "read"], "labels": {"team": "a"}, "filters": ["{env=\"prod\"}"],
+        "limits": {"samples_per_second": 1000, "max_query_range": "30d"},
         "created": "2026-01-01T00:00:00Z", "expires": "2027-01-01T00:00:00Z",
         "disabled": true, "revoked": "2026-06-01T00:00:00Z"
     }"#;
@@ -239,6 +245,7 @@ mod tests {
         assert!(allows("team-a") && allows("shared-x") && !allows("team-b"));
         assert_eq!(principal.stamps, [("team".to_owned(), "a".to_owned())]);
         assert_eq!(principal.filters.len(), 1);
+        assert_eq!(principal.limits.values.len(), 2);
         assert_eq!(bare().principal().unwrap().name, "aaaaaaaaaaaa");
     }
 
@@ -255,6 +262,7 @@ mod tests {
         assert!(with(|r| r.tenant = Some("*".to_owned())).contains("is a pattern"));
         assert!(with(|r| r.filters = vec!["{}".to_owned()]).contains("filter \"{}\""));
         assert!(with(|r| r.labels = BTreeMap::from([("__name__".into(), "x".into())])).contains("__name__"));
+        assert!(with(|r| drop(r.limits.insert("samples".into(), 1.into()))).contains("limits: samples"));
         assert!(with(|r| r.name = "a\u{1b}[2J".to_owned()).contains("control characters"));
         assert!(with(|r| r.name = "a".repeat(201)).contains("200 bytes"));
         let mut operator = bare();
