@@ -81,7 +81,7 @@ async fn several_buckets_give_all_or_nothing_and_the_longest_wait_is_told() {
     assert_eq!(one.buckets.take(&team, &[requests]).await, Ok(()));
     let short = other.buckets.take(&team, &[requests, bytes]).await.unwrap_err();
     assert_eq!(short.draw, bytes, "it takes twice as long to fill");
-    let level = other.buckets.level(&team, &requests).unwrap();
+    let level = one.buckets.level(&team, &requests).unwrap();
     assert!(level.left < 1000 && level.enough_in.unwrap() > Duration::from_secs(40_000), "{level:?}");
 
     let never = one.buckets.take(&team, &[samples(10, 10, 11)]).await.unwrap_err();
@@ -130,8 +130,6 @@ async fn a_full_bucket_is_not_kept_and_the_largest_numbers_are_counted() {
     for limit in [u64::MAX, 1 << 53, 5_000_000_000_000, 5_000_000_000, 3_000_000_000] {
         let all = samples(limit, limit, limit);
         assert!(gateway.takes(&team, all).await, "{limit}");
-        let short = gateway.buckets.take(&team, &[Draw { rate: 1, ..all }, all]).await;
-        assert!(short.is_err(), "{limit}: the same limit twice is more than all");
         let slow = Draw { rate: 1, ..all };
         assert!(gateway.takes(&team, slow).await, "{limit}");
         let short = gateway.buckets.take(&team, &[slow]).await.unwrap_err();
