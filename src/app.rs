@@ -17,6 +17,7 @@ pub mod backup;
 mod card;
 mod clickhouse;
 mod figures;
+pub mod keys;
 mod listeners;
 mod open_files;
 mod redis;
@@ -242,10 +243,8 @@ impl Parts {
                 Some(shared) => shared,
                 None => Arc::new(LocalBuckets::new(Arc::clone(&clock), local::TENANTS)),
             };
-        let limiter = Arc::new(Limiter::new(
-            Arc::new(LimitTable::of(config.limits.defaults.clone())),
-            buckets,
-        ));
+        let limiter =
+            Arc::new(Limiter::new(Arc::new(LimitTable::of(config.limits.defaults.clone())), buckets));
         let mut sources = vec![
             telemetry::requests::source(Arc::clone(&counters)),
             figures::ingest(Arc::clone(&ingest)),
