@@ -9,6 +9,7 @@
 //! * [`access`]: who may do what, by [`auth`] and [`tenant`]; it alone makes the
 //!   [`Sender`](crate::ingest::Sender) or [`Reader`](crate::query::Reader) that handlers of tenants' data take.
 //! * [`limit`]: how much a tenant may use.
+//! * [`reload`]: what is read again while we run.
 //! * [`form`] and [`body`]: parameters and bodies, with bounds; [`in_flight`]: the bounds on all together.
 //!
 //! Nothing here reads the clock or a backend: both come in with the [`State`].
@@ -27,6 +28,7 @@ pub mod in_flight;
 pub mod limit;
 pub mod listener;
 pub mod peer;
+pub mod reload;
 pub mod request;
 pub mod router;
 pub mod routes;
@@ -40,7 +42,8 @@ use auth::Auth;
 use body::BodyLimits;
 use health::Readiness;
 use host_guard::HostGuard;
-use limit::Limiter;
+use limit::{Limiter, user::UserOverrides};
+use reload::Reloads;
 use request::RequestCounters;
 
 use crate::{clock::Clock, ingest::Ingest, query::QueryService, storage::Storage};
@@ -118,6 +121,10 @@ pub struct State {
     pub auth: Arc<Auth>,
     /// Enforces tenants' limits.
     pub limiter: Arc<Limiter>,
+    /// Gives tenants limits of their own.
+    pub user_overrides: Arc<UserOverrides>,
+    /// What is read again while we run.
+    pub reloads: Arc<Reloads>,
     /// Whether requests are wanted.
     pub readiness: Arc<Readiness>,
     /// What was asked and how it went.

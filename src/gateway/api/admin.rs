@@ -42,3 +42,15 @@ pub async fn flush(State(state): Shared) -> Result<Response, ApiError> {
 fn done(detail: String) -> Response {
     (StatusCode::NO_CONTENT, Extension(Detail(detail))).into_response()
 }
+
+/// Reads again what is read while we run, and answers when that is done.
+pub async fn reload(State(state): Shared) -> Result<StatusCode, ApiError> {
+    tracing::info!(event = "admin", action = "reload");
+    match state.reloads.reload().await {
+        Ok(()) => Ok(StatusCode::OK),
+        Err(errors) => {
+            let message = format!("what is as before: {}", errors.join("; "));
+            Err(ApiError::new(ErrorKind::Internal, message))
+        }
+    }
+}

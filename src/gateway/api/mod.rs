@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod export;
 pub mod health;
 pub mod import;
+pub mod limits;
 pub mod metrics;
 pub mod page;
 pub mod query;

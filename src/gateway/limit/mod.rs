@@ -5,15 +5,19 @@
 //!                                      └▶ when its cost is known: samples, new series
 //! ```
 //!
-//! * [`overrides`]: limits somebody wrote down, read and written back; [`table`]: which hold for whom.
+//! * [`overrides`]: limits somebody wrote down, read and written back; in the overrides [`file`](mod@file), by the API
+//!   ([`user`]), in a token.
+//! * [`table`]: which hold for whom.
 //! * [`buckets`]: what is left of the rates; [`local`]: in memory.
 //! * [`series`]: how many series may begin.
 
 pub mod buckets;
+pub mod file;
 pub mod local;
 pub mod overrides;
 mod series;
 pub mod table;
+pub mod user;
 
 use std::sync::Arc;
 
