@@ -8,11 +8,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use crate::{
-    clock::Clock,
-    model::Timestamp,
-    task::{self},
-};
+use crate::{clock::Clock, model::Timestamp, task};
 
 /// Something that is read again.
 #[async_trait]

@@ -188,7 +188,7 @@ impl QueryService {
         let began = self.clock.elapsed();
         let timeout = controls.timeout.unwrap_or(self.limits.timeout).min(self.limits.timeout);
 
-        let _place = tokio::time::timeout(timeout, self.admission.enter())
+        let _place = tokio::time::timeout(timeout, self.admission.enter(&reader.view.tenants()[0]))
             .await
             .map_err(|_| QueryError::Timeout("query queue"))??;
         let waited = self.clock.elapsed().saturating_sub(began);

@@ -111,7 +111,7 @@ impl QueryService {
         let (sets, range) = self.export_selection(&query)?;
         let place = self
             .exports
-            .enter()
+            .enter(&reader.view.tenants()[0])
             .await
             .map_err(|_| QueryFailure::Exporting { limit: MAX_EXPORTS, retry_after: RETRY_AFTER })?;
         let (parts, export) = mpsc::channel(AHEAD);

@@ -8,18 +8,18 @@
 //! The declared difference between backends, whose sample stays when two with other bits meet at the same
 //! series and time, is asked of the backend too ([`Backend::settles`]).
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 use super::{
-    AppendPolicy, Appended, BatchExemplar, BatchHistogram, BatchSample, DocumentKind, HistogramSample,
-    LabelsRequest, OnConflict, RejectReason, Runs, SampleKind, SelectRequest, SeriesSamples, Storage,
-    WriteBatch,
+    AppendPolicy, Appended, BatchExemplar, BatchHistogram, BatchSample, DocumentKind, Granted,
+    HistogramSample, LabelsRequest, OnConflict, RejectReason, Runs, SampleKind, SelectRequest, Selected,
+    SeriesRoom, SeriesSamples, Storage, View, WriteBatch,
 };
 use crate::model::{
-    Exemplar, Histogram, Labels, MatchOp, Matcher, Metadata, MetricType, Millis, STALE_NAN_BITS, TenantId,
-    TimeRange, Timestamp,
+    Exemplar, Histogram, Labels, Limit, MatchOp, Matcher, Metadata, MetricType, Millis, OverLimit,
+    STALE_NAN_BITS, TenantId, TimeRange, Timestamp,
     histogram::{CUSTOM_BUCKETS_SCHEMA, Counts, ResetHint, Span},
     stale_nan,
 };
@@ -121,9 +121,16 @@ cases![
     cleaned_tombstones_let_new_samples_in,
     too_many_series_is_an_error,
     cardinality_counts_series,
+    filters_show_what_one_of_them_matches,
+    a_filtered_delete_hides_what_is_shown,
+    several_tenants_are_one,
+    several_tenants_have_their_bounds_together,
     many_series_over_many_days_come_back,
     a_document_is_kept_and_replaced_and_removed,
     documents_are_put_at_once_and_one_is_left,
+    active_series_are_bounded_and_those_that_are_there_keep_flowing,
+    series_that_begin_are_bounded,
+    writers_at_the_same_time_do_not_begin_too_many,
 ];
 
 impl Subject<'_> {
@@ -168,7 +175,10 @@ pub async fn read_all(
     tenant: &TenantId,
     request: SelectRequest,
 ) -> Vec<(Labels, SeriesSamples)> {
-    let selected = store.select(tenant, request).await.expect("a selection is answered");
+    read_selected(store.select(tenant, request).await.expect("a selection is answered")).await
+}
+
+async fn read_selected(selected: Selected) -> Vec<(Labels, SeriesSamples)> {
     let mut all: Vec<(Labels, SeriesSamples)> =
         selected.series.into_iter().map(|labels| (labels, SeriesSamples::default())).collect();
     match selected.runs {
@@ -698,6 +708,295 @@ async fn cardinality_counts_series(s: &mut Subject<'_>) {
     assert_eq!(cardinality.series_by_pair, [("job=x".to_owned(), 4), ("__name__=b".to_owned(), 3)]);
 }
 
+/// Three teams' series of the same names, and what is said of them.
+async fn write_teams(s: &mut Subject<'_>) -> Vec<Labels> {
+    let mut all = Vec::new();
+    for (team, value) in [("a", 1.0), ("b", 2.0), ("", 3.0)] {
+        for name in ["shared", &format!("only_{team}_total")] {
+            let series = labels(&[("__name__", name), ("job", "x"), ("team", team)]);
+            let mut batch = floats(&series, &[(ago(60), value), (ago(45), value)]);
+            batch.exemplars = vec![BatchExemplar {
+                series: 0,
+                exemplar: Exemplar {
+                    labels: labels(&[("trace", team)]),
+                    value,
+                    timestamp: Timestamp(ago(60)),
+                },
+            }];
+            batch.metadata = vec![Metadata {
+                metric: name.trim_end_matches("_total").to_owned(),
+                kind: MetricType::Counter,
+                help: format!("of {team}"),
+                unit: String::new(),
+            }];
+            s.append(batch).await;
+            all.push(series);
+        }
+    }
+    all.sort();
+    all
+}
+
+fn filtered(tenant: &TenantId, filters: &[&[Matcher]]) -> View {
+    let filters = filters.iter().map(|set| set.to_vec()).collect();
+    View::new(vec![tenant.clone()], filters).expect("there is a tenant")
+}
+
+async fn filters_show_what_one_of_them_matches(s: &mut Subject<'_>) {
+    let all = write_teams(s).await;
+    s.settle().await;
+    let of = |team: &'static str| vec![Matcher::equal("team", team)];
+    let (a, b, nobody) = (of("a"), of("b"), of(""));
+    let not_b = vec![matcher(MatchOp::NotEqual, "team", "b"), Matcher::equal("job", "x")];
+    let pattern =
+        vec![matcher(MatchOp::Matches, "team", "[ab]{1}"), matcher(MatchOp::NotMatches, "team", "b+")];
+    let cases: [(&[&[Matcher]], &[&str]); 7] = [
+        (&[], &["", "a", "b"]),
+        (&[&a], &["a"]),
+        (&[&a, &b], &["a", "b"]),
+        (&[&nobody], &[""]),
+        (&[&not_b, &not_b], &["", "a"]),
+        (&[&pattern], &["a"]),
+        (&[&of("c")], &[]),
+    ];
+    for (filters, teams) in cases {
+        let view = filtered(&s.tenant, filters);
+        let store = s.store.as_ref();
+        let shown = |labels: &&Labels| teams.contains(&labels.get("team").unwrap_or_default());
+        let expect: Vec<Labels> = all.iter().filter(shown).cloned().collect();
+        // By what they have and what they have not, by several selectors, and by none.
+        let selections: [(Vec<Vec<Matcher>>, fn(&Labels) -> bool); 5] = [
+            (vec![], |_| true),
+            (vec![vec![]], |_| true),
+            (vec![vec![Matcher::equal("team", "b")]], |l| l.get("team") == Some("b")),
+            (vec![vec![Matcher::equal("team", "")]], |l| l.get("team").is_none()),
+            (
+                vec![
+                    vec![Matcher::equal("team", "a")],
+                    vec![matcher(MatchOp::Matches, "__name__", "shared|x")],
+                ],
+                |l| l.get("team") == Some("a") || l.metric_name() == Some("shared"),
+            ),
+        ];
+        for (sets, selects) in selections {
+            let expect: Vec<Labels> = expect.iter().filter(|l| selects(l)).cloned().collect();
+            let request = || LabelsRequest { matchers: sets.clone(), range: TimeRange::ALL, limit: 0 };
+            assert_eq!(view.series(store, request()).await.expect("series"), expect, "{filters:?} {sets:?}");
+            let mut names: Vec<&str> = expect.iter().flat_map(|l| l.iter().map(|(name, _)| name)).collect();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(
+                view.label_names(store, request()).await.expect("names"),
+                names,
+                "{filters:?} {sets:?}"
+            );
+            for name in ["team", "__name__", "job", "nothing"] {
+                let mut values: Vec<&str> = expect.iter().filter_map(|l| l.get(name)).collect();
+                values.sort_unstable();
+                values.dedup();
+                let found = view.label_values(store, name, request()).await.expect("values");
+                assert_eq!(found, values, "{name} {filters:?} {sets:?}");
+            }
+            let exemplars = view.exemplars(store, sets.clone(), TimeRange::ALL).await.expect("exemplars");
+            assert_eq!(exemplars.into_iter().map(|e| e.series).collect::<Vec<_>>(), expect, "{filters:?}");
+            if let [set] = &sets[..] {
+                let request = SelectRequest::new(set.clone(), TimeRange::ALL);
+                let found = read_selected(view.select(store, request).await.expect("a selection")).await;
+                assert!(found.iter().all(|(_, samples)| samples.len() == 2));
+                let found: Vec<Labels> = found.into_iter().map(|(labels, _)| labels).collect();
+                assert_eq!(found, expect, "select {filters:?} {set:?}");
+            }
+        }
+        let metadata = |metric| view.metadata(store, metric);
+        let mut described: Vec<&str> =
+            expect.iter().filter_map(|l| l.metric_name()).map(|m| m.trim_end_matches("_total")).collect();
+        described.sort_unstable();
+        described.dedup();
+        let found = metadata(None).await.expect("metadata");
+        assert_eq!(found.iter().map(|m| &m.metric[..]).collect::<Vec<_>>(), described, "{filters:?}");
+        for metric in ["shared", "only_a", "only_b"] {
+            let found = metadata(Some(metric)).await.expect("metadata");
+            assert_eq!(found.len(), usize::from(described.contains(&metric)), "{metric} {filters:?}");
+        }
+        if s.upheaval == Upheaval::None {
+            let counted = view.cardinality(store, 100).await.expect("cardinality");
+            assert_eq!(counted.series, expect.len() as u64, "{filters:?}");
+            let told = format!("{counted:?}");
+            for team in ["a", "b"].iter().filter(|team| !teams.contains(team)) {
+                assert!(
+                    !told.contains(&format!("team={team}")) && !told.contains(&format!("only_{team}")),
+                    "{told}"
+                );
+            }
+        }
+    }
+}
+
+async fn a_filtered_delete_hides_what_is_shown(s: &mut Subject<'_>) {
+    let all = write_teams(s).await;
+    s.settle().await;
+    let view = filtered(&s.tenant, &[&[Matcher::equal("team", "a")], &[Matcher::equal("team", "c")]]);
+    let shared = vec![vec![Matcher::equal("__name__", "shared")], vec![Matcher::equal("team", "b")]];
+    view.delete(s.store.as_ref(), shared, TimeRange::ALL).await.expect("a delete is taken");
+    s.settle().await;
+    let gone = labels(&[("__name__", "shared"), ("job", "x"), ("team", "a")]);
+    let expect: Vec<Labels> = all.into_iter().filter(|labels| *labels != gone).collect();
+    assert_eq!(s.everything().await.into_iter().map(|(l, _)| l).collect::<Vec<_>>(), expect);
+}
+
+/// Series in two tenants of the case, and the two as one.
+async fn write_two(s: &mut Subject<'_>) -> (View, [TenantId; 2]) {
+    let tenants = ["one", "two"]
+        .map(|which| TenantId::new(&format!("{}-{which}", s.tenant)).expect("a case's name is a tenant's"));
+    for (tenant, value) in tenants.iter().zip([1.0, 2.0]) {
+        for pairs in [
+            vec![("__name__", "m"), ("job", "x")],
+            // Sorts elsewhere once the tenant's label is there.
+            vec![("__name__", "m"), ("__r__", "y")],
+            vec![("__name__", "m"), ("__tenant_id__", "forged")],
+            vec![("__name__", "m"), ("__tenant_id__", "forged"), ("original___tenant_id__", "deeper")],
+            vec![("__name__", if value == 1.0 { "mine" } else { "theirs" })],
+        ] {
+            let mut batch = floats(&labels(&pairs), &[(ago(60), value), (ago(45), value + 0.5)]);
+            batch.exemplars = vec![BatchExemplar {
+                series: 0,
+                exemplar: Exemplar { labels: Labels::empty(), value, timestamp: Timestamp(ago(60)) },
+            }];
+            batch.metadata = vec![Metadata {
+                metric: "m".to_owned(),
+                kind: MetricType::Gauge,
+                help: tenant.to_string(),
+                unit: String::new(),
+            }];
+            s.store.append(tenant, batch).await.expect("the store takes a batch");
+        }
+    }
+    (View::new(tenants.to_vec(), vec![]).expect("there are tenants"), tenants)
+}
+
+async fn several_tenants_are_one(s: &mut Subject<'_>) {
+    let (view, [one, two]) = write_two(s).await;
+    s.settle().await;
+    let store = s.store.as_ref();
+    let of = |tenant: &TenantId, name| {
+        let t = tenant.as_str();
+        vec![
+            labels(&[("__name__", "m"), ("__r__", "y"), ("__tenant_id__", t)]),
+            labels(&[("__name__", "m"), ("__tenant_id__", t), ("job", "x")]),
+            labels(&[("__name__", "m"), ("__tenant_id__", t), ("original___tenant_id__", "forged")]),
+            labels(&[
+                ("__name__", "m"),
+                ("__tenant_id__", t),
+                ("original___tenant_id__", "forged"),
+                ("original_original___tenant_id__", "deeper"),
+            ]),
+            labels(&[("__name__", name), ("__tenant_id__", t)]),
+        ]
+    };
+    let mut all = of(&one, "mine");
+    all.append(&mut of(&two, "theirs"));
+    all.sort();
+    use MatchOp::{Equal, Matches, NotEqual};
+    type Case<'a> = (&'a [(MatchOp, &'a str, &'a str)], &'a dyn Fn(&Labels) -> bool);
+    let cases: [Case<'_>; 9] = [
+        (&[], &|_| true),
+        (&[(Equal, "__name__", "m"), (Equal, "__tenant_id__", one.as_str())], &|l| {
+            l.metric_name() == Some("m") && l.get("__tenant_id__") == Some(one.as_str())
+        }),
+        (&[(Equal, "__tenant_id__", two.as_str())], &|l| l.get("__tenant_id__") == Some(two.as_str())),
+        (&[(NotEqual, "__tenant_id__", two.as_str())], &|l| l.get("__tenant_id__") == Some(one.as_str())),
+        (&[(Matches, "__tenant_id__", ".*-one|elsewhere")], &|l| {
+            l.get("__tenant_id__") == Some(one.as_str())
+        }),
+        (&[(Equal, "__tenant_id__", "")], &|_| false),
+        (&[(Equal, "__tenant_id__", "forged")], &|_| false),
+        (&[(Equal, "original___tenant_id__", "forged")], &|l| l.get("original___tenant_id__").is_some()),
+        (&[(NotEqual, "original_original___tenant_id__", "")], &|l| {
+            l.get("original_original___tenant_id__").is_some()
+        }),
+    ];
+    for (matchers, expect) in cases {
+        let matchers: Vec<Matcher> =
+            matchers.iter().map(|(op, name, value)| matcher(*op, name, value)).collect();
+        let expect: Vec<Labels> = all.iter().filter(|l| expect(l)).cloned().collect();
+        let request = || LabelsRequest { matchers: vec![matchers.clone()], range: TimeRange::ALL, limit: 0 };
+        assert_eq!(view.series(store, request()).await.expect("series"), expect, "{matchers:?}");
+        let select = SelectRequest::new(matchers.clone(), TimeRange::ALL);
+        let found = read_selected(view.select(store, select).await.expect("a selection")).await;
+        for (labels, samples) in &found {
+            let value = if labels.get("__tenant_id__") == Some(one.as_str()) { 1.0 } else { 2.0 };
+            assert_eq!(pairs(samples), bits(&[(ago(60), value), (ago(45), value + 0.5)]), "{labels}");
+        }
+        assert_eq!(found.into_iter().map(|(l, _)| l).collect::<Vec<_>>(), expect, "select {matchers:?}");
+        let exemplars =
+            view.exemplars(store, vec![matchers.clone()], TimeRange::ALL).await.expect("exemplars");
+        assert_eq!(exemplars.into_iter().map(|e| e.series).collect::<Vec<_>>(), expect, "{matchers:?}");
+        let mut names: Vec<&str> = expect.iter().flat_map(|l| l.iter().map(|(name, _)| name)).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(view.label_names(store, request()).await.expect("names"), names, "{matchers:?}");
+        for name in ["__name__", "__tenant_id__", "original___tenant_id__", "original_original___tenant_id__"]
+        {
+            let mut values: Vec<&str> = expect.iter().filter_map(|l| l.get(name)).collect();
+            values.sort_unstable();
+            values.dedup();
+            let found = view.label_values(store, name, request()).await.expect("values");
+            assert_eq!(found, values, "{name} {matchers:?}");
+        }
+    }
+    let metadata = view.metadata(store, Some("m")).await.expect("metadata");
+    assert_eq!(metadata.iter().map(|m| &m.help[..]).collect::<Vec<_>>(), [one.as_str(), two.as_str()]);
+    // Of one tenant the label is one like any other.
+    let alone = View::of(one.clone());
+    let forged = vec![vec![Matcher::equal("__tenant_id__", "forged")]];
+    let request = LabelsRequest { matchers: forged.clone(), range: TimeRange::ALL, limit: 0 };
+    assert_eq!(alone.series(store, request).await.expect("series").len(), 2);
+    let refused = view.delete(store, forged, TimeRange::ALL).await.expect_err("two tenants");
+    assert_eq!(refused.to_string(), "samples of several tenants cannot be deleted at once");
+    if s.upheaval == Upheaval::None {
+        let counted = view.cardinality(store, 3).await.expect("cardinality");
+        assert_eq!(counted.series, 10);
+        assert_eq!(counted.series_by_metric[0], ("m".to_owned(), 8));
+        assert_eq!(
+            counted.series_by_pair[..3],
+            [
+                ("__name__=m".to_owned(), 8),
+                (format!("__tenant_id__={one}"), 5),
+                (format!("__tenant_id__={two}"), 5),
+            ]
+        );
+    }
+    let filtered = View::new(view.tenants().to_vec(), vec![vec![Matcher::equal("job", "x")]]);
+    let request = SelectRequest::new(vec![], TimeRange::ALL);
+    let found = filtered.expect("there are tenants").select(store, request).await.expect("a selection");
+    assert_eq!(read_selected(found).await.len(), 2);
+}
+
+async fn several_tenants_have_their_bounds_together(s: &mut Subject<'_>) {
+    let (view, _) = write_two(s).await;
+    s.settle().await;
+    let store = s.store.as_ref();
+    let mut request = SelectRequest::new(vec![], TimeRange::ALL);
+    request.max_series = Some(10);
+    assert_eq!(view.select(store, request.clone()).await.expect("ten are ten").series.len(), 10);
+    request.max_series = Some(9);
+    let error = view.select(store, request).await.expect_err("ten are more than nine");
+    assert_eq!(error.to_string(), "the query selects more than 9 series");
+    for limit in 1..12 {
+        let request = || LabelsRequest { matchers: vec![], range: TimeRange::ALL, limit };
+        assert_eq!(view.series(store, request()).await.expect("series").len(), limit.min(10));
+        assert_eq!(view.label_names(store, request()).await.expect("names").len(), limit.min(6));
+        assert_eq!(
+            view.label_values(store, "__name__", request()).await.expect("values").len(),
+            limit.min(3)
+        );
+        assert_eq!(
+            view.label_values(store, "__tenant_id__", request()).await.expect("values").len(),
+            limit.min(2)
+        );
+    }
+}
+
 async fn many_series_over_many_days_come_back(s: &mut Subject<'_>) {
     let all: Vec<Labels> = (0..300)
         .map(|i| labels(&[("__name__", "bulk"), ("i", &format!("{i:03}")), ("odd", ["", "y"][i % 2])]))
@@ -799,4 +1098,140 @@ async fn documents_are_put_at_once_and_one_is_left(s: &mut Subject<'_>) {
     assert_eq!(left, all);
     s.settle().await;
     assert!(s.documents().await.contains(&(contested, text)), "it stays the one");
+}
+
+/// Bounds on the series of a case.
+#[derive(Debug)]
+pub(crate) struct Bounds {
+    max_active: Option<u64>,
+    left: parking_lot::Mutex<u64>,
+}
+
+impl Bounds {
+    /// So many active ones, of which so many may begin.
+    pub(crate) fn new(max_active: Option<u64>, may_begin: u64) -> Arc<Self> {
+        Arc::new(Self { max_active, left: parking_lot::Mutex::new(may_begin) })
+    }
+}
+
+#[async_trait]
+impl SeriesRoom for Bounds {
+    fn max_active(&self) -> Option<u64> {
+        self.max_active
+    }
+
+    async fn begin(&self, wanted: u64) -> Granted {
+        let mut left = self.left.lock();
+        let series = wanted.min(*left);
+        *left -= series;
+        let over = OverLimit {
+            limit: Limit::NewSeries,
+            allowed: 1,
+            asked: wanted,
+            retry_after: Some(Duration::from_secs(1)),
+            for_good: false,
+        };
+        Granted { series, over: (series < wanted).then_some(over) }
+    }
+}
+
+fn numbered(number: usize) -> Labels {
+    labels(&[("__name__", "bounded"), ("number", &number.to_string())])
+}
+
+/// A sample of each of some series, with bounds.
+pub(crate) fn bounded(numbers: Range<usize>, at: i64, bounds: &Arc<Bounds>) -> WriteBatch {
+    let series: Vec<Labels> = numbers.map(numbered).collect();
+    let samples = (0..series.len()).map(|series| BatchSample {
+        series: u32::try_from(series).expect("a case has few series"),
+        timestamp: Timestamp(at),
+        value: 1.0,
+        start: 0,
+    });
+    let samples = samples.collect();
+    WriteBatch { samples, room: Some(Arc::clone(bounds) as _), ..WriteBatch::over(series) }
+}
+
+/// The numbers of the refused series, each refused for this limit.
+fn refused_for(limit: Limit, appended: &Appended) -> Vec<u32> {
+    let reason = RejectReason::OverLimit(limit);
+    assert!(appended.rejected.iter().all(|rejected| rejected.reason == reason), "{:?}", appended.rejected);
+    let mut refused: Vec<u32> = appended.rejected.iter().map(|rejected| rejected.series).collect();
+    refused.sort_unstable();
+    refused
+}
+
+async fn active_series_are_bounded_and_those_that_are_there_keep_flowing(on: &mut Subject<'_>) {
+    let bounds = Bounds::new(Some(10), u64::MAX);
+    let minute = NOW.0 - 600_000;
+    let first = on.append(bounded(0..6, minute, &bounds)).await;
+    assert_eq!((first.samples, &first.rejected[..], &first.over[..]), (6, &[][..], &[][..]));
+    on.settle().await;
+
+    let mut batch = bounded(0..14, minute + 1_000, &bounds);
+    batch.exemplars = (0..14).map(|series| exemplar_of(series, minute + 1_000)).collect();
+    let second = on.append(batch).await;
+    let refused = refused_for(Limit::ActiveSeries, &second);
+    let (samples, exemplars) = (second.samples, second.exemplars);
+    assert_eq!((samples, exemplars, refused.len()), (10, 10, 8), "four series, and their exemplars");
+    assert!(refused.iter().all(|series| *series >= 6), "what was there flows: {refused:?}");
+    let [over] = &second.over[..] else { panic!("{:?}", second.over) };
+    assert_eq!((over.limit, over.allowed, over.asked, over.for_good), (Limit::ActiveSeries, 10, 14, false));
+    assert!(over.retry_after.is_some());
+    on.settle().await;
+
+    let taken: Vec<usize> = (0..14).filter(|number| !refused.contains(&(*number as u32))).collect();
+    let third = on.append(bounded(0..14, minute + 2_000, &bounds)).await;
+    assert_eq!(third.samples, 10);
+    assert_eq!(refused_for(Limit::ActiveSeries, &third).len(), 4);
+    let there = on.everything().await;
+    let mut expected: Vec<Labels> = taken.into_iter().map(numbered).collect();
+    expected.sort();
+    assert_eq!(there.iter().map(|(labels, _)| labels.clone()).collect::<Vec<_>>(), expected);
+    assert!(there.iter().all(|(_, samples)| samples.timestamps.contains(&(minute + 2_000))));
+
+    // Others have room of their own, and without bounds there is no end.
+    let other = TenantId::new("not_bounded_by_others").expect("a name");
+    let free = on.store.append(&other, bounded(0..10, minute, &Bounds::new(Some(10), 10))).await;
+    assert_eq!(free.expect("the store takes a batch").samples, 10);
+    let batch = WriteBatch { room: None, ..bounded(0..20, minute + 3_000, &bounds) };
+    assert_eq!(on.append(batch).await.samples, 20);
+    let last = on.append(bounded(0..21, minute + 4_000, &bounds)).await;
+    assert_eq!((last.samples, refused_for(Limit::ActiveSeries, &last)), (20, vec![20]));
+}
+
+async fn series_that_begin_are_bounded(on: &mut Subject<'_>) {
+    let minute = NOW.0 - 600_000;
+    let first = on.append(bounded(0..4, minute, &Bounds::new(None, 4))).await;
+    assert_eq!((first.samples, first.over.len()), (4, 0));
+    on.settle().await;
+    // What is there costs nothing.
+    let second = on.append(bounded(0..9, minute + 1_000, &Bounds::new(Some(100), 2))).await;
+    let refused = refused_for(Limit::NewSeries, &second);
+    assert_eq!((second.samples, refused.len(), second.over.len()), (6, 3, 1));
+    assert!(refused.iter().all(|series| *series >= 4), "{refused:?}");
+    assert_eq!(second.over[0].limit, Limit::NewSeries);
+    on.settle().await;
+    let third = on.append(bounded(0..9, minute + 2_000, &Bounds::new(None, 3))).await;
+    assert_eq!((third.samples, third.over.len()), (9, 0));
+}
+
+async fn writers_at_the_same_time_do_not_begin_too_many(on: &mut Subject<'_>) {
+    let bounds = Bounds::new(Some(25), u64::MAX);
+    let minute = NOW.0 - 600_000;
+    let writes = (0..8).map(|writer| {
+        let batch = bounded(writer * 10..writer * 10 + 10, minute, &bounds);
+        on.store.append(&on.tenant, batch)
+    });
+    let all = futures_util::future::try_join_all(writes).await.expect("the store takes batches");
+    let (taken, refused): (Vec<u64>, Vec<u64>) =
+        all.iter().map(|appended| (appended.samples, appended.rejected.len() as u64)).unzip();
+    assert_eq!((taken.iter().sum::<u64>(), refused.iter().sum::<u64>()), (25, 55), "{taken:?}");
+    on.settle().await;
+    assert_eq!(on.everything().await.len(), 25);
+}
+
+fn exemplar_of(series: u32, at: i64) -> BatchExemplar {
+    let exemplar = Exemplar { labels: labels(&[("trace_id", "x")]), value: 1.0, timestamp: Timestamp(at) };
+    BatchExemplar { series, exemplar }
 }

@@ -9,7 +9,7 @@ use axum::{
 
 use super::{Shared, catalog::catalog_query};
 use crate::{
-    gateway::{error::ApiError, form::Form, request::Detail},
+    gateway::{error::{ApiError, ErrorKind}, form::Form, request::Detail},
     query::Reader,
 };
 

@@ -4,12 +4,14 @@
 //! [`Principal`], is all the rest of the gateway knows of tokens, keys and certificates.
 
 pub mod certificate;
+pub mod credential;
 pub mod grant;
+pub mod guard;
 pub mod jwt;
 pub mod keys;
 pub mod principal;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::http::HeaderMap;
 
@@ -36,6 +38,12 @@ pub enum AuthError {
     /// What they showed cannot be checked now.
     #[error("cannot be checked now: {0}")]
     Unavailable(String),
+    /// Too much of what came from their address will not do, so that this was not looked at.
+    #[error("too many bad credentials from this address")]
+    TooManyFailures {
+        /// When the next one will be.
+        retry_after: Duration,
+    },
 }
 
 /// Tells who is calling.

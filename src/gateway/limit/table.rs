@@ -389,10 +389,7 @@ mod tests {
             assert_eq!(explained.origins[limit as usize].as_str(), origin, "{}", limit.name());
         }
         assert_eq!(explained.on_conflict, (OnConflict::Last, LimitOrigin::Server));
-        assert_eq!(
-            table.explain(&tenant("a"), &LimitOverrides::default()).origins[0],
-            LimitOrigin::Default
-        );
+        assert_eq!(table.explain(&tenant("a"), &LimitOverrides::default()).origins[0], LimitOrigin::Default);
     }
 
     #[test]

@@ -3,9 +3,17 @@
 //! They are documents of the store, so that they outlive the process and reach all that share it: who sets them has
 //! them at once, the others within [`EVERY`].
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use super::{overrides::LimitOverrides, table::LimitTable};
 use crate::{
@@ -30,8 +38,8 @@ pub struct UserOverrides {
     /// Held while the store is asked or told, so that the table gets it all in that order. None is not asked yet.
     known: tokio::sync::Mutex<Option<Texts>>,
     /// What the last look could not do, told once.
-    trouble: parking_lot::Mutex<Option<String>>,
-    asked: std::sync::atomic::AtomicBool,
+    trouble: Mutex<Option<String>>,
+    asked: AtomicBool,
 }
 
 impl UserOverrides {
@@ -41,8 +49,8 @@ impl UserOverrides {
             storage,
             table,
             known: tokio::sync::Mutex::new(None),
-            trouble: parking_lot::Mutex::new(None),
-            asked: std::sync::atomic::AtomicBool::new(false),
+            trouble: Mutex::new(None),
+            asked: AtomicBool::new(false),
         }
     }
 
@@ -65,7 +73,7 @@ impl UserOverrides {
     pub async fn refresh(&self) -> Result<bool> {
         let mut known = self.known.lock().await;
         let texts: Texts = self.storage.documents(DocumentKind::Limits).await?.into_iter().collect();
-        self.asked.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.asked.store(true, Relaxed);
         if known.as_ref() == Some(&texts) {
             return Ok(false);
         }
@@ -102,7 +110,7 @@ impl Reload for UserOverrides {
     }
 
     fn every(&self) -> Duration {
-        if self.asked.load(std::sync::atomic::Ordering::Relaxed) { EVERY } else { AT_FIRST }
+        if self.asked.load(Relaxed) { EVERY } else { AT_FIRST }
     }
 
     async fn reload(self: Arc<Self>) -> Result<(), String> {
@@ -133,7 +141,10 @@ mod tests {
     use crate::{
         clock::HandClock,
         model::{Limit, TenantLimits, Timestamp},
-        storage::memory::MemoryStore,
+        storage::{
+            embedded::{EmbeddedConfig, EmbeddedStore, disk::SystemDisk},
+            memory::MemoryStore,
+        },
     };
 
     fn tenant(name: &str) -> TenantId {
@@ -208,7 +219,7 @@ mod tests {
             set.await.unwrap();
         }
         let here = pod.samples("a");
-        assert_eq!(pod.look().await.is_none(), pod.users.asked.load(std::sync::atomic::Ordering::Relaxed));
+        assert_eq!(pod.look().await, None, "the store has what the table has");
         assert_eq!(pod.samples("a"), here);
         let other = Pod::over(&store);
         other.users.refresh().await.unwrap();
@@ -227,12 +238,20 @@ mod tests {
         assert_eq!((pod.samples("a"), pod.samples("b")), (Some(5), None));
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread")]
     async fn a_store_that_does_not_answer_is_told_of_once_and_changes_nothing() {
-        let store = crate::ingest::tests::store::RecordingStore::default();
+        let dir = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(
+            EmbeddedConfig::new(dir.path()),
+            Arc::new(SystemDisk),
+            HandClock::at(Timestamp(0)),
+        )
+        .unwrap();
         let table = Arc::new(LimitTable::of(TenantLimits::default()));
-        table.put_user(&tenant("a"), Some(overrides(3)));
-        let users = Arc::new(UserOverrides::new(Arc::new(store), Arc::clone(&table)));
+        let users = UserOverrides::new(Arc::clone(&store) as Arc<dyn Storage>, Arc::clone(&table));
+        let users = Arc::new(users);
+        users.set(&tenant("a"), Some(overrides(3))).await.unwrap();
+        store.close().await.unwrap();
         assert!(users.set(&tenant("a"), Some(overrides(9))).await.is_err());
         assert!(Arc::clone(&users).look().await.unwrap().is_err());
         assert_eq!(Arc::clone(&users).look().await, None);

@@ -215,8 +215,8 @@ impl Storage for ClickHouseStore {
         self.reads.cardinality(tenant, &matchers, limit).await
     }
 
-    fn active_series(&self, _tenant: &TenantId) -> Option<u64> {
-        None
+    fn active_series(&self, tenant: &TenantId) -> Option<u64> {
+        self.writes.active_series(tenant)
     }
 
     async fn put_document(&self, tenant: &TenantId, kind: DocumentKind, text: Option<String>) -> Result<()> {

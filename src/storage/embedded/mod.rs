@@ -18,6 +18,7 @@
 //!
 //! Files are drawn in `schema/disk/`; `layout.md` there says which of them are the truth.
 
+mod admission;
 mod ballast;
 mod books;
 pub mod catalog;

@@ -19,6 +19,7 @@ use hashbrown::HashSet;
 use parking_lot::{Mutex, RwLock};
 
 use super::{
+    admission::Recalled,
     ballast::Ballast,
     books::{Books, Told},
     config::EmbeddedConfig,
@@ -92,6 +93,7 @@ impl Engine {
             restore.record(epoch, record);
         })?;
         head.add(&restore.tally);
+        head.count_active();
         add(&counters.replay_samples, restore.samples);
         add(&counters.replay_lost, restore.lost);
         let mut damage = shelf.damage;
@@ -151,6 +153,8 @@ impl Engine {
             gate: RwLock::new(head),
             view: ArcSwap::from_pointee(view),
             register,
+            recalled: Recalled::default(),
+            crowded: AtomicBool::new(false),
             exemplars,
             documents,
             damage: Mutex::new(damage),

@@ -115,14 +115,12 @@ impl<'v> Federation<'v> {
 
     pub(super) async fn metadata(self, storage: &dyn Storage, metric: Option<&str>) -> Result<Vec<Metadata>> {
         let answers = self.ask_all(|tenant| tenant.metadata(storage, metric)).await?;
-        let mut metadata: Vec<Metadata> = Vec::new();
-        for entry in answers.into_iter().flatten() {
-            let place = metadata.partition_point(|other| other.metric < entry.metric);
-            let same = metadata[place..].iter().take_while(|other| other.metric == entry.metric);
-            if !same.into_iter().any(|other| *other == entry) {
-                metadata.insert(place, entry);
-            }
-        }
+        let mut metadata: Vec<Metadata> = answers.into_iter().flatten().collect();
+        let key = |entry: &Metadata| {
+            (entry.metric.clone(), entry.kind.as_str(), entry.help.clone(), entry.unit.clone())
+        };
+        metadata.sort_by_cached_key(key);
+        metadata.dedup();
         Ok(metadata)
     }
 
