@@ -20,7 +20,9 @@ mod figures;
 pub mod limits;
 mod listeners;
 mod open_files;
+mod redis;
 pub mod schema;
+mod secret;
 mod signals;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
@@ -38,6 +40,7 @@ use crate::{
         host_guard::HostGuard,
         limit::{
             Limiter,
+            buckets::Buckets,
             local::{self, LocalBuckets},
         },
         request::RequestCounters,
@@ -238,10 +241,13 @@ impl Parts {
         let counters = Arc::new(RequestCounters::default());
         let readiness = Arc::new(Readiness::default());
         let limits = Limits::build(config, &storage, &clock)?;
-        let limiter = Arc::new(Limiter::new(
-            Arc::clone(&limits.table),
-            Arc::new(LocalBuckets::new(Arc::clone(&clock), local::TENANTS)),
-        ));
+        let redis = redis::link(&config.redis, seeds.request_ids, Arc::clone(&clock))?;
+        let buckets: Arc<dyn Buckets> =
+            match redis::buckets(&config.redis, redis.as_ref(), Arc::clone(&clock)) {
+                Some(shared) => shared,
+                None => Arc::new(LocalBuckets::new(Arc::clone(&clock), local::TENANTS)),
+            };
+        let limiter = Arc::new(Limiter::new(Arc::clone(&limits.table), buckets));
         let mut sources = vec![
             telemetry::requests::source(Arc::clone(&counters)),
             figures::ingest(Arc::clone(&ingest)),
@@ -251,6 +257,7 @@ impl Parts {
         ];
         sources.extend(store_figures);
         sources.push(figures::health(Arc::clone(&storage)));
+        sources.extend(redis.clone().map(figures::redis::link));
         sources.push(telemetry::process::source(Arc::clone(&clock)));
         let telemetry = Telemetry::new(sources);
         let rendered = Arc::clone(&telemetry);
@@ -262,10 +269,11 @@ impl Parts {
             render_metrics: MetricsRenderer(Arc::new(move || rendered.render())),
             config: gateway_config(config, address, seeds.request_ids),
             audit: Arc::new(auth::audit(&config.audit, Arc::clone(&clock))?),
-            auth: Arc::new(auth::auth(config)),
+            auth: Arc::new(auth::auth(config, &clock, seeds.request_ids)?),
             limiter,
             user_overrides: limits.users,
             reloads: limits.reloads,
+            redis,
             readiness: Arc::clone(&readiness),
             counters,
         });

@@ -2,6 +2,7 @@
 
 pub(super) mod clickhouse;
 pub(super) mod limits;
+pub(super) mod redis;
 
 use std::{
     fs,

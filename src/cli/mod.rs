@@ -21,6 +21,7 @@ pub mod schema;
 pub mod serve;
 pub mod table;
 pub mod time;
+pub mod tls;
 
 use std::{
     io::{self, Write},
@@ -66,7 +67,13 @@ enum Command {
     #[command(subcommand)]
     Schema(schema::SchemaCommand),
     /// Tell whether a running server is ready, by the exit code.
-    Healthcheck(client::ServerFlags),
+    Healthcheck(health::HealthFlags),
+    /// Do nothing for a while, for a container's hook before it stops.
+    Sleep {
+        /// How long: seconds, or a duration like 500ms.
+        #[arg(value_name = "SECONDS|DURATION", value_parser = health::parse_nap)]
+        time: std::time::Duration,
+    },
     /// Operate a running server.
     #[command(subcommand)]
     Admin(Admin),
@@ -164,6 +171,10 @@ fn dispatch(arguments: Arguments) -> Result<(), CommandError> {
         Command::Backup(command) => backup::run(&command),
         Command::Schema(command) => schema::run(&command),
         Command::Healthcheck(flags) => health::check(&flags),
+        Command::Sleep { time } => {
+            health::sleep(time);
+            Ok(())
+        }
         Command::Admin(Admin::Flush(flags)) => health::flush(&flags),
         Command::Version => Ok(writeln!(io::stdout(), "luminate {}", env!("CARGO_PKG_VERSION"))?),
         Command::Completions { shell } => completions(shell),

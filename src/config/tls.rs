@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::{
-    parse::{boolean, file, list, one_of},
+    auth::scopes,
+    parse::{boolean, file, one_of},
     reader::Reader,
 };
 
@@ -63,9 +64,6 @@ pub enum SubjectPart {
     /// The organizational unit.
     OrganizationalUnit,
 }
-
-/// What can be given to the holder of a certificate; operating the server is not among it.
-const SCOPES: [&str; 4] = ["write", "read", "delete", "rules"];
 
 /// Reads the section; none without a certificate.
 pub(super) fn server_tls(keys: &mut Reader<'_>) -> Option<ServerTls> {
@@ -129,13 +127,9 @@ pub(super) fn client_certificates(keys: &mut Reader<'_>) -> ClientCertificates {
                 ("organizational_unit", SubjectPart::OrganizationalUnit),
             ]),
         ),
-        scopes: keys.get("auth.client_certificates.scopes", "[write, read]", |value| {
-            let names = list(value)?;
-            match names.iter().find(|name| !SCOPES.contains(&name.as_str())) {
-                Some(other) => Err(format!("{other:?} is not one of {}", SCOPES.join(", "))),
-                None if names.is_empty() => Err("names nothing that a certificate is good for".to_owned()),
-                None => Ok(names),
-            }
+        scopes: keys.get("auth.client_certificates.scopes", "[write, read]", |value| match scopes(value)? {
+            none if none.is_empty() => Err("names nothing that a certificate is good for".to_owned()),
+            names => Ok(names),
         }),
     }
 }

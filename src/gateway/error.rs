@@ -243,7 +243,9 @@ impl From<QueryError> for ApiError {
     fn from(error: QueryError) -> Self {
         let kind = match error {
             QueryError::Parse(_) | QueryError::BadData(_) => ErrorKind::BadData,
-            QueryError::Execution(_) | QueryError::TooManySamples => ErrorKind::Execution,
+            QueryError::Execution(_) | QueryError::TooManySamples | QueryError::OverLimit(_) => {
+                ErrorKind::Execution
+            }
             QueryError::Canceled(_) => ErrorKind::Canceled,
             QueryError::Timeout(_) => ErrorKind::Timeout,
             QueryError::Storage(error) => {

@@ -46,6 +46,7 @@ use body::BodyLimits;
 use health::Readiness;
 use host_guard::HostGuard;
 use limit::{Limiter, user::UserOverrides};
+use redis::RedisLink;
 use reload::Reloads;
 use request::RequestCounters;
 
@@ -131,6 +132,8 @@ pub struct State {
     pub user_overrides: Arc<UserOverrides>,
     /// What is read again while we run.
     pub reloads: Arc<Reloads>,
+    /// A Redis that several gateways share, for health checks.
+    pub redis: Option<Arc<RedisLink>>,
     /// Whether requests are wanted.
     pub readiness: Arc<Readiness>,
     /// What was asked and how it went.

@@ -1,7 +1,6 @@
 //! Each request: its id, its one log line, and its place in the counters.
 
 use std::{
-    net::IpAddr,
     panic::AssertUnwindSafe,
     sync::{
         Arc,

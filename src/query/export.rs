@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 
 use super::{QueryFailure, QueryService, Reader, admission::Place, selectors::require_selectors};
 use crate::{
-    model::{Labels, Metadata, Millis, SeriesId, TimeRange, Timestamp},
+    model::{Labels, Limit, Metadata, Millis, SeriesId, TimeRange, Timestamp},
     storage::{
         LabelsRequest, MatcherSets, ReadSeries, Run, Runs, SelectRequest, Selected, SeriesExemplars,
         SeriesSamples, StorageError,
@@ -173,7 +173,7 @@ impl QueryService {
         let exists = async |start: Timestamp, end: Timestamp| -> Result<bool, QueryFailure> {
             let Some(range) = TimeRange::new(start, end) else { return Ok(false) };
             let request = LabelsRequest { matchers: sets.clone(), range, limit: 1 };
-            Ok(!self.within_timeout(reader.view.series(&*self.storage, request)).await?.is_empty())
+            Ok(!self.within_timeout(reader, reader.view.series(&*self.storage, request)).await?.is_empty())
         };
         if !exists(range.start(), range.end()).await? {
             return Ok(None);
@@ -307,9 +307,16 @@ impl Job {
         range: TimeRange,
         names: &mut HashSet<String, FixedState>,
     ) -> Result<Vec<String>, End> {
-        let request = SelectRequest::new(self.sets[place].clone(), range);
+        let limits = &self.reader.limits;
+        let request = SelectRequest {
+            max_series: limits.get(Limit::QuerySeries).map(|_| limits.size(Limit::QuerySeries)),
+            max_label_bytes: limits.get(Limit::QueryBytes),
+            ..SelectRequest::new(self.sets[place].clone(), range)
+        };
         let select = self.reader.view.select(&*self.service.storage, request);
-        let Selected { series, runs, warnings, taken: _ } = self.service.within_timeout(select).await?;
+        let selected = self.service.within_timeout(&self.reader, select).await;
+        let Selected { series, runs, warnings, taken: _ } =
+            selected.map_err(|failure| self.named(failure))?;
         let wanted: Vec<bool> = series.iter().map(|labels| self.wants(place, labels)).collect();
         for (labels, _) in series.iter().zip(&wanted).filter(|(_, wanted)| **wanted) {
             if let Some(name) = labels.metric_name().filter(|name| !names.contains(*name)) {
@@ -339,6 +346,18 @@ impl Job {
             }
         }
         Ok(warnings)
+    }
+
+    /// Names the limit of the reader's that stopped a selection.
+    fn named(&self, failure: QueryFailure) -> QueryFailure {
+        let limit = match &failure {
+            QueryFailure::Storage(StorageError::TooManySeries { .. }) => Limit::QuerySeries,
+            QueryFailure::Storage(StorageError::TooManyLabelBytes { .. }) => Limit::QueryBytes,
+            _ => return failure,
+        };
+        let over =
+            self.reader.limits.get(limit).map(|most| self.reader.within(limit, most.saturating_add(1)));
+        over.and_then(Result::err).unwrap_or(failure)
     }
 
     /// Reads series after series, off the I/O threads, and sends them in batches.
@@ -376,7 +395,7 @@ impl Job {
 
     async fn exemplars(&self, range: TimeRange) -> Result<(), End> {
         let found = self.reader.view.exemplars(&*self.service.storage, self.sets.clone(), range);
-        let mut exemplars = self.service.within_timeout(found).await?;
+        let mut exemplars = self.service.within_timeout(&self.reader, found).await?;
         exemplars.retain(|of| self.in_shard(&of.series) && !of.exemplars.is_empty());
         if !exemplars.is_empty() {
             self.send(Exported::Exemplars(exemplars)).await?;
@@ -386,7 +405,7 @@ impl Job {
 
     async fn metadata(&self, names: &HashSet<String, FixedState>) -> Result<(), End> {
         let found = self.reader.view.metadata(&*self.service.storage, None);
-        let mut metadata = self.service.within_timeout(found).await?;
+        let mut metadata = self.service.within_timeout(&self.reader, found).await?;
         metadata.retain(|entry| {
             let metric = &entry.metric;
             names.contains(metric) || PARTS.iter().any(|part| names.contains(&format!("{metric}{part}")))

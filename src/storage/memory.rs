@@ -18,6 +18,7 @@ use super::{
     AppendPolicy, Appended, BatchExemplar, Cardinality, Check, DocumentKind, Health, LabelsRequest,
     MatcherSets, OnConflict, RejectReason, Rejected, Result, Run, Runs, SampleKind, SelectRequest, Selected,
     SeriesExemplars, SeriesSamples, Storage, StorageError, StorageStatus, WriteBatch, room::Allowance,
+    selection::Meter,
 };
 use crate::{
     clock::Clock,
@@ -283,9 +284,7 @@ impl Storage for MemoryStore {
             }
             (series, samples)
         });
-        if let Some(limit) = request.max_series.filter(|limit| series.len() > *limit) {
-            return Err(StorageError::TooManySeries { limit });
-        }
+        Meter::of(&request).count_all(&series)?;
         let (send, runs) = mpsc::channel(4);
         crate::task::spawn("memory-select", async move {
             let longest = samples.iter().map(Vec::len).max().unwrap_or(0);

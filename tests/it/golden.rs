@@ -52,6 +52,7 @@ fn the_help_of_each_command() {
         &["backup", "restore"],
         &["backup", "list"],
         &["healthcheck"],
+        &["sleep"],
         &["admin", "flush"],
         &["completions"],
     ];

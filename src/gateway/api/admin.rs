@@ -9,7 +9,11 @@ use axum::{
 
 use super::{Shared, catalog::catalog_query};
 use crate::{
-    gateway::{error::{ApiError, ErrorKind}, form::Form, request::Detail},
+    gateway::{
+        error::{ApiError, ErrorKind},
+        form::Form,
+        request::Detail,
+    },
     query::Reader,
 };
 
@@ -45,11 +49,10 @@ fn done(detail: String) -> Response {
 
 /// Reads again what is read while we run, and answers when that is done.
 pub async fn reload(State(state): Shared) -> Result<StatusCode, ApiError> {
-    tracing::info!(event = "admin", action = "reload");
     match state.reloads.reload().await {
         Ok(()) => Ok(StatusCode::OK),
         Err(errors) => {
-            let message = format!("what is as before: {}", errors.join("; "));
+            let message = format!("this is as it was before: {}", errors.join("; "));
             Err(ApiError::new(ErrorKind::Internal, message))
         }
     }

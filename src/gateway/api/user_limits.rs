@@ -15,7 +15,7 @@ use axum::{
     Extension,
     extract::{FromRequestParts, Request, State},
     http::{HeaderMap, StatusCode, Uri, request::Parts},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use serde_json::{Map, Value, json as value};
 
@@ -28,6 +28,7 @@ use crate::{
         error::ApiError,
         form::Form,
         limit::overrides::{LimitOverrides, value_json},
+        request::Detail,
         tenant,
         wire::json,
     },
@@ -142,16 +143,16 @@ pub async fn set_overrides(
     let rules = state.limiter.table().rules();
     rules.check(&overrides).map_err(|errors| ApiError::bad_data(errors.to_string()))?;
     let answer = told(&tenant, &overrides);
-    tracing::info!(event = "admin", action = "set_user_overrides", %tenant, limits = %answer["limits"]);
     state.user_overrides.set(&tenant, Some(overrides)).await?;
-    Ok(respond(json::document(&answer)))
+    let detail = Extension(Detail(answer.to_string()));
+    Ok((detail, respond(json::document(&answer))).into_response())
 }
 
 /// Takes back what a tenant was given.
-pub async fn remove_overrides(State(state): Shared, About(tenant): About) -> Result<StatusCode, ApiError> {
-    tracing::info!(event = "admin", action = "remove_user_overrides", %tenant);
+pub async fn remove_overrides(State(state): Shared, About(tenant): About) -> Result<Response, ApiError> {
     state.user_overrides.set(&tenant, None).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let detail = Extension(Detail(told(&tenant, &LimitOverrides::default()).to_string()));
+    Ok((StatusCode::NO_CONTENT, detail).into_response())
 }
 
 fn told(tenant: &TenantId, overrides: &LimitOverrides) -> Value {

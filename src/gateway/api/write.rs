@@ -151,6 +151,7 @@ pub fn refuse(error: &IngestError) -> Response {
                     StorageError::Overloaded { retry_after, .. } => *retry_after,
                     StorageError::Unavailable { retry_after, .. } => retry_after.unwrap_or(RETRY_AFTER),
                     StorageError::TooManySeries { .. }
+                    | StorageError::TooManyLabelBytes { .. }
                     | StorageError::DiskFull { .. }
                     | StorageError::Exhausted { .. }
                     | StorageError::Corrupt { .. }

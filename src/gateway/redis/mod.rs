@@ -19,5 +19,5 @@ pub mod connect;
 pub mod link;
 
 pub use breaker::LinkState;
-pub use connect::{Connector, RedisConfig, RedisConfigError};
+pub use connect::{RedisConfig, RedisConfigError, RedisTlsConfig};
 pub use link::{RedisCounters, RedisFailure, RedisLink};

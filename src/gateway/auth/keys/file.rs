@@ -151,7 +151,7 @@ impl FileKeyStore {
         Ok(warning(path, &metadata))
     }
 
-    /// Reads the file again if it is another one than the last time. A bad one is told once, until it changes.
+    /// Reads the file again if it is another one than the last time; a bad one is not read again until it changes.
     pub fn look(&self) -> Result<Looked, KeyFileError> {
         let mut seen = self.seen.lock();
         let changed = match fs::metadata(&self.path) {
@@ -194,14 +194,20 @@ impl FileKeyStore {
         Ok(Looked::Read(count))
     }
 
-    /// Looks at the file now and then, for as long as it is polled.
+    /// Looks at the file now and then, for as long as it is polled; what is wrong with it is told once.
     pub async fn watch(self: Arc<Self>, every: Duration) {
+        let mut told = String::new();
         loop {
             tokio::time::sleep(every).await;
             match self.look_aside().await {
                 Ok(Looked::Unchanged) => {}
-                Ok(Looked::Read(count)) => tracing::info!(event = "keys_reloaded", keys = count),
+                Ok(Looked::Read(count)) => {
+                    told.clear();
+                    tracing::info!(event = "keys_reloaded", keys = count);
+                }
+                Err(error) if error.to_string() == told => {}
                 Err(error) => {
+                    told = error.to_string();
                     tracing::error!(event = "keys_not_reloaded", %error, "the keys from before stay in force");
                 }
             }
