@@ -17,6 +17,7 @@ pub mod backup;
 mod card;
 mod clickhouse;
 mod figures;
+pub mod keys;
 pub mod limits;
 mod listeners;
 mod open_files;

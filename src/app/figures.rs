@@ -1,5 +1,6 @@
 //! What the parts count of themselves, under the names that are shown outside.
 
+pub(super) mod auth;
 pub(super) mod clickhouse;
 pub(super) mod limits;
 pub(super) mod redis;

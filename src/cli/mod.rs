@@ -15,6 +15,7 @@ pub mod config;
 pub mod export;
 pub mod health;
 pub mod import;
+pub mod key;
 pub mod moving;
 pub mod query;
 pub mod schema;
@@ -63,6 +64,9 @@ enum Command {
     /// Back a ClickHouse up, try a backup out, restore it.
     #[command(subcommand)]
     Backup(backup::BackupCommand),
+    /// Make API keys, list them, take them back.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Look after the tables in ClickHouse.
     #[command(subcommand)]
     Schema(schema::SchemaCommand),
@@ -169,6 +173,7 @@ fn dispatch(arguments: Arguments) -> Result<(), CommandError> {
         Command::Check(Check::Config { file, config_file }) => config::check(file.or(config_file).as_deref()),
         Command::Config(ConfigCommand::Print(flags)) => config::print(&flags),
         Command::Backup(command) => backup::run(&command),
+        Command::Key(command) => key::run(&command),
         Command::Schema(command) => schema::run(&command),
         Command::Healthcheck(flags) => health::check(&flags),
         Command::Sleep { time } => {

@@ -7,6 +7,7 @@ use serde_yaml::Value;
 
 use super::{
     jwt::{Jwt, jwt},
+    keys::{self, Keys},
     parse::{boolean, list, one_of},
     reader::Reader,
     tls::{ClientCertificates, client_certificates},
@@ -25,6 +26,12 @@ pub struct Auth {
     pub trusted_proxies: Vec<IpNet>,
     /// Certificates as credentials.
     pub client_certificates: ClientCertificates,
+    /// Another header than `Authorization` that carries credentials, in lower case.
+    pub header: Option<String>,
+    /// Bad credentials from an address in a minute, before it is told to come back; 0 is without bound.
+    pub max_failures_per_minute: u32,
+    /// Where API keys are.
+    pub api_keys: Keys,
     /// Which tokens are good.
     pub jwt: Jwt,
 }
@@ -45,6 +52,9 @@ pub(super) fn auth(keys: &mut Reader<'_>) -> Auth {
         proxy_scopes: keys.get("auth.proxy_scopes", "[]", scopes),
         trusted_proxies: keys.get("auth.trusted_proxies", "[]", |v| networks(&list(v)?)),
         client_certificates: client_certificates(keys),
+        header: keys::header(keys),
+        max_failures_per_minute: keys::max_failures(keys),
+        api_keys: keys::keys(keys),
         jwt: jwt(keys),
     }
 }

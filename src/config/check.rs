@@ -133,6 +133,11 @@ fn refuse_idle_keys(config: &Config, keys: &mut Reader<'_>) {
                 "is none, so that nobody is asked for the tokens that auth.jwt has keys for; set it to token";
             keys.refuse("auth.mode", message);
         }
+        AuthMode::None if config.auth.api_keys.file.is_some() => {
+            let message =
+                "is none, so that nobody is asked for the keys in auth.api_keys.file; set it to token";
+            keys.refuse("auth.mode", message);
+        }
         AuthMode::None | AuthMode::Token => {}
     }
 }
@@ -184,7 +189,7 @@ fn scrape_for_a_named_tenant(scrape: &mut SelfScrape, keys: &mut Reader<'_>) {
 
 /// Explains a key that this release does not have and a later one will.
 fn absent(path: &str) -> Option<String> {
-    const LATER: &[&str] = &["auth.api_keys", "memory", "rules", "storage.retention.rules"];
+    const LATER: &[&str] = &["memory", "rules", "storage.retention.rules"];
     LATER
         .iter()
         .find(|later| path.strip_prefix(**later).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))

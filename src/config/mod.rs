@@ -13,6 +13,7 @@ mod address;
 mod auth;
 mod check;
 mod jwt;
+mod keys;
 mod limits;
 mod observe;
 mod parse;
@@ -31,6 +32,7 @@ use serde_yaml::{Mapping, Value};
 
 pub use auth::{Auth, AuthMode};
 pub use jwt::{Jwt, JwtKey};
+pub use keys::Keys;
 pub use limits::Limits;
 pub use observe::{Audit, Log, LogFormat, SelfScrape};
 pub use query::{Feature, Query};

@@ -4,6 +4,7 @@ use super::*;
 use crate::model::{Limit, Millis, Secret, TenantId};
 
 mod jwt;
+mod keys;
 
 fn check(yaml: &str) -> Result<Config, Vec<String>> {
     check_with(yaml, &[], &[])

@@ -9,6 +9,7 @@
 
 pub mod certificate;
 pub mod credential;
+pub mod failures;
 pub mod grant;
 pub mod guard;
 pub mod jwt;
