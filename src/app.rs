@@ -243,16 +243,16 @@ impl Parts {
                 Some(shared) => shared,
                 None => Arc::new(LocalBuckets::new(Arc::clone(&clock), local::TENANTS)),
             };
-        let limiter = Arc::new(Limiter::new(
-            Arc::new(LimitTable::of(config.limits.defaults.clone())),
-            buckets,
-        ));
+        let limiter =
+            Arc::new(Limiter::new(Arc::new(LimitTable::of(config.limits.defaults.clone())), buckets));
+        let (auth, auth_figures) = auth::auth(config, &clock, seeds.request_ids)?;
         let mut sources = vec![
             telemetry::requests::source(Arc::clone(&counters)),
             figures::ingest(Arc::clone(&ingest)),
             figures::query(Arc::clone(&query)),
             figures::limits::limits(Arc::clone(&limiter)),
         ];
+        sources.extend(auth_figures);
         sources.extend(store_figures);
         sources.push(figures::health(Arc::clone(&storage)));
         sources.extend(redis.clone().map(figures::redis::link));
@@ -267,7 +267,7 @@ impl Parts {
             render_metrics: MetricsRenderer(Arc::new(move || rendered.render())),
             config: gateway_config(config, address, seeds.request_ids),
             audit: Arc::new(auth::audit(&config.audit, Arc::clone(&clock))?),
-            auth: Arc::new(auth::auth(config, &clock, seeds.request_ids)?),
+            auth,
             limiter,
             redis,
             readiness: Arc::clone(&readiness),

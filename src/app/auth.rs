@@ -1,10 +1,14 @@
 //! Builds what tells callers apart, and what keeps what they did.
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
-use super::listeners::certificate_rules;
+use super::{
+    figures,
+    keys::{FileKeys, verifier},
+    listeners::certificate_rules,
+};
 use crate::{
     clock::Clock,
     config::{self, AuthMode, Config},
@@ -12,21 +16,41 @@ use crate::{
         audit::Audit,
         auth::{
             Auth, Checks, Known, LimitOverrides, Principal, Scope, Scopes, TenantAccess,
+            failures::Failures,
             guard::Guard,
             jwt::{ClaimRules, JwtConfig, JwtVerifier, KeyFile, StandardRules},
+            keys::KeyStore,
         },
     },
+    telemetry,
 };
 
-/// What tells callers apart; fetches and re-reads keys from now on.
-pub(super) fn auth(config: &Config, clock: &Arc<dyn Clock>, seed: u64) -> anyhow::Result<Auth> {
-    match config.auth.mode {
-        AuthMode::None => Ok(Auth::open()),
-        AuthMode::Token => Ok(Auth::Closed(Box::new(checks(config, clock, seed)?))),
+/// What tells callers apart, and its figures; fetches and re-reads keys from now on.
+pub(super) fn auth(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    seed: u64,
+) -> anyhow::Result<(Arc<Auth>, Vec<telemetry::Source>)> {
+    let file = match config.auth.mode {
+        AuthMode::None => return Ok((Arc::new(Auth::open()), Vec::new())),
+        AuthMode::Token => FileKeys::open(&config.auth.api_keys)?,
+    };
+    let store = file.as_ref().map(FileKeys::store);
+    let auth = Arc::new(Auth::Closed(Box::new(checks(config, store, clock, seed)?)));
+    let mut figures = vec![figures::auth::callers(Arc::clone(&auth))];
+    if let Some(file) = file {
+        figures.push(file.figures());
+        file.watch();
     }
+    Ok((auth, figures))
 }
 
-fn checks(config: &Config, clock: &Arc<dyn Clock>, seed: u64) -> anyhow::Result<Checks> {
+fn checks(
+    config: &Config,
+    key_store: Option<Arc<dyn KeyStore>>,
+    clock: &Arc<dyn Clock>,
+    seed: u64,
+) -> anyhow::Result<Checks> {
     let tokens = config.auth.jwt.has_keys().then(|| {
         JwtVerifier::open(&jwt(&config.auth.jwt), Arc::clone(clock))
             .context("cannot verify tokens (auth.jwt)")
@@ -37,21 +61,23 @@ fn checks(config: &Config, clock: &Arc<dyn Clock>, seed: u64) -> anyhow::Result<
     }
     let certificates = certificate_rules(config);
     let proxy_scopes = scopes(&config.auth.proxy_scopes);
-    if tokens.is_none() && certificates.is_none() && proxy_scopes.is_empty() {
+    let keys = key_store.map(|store| verifier(store, &config.auth.api_keys, Arc::clone(clock)));
+    if tokens.is_none() && keys.is_none() && certificates.is_none() && proxy_scopes.is_empty() {
         bail!(
             "auth.mode is token, and nothing says who may come in: \
-             set keys in auth.jwt, or auth.client_certificates, or auth.proxy_scopes"
+             set keys in auth.jwt, or auth.api_keys.file, or auth.client_certificates, or auth.proxy_scopes"
         );
     }
+    let header = config.auth.header.as_ref().map(|name| name.parse()).transpose();
     Ok(Checks {
         tokens,
-        keys: None,
-        header: None,
+        keys,
+        header: header.context("auth.header")?,
         certificates,
         proxies: (!proxy_scopes.is_empty()).then(|| Arc::new(proxy(proxy_scopes))),
-        guard: Guard::new(60, Arc::clone(clock)),
+        guard: Guard::new(config.auth.max_failures_per_minute, Arc::clone(clock)),
         clock: Arc::clone(clock),
-        missing: AtomicU64::new(0),
+        failures: Failures::default(),
     })
 }
 

@@ -16,13 +16,7 @@ pub mod jwt;
 pub mod keys;
 pub mod principal;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::http::{HeaderMap, HeaderName};
 
@@ -31,6 +25,7 @@ use crate::clock::Clock;
 
 use certificate::CertificateRules;
 use credential::Credential;
+use failures::Failures;
 use guard::Guard;
 use jwt::JwtVerifier;
 use keys::ApiKeys;
@@ -91,8 +86,8 @@ pub struct Checks {
     pub guard: Guard,
     /// Tells which certificates have ended.
     pub clock: Arc<dyn Clock>,
-    /// Who showed nothing, by none of these ways.
-    pub missing: AtomicU64,
+    /// Counts who was not let in.
+    pub failures: Failures,
 }
 
 impl Auth {
@@ -113,7 +108,9 @@ impl Auth {
     pub async fn authenticate(&self, headers: &HeaderMap, peer: &Peer) -> Result<Arc<Principal>, AuthError> {
         match self {
             Self::Open(anyone) => Ok(Arc::clone(anyone)),
-            Self::Closed(checks) => checks.authenticate(headers, peer).await,
+            Self::Closed(checks) => {
+                checks.authenticate(headers, peer).await.inspect_err(|error| checks.failures.count(error))
+            }
         }
     }
 }
@@ -162,10 +159,7 @@ impl Checks {
         }
         match &self.proxies {
             Some(proxy) if peer.trusted_proxy => Ok(Arc::clone(proxy)),
-            Some(_) | None => {
-                self.missing.fetch_add(1, Ordering::Relaxed);
-                Err(AuthError::Missing)
-            }
+            Some(_) | None => Err(AuthError::Missing),
         }
     }
 }
