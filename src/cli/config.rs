@@ -12,7 +12,7 @@ use super::{
     serve::{ServeFlags, environment},
 };
 use crate::{
-    app::limits::check_overrides,
+    app::{keys, limits::check_overrides},
     config::{Config, ConfigFile, Sources},
 };
 
@@ -32,6 +32,10 @@ pub fn check(file: Option<&Path>) -> Result<(), CommandError> {
     let (config, _) =
         Config::check(&Sources { file: written, environment: environment(), flags: Vec::new() })?;
     check_overrides(&config).map_err(CommandError::Usage)?;
+    if let Some(warning) = keys::check(&config).map_err(|e| CommandError::Usage(format!("{e:#}")))? {
+        // It is told, not asked.
+        let _ = writeln!(io::stderr(), "warning: {warning}");
+    }
     let name = file.map_or_else(|| "the environment".to_owned(), |file| file.display().to_string());
     Ok(writeln!(io::stdout(), "{name} is valid")?)
 }
