@@ -9,6 +9,8 @@
     reason = "tests"
 )]
 
+mod attacks_http;
+mod certificates;
 mod cli;
 mod clickhouse;
 mod config;
@@ -24,4 +26,5 @@ mod roles;
 mod script;
 mod server;
 mod taker;
+mod tls;
 mod token;
