@@ -11,7 +11,10 @@ use super::{
     CommandError,
     serve::{ServeFlags, environment},
 };
-use crate::config::{Config, ConfigFile, Sources};
+use crate::{
+    app::limits::check_overrides,
+    config::{Config, ConfigFile, Sources},
+};
 
 /// What to print of the configuration.
 #[derive(Clone, Debug, Args)]
@@ -26,7 +29,9 @@ pub struct PrintFlags {
 /// Checks a file together with the environment.
 pub fn check(file: Option<&Path>) -> Result<(), CommandError> {
     let written = file.map_or_else(|| Ok(ConfigFile::none()), ConfigFile::read)?;
-    Config::check(&Sources { file: written, environment: environment(), flags: Vec::new() })?;
+    let (config, _) =
+        Config::check(&Sources { file: written, environment: environment(), flags: Vec::new() })?;
+    check_overrides(&config).map_err(CommandError::Usage)?;
     let name = file.map_or_else(|| "the environment".to_owned(), |file| file.display().to_string());
     Ok(writeln!(io::stdout(), "{name} is valid")?)
 }
