@@ -17,6 +17,7 @@ pub mod backup;
 mod card;
 mod clickhouse;
 mod figures;
+pub mod jwt;
 pub mod keys;
 mod listeners;
 mod open_files;
@@ -24,6 +25,7 @@ mod redis;
 pub mod schema;
 mod secret;
 mod signals;
+pub mod token;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -246,6 +248,7 @@ impl Parts {
         let limiter =
             Arc::new(Limiter::new(Arc::new(LimitTable::of(config.limits.defaults.clone())), buckets));
         let (auth, auth_figures) = auth::auth(config, &clock, seeds.request_ids)?;
+        let auth = Arc::new(auth);
         let mut sources = vec![
             telemetry::requests::source(Arc::clone(&counters)),
             figures::ingest(Arc::clone(&ingest)),

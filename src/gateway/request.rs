@@ -1,6 +1,7 @@
 //! Each request: its id, its one log line, and its place in the counters.
 
 use std::{
+    net::IpAddr,
     panic::AssertUnwindSafe,
     sync::{
         Arc,

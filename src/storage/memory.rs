@@ -17,8 +17,7 @@ use tokio::sync::mpsc;
 use super::{
     AppendPolicy, Appended, BatchExemplar, Cardinality, Check, DocumentKind, Health, LabelsRequest,
     MatcherSets, OnConflict, RejectReason, Rejected, Result, Run, Runs, SampleKind, SelectRequest, Selected,
-    SeriesExemplars, SeriesSamples, Storage, StorageError, StorageStatus, WriteBatch, room::Allowance,
-    selection::Meter,
+    SeriesExemplars, SeriesSamples, Storage, StorageStatus, WriteBatch, room::Allowance, selection::Meter,
 };
 use crate::{
     clock::Clock,

@@ -5,60 +5,62 @@ use std::sync::{Arc, atomic::Ordering};
 use super::{counter, read};
 use crate::{
     gateway::auth::{
-        Auth,
+        failures::Failures,
+        guard::Guard,
         keys::{ApiKeys, FileKeyStore},
     },
     telemetry::{Figure, Source, as_value},
 };
 
-/// Gives how many callers were not let in, by reason, and what verifying their keys took.
-pub(in crate::app) fn callers(auth: Arc<Auth>) -> Source {
+/// Gives how many callers were turned away, by reason, and what holds those back who guess.
+pub(in crate::app) fn callers(failures: Arc<Failures>, guard: Arc<Guard>) -> Source {
     Box::new(move || {
-        let Some(checks) = auth.checks() else { return Vec::new() };
         let help = "Requests whose sender was not let in";
-        let by_reason = checks.failures.by_reason().into_iter().map(|(reason, count)| {
+        let by_reason = failures.by_reason().into_iter().map(|(reason, count)| {
             Figure::counter("luminate_auth_failures", help, as_value(count)).with("reason", reason)
         });
         let mut figures: Vec<Figure> = by_reason.collect();
         figures.push(Figure::gauge(
             "luminate_auth_suspects",
             "Addresses whose bad credentials are remembered",
-            size(checks.guard.addresses()),
+            size(guard.addresses()),
         ));
-        figures.extend(checks.keys.as_deref().map(keys).unwrap_or_default());
         figures
     })
 }
 
-fn keys(keys: &ApiKeys) -> Vec<Figure> {
-    let c = keys.counters();
-    let (good, bad) = keys.remembered();
-    let help = "Keys that were recognised without looking them up";
-    let hits = |verdict: &str, count| {
-        Figure::counter("luminate_auth_key_cache_hits", help, read(count)).with("verdict", verdict)
-    };
-    let help = "Keys that are remembered";
-    let entries = |verdict: &str, count| {
-        Figure::gauge("luminate_auth_key_cache_entries", help, size(count)).with("verdict", verdict)
-    };
-    vec![
-        hits("good", &c.hits),
-        hits("bad", &c.bad_hits),
-        entries("good", good),
-        entries("bad", bad),
-        counter("luminate_auth_key_lookups", "Keys that were looked up in the store", &c.lookups),
-        counter("luminate_auth_key_comparisons", "Secrets of keys that were compared", &c.compared),
-        counter(
-            "luminate_auth_key_store_failures",
-            "Keys that the store could not be asked for",
-            &c.store_failures,
-        ),
-        counter(
-            "luminate_auth_key_stale",
-            "Keys let in because they were good a while ago and the store cannot be asked",
-            &c.stale,
-        ),
-    ]
+/// Gives the figures of verifying keys.
+pub(in crate::app) fn keys(keys: Arc<ApiKeys>) -> Source {
+    Box::new(move || {
+        let c = keys.counters();
+        let (good, bad) = keys.remembered();
+        let help = "Keys that were recognised without looking them up";
+        let hits = |verdict: &str, count| {
+            Figure::counter("luminate_auth_key_cache_hits", help, read(count)).with("verdict", verdict)
+        };
+        let help = "Keys that are remembered";
+        let entries = |verdict: &str, count| {
+            Figure::gauge("luminate_auth_key_cache_entries", help, size(count)).with("verdict", verdict)
+        };
+        vec![
+            hits("good", &c.hits),
+            hits("bad", &c.bad_hits),
+            entries("good", good),
+            entries("bad", bad),
+            counter("luminate_auth_key_lookups", "Keys that were looked up in the store", &c.lookups),
+            counter("luminate_auth_key_comparisons", "Secrets of keys that were compared", &c.compared),
+            counter(
+                "luminate_auth_key_store_failures",
+                "Keys that the store could not be asked for",
+                &c.store_failures,
+            ),
+            counter(
+                "luminate_auth_key_stale",
+                "Keys let in because they were good a while ago and the store cannot be asked",
+                &c.stale,
+            ),
+        ]
+    })
 }
 
 /// Gives the figures of a file of keys.

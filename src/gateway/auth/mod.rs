@@ -5,7 +5,7 @@
 //!
 //! * [`credential`]: what a request shows; [`jwt`], [`keys`] and [`certificate`]: who that is.
 //! * [`grant`]: what credentials let their holders do, from text to types.
-//! * [`guard`]: slows down who tries credentials out.
+//! * [`guard`]: slows down who tries credentials out; [`failures`]: who was not let in, and why.
 
 pub mod certificate;
 pub mod credential;
@@ -83,11 +83,11 @@ pub struct Checks {
     /// What trusted proxies may do that show nothing, for the tenant they name.
     pub proxies: Option<Arc<Principal>>,
     /// Slows down who guesses.
-    pub guard: Guard,
+    pub guard: Arc<Guard>,
     /// Tells which certificates have ended.
     pub clock: Arc<dyn Clock>,
-    /// Counts who was not let in.
-    pub failures: Failures,
+    /// Who was not let in.
+    pub failures: Arc<Failures>,
 }
 
 impl Auth {
@@ -109,7 +109,8 @@ impl Auth {
         match self {
             Self::Open(anyone) => Ok(Arc::clone(anyone)),
             Self::Closed(checks) => {
-                checks.authenticate(headers, peer).await.inspect_err(|error| checks.failures.count(error))
+                let found = checks.authenticate(headers, peer).await;
+                found.inspect_err(|error| checks.failures.count(error))
             }
         }
     }
