@@ -12,7 +12,7 @@ use super::{
     serve::{ServeFlags, environment},
 };
 use crate::{
-    app::keys,
+    app::{keys, limits::check_overrides},
     config::{Config, ConfigFile, Sources},
 };
 
@@ -31,6 +31,7 @@ pub fn check(file: Option<&Path>) -> Result<(), CommandError> {
     let written = file.map_or_else(|| Ok(ConfigFile::none()), ConfigFile::read)?;
     let (config, _) =
         Config::check(&Sources { file: written, environment: environment(), flags: Vec::new() })?;
+    check_overrides(&config).map_err(CommandError::Usage)?;
     if let Some(warning) = keys::check(&config).map_err(|e| CommandError::Usage(format!("{e:#}")))? {
         // It is told, not asked.
         let _ = writeln!(io::stderr(), "warning: {warning}");

@@ -9,6 +9,8 @@
     reason = "tests"
 )]
 
+mod attacks_http;
+mod certificates;
 mod cli;
 mod clickhouse;
 mod config;
@@ -25,4 +27,5 @@ mod roles;
 mod script;
 mod server;
 mod taker;
+mod tls;
 mod token;

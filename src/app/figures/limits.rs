@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use super::{counter, read_millis};
 use crate::{
-    gateway::limit::Limiter,
+    gateway::{
+        limit::{Limiter, table::LimitTable},
+        reload::Reloads,
+    },
     model::Limit,
     telemetry::{Figure, Source, as_value},
 };
@@ -34,6 +37,34 @@ pub(crate) fn limits(limiter: Arc<Limiter>) -> Source {
                 read_millis(&c.waited_millis),
             ),
         ]);
+        figures
+    })
+}
+
+/// Gives how what is read again while we run stands.
+pub(crate) fn reloads(reloads: Arc<Reloads>, table: Arc<LimitTable>) -> Source {
+    Box::new(move || {
+        let standings = reloads.standings();
+        let successful = "Whether a part of the configuration could be read the last time it changed";
+        let mut figures: Vec<Figure> = standings
+            .iter()
+            .map(|(part, standing)| {
+                let value = f64::from(u8::from(standing.successful));
+                Figure::gauge("luminate_config_last_reload_successful", successful, value).with("part", *part)
+            })
+            .collect();
+        let at = "When a part of the configuration was read the last time it could be";
+        figures.extend(standings.iter().filter_map(|(part, standing)| {
+            let seconds = u64::try_from(standing.at?.millis()).ok()? / 1000;
+            let name = "luminate_config_last_reload_success_timestamp_seconds";
+            Some(Figure::gauge(name, at, as_value(seconds)).with("part", *part))
+        }));
+        let tenants = "Tenants with limits of their own";
+        let (by_file, by_api) = table.counts();
+        for (source, count) in [("file", by_file), ("api", by_api)] {
+            let count = as_value(u64::try_from(count).unwrap_or(u64::MAX));
+            figures.push(Figure::gauge("luminate_limits_tenants", tenants, count).with("source", source));
+        }
         figures
     })
 }

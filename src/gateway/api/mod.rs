@@ -12,6 +12,7 @@ pub mod query;
 pub mod receive;
 pub mod rules;
 pub mod status;
+pub mod user_limits;
 pub mod write;
 
 use std::sync::Arc;

@@ -5,7 +5,9 @@
 //!                                      └▶ when its cost is known: samples, new series
 //! ```
 //!
-//! * [`overrides`]: limits somebody wrote down, read and written back; [`table`]: which hold for whom.
+//! * [`overrides`]: limits somebody wrote down, read and written back; in the overrides [`file`](mod@file), by the API
+//!   ([`user`]), in a token.
+//! * [`table`]: which hold for whom.
 //! * [`buckets`]: what is left of the rates; [`local`]: in memory; [`shared`]: in Redis, for several gateways, and
 //!   [`share`]: while that is away.
 //! * `series`: how many series may begin.
@@ -18,6 +20,7 @@ pub mod buckets;
 pub mod density;
 pub mod door;
 pub mod fields;
+pub mod file;
 pub mod local;
 pub mod overrides;
 pub mod places;
@@ -27,6 +30,7 @@ pub mod share;
 pub mod shared;
 pub mod table;
 pub mod unread;
+pub mod user;
 
 use std::{
     sync::{
