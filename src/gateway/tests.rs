@@ -35,6 +35,7 @@ use crate::{
     storage::{BatchExemplar, BatchSample, Storage, StorageError, View, WriteBatch, memory::MemoryStore},
 };
 
+mod listening;
 mod moving;
 
 /// An engine that answers by heart.
