@@ -1,11 +1,16 @@
 //! Who may come in.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use serde_yaml::Value;
 
 use super::{
     jwt::{Jwt, jwt},
+    keys::{self, Keys},
     parse::{boolean, list, one_of},
     reader::Reader,
+    tls::{ClientCertificates, client_certificates},
 };
 
 /// Who may come in.
@@ -17,6 +22,16 @@ pub struct Auth {
     pub force_unauthenticated: bool,
     /// What a trusted proxy may do that shows no credentials and names a tenant: names of scopes.
     pub proxy_scopes: Vec<String>,
+    /// The networks of proxies that speak for others.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Certificates as credentials.
+    pub client_certificates: ClientCertificates,
+    /// Another header than `Authorization` that carries credentials, in lower case.
+    pub header: Option<String>,
+    /// Bad credentials from an address in a minute, before it is told to come back; 0 is without bound.
+    pub max_failures_per_minute: u32,
+    /// Where API keys are.
+    pub api_keys: Keys,
     /// Which tokens are good.
     pub jwt: Jwt,
 }
@@ -35,6 +50,11 @@ pub(super) fn auth(keys: &mut Reader<'_>) -> Auth {
         mode: keys.get("auth.mode", "none", one_of(&[("none", AuthMode::None), ("token", AuthMode::Token)])),
         force_unauthenticated: keys.get("auth.force_unauthenticated", "false", boolean),
         proxy_scopes: keys.get("auth.proxy_scopes", "[]", scopes),
+        trusted_proxies: keys.get("auth.trusted_proxies", "[]", |v| networks(&list(v)?)),
+        client_certificates: client_certificates(keys),
+        header: keys::header(keys),
+        max_failures_per_minute: keys::max_failures(keys),
+        api_keys: keys::keys(keys),
         jwt: jwt(keys),
     }
 }
@@ -47,4 +67,22 @@ pub(super) fn scopes(value: &Value) -> Result<Vec<String>, String> {
         Some(other) => Err(format!("{other:?} is not one of {}", SCOPES.join(", "))),
         None => Ok(scopes),
     }
+}
+
+/// Networks in CIDR notation; an address stands for itself.
+fn networks(items: &[String]) -> Result<Vec<IpNet>, String> {
+    let network = |item: &String| {
+        let network = item.parse::<IpNet>().ok().or_else(|| Some(IpNet::from(item.parse::<IpAddr>().ok()?)));
+        match network {
+            None => Err(format!("{item:?} is not a network, write for example 10.0.0.0/8")),
+            Some(network) if network.prefix_len() == 0 => {
+                Err(format!("{item:?} is everybody; whoever is trusted may say they are anybody else"))
+            }
+            Some(network) if network.trunc() != network => {
+                Err(format!("{item:?} has bits behind its prefix, did you mean {}?", network.trunc()))
+            }
+            Some(network) => Ok(network),
+        }
+    };
+    items.iter().map(network).collect()
 }

@@ -6,8 +6,9 @@
 use serde_yaml::Value;
 
 use super::{
-    AuthMode, Backend, Config, ConfigErrors, SelfScrape, Settings, Sources, auth, limits, observe, query,
-    reader::Reader, redis, remote::refuse_lame_clickhouse, server, storage,
+    AuthMode, Backend, ClientAuth, Config, ConfigErrors, ProxyProtocol, SelfScrape, Server, Settings,
+    Sources, auth, limits, observe, query, reader::Reader, redis, remote::refuse_lame_clickhouse, server,
+    storage,
 };
 use crate::model::OnConflict;
 
@@ -29,7 +30,11 @@ impl Config {
             log: observe::log(&mut keys),
         };
         refuse_open_door(&config, &mut keys);
+        refuse_admin_door(&config.server, &mut keys);
         refuse_idle_keys(&config, &mut keys);
+        refuse_proxies_nobody_names(&config, &mut keys);
+        refuse_certificates_nobody_asks_for(&config, &mut keys);
+        refuse_short_requests(&config, &mut keys);
         refuse_narrow_budget(&config, &mut keys);
         limits::refuse_small_bursts(&config.limits, config.server.limits.max_body_bytes.0, &mut keys);
         redis::refuse_lame_redis(&config.redis, &mut keys);
@@ -48,6 +53,17 @@ impl Config {
 
 /// Without authentication only loopback is a door nobody else can open.
 fn refuse_open_door(config: &Config, keys: &mut Reader<'_>) {
+    let open = config.auth.force_unauthenticated || config.server.admin_open;
+    match (config.auth.mode, config.server.admin_listen) {
+        (AuthMode::None, Some(address)) if !address.ip().is_loopback() && !open => keys.refuse(
+            "server.admin_listen",
+            format!(
+                "{address} can be reached from the network, and nobody is asked who they are; \
+                 listen on 127.0.0.1, or set server.admin_open: true"
+            ),
+        ),
+        (AuthMode::None | AuthMode::Token, Some(_) | None) => {}
+    }
     match config.auth.mode {
         AuthMode::Token => {}
         AuthMode::None if config.server.listen.ip().is_loopback() || config.auth.force_unauthenticated => {}
@@ -62,12 +78,64 @@ fn refuse_open_door(config: &Config, keys: &mut Reader<'_>) {
     }
 }
 
+/// Two listeners have two addresses, and what is about the second needs it.
+fn refuse_admin_door(server: &Server, keys: &mut Reader<'_>) {
+    match server.admin_listen {
+        Some(address) if address == server.listen && address.port() != 0 => {
+            keys.refuse("server.admin_listen", format!("{address} is server.listen; it takes another port"));
+        }
+        Some(_) => {}
+        None if server.admin_open => {
+            keys.refuse("server.admin_open", "is about server.admin_listen, which is not set");
+        }
+        None => {}
+    }
+}
+
+/// The PROXY protocol is read from trusted proxies, and from nobody else.
+fn refuse_proxies_nobody_names(config: &Config, keys: &mut Reader<'_>) {
+    if config.server.proxy_protocol != ProxyProtocol::Off && config.auth.trusted_proxies.is_empty() {
+        keys.refuse("server.proxy_protocol", "takes auth.trusted_proxies: whose word is to be taken");
+    }
+}
+
+/// A certificate is a credential where clients are asked for one, and for who they are.
+fn refuse_certificates_nobody_asks_for(config: &Config, keys: &mut Reader<'_>) {
+    if !config.auth.client_certificates.enabled {
+        return;
+    }
+    let asked = config.server.tls.as_ref().is_some_and(|tls| tls.client_auth != ClientAuth::Off);
+    if !asked {
+        let message = "takes server.tls with client_auth: optional or required";
+        keys.refuse("auth.client_certificates.enabled", message);
+    }
+    match config.auth.mode {
+        AuthMode::None => {
+            keys.refuse("auth.client_certificates.enabled", "is not looked at with auth.mode: none");
+        }
+        AuthMode::Token => {}
+    }
+}
+
+/// A query that may take longer than a request would be cut by the wrong bound.
+fn refuse_short_requests(config: &Config, keys: &mut Reader<'_>) {
+    if config.server.limits.request_timeout < config.query.timeout {
+        let message = "is less than query.timeout, so that queries would be cut short";
+        keys.refuse("server.limits.request_timeout", message);
+    }
+}
+
 /// Who configures keys believes that they are asked for.
 fn refuse_idle_keys(config: &Config, keys: &mut Reader<'_>) {
     match config.auth.mode {
         AuthMode::None if config.auth.jwt.has_keys() => {
             let message =
                 "is none, so that nobody is asked for the tokens that auth.jwt has keys for; set it to token";
+            keys.refuse("auth.mode", message);
+        }
+        AuthMode::None if config.auth.api_keys.file.is_some() => {
+            let message =
+                "is none, so that nobody is asked for the keys in auth.api_keys.file; set it to token";
             keys.refuse("auth.mode", message);
         }
         AuthMode::None | AuthMode::Token => {}
@@ -121,15 +189,7 @@ fn scrape_for_a_named_tenant(scrape: &mut SelfScrape, keys: &mut Reader<'_>) {
 
 /// Explains a key that this release does not have and a later one will.
 fn absent(path: &str) -> Option<String> {
-    const LATER: &[&str] = &[
-        "auth.api_keys",
-        "auth.trusted_proxies",
-        "memory",
-        "rules",
-        "server.admin_listen",
-        "server.tls",
-        "storage.retention.rules",
-    ];
+    const LATER: &[&str] = &["memory", "rules", "storage.retention.rules"];
     LATER
         .iter()
         .find(|later| path.strip_prefix(**later).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))

@@ -13,6 +13,7 @@ mod address;
 mod auth;
 mod check;
 mod jwt;
+mod keys;
 mod limits;
 mod observe;
 mod parse;
@@ -22,6 +23,7 @@ mod redis;
 mod remote;
 mod server;
 mod storage;
+mod tls;
 pub mod value;
 
 use std::{fmt, path::Path};
@@ -30,14 +32,16 @@ use serde_yaml::{Mapping, Value};
 
 pub use auth::{Auth, AuthMode};
 pub use jwt::{Jwt, JwtKey};
+pub use keys::Keys;
 pub use limits::Limits;
 pub use observe::{Audit, Log, LogFormat, SelfScrape};
 pub use query::{Feature, Query};
 pub use reader::{ConfigError, ConfigErrors, FlagValue, Origin, Setting};
 pub use redis::{Redis, RedisBreaker, RedisKeyStore, RedisLogin, RedisServers, RedisTls, RedisUrl};
 pub use remote::{Batch, ClickHouse, ClickHouseTls, Password, Pushdown};
-pub use server::{Server, ServerLimits, Shutdown};
+pub use server::{ProxyProtocol, Server, ServerLimits, Shutdown};
 pub use storage::{Backend, Embedded, Storage, WalSync};
+pub use tls::{ClientAuth, ClientCertificates, ServerTls, SubjectPart, TlsVersion};
 pub use value::ByteSize;
 
 /// A configuration that was checked: the parts can be built from it.

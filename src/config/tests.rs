@@ -4,6 +4,7 @@ use super::*;
 use crate::model::{Limit, Millis, Secret, TenantId};
 
 mod jwt;
+mod keys;
 
 fn check(yaml: &str) -> Result<Config, Vec<String>> {
     check_with(yaml, &[], &[])
@@ -125,10 +126,10 @@ fn zero_retention_is_forever() {
 #[test]
 fn what_a_later_release_does_is_refused_by_name() {
     refuses(
-        "storage: {retention: {rules: []}}\nserver: {tls: {cert: x}}\n",
+        "storage: {retention: {rules: []}}\nmemory: {limit: 1GiB}\n",
         &[
             "storage.retention.rules: storage.retention.rules is not in this release (luminate.yaml)",
-            "server.tls: server.tls is not in this release (luminate.yaml)",
+            "memory.limit: memory is not in this release (luminate.yaml)",
         ],
     );
 }

@@ -55,6 +55,7 @@ fn the_help_of_each_command() {
         &["token", "create"],
         &["token", "inspect"],
         &["healthcheck"],
+        &["sleep"],
         &["admin", "flush"],
         &["completions"],
     ];

@@ -9,6 +9,8 @@
     reason = "tests"
 )]
 
+mod attacks_http;
+mod certificates;
 mod cli;
 mod clickhouse;
 mod config;
@@ -20,8 +22,10 @@ mod memory;
 mod moving;
 mod prometheus;
 mod promql_scripts;
+mod redis;
 mod roles;
 mod script;
 mod server;
 mod taker;
+mod tls;
 mod token;
