@@ -29,3 +29,4 @@ mod server;
 mod taker;
 mod tls;
 mod token;
+mod token_cli;

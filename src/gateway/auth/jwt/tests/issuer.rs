@@ -3,13 +3,14 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Condvar, Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
 
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 #[derive(Debug, Default)]
@@ -29,28 +30,60 @@ struct Answer {
 /// A server of documents; what is not there is 404.
 #[derive(Debug)]
 pub(super) struct Issuer {
+    scheme: &'static str,
     address: SocketAddr,
     state: Arc<State>,
 }
 
 impl Issuer {
     pub(super) fn start() -> Self {
+        Self::serve("http", |stream, state| {
+            answer(&stream, state)?;
+            stream.shutdown(Shutdown::Write)?;
+            (&stream).read_to_end(&mut Vec::new()).map(drop)
+        })
+    }
+
+    /// The same behind TLS, with this certificate and its key.
+    pub(super) fn start_tls(certificate: &rcgen::Certificate, key: &rcgen::KeyPair) -> Self {
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key.into())
+            .unwrap();
+        let config = Arc::new(config);
+        Self::serve("https", move |stream, state| {
+            let mut stream = StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), stream);
+            answer(&mut stream, state)?;
+            stream.conn.send_close_notify();
+            stream.flush()
+        })
+    }
+
+    fn serve(
+        scheme: &'static str,
+        speak: impl Fn(TcpStream, &State) -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State::default());
         let serving = Arc::clone(&state);
+        let speak = Arc::new(speak);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (stream, state) = (stream.unwrap(), Arc::clone(&serving));
+                let (stream, state, speak) = (stream.unwrap(), Arc::clone(&serving), Arc::clone(&speak));
                 // Who hangs up early is no failure of the test.
-                std::thread::spawn(move || answer(stream, &state).ok());
+                std::thread::spawn(move || speak(stream, &state).ok());
             }
         });
-        Self { address, state }
+        Self { scheme, address, state }
     }
 
     pub(super) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("{}://{}{path}", self.scheme, self.address)
     }
 
     /// How often anything was asked for.
@@ -85,10 +118,11 @@ impl Issuer {
     }
 }
 
-fn answer(mut stream: std::net::TcpStream, state: &State) -> std::io::Result<()> {
-    let mut lines = BufReader::new(stream.try_clone()?).lines();
+fn answer(mut stream: impl Read + Write, state: &State) -> std::io::Result<()> {
+    let mut lines = BufReader::new(&mut stream).lines();
     let first = lines.next().transpose()?.unwrap_or_default();
     while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
+    drop(lines);
     state.asked.fetch_add(1, Ordering::SeqCst);
     drop(state.released.wait_while(state.held.lock().unwrap(), |held| *held).unwrap());
     let path = first.split(' ').nth(1).unwrap_or_default();
@@ -102,7 +136,5 @@ fn answer(mut stream: std::net::TcpStream, state: &State) -> std::io::Result<()>
             stream.write_all(b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")?
         }
     }
-    stream.shutdown(std::net::Shutdown::Write)?;
-    stream.read_to_end(&mut Vec::new())?;
-    Ok(())
+    stream.flush()
 }

@@ -294,6 +294,28 @@ async fn an_issuer_says_where_its_keys_are_and_has_to_be_the_issuer_of_its_token
     }
 }
 
+#[tokio::test]
+async fn keys_are_fetched_only_from_whom_we_trust() {
+    let pair = KeyPair::generate().unwrap();
+    let names = ["127.0.0.1".to_owned()];
+    let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&pair).unwrap();
+    let of_another = rcgen::CertificateParams::new(vec!["id.example.com".to_owned()]).unwrap();
+    let of_another = of_another.self_signed(&pair).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    for (shown, trusted, expected) in [
+        (&certificate, &certificate, "good"),
+        (&certificate, &of_another, "unavailable"),
+        (&of_another, &of_another, "unavailable"),
+    ] {
+        let issuer = Issuer::start_tls(shown, &pair);
+        issuer.publish(&[RSA.jwk("a")]);
+        let ca_file = Some(write(dir.path(), "ca.pem", trusted.pem()));
+        let jwks_url = Some(issuer.url("/jwks"));
+        let verifier = open(&JwtConfig { ca_file, jwks_url, ..JwtConfig::default() });
+        assert_eq!(verdict(&verifier, &token_by(&RSA, "a")).await, expected);
+    }
+}
+
 #[test]
 fn a_place_that_keys_are_not_fetched_from_does_not_start() {
     for url in ["http://169.254.169.254/", "https://[fe80::1]/", "http://id.example.com/", "nonsense"] {

@@ -137,7 +137,9 @@ async fn verdict(verifier: &JwtVerifier, token: &str) -> &'static str {
             reason.strip_prefix("token_").unwrap()
         }
         Err(AuthError::Unavailable(_)) => "unavailable",
-        Err(AuthError::Missing) => "missing",
+        Err(AuthError::Missing | AuthError::TooManyFailures { .. }) => {
+            unreachable!("that is not about tokens")
+        }
     }
 }
 
