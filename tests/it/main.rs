@@ -30,3 +30,4 @@ mod server;
 mod taker;
 mod tls;
 mod token;
+mod token_cli;
