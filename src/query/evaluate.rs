@@ -387,7 +387,7 @@ mod tests {
         let limits =
             QueryLimits { timeout: Duration::from_millis(30), max_concurrency: 1, ..QueryLimits::default() };
         let service = service(Duration::ZERO, limits);
-        let _taken = service.admission.enter().await.unwrap();
+        let _taken = service.admission.enter(&TenantId::anonymous()).await.unwrap();
         let error = service.instant(&Reader::of(TenantId::anonymous()), instant("1")).await.unwrap_err();
         assert_eq!(error.to_string(), "query timed out in query queue");
     }

@@ -34,6 +34,7 @@ enum Body {
     None,
     Samples,
     Lines,
+    Limits,
 }
 
 #[derive(Clone, Copy)]
@@ -105,6 +106,15 @@ const ROWS: &[Row] = &[
         Steady::Body,
     ),
     row("/api/v1/admin/tsdb/flush", POST, "/api/v1/admin/tsdb/flush", Body::None, Steady::Body),
+    row("/api/v1/user_limits", GET, "/api/v1/user_limits", Body::None, Steady::Body),
+    row(
+        "/api/v1/user-overrides",
+        &["POST", "GET", "DELETE"],
+        "/api/v1/user-overrides",
+        Body::Limits,
+        Steady::Body,
+    ),
+    row("/-/reload", PUT, "/-/reload", Body::None, Steady::Body),
     row("/api/v1/status/storage", GET, "/api/v1/status/storage", Body::None, Steady::Status),
     row("/health/deep", GET, "/health/deep", Body::None, Steady::Status),
     row("/metrics", GET, "/metrics", Body::None, Steady::Status),
@@ -214,6 +224,7 @@ fn every_route_answers_every_kind_of_caller_as_written() {
                     Body::None => Vec::new(),
                     Body::Samples => remote_write(&samples),
                     Body::Lines => lines.into_bytes(),
+                    Body::Limits => br#"{"max_query_range": "30d"}"#.to_vec(),
                 };
                 let (status, body) = ask(&server, method, row.ask, token.as_deref(), tenant, &body);
                 let body = match row.steady {
