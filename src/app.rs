@@ -17,6 +17,7 @@ pub mod backup;
 mod card;
 mod clickhouse;
 mod figures;
+pub mod jwt;
 pub mod keys;
 pub mod limits;
 mod listeners;
@@ -25,6 +26,7 @@ mod redis;
 pub mod schema;
 mod secret;
 mod signals;
+pub mod token;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -249,6 +251,8 @@ impl Parts {
                 None => Arc::new(LocalBuckets::new(Arc::clone(&clock), local::TENANTS)),
             };
         let limiter = Arc::new(Limiter::new(Arc::clone(&limits.table), buckets));
+        let (auth, auth_figures) = auth::auth(config, &clock, seeds.request_ids, redis.as_ref())?;
+        let auth = Arc::new(auth);
         let mut sources = vec![
             telemetry::requests::source(Arc::clone(&counters)),
             figures::ingest(Arc::clone(&ingest)),
@@ -256,6 +260,7 @@ impl Parts {
             figures::limits::limits(Arc::clone(&limiter)),
             figures::limits::reloads(Arc::clone(&limits.reloads), Arc::clone(&limits.table)),
         ];
+        sources.extend(auth_figures);
         sources.extend(store_figures);
         sources.push(figures::health(Arc::clone(&storage)));
         sources.extend(redis.clone().map(figures::redis::link));
@@ -270,7 +275,7 @@ impl Parts {
             render_metrics: MetricsRenderer(Arc::new(move || rendered.render())),
             config: gateway_config(config, address, seeds.request_ids),
             audit: Arc::new(auth::audit(&config.audit, Arc::clone(&clock))?),
-            auth: Arc::new(auth::auth(config, &clock, seeds.request_ids)?),
+            auth,
             limiter,
             user_overrides: limits.users,
             reloads: limits.reloads,

@@ -1,57 +1,87 @@
 //! Builds what tells callers apart, and what keeps what they did.
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use axum::http::HeaderName;
 
-use super::listeners::certificate_rules;
+use super::{
+    figures, jwt,
+    keys::{self, FileKeys},
+    listeners::certificate_rules,
+    redis,
+};
 use crate::{
     clock::Clock,
     config::{self, AuthMode, Config},
     gateway::{
         audit::Audit,
         auth::{
-            Auth, Checks, Known, LimitOverrides, Principal, Scope, Scopes, TenantAccess,
+            Auth, Checks, Known, LimitOverrides, Principal, Scope, Scopes, TenantAccess, failures::Failures,
             guard::Guard,
-            jwt::{ClaimRules, JwtConfig, JwtVerifier, KeyFile, StandardRules},
         },
+        redis::RedisLink,
     },
+    telemetry,
 };
 
-/// What tells callers apart; fetches and re-reads keys from now on.
-pub(super) fn auth(config: &Config, clock: &Arc<dyn Clock>, seed: u64) -> anyhow::Result<Auth> {
+/// What tells callers apart, and its figures; keys are fetched and read again from now on.
+pub(super) fn auth(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    seed: u64,
+    link: Option<&Arc<RedisLink>>,
+) -> anyhow::Result<(Auth, Vec<telemetry::Source>)> {
     match config.auth.mode {
-        AuthMode::None => Ok(Auth::open()),
-        AuthMode::Token => Ok(Auth::Closed(Box::new(checks(config, clock, seed)?))),
+        AuthMode::None => Ok((Auth::open(), Vec::new())),
+        AuthMode::Token => {
+            let mut figures = Vec::new();
+            let checks = checks(config, clock, seed, link, &mut figures)?;
+            Ok((Auth::Closed(Box::new(checks)), figures))
+        }
     }
 }
 
-fn checks(config: &Config, clock: &Arc<dyn Clock>, seed: u64) -> anyhow::Result<Checks> {
-    let tokens = config.auth.jwt.has_keys().then(|| {
-        JwtVerifier::open(&jwt(&config.auth.jwt), Arc::clone(clock))
-            .context("cannot verify tokens (auth.jwt)")
+fn checks(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    seed: u64,
+    link: Option<&Arc<RedisLink>>,
+    sources: &mut Vec<telemetry::Source>,
+) -> anyhow::Result<Checks> {
+    let auth = &config.auth;
+    let tokens =
+        jwt::verifier(&auth.jwt, Arc::clone(clock), seed).context("cannot verify tokens (auth.jwt)")?;
+    sources.extend(tokens.clone().map(jwt::figures));
+    let file = FileKeys::open(&auth.api_keys).context("cannot read API keys (auth.api_keys.file)")?;
+    let keys = file.map(|file| {
+        file.watch();
+        sources.push(file.figures());
+        keys::verifier(file.store(), keys::rules(config), Arc::clone(clock))
     });
-    let tokens = tokens.transpose()?;
-    if let Some(tokens) = &tokens {
-        tokens.start(seed);
-    }
+    let in_redis = redis::key_store(&config.redis, link);
+    let keys = keys.or_else(|| Some(keys::verifier(in_redis?, keys::rules(config), Arc::clone(clock))));
+    sources.extend(keys.clone().map(figures::auth::keys));
+    let guard = Arc::new(Guard::new(auth.max_failures_per_minute, Arc::clone(clock)));
+    let failures = Arc::new(Failures::default());
+    sources.push(figures::auth::callers(Arc::clone(&failures), Arc::clone(&guard)));
     let certificates = certificate_rules(config);
-    let proxy_scopes = scopes(&config.auth.proxy_scopes);
-    if tokens.is_none() && certificates.is_none() && proxy_scopes.is_empty() {
+    let proxy_scopes: Scopes = auth.proxy_scopes.iter().filter_map(|name| Scope::of_name(name)).collect();
+    if tokens.is_none() && keys.is_none() && certificates.is_none() && proxy_scopes.is_empty() {
         bail!(
             "auth.mode is token, and nothing says who may come in: \
-             set keys in auth.jwt, or auth.client_certificates, or auth.proxy_scopes"
+             set keys in auth.jwt, auth.api_keys, redis.key_store, auth.client_certificates or auth.proxy_scopes"
         );
     }
     Ok(Checks {
         tokens,
-        keys: None,
-        header: None,
+        keys,
+        header: auth.header.as_deref().map(HeaderName::try_from).transpose().context("auth.header")?,
         certificates,
         proxies: (!proxy_scopes.is_empty()).then(|| Arc::new(proxy(proxy_scopes))),
-        guard: Guard::new(60, Arc::clone(clock)),
+        guard,
         clock: Arc::clone(clock),
-        missing: AtomicU64::new(0),
+        failures,
     })
 }
 
@@ -65,49 +95,6 @@ fn proxy(scopes: Scopes) -> Principal {
         stamps: Vec::new(),
         filters: Vec::new(),
         limits: LimitOverrides::default(),
-    }
-}
-
-/// The scopes of names that were checked.
-fn scopes(names: &[String]) -> Scopes {
-    names.iter().filter_map(|name| Scope::of_name(name)).collect()
-}
-
-/// Which tokens are good, in the gateway's words.
-pub(crate) fn jwt(config: &config::Jwt) -> JwtConfig {
-    JwtConfig {
-        secret: config.secret.clone(),
-        secret_file: config.secret_file.clone(),
-        secret_algorithms: config.secret_algorithms.clone(),
-        keys: config
-            .keys
-            .iter()
-            .map(|key| KeyFile {
-                kid: key.kid.clone(),
-                path: key.file.clone(),
-                algorithms: key.algorithms.clone(),
-            })
-            .collect(),
-        jwks_file: config.jwks_file.clone(),
-        jwks_url: config.jwks_url.clone(),
-        oidc_issuer: config.oidc_issuer.clone(),
-        jwks_algorithms: config.jwks_algorithms.clone(),
-        ca_file: config.ca_file.clone(),
-        refresh: config.refresh,
-        refresh_floor: config.refresh_floor,
-        issuer: config.issuer.clone(),
-        standard: StandardRules {
-            audience: config.audience.clone(),
-            typ: config.required_type.clone(),
-            leeway: config.leeway,
-        },
-        claims: ClaimRules {
-            tenant: config.tenant_claim.clone(),
-            scopes: config.scopes_claim.clone(),
-            default_scopes: scopes(&config.default_scopes),
-            vm_access: config.vm_access,
-        },
-        revoked_file: config.revoked_file.clone(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The command line: what can be asked of the binary, and how it says that it failed.
 //!
 //! `luminate` alone is `luminate serve`. Every other command is a client of a running server ([`query`],
-//! [`health`], [`export`], [`import`]) or of a part ([`config`]). Data goes to standard output, talk to standard error.
+//! [`health`], [`export`], [`import`]) or of a part ([`config`], [`token`]). Data goes to standard output, talk to standard error.
 //!
 //! | code | meaning |
 //! |---|---|
@@ -23,6 +23,7 @@ pub mod serve;
 pub mod table;
 pub mod time;
 pub mod tls;
+pub mod token;
 
 use std::{
     io::{self, Write},
@@ -70,6 +71,9 @@ enum Command {
     /// Look after the tables in ClickHouse.
     #[command(subcommand)]
     Schema(schema::SchemaCommand),
+    /// Sign tokens, and explain them.
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// Tell whether a running server is ready, by the exit code.
     Healthcheck(health::HealthFlags),
     /// Do nothing for a while, for a container's hook before it stops.
@@ -175,6 +179,7 @@ fn dispatch(arguments: Arguments) -> Result<(), CommandError> {
         Command::Backup(command) => backup::run(&command),
         Command::Key(command) => key::run(&command),
         Command::Schema(command) => schema::run(&command),
+        Command::Token(command) => token::run(&command),
         Command::Healthcheck(flags) => health::check(&flags),
         Command::Sleep { time } => {
             health::sleep(time);

@@ -42,7 +42,9 @@ use crate::{
 };
 
 mod limits;
+mod listening;
 mod moving;
+mod overrides;
 
 /// An engine that answers by heart.
 #[derive(Debug)]

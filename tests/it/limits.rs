@@ -1,216 +1,150 @@
-//! Which limits hold, as whoever operates a server sees it: the overrides file, the API, restarts.
+//! Limits on the wire: what becomes of connections whose requests are refused, and of rates under a flood.
 
 use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Output, Stdio},
+    io::{Read, Write},
+    net::TcpStream,
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
+use crate::server::{Options, Server, now_ms, remote_write};
 
-use crate::server::{Options, Server, luminate};
-
-/// Waits until something is so.
-#[track_caller]
-fn until(what: &str, so: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !so() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn overrides_file(folder: &Path, text: &str) -> PathBuf {
-    let path = folder.join("overrides.yaml");
-    // Renamed into place, as a careful person does it.
-    fs::write(folder.join("new.yaml"), text).unwrap();
-    fs::rename(folder.join("new.yaml"), &path).unwrap();
-    path
-}
-
-fn options(file: &Path, interval: &str) -> Options {
-    let options = Options::default()
-        .env("LUMINATE_LIMITS__OVERRIDES_FILE", file.to_str().unwrap())
-        .env("LUMINATE_LIMITS__RELOAD_INTERVAL", interval)
-        .env("LUMINATE_LIMITS__HARD__SAMPLES_PER_SECOND", "1000");
-    Options { quiet: true, ..options }
-}
-
-fn limit(server: &Server, tenant: &str, limit: &str) -> Value {
-    let limits = server.api("/api/v1/user_limits", &[("tenant", tenant)]);
-    limits["limits"][limit].clone()
-}
-
-fn samples(server: &Server, tenant: &str) -> Value {
-    limit(server, tenant, "samples_per_second")
-}
-
-fn call(server: &Server, method: &str, path: &str, body: &str) -> (u16, String) {
-    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-    let request = ureq::http::Request::builder().method(method).uri(server.url(path));
-    let mut answer = agent.run(request.body(body.to_owned()).unwrap()).unwrap();
-    (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
-}
-
-fn metric(server: &Server, name: &str) -> f64 {
-    let (_, text) = server.get("/metrics");
-    let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}\n{text}"));
-    line.rsplit_once(' ').unwrap().1.parse().unwrap()
-}
-
-const SUCCESSFUL: &str = "luminate_config_last_reload_successful{part=\"limits.overrides_file\"}";
-
-#[test]
-fn the_overrides_file_is_read_again_when_it_changes_and_when_somebody_asks() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = overrides_file(folder.path(), "overrides: {a: {samples_per_second: 1}}");
-    // Long enough for what is asked for to be told from what happens by itself.
-    let server = Server::start(&folder.path().join("data"), &options(&file, "1h"));
-    assert_eq!(samples(&server, "a"), json!({"value": 1, "source": "override", "left": 1}));
-    assert_eq!(samples(&server, "b")["source"], "hard");
-    assert_eq!(metric(&server, SUCCESSFUL), 1.0);
-    assert_eq!(metric(&server, "luminate_limits_tenants{source=\"file\"}"), 1.0);
-
-    overrides_file(folder.path(), "overrides: {a: {samples_per_second: 2}}");
-    assert_eq!(call(&server, "POST", "/-/reload", ""), (200, String::new()));
-    assert_eq!(samples(&server, "a")["value"], 2);
-
-    overrides_file(folder.path(), "overrides: {a: {samples_per_second: 3}, '*': {queries_burst: 4}}");
-    server.hang_up();
-    until("SIGHUP is heard", || samples(&server, "a")["value"] == 3);
-    assert_eq!(limit(&server, "b", "queries_burst"), json!({"value": 4, "source": "override"}));
-
-    overrides_file(
-        folder.path(),
-        "overrides: {a: {samples_per_second: 4}, b: {samples: 1, queries_burst: x}}",
-    );
-    let (status, told) = call(&server, "POST", "/-/reload", "");
-    assert_eq!(status, 500);
-    for part in ["overrides.yaml", "overrides.b.samples: unknown limit", "overrides.b.queries_burst"] {
-        assert!(told.contains(part), "{part} is not in {told}");
-    }
-    assert_eq!(samples(&server, "a")["value"], 3, "what was before holds on");
-    assert_eq!(metric(&server, SUCCESSFUL), 0.0);
-    let last = metric(
-        &server,
-        "luminate_config_last_reload_success_timestamp_seconds{part=\"limits.overrides_file\"}",
-    );
-    assert!(last > 1.7e9, "{last}");
-
-    fs::remove_file(&file).unwrap();
-    assert_eq!(call(&server, "POST", "/-/reload", "").0, 500);
-    assert_eq!(samples(&server, "a")["value"], 3);
-    overrides_file(folder.path(), "overrides: {a: {samples_per_second: 4000}}");
-    assert_eq!(call(&server, "POST", "/-/reload", "").0, 200);
-    assert_eq!(samples(&server, "a"), json!({"value": 1000, "source": "hard", "left": 1000}));
-    assert_eq!(metric(&server, SUCCESSFUL), 1.0);
-}
-
-#[test]
-fn a_change_of_the_file_is_found() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = overrides_file(folder.path(), "overrides: {}");
-    let server = Server::start(&folder.path().join("data"), &options(&file, "1s"));
-    assert_eq!(samples(&server, "a")["source"], "hard");
-    overrides_file(folder.path(), "overrides: {a: {samples_per_second: 2}}");
-    until("the change is found", || samples(&server, "a")["value"] == 2);
-    fs::write(&file, "overrides: {a: {samp").unwrap();
-    until("the mistake is found", || metric(&server, SUCCESSFUL) == 0.0);
-    assert_eq!(samples(&server, "a")["value"], 2);
-    overrides_file(folder.path(), "overrides: {a: {samples_per_second: 3}}");
-    until("it is over", || metric(&server, SUCCESSFUL) == 1.0);
-    assert_eq!(samples(&server, "a")["value"], 3);
-}
-
-#[test]
-fn what_the_api_gave_outlives_the_process_however_it_ends() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = overrides_file(folder.path(), "overrides: {a: {samples_per_second: 1, queries_burst: 1}}");
-    let data = folder.path().join("data");
-    let options = options(&file, "10s");
-    let path = "/api/v1/user-overrides?tenant=a";
-    let mut server = Server::start(&data, &options);
-    let given = |server: &Server| server.api("/api/v1/user-overrides", &[("tenant", "a")])["limits"].clone();
-    for (i, rate) in [5, 6, 7].into_iter().enumerate() {
-        let body = format!("{{\"samples_per_second\": {rate}}}");
-        let (status, told) = call(&server, "POST", path, &body);
-        assert_eq!(status, 200, "{told}");
-        if i == 0 {
-            server.terminate();
-        } else {
-            server.kill();
-            server.wait();
-        }
-        server = Server::start(&data, &options);
-        assert_eq!(given(&server), json!({"samples_per_second": rate}));
-        assert_eq!(samples(&server, "a"), json!({"value": rate, "source": "user", "left": rate}));
-        assert_eq!(limit(&server, "a", "queries_burst"), json!({"value": 1, "source": "override"}));
-    }
-    let (status, told) = call(&server, "POST", path, r#"{"samples_per_second": 1001, "queries_burst": 2}"#);
-    assert_eq!(status, 400);
-    assert!(told.contains("samples_per_second: 1001 is more than anybody may have, which is 1000"), "{told}");
-    assert_eq!(call(&server, "DELETE", path, "").0, 204);
-    server.kill();
-    server.wait();
-    let server = Server::start(&data, &options);
-    assert_eq!(given(&server), json!({}));
-    assert_eq!(samples(&server, "a")["source"], "override");
-}
-
-#[test]
-fn limits_given_at_once_leave_one_of_them_here_and_on_the_disk() {
-    let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path(), &Options::default());
-    let given = |server: &Server| server.api("/api/v1/user-overrides", &[("tenant", "a")])["limits"].clone();
-    std::thread::scope(|scope| {
-        for thread in 0..4 {
-            let server = &server;
-            scope.spawn(move || {
-                for i in 0..10 {
-                    let rate = 1 + thread * 10 + i;
-                    let body = format!("{{\"samples_per_second\": {rate}, \"samples_burst\": {rate}}}");
-                    let (status, told) = call(server, "POST", "/api/v1/user-overrides?tenant=a", &body);
-                    assert_eq!(status, 200, "{told}");
-                }
-            });
-        }
+fn server(dir: &std::path::Path, limits: &[(&str, &str)]) -> Server {
+    let options = limits.iter().fold(Options::default(), |options, (limit, value)| {
+        options.env(&format!("LUMINATE_LIMITS__DEFAULTS__{}", limit.to_uppercase()), value)
     });
-    let last = given(&server);
-    assert_eq!(last["samples_per_second"], last["samples_burst"]);
-    server.kill();
-    server.wait();
-    assert_eq!(given(&Server::start(folder.path(), &Options::default())), last);
+    Server::start(dir, &options)
+}
+
+fn connect(server: &Server) -> TcpStream {
+    let stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream
+}
+
+fn head(length: &str) -> String {
+    format!(
+        "POST /api/v1/write HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-protobuf\r\n\
+         Content-Encoding: snappy\r\n{length}\r\n\r\n"
+    )
+}
+
+/// Reads one answer and leaves the connection as it is; gives the status and the head.
+fn answer(stream: &mut TcpStream) -> (u16, String) {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        bytes.push(byte[0]);
+    }
+    let head = String::from_utf8(bytes).unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    stream.read_exact(&mut body).unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), head)
+}
+
+fn one_sample(n: i64) -> Vec<u8> {
+    let labels = vec![("__name__".to_owned(), "up".to_owned())];
+    remote_write(&[(labels, vec![(now_ms() + n, 1.0)])])
 }
 
 #[test]
-fn a_file_that_is_wrong_keeps_the_server_from_starting_and_a_check_finds_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let run = |arguments: &[&str], file: &Path| {
-        let Output { status, stderr, .. } = luminate()
-            .args(arguments)
-            .env("LUMINATE_LIMITS__OVERRIDES_FILE", file)
-            .env("LUMINATE_SERVER__LISTEN", "127.0.0.1:0")
-            .env("LUMINATE_STORAGE__EMBEDDED__DATA_DIR", folder.path().join("data"))
-            .stdout(Stdio::null())
-            .output()
-            .unwrap();
-        (status.code(), String::from_utf8(stderr).unwrap())
-    };
-    let missing = folder.path().join("missing.yaml");
-    let wrong = overrides_file(folder.path(), "overrides: {a: {samples: 1}, b: {max_query_range: 30}}");
-    for (file, parts) in [
-        (&missing, &["missing.yaml: No such file"][..]),
-        (&wrong, &["overrides.a.samples: unknown limit", "overrides.b.max_query_range: \"30\" has no unit"]),
-    ] {
-        for (arguments, expected) in [(&["serve"][..], 1), (&["check", "config"], 2)] {
-            let (code, told) = run(arguments, file);
-            assert_eq!(code, Some(expected), "{told}");
-            for part in parts {
-                assert!(told.contains(part), "{part} is not in {told}");
+fn a_refused_small_body_leaves_the_connection_as_good_as_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path(), &[("write_requests_per_second", "1"), ("write_requests_burst", "2")]);
+    let mut stream = connect(&server);
+    let body = one_sample(0);
+    let mut statuses = Vec::new();
+    for _ in 0..20 {
+        stream.write_all(head(&format!("Content-Length: {}", body.len())).as_bytes()).unwrap();
+        stream.write_all(&body).unwrap();
+        let (status, head) = answer(&mut stream);
+        assert_eq!(head.contains("retry-after: 1\r\n"), status == 429, "{head}");
+        assert!(!head.contains("connection: close"), "{head}");
+        statuses.push(status);
+    }
+    assert_eq!(statuses[..2], [204, 204]);
+    assert!(statuses.contains(&429), "{statuses:?}");
+    // Who waits as told is let in, on the same connection.
+    std::thread::sleep(Duration::from_secs(1));
+    stream.write_all(head(&format!("Content-Length: {}", body.len())).as_bytes()).unwrap();
+    stream.write_all(&body).unwrap();
+    assert_eq!(answer(&mut stream).0, 204);
+    let (_, metrics) = server.get("/metrics");
+    let line = metrics.lines().find(|line| {
+        line.starts_with("luminate_rate_limit_exceeded_total{limit=\"write_requests_per_second\"}")
+    });
+    let refused = statuses.iter().filter(|status| **status == 429).count();
+    assert!(line.is_some_and(|line| line.ends_with(&format!(" {refused}.0"))), "{line:?} {refused}");
+}
+
+#[test]
+fn a_refused_large_body_does_not_cost_its_sender_the_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path(), &[("write_requests_per_second", "0")]);
+    // All of it is sent before the answer is looked at: a reset would lose it.
+    for length in ["Content-Length: 3000000", "Transfer-Encoding: chunked"] {
+        for _ in 0..5 {
+            let mut stream = connect(&server);
+            stream.write_all(head(length).as_bytes()).unwrap();
+            let mut sent = 0;
+            while sent < 3_000_000 {
+                if length.starts_with("T") {
+                    stream.write_all(b"2710\r\n").unwrap();
+                }
+                stream.write_all(&[b'x'; 10_000]).unwrap();
+                if length.starts_with("T") {
+                    stream.write_all(b"\r\n").unwrap();
+                }
+                sent += 10_000;
             }
+            let (status, head) = answer(&mut stream);
+            assert_eq!(status, 400, "{head}");
+            assert!(head.contains("connection: close"), "{head}");
+            let mut rest = Vec::new();
+            // The end, or a reset after it: nothing more comes.
+            let _ = stream.read_to_end(&mut rest);
+            assert!(rest.is_empty());
         }
     }
-    let right = overrides_file(folder.path(), "overrides: {a: {samples_per_second: 1}}");
-    assert_eq!(run(&["check", "config"], &right).0, Some(0));
+}
+
+#[test]
+fn who_announces_much_and_sends_nothing_is_answered_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path(), &[("bytes_per_second", "1KiB")]);
+    let mut stream = connect(&server);
+    stream.write_all(head("Content-Length: 30000000").as_bytes()).unwrap();
+    let began = Instant::now();
+    let (status, head) = answer(&mut stream);
+    assert_eq!(status, 400, "{head}");
+    assert!(began.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
+fn what_is_let_through_in_a_flood_is_the_rate_and_who_obeys_succeeds() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path(), &[("samples_per_second", "200"), ("samples_burst", "200")]);
+    let label = |n: usize| vec![("__name__".to_owned(), "up".to_owned()), ("n".to_owned(), n.to_string())];
+    let batch = |turn: i64| {
+        let series: Vec<_> = (0..20).map(|n| (label(n), vec![(now_ms() - 60_000 + turn, 1.0)])).collect();
+        remote_write(&series)
+    };
+    let began = Instant::now();
+    let (mut admitted, mut refused) = (0_u32, 0_u32);
+    while began.elapsed() < Duration::from_secs(3) {
+        match server.try_write(&batch(i64::from(admitted)), None).unwrap().0 {
+            204 => admitted += 20,
+            429 => refused += 1,
+            other => panic!("{other}"),
+        }
+    }
+    let allowed = 200.0 + 200.0 * began.elapsed().as_secs_f64();
+    assert!(f64::from(admitted) <= allowed + 20.0, "{admitted} of {allowed}");
+    assert!(refused > 0);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(server.try_write(&batch(5000), None).unwrap().0, 204);
+    let told = server.api("/api/v1/status/rejections", &[]);
+    assert_eq!(told[0]["reason"], "samples_per_second");
+    assert_eq!(told[0]["count"], refused);
 }

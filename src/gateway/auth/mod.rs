@@ -5,7 +5,7 @@
 //!
 //! * [`credential`]: what a request shows; [`jwt`], [`keys`] and [`certificate`]: who that is.
 //! * [`grant`]: what credentials let their holders do, from text to types.
-//! * [`guard`]: slows down who tries credentials out.
+//! * [`guard`]: slows down who tries credentials out; [`failures`]: who was not let in, and why.
 
 pub mod certificate;
 pub mod credential;
@@ -16,13 +16,7 @@ pub mod jwt;
 pub mod keys;
 pub mod principal;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::http::{HeaderMap, HeaderName};
 
@@ -31,6 +25,7 @@ use crate::clock::Clock;
 
 use certificate::CertificateRules;
 use credential::Credential;
+use failures::Failures;
 use guard::Guard;
 use jwt::JwtVerifier;
 use keys::ApiKeys;
@@ -88,11 +83,11 @@ pub struct Checks {
     /// What trusted proxies may do that show nothing, for the tenant they name.
     pub proxies: Option<Arc<Principal>>,
     /// Slows down who guesses.
-    pub guard: Guard,
+    pub guard: Arc<Guard>,
     /// Tells which certificates have ended.
     pub clock: Arc<dyn Clock>,
-    /// Who showed nothing, by none of these ways.
-    pub missing: AtomicU64,
+    /// Who was not let in.
+    pub failures: Arc<Failures>,
 }
 
 impl Auth {
@@ -113,7 +108,10 @@ impl Auth {
     pub async fn authenticate(&self, headers: &HeaderMap, peer: &Peer) -> Result<Arc<Principal>, AuthError> {
         match self {
             Self::Open(anyone) => Ok(Arc::clone(anyone)),
-            Self::Closed(checks) => checks.authenticate(headers, peer).await,
+            Self::Closed(checks) => {
+                let found = checks.authenticate(headers, peer).await;
+                found.inspect_err(|error| checks.failures.count(error))
+            }
         }
     }
 }
@@ -162,10 +160,7 @@ impl Checks {
         }
         match &self.proxies {
             Some(proxy) if peer.trusted_proxy => Ok(Arc::clone(proxy)),
-            Some(_) | None => {
-                self.missing.fetch_add(1, Ordering::Relaxed);
-                Err(AuthError::Missing)
-            }
+            Some(_) | None => Err(AuthError::Missing),
         }
     }
 }

@@ -233,7 +233,9 @@ impl Units {
 fn merged(draws: &[Draw]) -> SmallVec<[Draw; 4]> {
     let mut merged: SmallVec<[Draw; 4]> = SmallVec::new();
     for draw in draws.iter().filter(|draw| draw.cost > 0) {
-        match merged.iter_mut().find(|other| other.limit == draw.limit) {
+        let same =
+            |other: &&mut Draw| (other.limit, other.rate, other.burst) == (draw.limit, draw.rate, draw.burst);
+        match merged.iter_mut().find(same) {
             Some(other) => other.cost = other.cost.saturating_add(draw.cost),
             None => merged.push(*draw),
         }

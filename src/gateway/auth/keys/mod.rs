@@ -7,18 +7,21 @@
 //!
 //! * [`key`]: a key as its holder has it.
 //! * [`record`]: what is kept of it.
-//! * [`store`]: where that is kept; [`file`](mod@file) is one such place.
+//! * [`store`]: where that is kept; [`file`](mod@file) is one such place, and [`redis`](mod@redis)
+//!   another.
 //! * [`verify`]: from a key to who holds it, with caches.
 
 pub mod file;
 pub mod key;
 pub mod record;
+pub mod redis;
 pub mod store;
 pub mod verify;
 
 pub use file::FileKeyStore;
 pub use key::{Key, KeyId, Sha256};
 pub use record::KeyRecord;
+pub use redis::RedisKeyStore;
 pub use store::{KeyStore, KeyStoreError};
 pub use verify::{ApiKeys, CacheRules};
 

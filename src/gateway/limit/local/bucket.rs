@@ -41,7 +41,8 @@ struct Scale {
     frequency: u64,
     /// Ticks of one thing.
     thing: u64,
-    /// Things in what governor counts as one: more than one only for bursts above 2³².
+    /// Things in what governor counts as one: more than one only for bursts above 2³², of which little is waited for
+    /// that is there already.
     unit: u64,
     /// Things in a full bucket.
     burst: u64,
@@ -53,7 +54,8 @@ impl Scale {
         let burst = burst.clamp(1, MOST_TICKS / 2);
         let finest = (1_000_000_000 / rate).max(1);
         let thing = finest.min(MOST_TICKS / 2 / burst).max(1);
-        Self { frequency: rate * thing, thing, unit: burst.div_ceil(u64::from(u32::MAX)), burst }
+        let unit = burst.div_ceil(u64::from(u32::MAX));
+        Self { frequency: rate * thing, thing, unit, burst: burst - burst % unit }
     }
 
     /// Ticks within a time, those begun not counted.

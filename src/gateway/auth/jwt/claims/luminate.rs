@@ -36,6 +36,7 @@ pub(super) fn read(claims: &Claims) -> Result<Luminate, Refusal> {
             "scopes" => ours.scopes = Some(scopes_of(value, "luminate.scopes")?),
             "labels" => ours.stamps = stamps_of(&text_map(value, "luminate.labels")?)?,
             "filters" => ours.filters = filters(value)?,
+            "limits" if !value.is_object() => return Err(claims_wrong("luminate.limits is no object")),
             "limits" => {
                 ours.limits = LimitOverrides::read(value)
                     .map_err(|wrong| claims_wrong(format!("luminate.limits: {wrong}")))?;
