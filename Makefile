@@ -58,6 +58,7 @@ check: ## Run the quick gate: format, lints, docs, layers
 bench: setup ## Measure ingest, queries, disk and memory beside VictoriaMetrics, and over ClickHouse
 	$(CARGO) bench --locked --bench peers
 	$(CARGO) bench --locked --bench clickhouse
+	$(CARGO) bench --locked --bench keys
 
 .PHONY: fuzz
 fuzz: ## Fuzz each of FUZZ_TARGETS for FUZZ_SECONDS (needs `cargo install cargo-fuzz`)
