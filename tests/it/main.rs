@@ -16,6 +16,7 @@ mod clickhouse;
 mod config;
 mod golden;
 mod http;
+mod keys;
 mod kill;
 mod layers;
 mod limits;
