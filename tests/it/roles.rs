@@ -85,6 +85,7 @@ const ROWS: &[Row] = &[
     row("/api/v1/metadata", GET, "/api/v1/metadata", Body::None, Steady::Body),
     row("/api/v1/export", BOTH, "/api/v1/export?match[]=up", Body::None, Steady::Body),
     row("/api/v1/export/plan", BOTH, "/api/v1/export/plan?match[]=up", Body::None, Steady::Body),
+    row("/api/v1/status/rejections", GET, "/api/v1/status/rejections", Body::None, Steady::Status),
     row("/api/v1/status/tsdb", GET, "/api/v1/status/tsdb", Body::None, Steady::Body),
     row("/api/v1/format_query", BOTH, "/api/v1/format_query?query=a%2Bb", Body::None, Steady::Body),
     row("/api/v1/rules", GET, "/api/v1/rules", Body::None, Steady::Body),
