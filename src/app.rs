@@ -17,10 +17,16 @@ pub mod backup;
 mod card;
 mod clickhouse;
 mod figures;
+pub mod jwt;
+pub mod keys;
+pub mod limits;
 mod listeners;
 mod open_files;
+mod redis;
 pub mod schema;
+mod secret;
 mod signals;
+pub mod token;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -35,7 +41,11 @@ use crate::{
         body::BodyLimits,
         health::{Readiness, Stage},
         host_guard::HostGuard,
-        limit::{Limiter, buckets::NoBuckets, table::LimitTable},
+        limit::{
+            Limiter,
+            buckets::Buckets,
+            local::{self, LocalBuckets},
+        },
         request::RequestCounters,
     },
     ingest::{Ingest, IngestLimits},
@@ -51,6 +61,7 @@ use crate::{
     telemetry::{self, Telemetry},
 };
 
+use limits::Limits;
 use listeners::Listeners;
 use signals::Signals;
 
@@ -88,6 +99,7 @@ pub async fn run(
     greeting: Greeting,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
+    let hangups = signals::hangups().context("cannot listen for signals")?;
     let listeners = Listeners::bind(&config, open_files::raise_limit()).await?;
     let (address, admin_address) = (listeners.public(), listeners.admin());
     let store = card::Store::of(&config.storage);
@@ -103,6 +115,7 @@ pub async fn run(
         Opened { figures: opened.figures.into_iter().chain(listeners.figures()).collect(), ..opened };
     let parts = Parts::build(&config, opened, Arc::clone(&clock), seeds, address)?;
 
+    let kept_current = limits::keep_current(&parts.state, config.storage.backend, hangups).await;
     parts.readiness.enter(Stage::Serving);
     tracing::info!(
         event = "started",
@@ -134,6 +147,7 @@ pub async fn run(
             // It ends within a moment; had it panicked, that was logged.
             let _ = scraping.await;
         }
+        drop(kept_current);
         // The delay comes on top: it is time in which everything still works.
         let spent = clock.elapsed().saturating_sub(began).saturating_sub(config.server.shutdown.delay);
         close(&*parts.state.storage, config.server.shutdown.grace.saturating_sub(spent)).await?;
@@ -229,13 +243,27 @@ impl Parts {
         ));
         let counters = Arc::new(RequestCounters::default());
         let readiness = Arc::new(Readiness::default());
+        let limits = Limits::build(config, &storage, &clock)?;
+        let redis = redis::link(&config.redis, seeds.request_ids, Arc::clone(&clock))?;
+        let buckets: Arc<dyn Buckets> =
+            match redis::buckets(&config.redis, redis.as_ref(), Arc::clone(&clock)) {
+                Some(shared) => shared,
+                None => Arc::new(LocalBuckets::new(Arc::clone(&clock), local::TENANTS)),
+            };
+        let limiter = Arc::new(Limiter::new(Arc::clone(&limits.table), buckets));
+        let (auth, auth_figures) = auth::auth(config, &clock, seeds.request_ids)?;
+        let auth = Arc::new(auth);
         let mut sources = vec![
             telemetry::requests::source(Arc::clone(&counters)),
             figures::ingest(Arc::clone(&ingest)),
             figures::query(Arc::clone(&query)),
+            figures::limits::limits(Arc::clone(&limiter)),
+            figures::limits::reloads(Arc::clone(&limits.reloads), Arc::clone(&limits.table)),
         ];
+        sources.extend(auth_figures);
         sources.extend(store_figures);
         sources.push(figures::health(Arc::clone(&storage)));
+        sources.extend(redis.clone().map(figures::redis::link));
         sources.push(telemetry::process::source(Arc::clone(&clock)));
         let telemetry = Telemetry::new(sources);
         let rendered = Arc::clone(&telemetry);
@@ -247,11 +275,11 @@ impl Parts {
             render_metrics: MetricsRenderer(Arc::new(move || rendered.render())),
             config: gateway_config(config, address, seeds.request_ids),
             audit: Arc::new(auth::audit(&config.audit, Arc::clone(&clock))?),
-            auth: Arc::new(auth::auth(config)),
-            limiter: Arc::new(Limiter::new(
-                Arc::new(LimitTable::of(config.limits.defaults.clone())),
-                Arc::new(NoBuckets),
-            )),
+            auth,
+            limiter,
+            user_overrides: limits.users,
+            reloads: limits.reloads,
+            redis,
             readiness: Arc::clone(&readiness),
             counters,
         });

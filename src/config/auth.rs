@@ -6,6 +6,8 @@ use ipnet::IpNet;
 use serde_yaml::Value;
 
 use super::{
+    jwt::{Jwt, jwt},
+    keys::{self, Keys},
     parse::{boolean, list, one_of},
     reader::Reader,
     tls::{ClientCertificates, client_certificates},
@@ -18,12 +20,20 @@ pub struct Auth {
     pub mode: AuthMode,
     /// Listen on a network without authentication all the same.
     pub force_unauthenticated: bool,
+    /// What a trusted proxy may do that shows no credentials and names a tenant: names of scopes.
+    pub proxy_scopes: Vec<String>,
     /// The networks of proxies that speak for others.
     pub trusted_proxies: Vec<IpNet>,
     /// Certificates as credentials.
     pub client_certificates: ClientCertificates,
-    /// What a trusted proxy may do that shows no credentials and names a tenant: names of scopes.
-    pub proxy_scopes: Vec<String>,
+    /// Another header than `Authorization` that carries credentials, in lower case.
+    pub header: Option<String>,
+    /// Bad credentials from an address in a minute, before it is told to come back; 0 is without bound.
+    pub max_failures_per_minute: u32,
+    /// Where API keys are.
+    pub api_keys: Keys,
+    /// Which tokens are good.
+    pub jwt: Jwt,
 }
 
 /// How callers are told apart.
@@ -39,9 +49,13 @@ pub(super) fn auth(keys: &mut Reader<'_>) -> Auth {
     Auth {
         mode: keys.get("auth.mode", "none", one_of(&[("none", AuthMode::None), ("token", AuthMode::Token)])),
         force_unauthenticated: keys.get("auth.force_unauthenticated", "false", boolean),
+        proxy_scopes: keys.get("auth.proxy_scopes", "[]", scopes),
         trusted_proxies: keys.get("auth.trusted_proxies", "[]", |v| networks(&list(v)?)),
         client_certificates: client_certificates(keys),
-        proxy_scopes: keys.get("auth.proxy_scopes", "[]", scopes),
+        header: keys::header(keys),
+        max_failures_per_minute: keys::max_failures(keys),
+        api_keys: keys::keys(keys),
+        jwt: jwt(keys),
     }
 }
 

@@ -31,6 +31,7 @@ impl Config {
         };
         refuse_open_door(&config, &mut keys);
         refuse_admin_door(&config.server, &mut keys);
+        refuse_idle_keys(&config, &mut keys);
         refuse_proxies_nobody_names(&config, &mut keys);
         refuse_certificates_nobody_asks_for(&config, &mut keys);
         refuse_short_requests(&config, &mut keys);
@@ -108,8 +109,11 @@ fn refuse_certificates_nobody_asks_for(config: &Config, keys: &mut Reader<'_>) {
         let message = "takes server.tls with client_auth: optional or required";
         keys.refuse("auth.client_certificates.enabled", message);
     }
-    if config.auth.mode == AuthMode::None {
-        keys.refuse("auth.client_certificates.enabled", "is not looked at with auth.mode: none");
+    match config.auth.mode {
+        AuthMode::None => {
+            keys.refuse("auth.client_certificates.enabled", "is not looked at with auth.mode: none");
+        }
+        AuthMode::Token => {}
     }
 }
 
@@ -118,6 +122,23 @@ fn refuse_short_requests(config: &Config, keys: &mut Reader<'_>) {
     if config.server.limits.request_timeout < config.query.timeout {
         let message = "is less than query.timeout, so that queries would be cut short";
         keys.refuse("server.limits.request_timeout", message);
+    }
+}
+
+/// Who configures keys believes that they are asked for.
+fn refuse_idle_keys(config: &Config, keys: &mut Reader<'_>) {
+    match config.auth.mode {
+        AuthMode::None if config.auth.jwt.has_keys() => {
+            let message =
+                "is none, so that nobody is asked for the tokens that auth.jwt has keys for; set it to token";
+            keys.refuse("auth.mode", message);
+        }
+        AuthMode::None if config.auth.api_keys.file.is_some() => {
+            let message =
+                "is none, so that nobody is asked for the keys in auth.api_keys.file; set it to token";
+            keys.refuse("auth.mode", message);
+        }
+        AuthMode::None | AuthMode::Token => {}
     }
 }
 
@@ -168,7 +189,7 @@ fn scrape_for_a_named_tenant(scrape: &mut SelfScrape, keys: &mut Reader<'_>) {
 
 /// Explains a key that this release does not have and a later one will.
 fn absent(path: &str) -> Option<String> {
-    const LATER: &[&str] = &["auth.api_keys", "auth.jwt", "memory", "rules", "storage.retention.rules"];
+    const LATER: &[&str] = &["memory", "rules", "storage.retention.rules"];
     LATER
         .iter()
         .find(|later| path.strip_prefix(**later).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))

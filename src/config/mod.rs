@@ -12,6 +12,8 @@
 mod address;
 mod auth;
 mod check;
+mod jwt;
+mod keys;
 mod limits;
 mod observe;
 mod parse;
@@ -29,6 +31,8 @@ use std::{fmt, path::Path};
 use serde_yaml::{Mapping, Value};
 
 pub use auth::{Auth, AuthMode};
+pub use jwt::{Jwt, JwtKey};
+pub use keys::Keys;
 pub use limits::Limits;
 pub use observe::{Audit, Log, LogFormat, SelfScrape};
 pub use query::{Feature, Query};

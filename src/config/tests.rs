@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::*;
 use crate::model::{Limit, Millis, Secret, TenantId};
 
+mod jwt;
+mod keys;
+
 fn check(yaml: &str) -> Result<Config, Vec<String>> {
     check_with(yaml, &[], &[])
 }
@@ -125,12 +128,10 @@ fn zero_retention_is_forever() {
 #[test]
 fn what_a_later_release_does_is_refused_by_name() {
     refuses(
-        "storage: {retention: {rules: []}}\n\
-         auth: {mode: token, jwt: {secret: x}}\nserver: {tls: {cert: x}}\n",
+        "storage: {retention: {rules: []}}\nmemory: {limit: 1GiB}\n",
         &[
-            "auth.mode: token is not in this release, only none (luminate.yaml)",
             "storage.retention.rules: storage.retention.rules is not in this release (luminate.yaml)",
-            "auth.jwt: auth.jwt is not in this release (luminate.yaml)",
+            "memory.limit: memory is not in this release (luminate.yaml)",
         ],
     );
 }

@@ -18,7 +18,7 @@ use axum::{
 use super::{
     State,
     auth::{AuthError, Principal, Scope},
-    error::ApiError,
+    error::{ApiError, ErrorKind},
     peer::Peer,
     routes::Door,
     tenant,
@@ -138,6 +138,9 @@ async fn authenticate(state: &State, parts: &Parts) -> Result<Arc<Principal>, Ap
         AuthError::Missing | AuthError::Refused { .. } => ApiError::unauthorized(error.to_string()),
         AuthError::Unavailable(why) => {
             ApiError::unavailable("credentials cannot be checked now").retry_after(RETRY_AFTER).because(why)
+        }
+        AuthError::TooManyFailures { retry_after } => {
+            ApiError::new(ErrorKind::TooManyRequests, error.to_string()).retry_after(retry_after)
         }
     })
 }

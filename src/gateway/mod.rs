@@ -9,7 +9,8 @@
 //! * [`access`]: who may do what, by [`auth`] and [`tenant`]; it alone makes the
 //!   [`Sender`](crate::ingest::Sender) or [`Reader`](crate::query::Reader) that handlers of tenants' data take.
 //! * [`deadline`]: how long a request may take.
-//! * [`limit`]: how much a tenant may use.
+//! * [`limit`]: how much a tenant may use; [`redis`](mod@redis): what several gateways share.
+//! * [`reload`]: what is read again while we run.
 //! * [`form`] and [`body`]: parameters and bodies, with bounds; [`in_flight`]: the bounds on all together.
 //!
 //! Nothing here reads the clock or a backend: both come in with the [`State`].
@@ -29,6 +30,8 @@ pub mod in_flight;
 pub mod limit;
 pub mod listener;
 pub mod peer;
+pub mod redis;
+pub mod reload;
 pub mod request;
 pub mod router;
 pub mod routes;
@@ -42,7 +45,9 @@ use auth::Auth;
 use body::BodyLimits;
 use health::Readiness;
 use host_guard::HostGuard;
-use limit::Limiter;
+use limit::{Limiter, user::UserOverrides};
+use redis::RedisLink;
+use reload::Reloads;
 use request::RequestCounters;
 
 use crate::{clock::Clock, ingest::Ingest, query::QueryService, storage::Storage};
@@ -123,6 +128,12 @@ pub struct State {
     pub auth: Arc<Auth>,
     /// Enforces tenants' limits.
     pub limiter: Arc<Limiter>,
+    /// Gives tenants limits of their own.
+    pub user_overrides: Arc<UserOverrides>,
+    /// What is read again while we run.
+    pub reloads: Arc<Reloads>,
+    /// A Redis that several gateways share, for health checks.
+    pub redis: Option<Arc<RedisLink>>,
     /// Whether requests are wanted.
     pub readiness: Arc<Readiness>,
     /// What was asked and how it went.

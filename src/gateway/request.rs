@@ -1,6 +1,7 @@
 //! Each request: its id, its one log line, and its place in the counters.
 
 use std::{
+    net::IpAddr,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -76,8 +77,8 @@ struct Seen {
     id: String,
     method: Method,
     path: String,
-    client: String,
     audit: Arc<Audit>,
+    client: Option<IpAddr>,
     began: Duration,
     finished: bool,
 }
@@ -98,8 +99,8 @@ impl Seen {
             id: id.to_str().unwrap_or_default().to_owned(),
             method: request.method().clone(),
             path: path.get(..path.floor_char_boundary(LOGGED_PATH)).unwrap_or_default().to_owned(),
-            client: request.extensions().get::<Peer>().map(|p| p.client.to_string()).unwrap_or_default(),
             audit: Arc::clone(&state.audit),
+            client: request.extensions().get::<Peer>().map(|peer| peer.client),
             began: state.clock.elapsed(),
             finished: false,
         }
@@ -141,7 +142,7 @@ impl Seen {
             who: caller.map_or("", |caller| caller.principal.name.as_str()),
             known: caller.map_or("", |caller| caller.principal.known.as_str()),
             tenant,
-            client: &self.client,
+            client: &self.client.map(|client| client.to_string()).unwrap_or_default(),
             request_id: &self.id,
             detail: detail.map(|detail| detail.0.as_str()).or(cause).unwrap_or_default(),
         });
@@ -158,11 +159,11 @@ impl Seen {
                     event = "request",
                     request_id = self.id,
                     tenant,
+                    client = self.client.map(tracing::field::display),
                     method = self.method.as_str(),
                     path = self.path,
                     status,
                     who = caller.map(|caller| caller.principal.name.as_str()),
-                    client = self.client,
                     duration_ms = took.as_secs_f64() * 1000.0,
                     cause,
                 )

@@ -9,7 +9,10 @@ use axum::routing::{MethodRouter, get, post};
 use super::{
     State,
     access::Access,
-    api::{admin, catalog, export, health, import, metrics, page, query, receive, rules, status},
+    api::{
+        admin, catalog, export, health, import, limits, metrics, page, query, receive, rules, status,
+        user_limits,
+    },
 };
 
 /// Where a route is served, if operating the server has a listener of its own.
@@ -84,10 +87,12 @@ pub const ROUTES: &[Route] = &[
         get(export::export).post(export::export)
     })),
     route("/api/v1/export/plan", Door::Public, Access::Read, || get(export::plan).post(export::plan)),
+    route("/api/v1/status/rejections", Door::Public, Access::Read, || get(limits::rejections)),
     route("/api/v1/status/tsdb", Door::Public, Access::Read, || get(status::tsdb)),
     route("/api/v1/format_query", Door::Public, Access::Known, || get(query::format).post(query::format)),
     route("/api/v1/rules", Door::Public, Access::Known, || get(rules::groups)),
     route("/api/v1/alerts", Door::Public, Access::Known, || get(rules::alerts)),
+    route("/api/v1/user_limits", Door::Both, Access::Known, || get(user_limits::of_caller)),
     route("/api/v1/status/buildinfo", Door::Both, Access::Known, || get(status::build_info)),
     // Orders.
     unhurried(route("/api/v1/admin/tsdb/delete_series", Door::Both, Access::Delete, || {
@@ -97,6 +102,10 @@ pub const ROUTES: &[Route] = &[
         post(admin::clean_tombstones).put(admin::clean_tombstones)
     })),
     unhurried(route("/api/v1/admin/tsdb/flush", Door::Admin, Access::Admin, || post(admin::flush))),
+    route("/api/v1/user-overrides", Door::Both, Access::Admin, || {
+        get(user_limits::overrides).post(user_limits::set_overrides).delete(user_limits::remove_overrides)
+    }),
+    unhurried(route("/-/reload", Door::Admin, Access::Admin, || post(admin::reload).put(admin::reload))),
     route("/api/v1/status/storage", Door::Admin, Access::Admin, || get(status::storage)),
     route("/health/deep", Door::Admin, Access::Watch, || get(health::deep)),
     route("/metrics", Door::Admin, Access::Watch, || get(metrics::render)),

@@ -44,6 +44,11 @@ pub fn named(headers: &HeaderMap, access: &TenantAccess, several: bool) -> Resul
     Ok(tenants)
 }
 
+/// Whether a request names any tenant.
+pub fn is_named(headers: &HeaderMap) -> bool {
+    TENANT_HEADERS.iter().any(|header| headers.contains_key(*header))
+}
+
 /// The header that names the tenant, and its value.
 fn header(headers: &HeaderMap) -> Result<Option<(&'static str, &str)>, ApiError> {
     let mut found: Option<(&'static str, &str)> = None;

@@ -19,7 +19,8 @@ use super::{
     body::BodyLimits,
     health::{Readiness, Stage},
     host_guard::HostGuard,
-    limit::{Limiter, buckets::NoBuckets, table::LimitTable},
+    limit::{Limiter, buckets::NoBuckets, table::LimitTable, user::UserOverrides},
+    reload::Reloads,
     request::{Endpoint, RequestCounters},
     router,
 };
@@ -35,6 +36,7 @@ use crate::{
     storage::{BatchExemplar, BatchSample, Storage, StorageError, View, WriteBatch, memory::MemoryStore},
 };
 
+mod limits;
 mod listening;
 mod moving;
 
@@ -217,6 +219,8 @@ impl TestApp {
         let query = QueryService::new(engine, Arc::clone(&storage), Arc::clone(&clock), limits);
         let readiness = Arc::new(Readiness::default());
         readiness.enter(Stage::Serving);
+        let table = Arc::new(LimitTable::of(TenantLimits::default()));
+        let users = Arc::new(UserOverrides::new(Arc::clone(&storage), Arc::clone(&table)));
         let state = Arc::new(State {
             ingest: Arc::new(ingest(&storage, &clock)),
             query: Arc::new(query),
@@ -224,12 +228,12 @@ impl TestApp {
             clock: Arc::clone(&clock),
             render_metrics: MetricsRenderer(Arc::new(|| "# EOF\n".to_owned())),
             config,
-            audit: Arc::new(Audit::to_log(clock)),
+            audit: Arc::new(Audit::to_log(Arc::clone(&clock))),
             auth: Arc::new(Auth::open()),
-            limiter: Arc::new(Limiter::new(
-                Arc::new(LimitTable::of(TenantLimits::default())),
-                Arc::new(NoBuckets),
-            )),
+            limiter: Arc::new(Limiter::new(Arc::clone(&table), Arc::new(NoBuckets))),
+            reloads: Arc::new(Reloads::new(vec![(Arc::clone(&users) as _, None)], Arc::clone(&clock))),
+            user_overrides: users,
+            redis: None,
             readiness,
             counters: Arc::new(RequestCounters::default()),
         });

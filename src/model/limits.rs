@@ -88,7 +88,8 @@ limits! {
     OutOfOrderWindow = "out_of_order_window", Millis, None;
     /// How far in the future a sample may lie.
     CreationGrace = "creation_grace", Millis, Some(600_000);
-    /// From a query's first to its last moment, ranges and offsets not counted.
+    /// From a query's first to its last step, and again how far beyond its steps each of its selectors reads: with
+    /// its range and those of the subqueries around it. Offsets and the lookback do not count.
     QueryRange = "max_query_range", Millis, None;
     /// Steps of a range query.
     QueryPoints = "max_query_points", Count, None;

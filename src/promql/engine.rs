@@ -14,12 +14,12 @@ use tokio::sync::Semaphore;
 
 use crate::{
     clock::Clock,
-    model::{Labels, Millis, Timestamp},
+    model::{Labels, Limit, Millis, TimeRange, Timestamp},
     promql::{
         Answer, MatrixSeries, Point, QueryError, QueryStats, Value, VectorElement,
         exec::{
             self, Evaluated, Output,
-            context::{Budget, Context, Settings},
+            context::{Budget, Context, Costs, Settings, over},
             data::{Expected, LateSelect, LateSelects, SelectedSeries},
             names::refuse_same,
             rows::{SeriesRow, Steps, is_absent},
@@ -27,7 +27,7 @@ use crate::{
         parse::{self, ParserFeatures, STACK_BYTES, ValueType},
         plan::{self, Plan, PlanOptions, offers::OfferRules},
     },
-    storage::{SelectRequest, Storage, View},
+    storage::{SelectRequest, Storage, StorageError, View},
 };
 
 /// What the server sets for all queries.
@@ -113,6 +113,12 @@ pub struct QueryOptions {
     pub timeout: Option<Duration>,
     /// The most samples the query may hold; the server's number is the most.
     pub max_samples: Option<u64>,
+    /// The most series that its selections may have, together.
+    pub max_series: Option<u64>,
+    /// The most bytes of samples and labels it may hold.
+    pub max_bytes: Option<u64>,
+    /// The longest that it may reach: from its first to its last step, and again as far for each selector.
+    pub max_range: Option<Millis>,
     /// The most series of the answer; more are cut off with a warning.
     pub limit: Option<usize>,
     /// Whether the statistics are wanted per step too.
@@ -200,7 +206,8 @@ impl Engine {
         let most = self.max_samples(options);
         let count = match usize::try_from(count) {
             Ok(count) if u64::try_from(count).unwrap_or(u64::MAX) <= most => count,
-            _ => return Err(QueryError::TooManySamples),
+            Ok(count) => return Err(self.too_many_samples(options, u64::try_from(count).unwrap_or(u64::MAX))),
+            Err(_) => return Err(self.too_many_samples(options, u64::MAX)),
         };
         let steps = Steps { start: start.0, step: step.0, count };
         self.within_time(options, self.query(view, text, Kind::Range, steps, end.0, options)).await
@@ -208,6 +215,14 @@ impl Engine {
 
     fn max_samples(&self, options: &QueryOptions) -> u64 {
         options.max_samples.map_or(self.options.max_samples, |most| most.min(self.options.max_samples))
+    }
+
+    /// Says which bound on the samples is in the way: the server's, or the caller's.
+    fn too_many_samples(&self, options: &QueryOptions, asked: u64) -> QueryError {
+        match options.max_samples.filter(|most| *most <= self.options.max_samples) {
+            Some(most) => over(Limit::QuerySamples, most, asked),
+            None => QueryError::TooManySamples,
+        }
     }
 
     /// Gives a query its time and no more.
@@ -241,7 +256,15 @@ impl Engine {
             type_and_unit_labels: features.type_and_unit_labels,
             max_samples: self.max_samples(options),
         };
-        let plan = self.prepare(text, kind, steps, end, options, features)?;
+        let costs =
+            Costs { samples: options.max_samples, bytes: options.max_bytes, series: options.max_series };
+        let reach = Reach::of(steps.start, end, options, self.options.lookback)?;
+        let plan = match self.prepare(text, kind, steps, end, options, features) {
+            Err(QueryError::TooManySamples) => {
+                return Err(self.too_many_samples(options, settings.max_samples.saturating_add(1)));
+            }
+            prepared => prepared?,
+        };
         stats.prepare_seconds = watch.lap();
 
         let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
@@ -252,11 +275,11 @@ impl Engine {
         let canceled = CancelOnDrop(Arc::new(AtomicBool::new(false)));
         let context = Arc::new(Context {
             settings,
-            budget: Budget::new(settings.max_samples),
+            budget: Budget::with(self.options.max_samples, costs),
             canceled: Arc::clone(&canceled.0),
             pool: Arc::clone(&self.pool),
         });
-        let (data, mut remarks) = self.select(view, &plan, &context.budget).await?;
+        let (data, mut remarks) = self.select(view, &plan, reach, &context.budget).await?;
         stats.select_seconds = watch.lap();
 
         let (late, mut asked) = LateSelects::channel();
@@ -275,7 +298,7 @@ impl Engine {
             tokio::select! {
                 done = &mut evaluation => break done,
                 Some(LateSelect { request, answer }) = asked.recv() => {
-                    let selected = self.select_one(view, request, &context.budget).await;
+                    let selected = self.select_one(view, request, reach, &context.budget).await;
                     let series = selected.map(|(series, more)| {
                         remarks.extend(more);
                         series
@@ -340,10 +363,12 @@ impl Engine {
         &self,
         view: &View,
         plan: &Plan,
+        reach: Reach,
         budget: &Budget,
     ) -> Result<(Vec<SelectedSeries>, Vec<String>), QueryError> {
         let selections = plan.selections.iter();
-        let selects = selections.map(|selection| self.select_one(view, selection.request.clone(), budget));
+        let selects =
+            selections.map(|selection| self.select_one(view, selection.request.clone(), reach, budget));
         let (data, remarks): (Vec<_>, Vec<Vec<String>>) = try_join_all(selects).await?.into_iter().unzip();
         Ok((data, remarks.into_iter().flatten().collect()))
     }
@@ -351,11 +376,53 @@ impl Engine {
     async fn select_one(
         &self,
         view: &View,
-        request: SelectRequest,
+        mut request: SelectRequest,
+        reach: Reach,
         budget: &Budget,
     ) -> Result<(SelectedSeries, Vec<String>), QueryError> {
+        reach.check(request.range)?;
+        request.max_series = budget.series_left().map(|left| usize::try_from(left).unwrap_or(usize::MAX));
+        request.max_label_bytes = budget.bytes_left();
         let expected = Expected::of(&request);
-        SelectedSeries::receive(view.select(&*self.storage, request).await?, expected, budget).await
+        let selected = view.select(&*self.storage, request).await.map_err(|error| {
+            let over = match &error {
+                StorageError::TooManySeries { .. } => budget.too_many_series(),
+                StorageError::TooManyLabelBytes { .. } => budget.too_many_bytes(),
+                _ => None,
+            };
+            over.unwrap_or(QueryError::Storage(error))
+        })?;
+        SelectedSeries::receive(selected, expected, budget).await
+    }
+}
+
+/// How far a query may reach; none is as far as it likes.
+#[derive(Clone, Copy, Debug)]
+struct Reach {
+    limit: Option<Millis>,
+    /// What its steps and the lookback make of it anyway.
+    steps: i128,
+}
+
+impl Reach {
+    /// The reach of a query whose steps are no longer than that.
+    fn of(start: i64, end: i64, options: &QueryOptions, lookback: Millis) -> Result<Self, QueryError> {
+        let steps = i128::from(end) - i128::from(start);
+        let lookback = options.lookback.unwrap_or(lookback);
+        let reach = Self { limit: options.max_range, steps: steps + i128::from(lookback.0) };
+        reach.within(steps)?;
+        Ok(reach)
+    }
+
+    /// Fails if a selector that reads a range reaches too far beyond the steps.
+    fn check(self, range: TimeRange) -> Result<(), QueryError> {
+        self.within(i128::from(range.end().0) - i128::from(range.start().0) - self.steps)
+    }
+
+    fn within(self, millis: i128) -> Result<(), QueryError> {
+        let Some(limit) = self.limit.filter(|limit| millis > i128::from(limit.0)) else { return Ok(()) };
+        let number = |millis: i128| u64::try_from(millis).unwrap_or(u64::MAX);
+        Err(over(Limit::QueryRange, number(i128::from(limit.0)), number(millis)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Why a query has no answer.
 
-use crate::{promql::parse::Span, storage::StorageError};
+use crate::{model::OverLimit, promql::parse::Span, storage::StorageError};
 
 /// A query's failure; each kind has its own status at the API.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +17,9 @@ pub enum QueryError {
     /// More samples than the query may load.
     #[error("query processing would load too many samples into memory in query execution")]
     TooManySamples,
+    /// More than the caller may ask.
+    #[error(transparent)]
+    OverLimit(#[from] OverLimit),
     /// The caller went away, or somebody stopped the query.
     #[error("query was canceled in {0}")]
     Canceled(&'static str),

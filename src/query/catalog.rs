@@ -1,15 +1,15 @@
 //! Questions about what series there are, and orders that concern them; no samples are read.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use super::{
     QueryFailure, QueryService, Reader, TRUNCATED,
     selectors::{parse_selectors, require_selectors},
 };
 use crate::{
-    model::{Labels, Metadata, TimeRange, Timestamp},
+    model::{Labels, Limit, Metadata, TimeRange, Timestamp},
     promql::QueryError,
-    storage::{Cardinality, LabelsRequest, StorageError},
+    storage::{Cardinality, LabelsRequest, StorageError, selection::label_bytes},
 };
 
 /// Which series are meant.
@@ -74,8 +74,19 @@ impl QueryService {
     /// The labels of the matching series, sorted; at least one selector is needed.
     pub async fn series(&self, reader: &Reader, query: CatalogQuery) -> Result<Listed<Labels>, QueryFailure> {
         let matchers = require_selectors(&query.selectors, self.limits.max_query_bytes)?;
-        let request = LabelsRequest { matchers, range: query.range()?, limit: query.storage_limit() };
-        let series = self.within_timeout(reader.view.series(&*self.storage, request)).await?;
+        let most = reader.limits.get(Limit::QuerySeries);
+        // One more than may be, so that it is noticed.
+        let most = most.map_or(0, |most| usize::try_from(most).unwrap_or(usize::MAX).saturating_add(1));
+        let limit = match (query.storage_limit(), most) {
+            (0, limit) | (limit, 0) => limit,
+            (limit, most) => limit.min(most),
+        };
+        let request = LabelsRequest { matchers, range: query.range()?, limit };
+        let series = self.within_timeout(reader, reader.view.series(&*self.storage, request)).await?;
+        if query.limit == 0 || query.limit >= most {
+            reader.within(Limit::QuerySeries, series.len() as u64)?;
+        }
+        reader.within(Limit::QueryBytes, series.iter().map(label_bytes).sum())?;
         Ok(Listed::cut(series, query.limit))
     }
 
@@ -86,7 +97,8 @@ impl QueryService {
         query: CatalogQuery,
     ) -> Result<Listed<String>, QueryFailure> {
         let request = self.labels_request(&query)?;
-        let names = self.within_timeout(reader.view.label_names(&*self.storage, request)).await?;
+        let names = self.within_timeout(reader, reader.view.label_names(&*self.storage, request)).await?;
+        reader.within(Limit::QueryBytes, names.iter().map(|name| name.len() as u64).sum())?;
         Ok(Listed::cut(names, query.limit))
     }
 
@@ -98,7 +110,9 @@ impl QueryService {
         query: CatalogQuery,
     ) -> Result<Listed<String>, QueryFailure> {
         let request = self.labels_request(&query)?;
-        let values = self.within_timeout(reader.view.label_values(&*self.storage, name, request)).await?;
+        let values =
+            self.within_timeout(reader, reader.view.label_values(&*self.storage, name, request)).await?;
+        reader.within(Limit::QueryBytes, values.iter().map(|value| value.len() as u64).sum())?;
         Ok(Listed::cut(values, query.limit))
     }
 
@@ -108,7 +122,9 @@ impl QueryService {
         reader: &Reader,
         query: MetadataQuery,
     ) -> Result<Vec<Metadata>, QueryFailure> {
-        let all = self.within_timeout(reader.view.metadata(&*self.storage, query.metric.as_deref())).await?;
+        let all = self
+            .within_timeout(reader, reader.view.metadata(&*self.storage, query.metric.as_deref()))
+            .await?;
         let (mut metrics, mut of_this_metric) = (0, 0);
         let mut kept: Vec<Metadata> = Vec::new();
         for entry in all {
@@ -129,7 +145,7 @@ impl QueryService {
 
     /// Where the tenant's series come from, at most `limit` lines of each kind.
     pub async fn cardinality(&self, reader: &Reader, limit: usize) -> Result<Cardinality, QueryFailure> {
-        self.within_timeout(reader.view.cardinality(&*self.storage, limit)).await
+        self.within_timeout(reader, reader.view.cardinality(&*self.storage, limit)).await
     }
 
     /// Hides the matching series' samples; at least one selector is needed, and `limit` plays no part.
@@ -143,11 +159,18 @@ impl QueryService {
         Ok(LabelsRequest { matchers, range: query.range()?, limit: query.storage_limit() })
     }
 
+    /// How long a query may take.
+    pub(super) fn timeout(&self, reader: &Reader) -> Duration {
+        let own = reader.limits.duration(Limit::QueryTimeout).unwrap_or(self.limits.timeout);
+        own.min(self.limits.timeout)
+    }
+
     pub(super) async fn within_timeout<T>(
         &self,
+        reader: &Reader,
         call: impl Future<Output = Result<T, StorageError>>,
     ) -> Result<T, QueryFailure> {
-        match tokio::time::timeout(self.limits.timeout, call).await {
+        match tokio::time::timeout(self.timeout(reader), call).await {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(QueryFailure::Query(QueryError::Timeout("series selection"))),
         }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{QueryFailure, QueryService, Reader, TRUNCATED};
 use crate::{
-    model::{Millis, Timestamp},
+    model::{Limit, Millis, Timestamp},
     promql::{Answer, Engine, QueryError, QueryOptions, Value},
     storage::View,
 };
@@ -156,6 +156,7 @@ impl QueryService {
         RangeQuery::check_grid(start, end, step, self.limits.max_steps)?;
         check_reach("start", start)?;
         check_reach("end", end)?;
+        check_points(reader, start, end, step)?;
         self.check_text(&text)?;
         self.admitted(reader, &text, &controls, |options| {
             let text = &text;
@@ -186,9 +187,10 @@ impl QueryService {
         F: Future<Output = Result<Answer, QueryError>>,
     {
         let began = self.clock.elapsed();
-        let timeout = controls.timeout.unwrap_or(self.limits.timeout).min(self.limits.timeout);
+        let most = self.timeout(reader);
+        let timeout = controls.timeout.unwrap_or(most).min(most);
 
-        let _place = tokio::time::timeout(timeout, self.admission.enter())
+        let _place = tokio::time::timeout(timeout, self.admission.enter(&reader.view.tenants()[0]))
             .await
             .map_err(|_| QueryError::Timeout("query queue"))??;
         let waited = self.clock.elapsed().saturating_sub(began);
@@ -197,7 +199,12 @@ impl QueryService {
         if left.is_zero() {
             return Err(QueryError::Timeout("expression evaluation").into());
         }
+        let limits = &reader.limits;
         let options = QueryOptions {
+            max_samples: limits.get(Limit::QuerySamples),
+            max_series: limits.get(Limit::QuerySeries),
+            max_bytes: limits.get(Limit::QueryBytes),
+            max_range: limits.get(Limit::QueryRange).map(|ms| Millis(i64::try_from(ms).unwrap_or(i64::MAX))),
             lookback: controls.lookback,
             timeout: Some(left),
             per_step_stats: controls.per_step_stats,
@@ -237,6 +244,11 @@ impl QueryService {
             answered = answer.is_ok(),
         );
     }
+}
+
+fn check_points(reader: &Reader, start: Timestamp, end: Timestamp, step: Millis) -> Result<(), QueryFailure> {
+    let points = (i128::from(end.0) - i128::from(start.0)) / i128::from(step.0.max(1)) + 1;
+    reader.within(Limit::QueryPoints, u64::try_from(points).unwrap_or(u64::MAX))
 }
 
 fn check_reach(name: &'static str, at: Timestamp) -> Result<(), QueryFailure> {
@@ -375,7 +387,7 @@ mod tests {
         let limits =
             QueryLimits { timeout: Duration::from_millis(30), max_concurrency: 1, ..QueryLimits::default() };
         let service = service(Duration::ZERO, limits);
-        let _taken = service.admission.enter().await.unwrap();
+        let _taken = service.admission.enter(&TenantId::anonymous()).await.unwrap();
         let error = service.instant(&Reader::of(TenantId::anonymous()), instant("1")).await.unwrap_err();
         assert_eq!(error.to_string(), "query timed out in query queue");
     }

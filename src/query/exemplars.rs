@@ -2,7 +2,7 @@
 
 use super::{QueryFailure, QueryService, Reader};
 use crate::{
-    model::TimeRange,
+    model::{Limit, TimeRange},
     promql::{
         QueryError,
         parse::{self, Expr, ParserFeatures},
@@ -23,7 +23,10 @@ impl QueryService {
         if selections.is_empty() {
             return Ok(Vec::new());
         }
-        self.within_timeout(reader.view.exemplars(&*self.storage, selections, range)).await
+        let found = reader.view.exemplars(&*self.storage, selections, range);
+        let found = self.within_timeout(reader, found).await?;
+        reader.within(Limit::QuerySeries, found.len() as u64)?;
+        Ok(found)
     }
 
     /// A query as it is written at its most readable.

@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 
 use super::{QueryFailure, QueryService, Reader, admission::Place, selectors::require_selectors};
 use crate::{
-    model::{Labels, Metadata, Millis, SeriesId, TimeRange, Timestamp},
+    model::{Labels, Limit, Metadata, Millis, SeriesId, TimeRange, Timestamp},
     storage::{
         LabelsRequest, MatcherSets, ReadSeries, Run, Runs, SelectRequest, Selected, SeriesExemplars,
         SeriesSamples, StorageError,
@@ -111,7 +111,7 @@ impl QueryService {
         let (sets, range) = self.export_selection(&query)?;
         let place = self
             .exports
-            .enter()
+            .enter(&reader.view.tenants()[0])
             .await
             .map_err(|_| QueryFailure::Exporting { limit: MAX_EXPORTS, retry_after: RETRY_AFTER })?;
         let (parts, export) = mpsc::channel(AHEAD);
@@ -162,54 +162,78 @@ impl QueryService {
         Ok(cut(range, extent, length))
     }
 
-    /// Where in `range` there are samples, give or take `precision`; none if there are none.
+    /// Where in `range` there are samples, rounded out to multiples of `length`; none if there are none.
     async fn extent(
         &self,
         reader: &Reader,
         sets: &MatcherSets,
         range: TimeRange,
-        precision: Millis,
+        length: Millis,
     ) -> Result<Option<TimeRange>, QueryFailure> {
         let exists = async |start: Timestamp, end: Timestamp| -> Result<bool, QueryFailure> {
             let Some(range) = TimeRange::new(start, end) else { return Ok(false) };
             let request = LabelsRequest { matchers: sets.clone(), range, limit: 1 };
-            Ok(!self.within_timeout(reader.view.series(&*self.storage, request)).await?.is_empty())
+            Ok(!self.within_timeout(reader, reader.view.series(&*self.storage, request)).await?.is_empty())
         };
         if !exists(range.start(), range.end()).await? {
             return Ok(None);
         }
-        let (mut start, mut end) = (range.start(), range.end());
-        // What the store holds of all tenants is a good guess, and only that.
+        let blocks = Blocks { range, length: i128::from(length.0.max(1)) };
+        let (mut low, mut high) = (blocks.of(range.start()), blocks.of(range.end()));
+        // What the store holds of all tenants is a good guess of where to look. What is found is the same
+        // without it: nobody is to see in it what others have.
         if let Some(guess) = self.storage.status().await?.range.and_then(|held| held.intersection(range)) {
-            if !exists(start, guess.start().minus(Millis(1))).await? {
-                start = guess.start();
+            if !exists(range.start(), guess.start().minus(Millis(1))).await? {
+                low = blocks.of(guess.start());
             }
-            if !exists(guess.end().plus(Millis(1)), end).await? {
-                end = guess.end();
+            if !exists(guess.end().plus(Millis(1)), range.end()).await? {
+                high = blocks.of(guess.end());
             }
         }
-        let far = |a: Timestamp, b: Timestamp| i128::from(b.0) - i128::from(a.0) > i128::from(precision.0);
-        // There are samples from `start` to `last`, and none before `start`.
-        let mut last = end;
-        while far(start, last) {
-            let middle = Timestamp(start.0.midpoint(last.0));
-            if exists(start, middle).await? {
+        // The first block up to whose end there are samples.
+        let mut last = high;
+        while low < last {
+            let middle = low + (last - low) / 2;
+            if exists(range.start(), blocks.end(middle)).await? {
                 last = middle;
             } else {
-                start = middle.plus(Millis(1));
+                low = middle + 1;
             }
         }
-        // There are samples from `first` to `end`, and none after `end`.
-        let mut first = start;
-        while far(first, end) {
-            let middle = Timestamp(first.0.midpoint(end.0));
-            if exists(middle.plus(Millis(1)), end).await? {
-                first = middle.plus(Millis(1));
+        let first = low;
+        // The last block from whose start on there are samples.
+        while low < high {
+            let middle = high - (high - low) / 2;
+            if exists(blocks.start(middle), range.end()).await? {
+                low = middle;
             } else {
-                end = middle;
+                high = middle - 1;
             }
         }
-        Ok(TimeRange::new(start, end))
+        Ok(TimeRange::new(blocks.start(first), blocks.end(low)))
+    }
+}
+
+/// A range in blocks of one length that begin at its multiples.
+#[derive(Clone, Copy, Debug)]
+struct Blocks {
+    range: TimeRange,
+    length: i128,
+}
+
+impl Blocks {
+    fn of(self, at: Timestamp) -> i128 {
+        i128::from(at.0).div_euclid(self.length)
+    }
+
+    fn start(self, block: i128) -> Timestamp {
+        let start = i64::try_from(block * self.length).map_or(Timestamp::MIN, Timestamp);
+        start.max(self.range.start())
+    }
+
+    fn end(self, block: i128) -> Timestamp {
+        let end = i64::try_from((block + 1) * self.length - 1).map_or(Timestamp::MAX, Timestamp);
+        end.min(self.range.end())
     }
 }
 
@@ -307,9 +331,16 @@ impl Job {
         range: TimeRange,
         names: &mut HashSet<String, FixedState>,
     ) -> Result<Vec<String>, End> {
-        let request = SelectRequest::new(self.sets[place].clone(), range);
+        let limits = &self.reader.limits;
+        let request = SelectRequest {
+            max_series: limits.get(Limit::QuerySeries).map(|_| limits.size(Limit::QuerySeries)),
+            max_label_bytes: limits.get(Limit::QueryBytes),
+            ..SelectRequest::new(self.sets[place].clone(), range)
+        };
         let select = self.reader.view.select(&*self.service.storage, request);
-        let Selected { series, runs, warnings, taken: _ } = self.service.within_timeout(select).await?;
+        let selected = self.service.within_timeout(&self.reader, select).await;
+        let Selected { series, runs, warnings, taken: _ } =
+            selected.map_err(|failure| self.named(failure))?;
         let wanted: Vec<bool> = series.iter().map(|labels| self.wants(place, labels)).collect();
         for (labels, _) in series.iter().zip(&wanted).filter(|(_, wanted)| **wanted) {
             if let Some(name) = labels.metric_name().filter(|name| !names.contains(*name)) {
@@ -339,6 +370,18 @@ impl Job {
             }
         }
         Ok(warnings)
+    }
+
+    /// Names the limit of the reader's that stopped a selection.
+    fn named(&self, failure: QueryFailure) -> QueryFailure {
+        let limit = match &failure {
+            QueryFailure::Storage(StorageError::TooManySeries { .. }) => Limit::QuerySeries,
+            QueryFailure::Storage(StorageError::TooManyLabelBytes { .. }) => Limit::QueryBytes,
+            _ => return failure,
+        };
+        let over =
+            self.reader.limits.get(limit).map(|most| self.reader.within(limit, most.saturating_add(1)));
+        over.and_then(Result::err).unwrap_or(failure)
     }
 
     /// Reads series after series, off the I/O threads, and sends them in batches.
@@ -376,7 +419,7 @@ impl Job {
 
     async fn exemplars(&self, range: TimeRange) -> Result<(), End> {
         let found = self.reader.view.exemplars(&*self.service.storage, self.sets.clone(), range);
-        let mut exemplars = self.service.within_timeout(found).await?;
+        let mut exemplars = self.service.within_timeout(&self.reader, found).await?;
         exemplars.retain(|of| self.in_shard(&of.series) && !of.exemplars.is_empty());
         if !exemplars.is_empty() {
             self.send(Exported::Exemplars(exemplars)).await?;
@@ -386,7 +429,7 @@ impl Job {
 
     async fn metadata(&self, names: &HashSet<String, FixedState>) -> Result<(), End> {
         let found = self.reader.view.metadata(&*self.service.storage, None);
-        let mut metadata = self.service.within_timeout(found).await?;
+        let mut metadata = self.service.within_timeout(&self.reader, found).await?;
         metadata.retain(|entry| {
             let metric = &entry.metric;
             names.contains(metric) || PARTS.iter().any(|part| names.contains(&format!("{metric}{part}")))

@@ -48,6 +48,19 @@ pub enum QueryFailure {
 }
 
 impl QueryFailure {
+    /// What one query may cost was not enough for it: it makes no sense to ask the same again.
+    pub(super) fn costs(over: OverLimit) -> Self {
+        Self::Query(QueryError::OverLimit(over))
+    }
+
+    /// The limit of the tenant that was in the way.
+    pub fn over_limit(&self) -> Option<&OverLimit> {
+        match self {
+            Self::OverLimit(over) | Self::Query(QueryError::OverLimit(over)) => Some(over),
+            _ => None,
+        }
+    }
+
     /// A parameter that cannot be used.
     pub fn parameter(name: &'static str, reason: impl Into<String>) -> Self {
         Self::Parameter { name, reason: reason.into() }
@@ -61,6 +74,7 @@ impl From<QueryError> for QueryFailure {
             QueryError::Parse(_) | QueryError::BadData(_) => Self::parameter("query", error.to_string()),
             QueryError::Execution(_)
             | QueryError::TooManySamples
+            | QueryError::OverLimit(_)
             | QueryError::Canceled(_)
             | QueryError::Timeout(_)
             | QueryError::Storage(_) => Self::Query(error),

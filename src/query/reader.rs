@@ -2,8 +2,9 @@
 
 use std::{fmt, sync::Arc};
 
+use super::QueryFailure;
 use crate::{
-    model::{TenantId, TenantLimits},
+    model::{Limit, OverLimit, TenantId, TenantLimits},
     storage::View,
 };
 
@@ -20,6 +21,13 @@ impl Reader {
     /// One who sees all of a tenant, without limits but the service's.
     pub fn of(tenant: TenantId) -> Self {
         Self { view: View::of(tenant), limits: Arc::new(TenantLimits::unlimited()) }
+    }
+
+    /// Fails if what a query costs is over a limit of theirs.
+    pub(super) fn within(&self, limit: Limit, cost: u64) -> Result<(), QueryFailure> {
+        let Some(allowed) = self.limits.get(limit).filter(|most| cost > *most) else { return Ok(()) };
+        let over = OverLimit { limit, allowed, asked: cost, retry_after: None, for_good: true };
+        Err(QueryFailure::costs(over))
     }
 }
 

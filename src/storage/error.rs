@@ -11,6 +11,12 @@ pub enum StorageError {
         /// The bound that was set.
         limit: usize,
     },
+    /// The labels of the series take more than the request allows.
+    #[error("the labels of the series that the query selects take more than {limit} bytes")]
+    TooManyLabelBytes {
+        /// The bound that was set.
+        limit: u64,
+    },
     /// The disk is full; reads go on.
     #[error("disk is full: {detail}")]
     DiskFull {
@@ -83,7 +89,10 @@ impl StorageError {
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::TooManySeries { .. } | Self::Exhausted { .. } | Self::Unsupported(_) => Fault::Caller,
+            Self::TooManySeries { .. }
+            | Self::TooManyLabelBytes { .. }
+            | Self::Exhausted { .. }
+            | Self::Unsupported(_) => Fault::Caller,
             Self::DiskFull { .. } | Self::Overloaded { .. } | Self::Unavailable { .. } => Fault::Passing,
             Self::Corrupt { .. } | Self::Io { .. } | Self::Remote { .. } => Fault::Ours,
         }

@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::{
-    AppendPolicy, Appended, BatchExemplar, Cardinality, Check, Health, LabelsRequest, MatcherSets,
-    OnConflict, RejectReason, Rejected, Result, Run, Runs, SampleKind, SelectRequest, Selected,
-    SeriesExemplars, SeriesSamples, Storage, StorageError, StorageStatus, WriteBatch, room::Allowance,
+    AppendPolicy, Appended, BatchExemplar, Cardinality, Check, DocumentKind, Health, LabelsRequest,
+    MatcherSets, OnConflict, RejectReason, Rejected, Result, Run, Runs, SampleKind, SelectRequest, Selected,
+    SeriesExemplars, SeriesSamples, Storage, StorageStatus, WriteBatch, room::Allowance, selection::Meter,
 };
 use crate::{
     clock::Clock,
@@ -35,6 +35,7 @@ pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     retention: Option<Millis>,
     tenants: Mutex<HashMap<TenantId, Tenant>>,
+    documents: Mutex<BTreeMap<(DocumentKind, TenantId), String>>,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +73,7 @@ impl Value {
 impl MemoryStore {
     /// An empty store that refuses samples older than `retention`; none keeps everything.
     pub fn new(clock: Arc<dyn Clock>, retention: Option<Millis>) -> Arc<Self> {
-        Arc::new(Self { clock, retention, tenants: Mutex::default() })
+        Arc::new(Self { clock, retention, tenants: Mutex::default(), documents: Mutex::default() })
     }
 
     fn oldest(&self) -> Timestamp {
@@ -282,9 +283,7 @@ impl Storage for MemoryStore {
             }
             (series, samples)
         });
-        if let Some(limit) = request.max_series.filter(|limit| series.len() > *limit) {
-            return Err(StorageError::TooManySeries { limit });
-        }
+        Meter::of(&request).count_all(&series)?;
         let (send, runs) = mpsc::channel(4);
         crate::task::spawn("memory-select", async move {
             let longest = samples.iter().map(Vec::len).max().unwrap_or(0);
@@ -384,6 +383,21 @@ impl Storage for MemoryStore {
 
     fn active_series(&self, tenant: &TenantId) -> Option<u64> {
         Some(self.read(tenant, |tenant| tenant.series.len() as u64))
+    }
+
+    async fn put_document(&self, tenant: &TenantId, kind: DocumentKind, text: Option<String>) -> Result<()> {
+        let mut documents = self.documents.lock();
+        match text {
+            Some(text) => documents.insert((kind, tenant.clone()), text),
+            None => documents.remove(&(kind, tenant.clone())),
+        };
+        Ok(())
+    }
+
+    async fn documents(&self, kind: DocumentKind) -> Result<Vec<(TenantId, String)>> {
+        let documents = self.documents.lock();
+        let of_kind = documents.iter().filter(|((k, _), _)| *k == kind);
+        Ok(of_kind.map(|((_, tenant), text)| (tenant.clone(), text.clone())).collect())
     }
 
     async fn flush(&self) -> Result<()> {

@@ -32,6 +32,8 @@ pub struct SelectRequest {
     pub start_timestamps: bool,
     /// More series than this is an error; none is without bound.
     pub max_series: Option<usize>,
+    /// Series whose labels take more bytes than this are an error; none is without bound.
+    pub max_label_bytes: Option<u64>,
     /// What will be done with the samples at the steps of `grid`, and the store may do instead.
     pub offer: Offer,
 }
@@ -47,6 +49,7 @@ impl SelectRequest {
             lookback: Millis(0),
             start_timestamps: true,
             max_series: None,
+            max_label_bytes: None,
             offer: Offer::default(),
         }
     }
@@ -90,6 +93,56 @@ pub(super) fn both(sets: &[Vec<Matcher>], filters: &[Vec<Matcher>]) -> Result<Ma
 fn each_with_each(sets: &[Vec<Matcher>], filters: &[Vec<Matcher>]) -> MatcherSets {
     let with = |set: &Vec<Matcher>, filter: &Vec<Matcher>| set.iter().chain(filter).cloned().collect();
     sets.iter().flat_map(|set| filters.iter().map(move |filter| with(set, filter))).collect()
+}
+
+/// About the memory that a series takes beside the text of its labels.
+const SERIES_BYTES: u64 = 64;
+
+/// About the memory that a series and its labels take.
+pub(crate) fn label_bytes(labels: &Labels) -> u64 {
+    labels.as_canonical().len() as u64 + SERIES_BYTES
+}
+
+/// Counts series against the bounds of a [`SelectRequest`].
+#[derive(Clone, Debug)]
+pub(crate) struct Meter {
+    max_series: Option<usize>,
+    max_bytes: Option<u64>,
+    series: usize,
+    bytes: u64,
+}
+
+impl Meter {
+    /// The bounds of a request.
+    pub(crate) fn of(request: &SelectRequest) -> Self {
+        let SelectRequest { max_series, max_label_bytes: max_bytes, .. } = request;
+        Self { max_series: *max_series, max_bytes: *max_bytes, series: 0, bytes: 0 }
+    }
+
+    /// No bounds.
+    pub(crate) fn unbounded() -> Self {
+        Self { max_series: None, max_bytes: None, series: 0, bytes: 0 }
+    }
+
+    /// Counts one more series; fails if that is beyond a bound.
+    pub(crate) fn count(&mut self, labels: &Labels) -> Result<()> {
+        self.series += 1;
+        if let Some(limit) = self.max_series.filter(|limit| self.series > *limit) {
+            return Err(StorageError::TooManySeries { limit });
+        }
+        if let Some(limit) = self.max_bytes {
+            self.bytes = self.bytes.saturating_add(label_bytes(labels));
+            if self.bytes > limit {
+                return Err(StorageError::TooManyLabelBytes { limit });
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts several.
+    pub(crate) fn count_all<'a>(&mut self, all: impl IntoIterator<Item = &'a Labels>) -> Result<()> {
+        all.into_iter().try_for_each(|labels| self.count(labels))
+    }
 }
 
 /// Evenly spaced instants, `start` and `end` included.

@@ -22,6 +22,7 @@ mod memory;
 mod moving;
 mod prometheus;
 mod promql_scripts;
+mod redis;
 mod roles;
 mod script;
 mod server;

@@ -9,7 +9,11 @@ use axum::{
 
 use super::{Shared, catalog::catalog_query};
 use crate::{
-    gateway::{error::ApiError, form::Form, request::Detail},
+    gateway::{
+        error::{ApiError, ErrorKind},
+        form::Form,
+        request::Detail,
+    },
     query::Reader,
 };
 
@@ -41,4 +45,15 @@ pub async fn flush(State(state): Shared) -> Result<Response, ApiError> {
 /// Done, and what the audit log should know of it.
 fn done(detail: String) -> Response {
     (StatusCode::NO_CONTENT, Extension(Detail(detail))).into_response()
+}
+
+/// Reads again what is read while we run, and answers when that is done.
+pub async fn reload(State(state): Shared) -> Result<StatusCode, ApiError> {
+    match state.reloads.reload().await {
+        Ok(()) => Ok(StatusCode::OK),
+        Err(errors) => {
+            let message = format!("this is as it was before: {}", errors.join("; "));
+            Err(ApiError::new(ErrorKind::Internal, message))
+        }
+    }
 }

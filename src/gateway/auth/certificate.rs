@@ -101,7 +101,8 @@ mod tests {
     fn reason(certificate: &PeerCertificate, now: i64) -> &'static str {
         match principal(certificate, &rules(SubjectName::Organization), Timestamp(now)) {
             Err(AuthError::Refused { reason, .. }) => reason,
-            Err(AuthError::Missing | AuthError::Unavailable(_)) | Ok(_) => "",
+            Err(AuthError::Missing | AuthError::Unavailable(_) | AuthError::TooManyFailures { .. })
+            | Ok(_) => "",
         }
     }
 

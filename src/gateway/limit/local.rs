@@ -29,6 +29,9 @@ use crate::{clock::Clock, model::TenantId};
 
 use bucket::Bucket;
 
+/// For how many tenants buckets are remembered in a server.
+pub const TENANTS: usize = 1 << 16;
+
 /// Shards: so many requests can be decided at a time.
 const SHARDS: usize = 16;
 

@@ -72,6 +72,15 @@ impl LimitOverrides {
 
     /// Reads a mapping of limits' names to their values, or tells all that is wrong with it.
     pub fn read(written: &Value) -> Result<Self, OverrideErrors> {
+        match Self::read_known(written) {
+            (read, None) => Ok(read),
+            (_, Some(errors)) => Err(errors),
+        }
+    }
+
+    /// Reads what can be read, and tells what is wrong with the rest: what another version wrote may hold limits that
+    /// this one does not have.
+    pub fn read_known(written: &Value) -> (Self, Option<OverrideErrors>) {
         let mut read = Self::default();
         let mut errors = Vec::new();
         let nothing = Map::new();
@@ -80,7 +89,7 @@ impl LimitOverrides {
             Value::Null => &nothing,
             Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
                 let message = format!("takes limits by their names, not {}", kind(written));
-                return Err(OverrideErrors(vec![OverrideError { name: String::new(), message }]));
+                return (read, Some(OverrideErrors(vec![OverrideError { name: String::new(), message }])));
             }
         };
         for (name, value) in entries {
@@ -93,12 +102,8 @@ impl LimitOverrides {
                 errors.push(OverrideError { name: shortened(name), message });
             }
         }
-        if errors.is_empty() {
-            read.values.sort_unstable();
-            Ok(read)
-        } else {
-            Err(OverrideErrors(errors))
-        }
+        read.values.sort_unstable();
+        (read, (!errors.is_empty()).then_some(OverrideErrors(errors)))
     }
 
     fn read_one(&mut self, name: &str, value: &Value) -> Result<(), String> {
@@ -197,6 +202,9 @@ fn on_conflict(value: &Value) -> Result<OnConflict, String> {
 }
 
 fn unknown(name: &str) -> String {
+    if name == "retention" {
+        return "not a limit; storage.retention of the configuration has it".to_owned();
+    }
     let names = Limit::ALL.iter().map(|limit| limit.name()).chain([ANSWER_400, ON_CONFLICT]);
     let closest = (name.len() <= LONGEST)
         .then(|| names.map(|known| (strsim::damerau_levenshtein(known, name), known)).min())
@@ -213,7 +221,7 @@ fn unknown(name: &str) -> String {
 const LONGEST: usize = 128;
 
 /// A text as it is, or as much of it as a person would look at.
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     match text.char_indices().nth(LONGEST) {
         None => text.to_owned(),
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -14,7 +14,11 @@ use rayon::{
 };
 
 use super::rows::{Row, SeriesRow, is_absent};
-use crate::promql::{QueryError, annotations::Annotations};
+use crate::{
+    model::{Labels, Limit, OverLimit},
+    promql::{QueryError, annotations::Annotations},
+    storage::selection::label_bytes,
+};
 
 /// Series evaluated in one go by one thread.
 ///
@@ -147,31 +151,116 @@ impl Context {
     }
 }
 
-/// Counts the samples held in memory against the most there may be.
+/// The most that a query may hold at a time, besides what the server allows; none is without bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Costs {
+    /// Samples.
+    pub samples: Option<u64>,
+    /// Bytes of samples and labels.
+    pub bytes: Option<u64>,
+    /// Series, of all selections together.
+    pub series: Option<u64>,
+}
+
+/// Counts what is held in memory against the most there may be.
 #[derive(Debug)]
 pub struct Budget {
     most: u64,
+    costs: Costs,
     held: AtomicU64,
     peak: AtomicU64,
+    series: AtomicU64,
+    label_bytes: AtomicU64,
 }
+
+/// What a sample and its time take.
+const SAMPLE_BYTES: u64 = 16;
 
 impl Budget {
     /// A budget of `most` samples.
     pub const fn new(most: u64) -> Self {
-        Self { most, held: AtomicU64::new(0), peak: AtomicU64::new(0) }
+        Self::with(most, Costs { samples: None, bytes: None, series: None })
+    }
+
+    /// A budget of `most` samples, within what the caller may use.
+    pub const fn with(most: u64, costs: Costs) -> Self {
+        Self {
+            most,
+            costs,
+            held: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
+            series: AtomicU64::new(0),
+            label_bytes: AtomicU64::new(0),
+        }
     }
 
     /// Takes `samples` more into memory.
     pub fn hold(&self, samples: u64) -> Result<(), QueryError> {
         let held = self.held.fetch_add(samples, Ordering::Relaxed).saturating_add(samples);
         self.peak.fetch_max(held, Ordering::Relaxed);
-        if held > self.most { Err(QueryError::TooManySamples) } else { Ok(()) }
+        self.check_samples(held)?;
+        self.check_bytes(held)
+    }
+
+    /// Takes series, and what their labels take in bytes, for as long as the query lasts.
+    pub fn hold_series(&self, labels: &[Labels]) -> Result<(), QueryError> {
+        let count = u64::try_from(labels.len()).unwrap_or(u64::MAX);
+        let series = self.series.fetch_add(count, Ordering::Relaxed).saturating_add(count);
+        if let Some(most) = self.costs.series.filter(|most| series > *most) {
+            return Err(over(Limit::QuerySeries, most, series));
+        }
+        if self.costs.bytes.is_some() {
+            let bytes: u64 = labels.iter().map(label_bytes).sum();
+            self.label_bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.check_bytes(self.held.load(Ordering::Relaxed))?;
+        }
+        Ok(())
+    }
+
+    /// The series that may yet be selected.
+    pub fn series_left(&self) -> Option<u64> {
+        Some(self.costs.series?.saturating_sub(self.series.load(Ordering::Relaxed)))
+    }
+
+    /// The bytes that may yet be held.
+    pub fn bytes_left(&self) -> Option<u64> {
+        let held = self.held.load(Ordering::Relaxed).saturating_mul(SAMPLE_BYTES);
+        let labels = self.label_bytes.load(Ordering::Relaxed);
+        Some(self.costs.bytes?.saturating_sub(held.saturating_add(labels)))
+    }
+
+    /// What the caller is told whose selection was stopped by a bound on its series.
+    pub fn too_many_series(&self) -> Option<QueryError> {
+        let most = self.costs.series?;
+        Some(over(Limit::QuerySeries, most, most.saturating_add(1)))
+    }
+
+    /// What the caller is told whose selection was stopped by a bound on its labels.
+    pub fn too_many_bytes(&self) -> Option<QueryError> {
+        let most = self.costs.bytes?;
+        Some(over(Limit::QueryBytes, most, most.saturating_add(1)))
     }
 
     /// Fails if `rows` of `places` would not fit by themselves.
     pub fn within(&self, rows: usize, places: usize) -> Result<(), QueryError> {
         let weight = u64::try_from(rows.saturating_mul(places)).unwrap_or(u64::MAX) / 2;
-        if weight > self.most { Err(QueryError::TooManySamples) } else { Ok(()) }
+        self.check_samples(weight)?;
+        self.check_bytes(weight)
+    }
+
+    fn check_samples(&self, held: u64) -> Result<(), QueryError> {
+        match self.costs.samples {
+            Some(most) if held > most && most <= self.most => Err(over(Limit::QuerySamples, most, held)),
+            _ if held > self.most => Err(QueryError::TooManySamples),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_bytes(&self, held: u64) -> Result<(), QueryError> {
+        let Some(most) = self.costs.bytes else { return Ok(()) };
+        let labels = self.label_bytes.load(Ordering::Relaxed);
+        let bytes = held.saturating_mul(SAMPLE_BYTES).saturating_add(labels);
+        if bytes > most { Err(over(Limit::QueryBytes, most, bytes)) } else { Ok(()) }
     }
 
     /// Lets `samples` go.
@@ -183,6 +272,11 @@ impl Budget {
     pub fn peak(&self) -> u64 {
         self.peak.load(Ordering::Relaxed)
     }
+}
+
+/// A limit of the caller's that a query does not keep, and never will.
+pub fn over(limit: Limit, allowed: u64, asked: u64) -> QueryError {
+    QueryError::OverLimit(OverLimit { limit, allowed, asked, retry_after: None, for_good: true })
 }
 
 /// What a row counts as: its values, but at least half its places, because an empty place takes half
@@ -205,5 +299,37 @@ mod tests {
         budget.release(11);
         budget.hold(3).unwrap();
         assert_eq!(budget.peak(), 11);
+    }
+
+    #[test]
+    fn the_caller_s_bounds_are_named_where_they_are_the_stricter() {
+        let told = |most, costs: Costs, samples| match Budget::with(most, costs).hold(samples) {
+            Ok(()) => String::new(),
+            Err(error) => error.to_string(),
+        };
+        let samples = |most| Costs { samples: Some(most), ..Costs::default() };
+        assert_eq!(told(100, samples(10), 10), "");
+        assert_eq!(told(100, samples(10), 11), "over the limit max_query_samples of 10: 11");
+        assert!(told(10, samples(100), 11).contains("too many samples"));
+        let bytes = Costs { bytes: Some(160), ..Costs::default() };
+        assert_eq!(told(100, bytes, 10), "");
+        assert_eq!(told(100, bytes, 11), "over the limit max_query_bytes of 160: 176");
+    }
+
+    #[test]
+    fn series_and_their_labels_are_counted_over_all_selections() {
+        let labels = vec![Labels::from_pairs([("a", "b")]).unwrap(); 3];
+        let budget = Budget::with(100, Costs { series: Some(5), bytes: Some(1_000), ..Costs::default() });
+        budget.hold_series(&labels).unwrap();
+        assert_eq!(budget.series_left(), Some(2));
+        let left = budget.bytes_left().unwrap();
+        assert!(left < 1_000);
+        budget.hold(1).unwrap();
+        assert_eq!(budget.bytes_left(), Some(left - 16));
+        let error = budget.hold_series(&labels).unwrap_err().to_string();
+        assert_eq!(error, "over the limit max_query_series of 5: 6");
+        let budget = Budget::with(100, Costs { bytes: Some(100), ..Costs::default() });
+        let error = budget.hold_series(&labels).unwrap_err().to_string();
+        assert!(error.starts_with("over the limit max_query_bytes of 100: "), "{error}");
     }
 }

@@ -65,6 +65,7 @@ impl SelectedSeries {
             let text = format!("the store took {taken} of {} operations", expected.offered);
             return Err(QueryError::Execution(text));
         }
+        budget.hold_series(&labels)?;
         let samples = match runs {
             Runs::SeriesMajor(reader) => Samples::InStore(reader),
             Runs::TimeMajor(mut runs) => {

@@ -392,6 +392,7 @@ impl Builder<'_> {
             lookback: Millis(reach.before),
             start_timestamps: starts || self.options.start_timestamps,
             max_series: None,
+            max_label_bytes: None,
             offer: Offer::default(),
         }
     }

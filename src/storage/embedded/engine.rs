@@ -18,14 +18,19 @@ use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 
 use super::{
+    admission::{self, Recalled},
     ballast::Ballast,
     books::Books,
     catalog::ledger::Ledger,
     config::EmbeddedConfig,
     counters::{EmbeddedCounters, add},
     disk::{Disk, size_of_dir},
+    documents::Documents,
     exemplars::Exemplars,
-    head::{Head, append::Surroundings},
+    head::{
+        Head,
+        append::{Begin, Surroundings, Written},
+    },
     lock::Lock,
     part::PageCache,
     register::{MOST_TOMBSTONES, Register, hidden},
@@ -62,7 +67,12 @@ pub(crate) struct Engine {
     /// Held by whatever changes the parts: flush, merge, clean, retention.
     pub(crate) upkeep: Mutex<Upkeep>,
     pub(crate) register: Register,
+    /// Whose active series of before the start are known.
+    pub(crate) recalled: Recalled,
+    /// Whether somebody was refused a series since the last flush, because too many were active.
+    pub(crate) crowded: AtomicBool,
     pub(crate) exemplars: Exemplars,
+    pub(super) documents: Documents,
     /// What was set aside or is missing, for a person.
     pub(crate) damage: Mutex<Vec<String>>,
     /// What is older has been removed, or will be.
@@ -124,7 +134,14 @@ impl Engine {
     }
 
     /// Puts a batch into the head and the log's queue. It is durable when the ticket says so.
-    pub(crate) fn append(&self, tenant: &TenantId, batch: WriteBatch) -> Result<(Appended, Ticket)> {
+    ///
+    /// What is put off comes back as a batch of its own.
+    pub(crate) fn append(
+        &self,
+        tenant: &TenantId,
+        mut batch: WriteBatch,
+        begin: Begin<'_>,
+    ) -> Result<(Appended, Ticket, Option<WriteBatch>)> {
         self.is_open()?;
         self.wal
             .admit(batch.samples.len() * 10 + batch.histograms.len() * 200 + batch.exemplars.len() * 300)?;
@@ -146,8 +163,9 @@ impl Engine {
             before: &Elsewhere { view: &view, tenant },
             log: &log,
         };
-        let mut written = gate.append(tenant, &batch, &around)?;
-        self.append_exemplars(tenant, &batch, &mut written.appended, &mut written.frames);
+        let mut written = gate.append(tenant, &batch, &around, begin)?;
+        let rest = admission::put_off(&mut batch, &written.put_off);
+        self.append_exemplars(tenant, &batch, &mut written);
         self.append_metadata(tenant, batch.metadata, &mut written.appended, &mut written.frames);
         let ticket = self.wal.push(written.frames);
         drop(gate);
@@ -156,25 +174,21 @@ impl Engine {
         add(&self.counters.samples_out_of_order, written.out_of_order);
         add(&self.counters.samples_rejected, written.appended.rejected.len() as u64);
         add(&self.counters.series_created, written.created);
-        Ok((written.appended, ticket))
+        Ok((written.appended, ticket, rest))
     }
 
-    fn append_exemplars(
-        &self,
-        tenant: &TenantId,
-        batch: &WriteBatch,
-        appended: &mut Appended,
-        frames: &mut Vec<u8>,
-    ) {
+    fn append_exemplars(&self, tenant: &TenantId, batch: &WriteBatch, written: &mut Written) {
         let oldest = self.oldest();
+        let Written { appended, frames, refused, .. } = written;
         let mut taken = Vec::new();
         for e in &batch.exemplars {
-            if e.exemplar.timestamp < oldest {
+            let too_old = (e.exemplar.timestamp < oldest).then_some(RejectReason::TooOld);
+            if let Some(reason) = too_old.or_else(|| refused.get(&e.series).copied()) {
                 appended.rejected.push(Rejected {
                     series: e.series,
                     kind: SampleKind::Exemplar,
                     timestamp: e.exemplar.timestamp,
-                    reason: RejectReason::TooOld,
+                    reason,
                 });
                 continue;
             }

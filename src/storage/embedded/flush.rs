@@ -29,7 +29,9 @@ use crate::{
 /// A flush writes no more parts than this at once; if there are more days, several share one.
 const MOST_PARTS: usize = 64;
 /// Series with a sample in this time before the head's end stay known after a flush.
-const ACTIVE: Millis = Millis(15 * 60_000);
+pub(crate) const ACTIVE: Millis = Millis(15 * 60_000);
+/// Where somebody has no room for more series a flush comes after this time: as long as it takes to be silent.
+const CROWDED: Duration = Duration::from_secs(15 * 60);
 /// A flush that failed is tried again by itself after this time.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -59,7 +61,9 @@ impl Engine {
         let late = since >= self.config.flush_interval;
         // Parts take less space than the log that goes for them, and there is a reserve to write them.
         let disk_is_full = matches!(self.wal.refusal(), Some(Refusal::DiskFull(_)));
-        big || upkeep.frozen.is_some() || ((late || disk_is_full) && head.samples() > 0)
+        // Series that are silent give way to others.
+        let crowded = self.crowded.load(Relaxed) && since >= CROWDED;
+        big || upkeep.frozen.is_some() || crowded || ((late || disk_is_full) && head.samples() > 0)
     }
 
     pub(crate) fn flush_with(&self, upkeep: &mut Upkeep) -> Result<()> {
@@ -83,11 +87,13 @@ impl Engine {
     fn freeze(&self, upkeep: &mut Upkeep) -> Result<()> {
         let mut gate = self.gate.write();
         let full = gate.bytes() >= self.config.head_bytes.saturating_mul(2);
-        if gate.samples() == 0 && self.wal.grown() == 0 && !full {
+        let crowded = self.crowded.swap(false, Relaxed);
+        if gate.samples() == 0 && self.wal.grown() == 0 && !full && !crowded {
             return Ok(());
         }
         let ticket = self.wal.rotate();
-        let old = std::mem::replace(&mut *gate, Head::new());
+        let new = gate.successor();
+        let old = std::mem::replace(&mut *gate, new);
         let view = self.view.load();
         let heads = vec![Arc::clone(&old), Arc::clone(&gate)];
         self.view.store(Arc::new(View { heads, parts: view.parts.clone() }));
@@ -119,10 +125,13 @@ impl Engine {
         parts.extend(new);
         let parts = View { heads: Vec::new(), parts: Vec::new() }.with_parts(parts).parts;
         upkeep.books.settle(&self.disk, &parts, upkeep.ledger.take(), covers);
+        self.keep_active(&head, view.active());
+        let gate = self.gate.write();
         self.view.store(Arc::new(View { heads: vec![Arc::clone(view.active())], parts }));
+        gate.count_active();
+        drop(gate);
         upkeep.frozen = None;
         upkeep.covers = covers;
-        self.keep_active(&head, view.active());
         upkeep.spent = Some(covers);
         self.sweep(upkeep)
     }

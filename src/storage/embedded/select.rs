@@ -20,7 +20,7 @@ use crate::{
     model::{Labels, Matcher, TenantId, TimeRange, Timestamp},
     storage::{
         LabelsRequest, MatcherSets, ReadSeries, Result, Runs, SelectRequest, Selected, SeriesSamples,
-        StorageError,
+        StorageError, selection::Meter,
     },
 };
 
@@ -60,14 +60,12 @@ impl Sight<'_> {
     /// The series that pass, and a reader of their samples.
     pub(crate) fn select(mut self, request: &SelectRequest, range: Option<TimeRange>) -> Result<Selected> {
         let (sources, found) = match range {
-            Some(range) => self.gather(&request.sets(), range)?,
+            Some(range) => self.gather(&request.sets(), range, &Meter::of(request))?,
             None => (Vec::new(), Vec::new()),
         };
         let range = range.unwrap_or(request.range);
         let (series, places) = grouped(found);
-        if let Some(limit) = request.max_series.filter(|limit| series.len() > *limit) {
-            return Err(StorageError::TooManySeries { limit });
-        }
+        Meter::of(request).count_all(&series)?;
         let hidden = if self.tombstones.is_empty() {
             Vec::new()
         } else {
@@ -80,7 +78,8 @@ impl Sight<'_> {
     /// The series that pass and have visible samples in the range.
     pub(crate) fn series(&mut self, sets: &MatcherSets, range: TimeRange) -> Result<Vec<Labels>> {
         let every = [Vec::new()];
-        let (sources, found) = self.gather(if sets.is_empty() { &every } else { sets }, range)?;
+        let (sources, found) =
+            self.gather(if sets.is_empty() { &every } else { sets }, range, &Meter::unbounded())?;
         let (mut series, places) = grouped(found);
         if !self.tombstones.is_empty() {
             let hidden: Vec<Vec<TimeRange>> = series.iter().map(|l| hidden(self.tombstones, l)).collect();
@@ -186,12 +185,18 @@ impl Sight<'_> {
         found
     }
 
-    /// Every series that passes one of the sets, in each source that has samples of it in the range.
-    fn gather(&mut self, sets: &[Vec<Matcher>], range: TimeRange) -> Result<(Vec<Source>, Vec<Found>)> {
+    /// Every series that passes one of the sets, in each source that has samples of it in the range. A source that
+    /// goes beyond the bounds alone is an error at once; all of them together may have a series several times.
+    fn gather(
+        &mut self,
+        sets: &[Vec<Matcher>],
+        range: TimeRange,
+        meter: &Meter,
+    ) -> Result<(Vec<Source>, Vec<Found>)> {
         let (mut sources, mut all) = (Vec::new(), Vec::new());
         for sealed in self.sealed(range) {
             let source = u32::try_from(sources.len()).expect("fewer parts than that are open");
-            let found = series_of(&sealed, self.tenant, sets, range);
+            let found = series_of(&sealed, self.tenant, sets, range, meter.clone());
             if let Some(found) = self.unless_damaged(&sealed, found)? {
                 all.extend(found.into_iter().map(|(labels, ordinal)| (labels, (source, ordinal))));
                 sources.push(Source::Sealed(sealed));
@@ -199,11 +204,14 @@ impl Sight<'_> {
         }
         for head in self.heads(range) {
             let source = u32::try_from(sources.len()).expect("fewer parts than that are open");
-            let mut found = Vec::new();
+            let (mut found, mut meter) = (Vec::new(), meter.clone());
             for number in find_in_head(&head, self.tenant, sets) {
                 let labels =
                     head.look(number, |s| s.range().filter(|r| r.overlaps(range)).map(|_| s.labels.clone()));
-                found.extend(labels.flatten().map(|labels| (labels, (source, number))));
+                if let Some(labels) = labels.flatten() {
+                    meter.count(&labels)?;
+                    found.push((labels, (source, number)));
+                }
             }
             found.sort_by(|a, b| a.0.cmp(&b.0));
             all.append(&mut found);
@@ -262,13 +270,16 @@ fn series_of(
     tenant: &TenantId,
     sets: &[Vec<Matcher>],
     range: TimeRange,
+    mut meter: Meter,
 ) -> Result<Vec<(Labels, u32)>> {
     let whole = sealed.range().is_some_and(|r| r.intersection(range) == Some(r));
     let ordinals = find_any(sealed, tenant, sets)?;
-    let mut found = Vec::with_capacity(usize::try_from(ordinals.len()).unwrap_or(0));
+    let mut found = Vec::new();
     for ordinal in ordinals {
         if whole || sealed.part.series_range(ordinal)?.overlaps(range) {
-            found.push((sealed.part.labels(ordinal)?, ordinal));
+            let labels = sealed.part.labels(ordinal)?;
+            meter.count(&labels)?;
+            found.push((labels, ordinal));
         }
     }
     Ok(found)

@@ -10,13 +10,17 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinHandle};
 
-use super::{config::EmbeddedConfig, counters::EmbeddedCounters, disk::Disk, engine::Engine};
+use super::{
+    config::EmbeddedConfig, counters::EmbeddedCounters, disk::Disk, engine::Engine, head::append::Begin,
+    wal::Ticket,
+};
 use crate::{
     clock::Clock,
     model::{Labels, Metadata, TenantId, TimeRange},
     storage::{
-        Appended, Cardinality, Check, Health, LabelsRequest, MatcherSets, Result, SelectRequest, Selected,
-        SeriesExemplars, Storage, StorageError, StorageStatus, WriteBatch,
+        AppendPolicy, Appended, Cardinality, Check, DocumentKind, Health, LabelsRequest, MatcherSets, Result,
+        SelectRequest, Selected, SeriesExemplars, Storage, StorageError, StorageStatus, WriteBatch,
+        room::Allowance,
     },
 };
 
@@ -60,6 +64,55 @@ impl EmbeddedStore {
     pub fn counters(&self) -> Arc<EmbeddedCounters> {
         self.engine.gauge(&self.engine.view.load());
         Arc::clone(&self.engine.counters)
+    }
+
+    async fn append_with(
+        &self,
+        tenant: &TenantId,
+        batch: WriteBatch,
+        begin: Begin<'static>,
+    ) -> Result<(Appended, Ticket, Option<WriteBatch>)> {
+        if batch.policy == AppendPolicy::default() {
+            return self.engine.append(tenant, batch, begin);
+        }
+        // Such a batch may have to look into parts.
+        let tenant = tenant.clone();
+        self.blocking(move |engine| engine.append(&tenant, batch, begin)).await
+    }
+
+    /// Appends what has series already; then as many series as may begin.
+    async fn append_bounded(&self, tenant: &TenantId, batch: WriteBatch) -> Result<Appended> {
+        let room = batch.room.as_ref().map(Arc::clone);
+        let (mut appended, ticket, rest) = self.append_with(tenant, batch, Begin::None).await?;
+        let (Some(rest), Some(room)) = (rest, room) else {
+            ticket.wait().await?;
+            return Ok(appended);
+        };
+        let of = tenant.clone();
+        let (rest, wanted, active) = self
+            .blocking(move |engine| {
+                engine.recall(&of);
+                let wanted = engine.unknown_series(&of, &rest);
+                Ok((rest, wanted, engine.active_series(&of)))
+            })
+            .await?;
+        let mut allowance = Allowance::ask(room.as_ref(), active, wanted).await;
+        let of = tenant.clone();
+        let (rest, ticket) = self
+            .blocking(move |engine| {
+                let (mut rest, ticket, _) = engine.append(&of, rest, Begin::Some(&mut allowance))?;
+                rest.over = allowance.over(engine.active_series(&of));
+                if allowance.is_crowded() {
+                    engine.crowded.store(true, Relaxed);
+                }
+                Ok((rest, ticket))
+            })
+            .await?;
+        appended.add(rest);
+        appended.rejected.sort_by_key(|r| (r.series, r.timestamp));
+        // It stands for all that was pushed before, too.
+        ticket.wait().await?;
+        Ok(appended)
     }
 
     async fn blocking<T: Send + 'static>(
@@ -115,14 +168,10 @@ async fn upkeep(engine: Weak<Engine>, mut stopped: watch::Receiver<bool>) {
 #[async_trait]
 impl Storage for EmbeddedStore {
     async fn append(&self, tenant: &TenantId, batch: WriteBatch) -> Result<Appended> {
-        let careful = batch.policy != crate::storage::AppendPolicy::default();
-        let (appended, ticket) = if careful {
-            // Such a batch may have to look into parts.
-            let tenant = tenant.clone();
-            self.blocking(move |engine| engine.append(&tenant, batch)).await?
-        } else {
-            self.engine.append(tenant, batch)?
-        };
+        if batch.room.is_some() {
+            return self.append_bounded(tenant, batch).await;
+        }
+        let (appended, ticket, _) = self.append_with(tenant, batch, Begin::All).await?;
         ticket.wait().await?;
         Ok(appended)
     }
@@ -187,6 +236,24 @@ impl Storage for EmbeddedStore {
 
     fn active_series(&self, tenant: &TenantId) -> Option<u64> {
         Some(self.engine.active_series(tenant))
+    }
+
+    async fn put_document(&self, tenant: &TenantId, kind: DocumentKind, text: Option<String>) -> Result<()> {
+        let tenant = tenant.clone();
+        self.blocking(move |engine| {
+            engine.is_open()?;
+            engine.documents.put(&tenant, kind, text)
+        })
+        .await
+    }
+
+    async fn documents(&self, kind: DocumentKind) -> Result<Vec<(TenantId, String)>> {
+        // Who changes one holds them until that is durable.
+        self.blocking(move |engine| {
+            engine.is_open()?;
+            Ok(engine.documents.all(kind))
+        })
+        .await
     }
 
     async fn flush(&self) -> Result<()> {

@@ -7,7 +7,9 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use super::{EmbeddedConfig, EmbeddedStore, disk::Disk, engine::Engine, faults::FaultyDisk};
+use super::{
+    EmbeddedConfig, EmbeddedStore, disk::Disk, engine::Engine, faults::FaultyDisk, head::append::Begin,
+};
 use crate::{
     clock::{Clock, HandClock},
     model::{Labels, TenantId, TimeRange, Timestamp},
@@ -289,7 +291,7 @@ fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
 }
 
 fn append_now(engine: &Engine, batch: WriteBatch) -> Result<()> {
-    engine.append(&tenant(), batch)?.1.block()
+    engine.append(&tenant(), batch, Begin::All)?.1.block()
 }
 
 #[test]

@@ -261,6 +261,15 @@ impl JwtVerifier {
         }
     }
 
+    /// Whether a token was found to be good, and still is.
+    pub fn is_known(&self, token: &str) -> bool {
+        let known = || {
+            let (generation, elapsed) = (self.keychain.generation(), self.clock.elapsed());
+            self.cache.get(Fingerprint::of(token), generation, self.clock.now(), elapsed)
+        };
+        token.len() <= token::MAX_BYTES && matches!(known(), Some(Known::Good(_)))
+    }
+
     fn refused(&self, refusal: Refusal) -> AuthError {
         self.counters.count_refused(refusal.reason);
         refusal.into()

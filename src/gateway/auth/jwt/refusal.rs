@@ -88,7 +88,13 @@ pub struct Refusal {
 
 impl Refusal {
     pub(super) fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
+        const MOST: usize = 512;
+        let mut detail: String = detail.into();
+        if let Some((at, _)) = detail.char_indices().nth(MOST) {
+            detail.truncate(at);
+            detail.push('…');
+        }
+        Self { reason, detail }
     }
 }
 

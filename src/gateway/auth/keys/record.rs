@@ -161,6 +161,15 @@ impl OutOfUse {
             Self::Expired => "expired",
         }
     }
+
+    /// The name under which it is counted.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Revoked => "revoked_key",
+            Self::Disabled => "disabled_key",
+            Self::Expired => "expired_key",
+        }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]

@@ -53,7 +53,8 @@ impl Scale {
         let burst = burst.clamp(1, MOST_TICKS / 2);
         let finest = (1_000_000_000 / rate).max(1);
         let thing = finest.min(MOST_TICKS / 2 / burst).max(1);
-        Self { frequency: rate * thing, thing, unit: burst.div_ceil(u64::from(u32::MAX)), burst }
+        let unit = burst.div_ceil(u64::from(u32::MAX));
+        Self { frequency: rate * thing, thing, unit, burst: burst - burst % unit }
     }
 
     /// Ticks within a time, those begun not counted.

@@ -23,7 +23,7 @@ impl Reads {
         let now = self.clock.now();
         let Some(recent) = TimeRange::new(now.minus(RECENT), now) else { return Ok(Cardinality::default()) };
         if !sets.is_empty() {
-            let found = self.find(tenant, sets, recent, None).await?;
+            let found = self.find(tenant, sets, recent, (None, None)).await?;
             return Ok(cardinality_of(found.series.iter().map(|series| &series.labels), limit));
         }
         let count = async |what: &str, from: &str, by: &str| {

@@ -25,7 +25,7 @@ impl Reads {
         range: TimeRange,
     ) -> Result<Vec<SeriesExemplars>> {
         let Some(range) = self.kept(tenant, range) else { return Ok(Vec::new()) };
-        let found = self.find(tenant, &matchers, range, None).await?;
+        let found = self.find(tenant, &matchers, range, (None, None)).await?;
         if found.series.is_empty() {
             return Ok(Vec::new());
         }

@@ -9,11 +9,21 @@ use crate::storage::{Result, StorageError};
 pub(super) struct Room {
     most: usize,
     taken: usize,
+    /// Whether the bound is that of the request.
+    asked: bool,
 }
 
 impl Room {
     pub(super) fn of(most: usize) -> Self {
-        Self { most, taken: 0 }
+        Self { most, taken: 0, asked: false }
+    }
+
+    /// No more than `limit`, if there is one.
+    pub(super) fn within(self, limit: Option<u64>) -> Self {
+        match limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)) {
+            Some(limit) if limit < self.most => Self { most: limit, asked: true, ..self },
+            Some(_) | None => self,
+        }
     }
 
     /// Takes bytes; if there are none left the look-up is over, and [`check`](Self::check) says why.
@@ -26,6 +36,9 @@ impl Room {
     pub(super) fn check(&self) -> Result<()> {
         if self.taken <= self.most {
             return Ok(());
+        }
+        if self.asked {
+            return Err(StorageError::TooManyLabelBytes { limit: self.most as u64 });
         }
         Err(StorageError::Exhausted {
             detail: format!(

@@ -115,24 +115,28 @@ impl Reads {
         tenant: &TenantId,
         sets: &[Vec<Matcher>],
         range: TimeRange,
-        limit: Option<usize>,
+        (limit, max_bytes): (Option<usize>, Option<u64>),
     ) -> Result<Found> {
         let look = self.look(tenant, sets, range);
-        let (tombstones, answer) =
-            tokio::join!(self.deletes.hiding(tenant, range), look.series(limit, self.room(), |_| true));
+        let (tombstones, answer) = tokio::join!(
+            self.deletes.hiding(tenant, range),
+            look.series(limit, self.room().within(max_bytes), |_| true)
+        );
         let tombstones = tombstones?;
         let mut left_out = false;
         let (condition, mut series) = match answer {
             // Some of them may be hidden.
-            Err(StorageError::TooManySeries { .. } | StorageError::Exhausted { .. })
-                if !tombstones.is_empty() =>
-            {
+            Err(
+                StorageError::TooManySeries { .. }
+                | StorageError::TooManyLabelBytes { .. }
+                | StorageError::Exhausted { .. },
+            ) if !tombstones.is_empty() => {
                 let shows = |labels: &Labels| {
                     let shows = hidden(&tombstones, labels, range) != [range];
                     left_out |= !shows;
                     shows
                 };
-                look.series(limit, self.room(), shows).await?
+                look.series(limit, self.room().within(max_bytes), shows).await?
             }
             answer => answer?,
         };

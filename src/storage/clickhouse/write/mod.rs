@@ -6,6 +6,7 @@
 //! ```
 //!
 //! * [`parts`]: what a batch has for each table, and what is refused.
+//! * [`active`]: which series may begin, where that is bounded.
 //! * [`registry`]: which series ClickHouse knows already.
 //! * [`batcher`]: rows of many requests become few inserts.
 //! * [`slip`]: who waits for which of them.
@@ -13,6 +14,7 @@
 //! An append is answered when ClickHouse has acknowledged all of its rows, those of its series too, whoever
 //! sent them. Nothing is kept here that would be missed: what is queued has not been answered.
 
+mod active;
 mod batcher;
 mod counters;
 mod known;
@@ -37,6 +39,7 @@ use std::{
 };
 
 use self::{
+    active::Actives,
     batcher::{Batcher, Piece},
     counters::{add, set, sub},
     known::KnownMetadata,
@@ -73,6 +76,7 @@ pub(super) struct Writes {
     registry: Arc<Registry>,
     metadata: KnownMetadata,
     newest: Newest,
+    actives: Arc<Actives>,
     rooms: Arc<Rooms>,
     batchers: Batchers,
     counters: Arc<WriteCounters>,
@@ -126,6 +130,7 @@ impl Writes {
             retention: Retention::new(&config),
             registry: Registry::new(Arc::clone(&counters)),
             metadata: KnownMetadata::default(),
+            actives: Actives::new(newest.servers(), Arc::clone(&clock)),
             newest,
             rooms: Rooms::new(config.batch.queue_bytes),
             batchers: Batchers {
@@ -164,11 +169,18 @@ impl Writes {
         }
         let now = self.clock.now();
         let keep = self.retention.keep(tenant, now);
-        let verdicts = self.newest.judge(tenant, &batch, keep).await.map_err(write_error)?;
+        let mut verdicts = self.newest.judge(tenant, &batch, keep).await.map_err(write_error)?;
+        let (mut places, mut over) = (None, Vec::new());
+        if let Some(room) = &batch.room {
+            let things = parts::things(&batch, keep, &verdicts);
+            let judged = self.actives.judge(tenant, room.as_ref(), &batch, things, &self.registry).await;
+            let judged = judged.map_err(write_error)?;
+            (verdicts.refused, over, places) = (judged.refused, judged.over, judged.places);
+        }
         let mut claim = self.registry.claim(tenant, now);
         let known = |metadata: &_| self.metadata.has(tenant, metadata, self.clock.as_ref());
         let limits = &self.config.batch;
-        let (parts, appended) =
+        let (parts, mut appended) =
             parts::take_apart(tenant, &batch, keep, &verdicts, &mut claim, known, now, limits);
         let series = parts.series(&batch, &claim.new, keep, limits);
         let ahead = parts.series(&batch, &claim.ahead, keep, limits);
@@ -197,6 +209,10 @@ impl Writes {
             flight.outcome().await.map_err(write_error)?;
         }
 
+        if let Some(places) = places.take() {
+            places.settle();
+        }
+        appended.over = over;
         for metadata in &batch.metadata {
             self.metadata.told(tenant, metadata, self.clock.as_ref());
         }
@@ -212,6 +228,11 @@ impl Writes {
             return Err(StorageError::Unavailable { detail: "closing".to_owned(), retry_after: None });
         }
         self.rooms.take(tenant, bytes).inspect_err(|_| add(&self.counters.overloads, 1))
+    }
+
+    /// How many series of a tenant are active, if that is counted.
+    pub(super) fn active_series(&self, tenant: &TenantId) -> Option<u64> {
+        self.actives.count(tenant)
     }
 
     /// Hands rows to the batchers.

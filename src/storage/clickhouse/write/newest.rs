@@ -53,6 +53,8 @@ pub(super) struct Verdicts {
     late_histograms: HashSet<usize>,
     /// Whether what is written is to be remembered.
     bounded: bool,
+    /// Series that may not begin.
+    pub(super) refused: HashMap<SeriesId, RejectReason>,
 }
 
 impl Verdicts {
@@ -70,6 +72,11 @@ impl Verdicts {
 impl Newest {
     pub(super) fn new(servers: Arc<Servers>) -> Self {
         Self { servers: Some(servers), series: Mutex::default() }
+    }
+
+    /// Who is asked.
+    pub(super) fn servers(&self) -> Option<Arc<Servers>> {
+        self.servers.as_ref().map(Arc::clone)
     }
 
     /// One that has nobody to ask.

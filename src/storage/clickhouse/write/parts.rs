@@ -1,6 +1,9 @@
 //! What a batch has for each table.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use super::{
     batcher::Rows,
@@ -40,8 +43,13 @@ pub(super) fn take_apart(
     let calendar = Calendar::at(now);
     let lot = |ts: Timestamp, ret| Lot { ret, days: calendar.days(ts.0) };
     let mut parts = Parts { tenant: Arc::clone(&name), rows: Vec::new(), calendar };
-    let mut taker =
-        Taker { batch, claim, last_day: vec![None; batch.series.len()], appended: Appended::default() };
+    let mut taker = Taker {
+        batch,
+        claim,
+        refused: &verdicts.refused,
+        last_day: vec![None; batch.series.len()],
+        appended: Appended::default(),
+    };
 
     let mut now_samples = Vec::with_capacity(batch.samples.len());
     let mut other_samples: BTreeMap<Lot, Vec<Sample>> = BTreeMap::new();
@@ -93,10 +101,30 @@ pub(super) fn take_apart(
     (parts, appended)
 }
 
+/// The series and times of what is kept of a batch.
+pub(super) fn things(
+    batch: &WriteBatch,
+    keep: Keep,
+    verdicts: &Verdicts,
+) -> impl Iterator<Item = (u32, i64)> {
+    let samples = batch.samples.iter().enumerate();
+    let samples =
+        samples.filter(|(i, _)| verdicts.of_sample(*i).is_ok()).map(|(_, s)| (s.series, s.timestamp));
+    let histograms = batch.histograms.iter().enumerate();
+    let histograms =
+        histograms.filter(|(i, _)| verdicts.of_histogram(*i).is_ok()).map(|(_, h)| (h.series, h.timestamp));
+    let exemplars = batch.exemplars.iter().map(|e| (e.series, e.exemplar.timestamp));
+    let exemplars = exemplars.filter(move |(_, at)| *at >= keep.oldest_exemplar);
+    let samples = samples.chain(histograms).filter(move |(_, at)| *at >= keep.oldest);
+    samples.chain(exemplars).map(|(series, at)| (series, at.0))
+}
+
 /// Takes or refuses what a batch has of its series.
 struct Taker<'a> {
     batch: &'a WriteBatch,
     claim: &'a mut Claim,
+    /// Series that may not begin.
+    refused: &'a HashMap<SeriesId, RejectReason>,
     /// The day that was last asked for, for each of the batch's series.
     last_day: Vec<Option<u16>>,
     appended: Appended,
@@ -112,6 +140,12 @@ impl Taker<'_> {
         timestamp: Timestamp,
         verdict: Result<(), RejectReason>,
     ) -> Option<SeriesId> {
+        let ordinal = usize::try_from(series).expect("an index fits");
+        let id = self.batch.series[ordinal];
+        let verdict = match verdict {
+            Ok(()) if !self.refused.is_empty() => self.refused.get(&id).map_or(Ok(()), |reason| Err(*reason)),
+            verdict => verdict,
+        };
         if let Err(reason) = verdict {
             self.appended.rejected.push(Rejected { series, kind, timestamp, reason });
             return None;
@@ -121,8 +155,7 @@ impl Taker<'_> {
             SampleKind::Histogram => self.appended.histograms += 1,
             SampleKind::Exemplar => self.appended.exemplars += 1,
         }
-        let ordinal = usize::try_from(series).expect("an index fits");
-        let (id, day) = (self.batch.series[ordinal], rows::day(timestamp.0));
+        let day = rows::day(timestamp.0);
         if self.last_day[ordinal] != Some(day) {
             self.last_day[ordinal] = Some(day);
             self.claim.need(day, id, series);

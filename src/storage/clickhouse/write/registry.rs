@@ -164,6 +164,11 @@ impl Registry {
         }
     }
 
+    /// What is known, or being written, of a tenant's series yesterday, today or tomorrow.
+    pub(super) fn known_to(&self, tenant: &TenantId, today: u16) -> KnownTo<'_> {
+        KnownTo { registry: self, tenant: self.tenant(tenant), today }
+    }
+
     fn registration(self: &Arc<Self>, now: Timestamp) -> Registration {
         let (send, receive) = oneshot::channel();
         let flight = Flight { number: self.flights.fetch_add(1, Relaxed), outcome: receive.shared() };
@@ -181,6 +186,28 @@ impl Registry {
             tenants.clear();
         }
         *tenants.entry(tenant.clone()).or_insert_with(|| self.numbers.fetch_add(1, Relaxed))
+    }
+}
+
+/// A tenant's series that are known these days.
+#[derive(Debug)]
+pub(super) struct KnownTo<'a> {
+    registry: &'a Registry,
+    tenant: u32,
+    today: u16,
+}
+
+impl KnownTo<'_> {
+    /// Whether a series is.
+    pub(super) fn has(&self, id: SeriesId) -> bool {
+        let key = Key::new(self.tenant, id);
+        let hash = self.registry.hasher.hash_one(key);
+        let mut shard = self.registry.shards[key.shard()].lock();
+        let today = self.today;
+        [Some(today), today.checked_sub(1), today.checked_add(1)].into_iter().flatten().any(|day| {
+            shard.known(day).is_some_and(|known| known.has(hash, key, self.registry))
+                || shard.pending.contains_key(&(day, key))
+        })
     }
 }
 

@@ -5,18 +5,21 @@
 //! sample of it before. Samples that are there already are logged all the same: that they are in the head does not
 //! say that the write which brought them was durable.
 
+use hashbrown::HashMap;
+
 use super::{
     Head, HeadTenant, STRIPES, Stripe, Tally, hash,
     series::{Before, NewValue, Taken},
     stripe_of,
 };
 use crate::{
-    model::{Labels, TenantId, Timestamp},
+    model::{Labels, SeriesId, TenantId, Timestamp},
     storage::{
         Appended, RejectReason, Rejected, Result, SampleKind, StorageError, WriteBatch,
         embedded::wal::record::{
             LoggedHistogram, LoggedSample, put_histogram, put_histograms, put_samples, put_series,
         },
+        room::Allowance,
     },
 };
 
@@ -32,6 +35,17 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) log: &'a dyn Fn(Vec<u8>),
 }
 
+/// What to do about series that are not known.
+#[derive(Debug)]
+pub(crate) enum Begin<'a> {
+    /// They begin.
+    All,
+    /// Their samples are put off.
+    None,
+    /// They begin as far as this allows.
+    Some(&'a mut Allowance),
+}
+
 /// What became of a batch's samples.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
@@ -43,9 +57,28 @@ pub(crate) struct Written {
     pub(crate) duplicate: u64,
     pub(crate) out_of_order: u64,
     pub(crate) created: u64,
+    /// Samples and histograms that are put off, by their places in the batch.
+    pub(crate) put_off: (Vec<u32>, Vec<u32>),
+    /// The series refused, by their places in the batch.
+    pub(crate) refused: HashMap<u32, RejectReason>,
 }
 
 const UNKNOWN: u32 = u32::MAX;
+
+/// Why a sample is not taken.
+#[derive(Debug)]
+enum No {
+    /// Refused.
+    Rejected(RejectReason),
+    /// Its series may or may not begin.
+    PutOff,
+}
+
+impl From<RejectReason> for No {
+    fn from(reason: RejectReason) -> Self {
+        Self::Rejected(reason)
+    }
+}
 
 /// A batch on its way through the head.
 struct Pass<'a> {
@@ -54,6 +87,7 @@ struct Pass<'a> {
     tenant_id: &'a TenantId,
     batch: &'a WriteBatch,
     around: &'a Surroundings<'a>,
+    begin: Begin<'a>,
     /// Slot and number of each series, once they are known.
     known: Vec<(u32, u32)>,
     /// Which float samples were refused; empty if none was.
@@ -70,6 +104,7 @@ impl Head {
         tenant_id: &TenantId,
         batch: &WriteBatch,
         around: &Surroundings<'_>,
+        begin: Begin<'_>,
     ) -> Result<Written> {
         let indices = batch.samples.iter().map(|s| s.series).chain(batch.histograms.iter().map(|h| h.series));
         let indices = indices.chain(batch.exemplars.iter().map(|e| e.series));
@@ -91,6 +126,7 @@ impl Head {
             tenant_id,
             batch,
             around,
+            begin,
             known: vec![(UNKNOWN, UNKNOWN); batch.series.len()],
             refused: Vec::new(),
             fresh: Vec::new(),
@@ -164,10 +200,15 @@ impl Pass<'_> {
             let value = NewValue::Float(sample.value.to_bits());
             match self.sample(&mut stripe, at, sample.series, sample.timestamp, value, sample.start) {
                 Ok(()) => self.written.appended.samples += 1,
-                Err(reason) => {
+                Err(no) => {
                     self.refused.resize(self.batch.samples.len(), false);
                     self.refused[*i as usize] = true;
-                    self.reject(sample.series, SampleKind::Float, sample.timestamp, reason);
+                    match no {
+                        No::PutOff => self.written.put_off.0.push(*i),
+                        No::Rejected(reason) => {
+                            self.reject(sample.series, SampleKind::Float, sample.timestamp, reason);
+                        }
+                    }
                 }
             }
         }
@@ -177,7 +218,7 @@ impl Pass<'_> {
     fn histograms(&mut self) {
         let mut arena = Vec::new();
         let mut taken = Vec::new();
-        for h in &self.batch.histograms {
+        for (i, h) in (0_u32..).zip(&self.batch.histograms) {
             let from = arena.len();
             put_histogram(&mut arena, &h.histogram);
             let at = stripe_of(hash(self.batch.series[h.series as usize], self.tenant.ordinal));
@@ -195,7 +236,10 @@ impl Pass<'_> {
                     let number = self.known[h.series as usize].1;
                     taken.push((number, h.timestamp.0, h.start, from..arena.len()));
                 }
-                Err(reason) => self.reject(h.series, SampleKind::Histogram, h.timestamp, reason),
+                Err(No::PutOff) => self.written.put_off.1.push(i),
+                Err(No::Rejected(reason)) => {
+                    self.reject(h.series, SampleKind::Histogram, h.timestamp, reason);
+                }
             }
         }
         let logged: Vec<LoggedHistogram<'_>> = taken
@@ -218,11 +262,11 @@ impl Pass<'_> {
         timestamp: Timestamp,
         value: NewValue<'_>,
         start: i64,
-    ) -> Result<(), RejectReason> {
+    ) -> Result<(), No> {
         if timestamp < self.around.oldest {
-            return Err(RejectReason::TooOld);
+            return Err(RejectReason::TooOld.into());
         }
-        let slot = self.locate(stripe, at, series);
+        let slot = self.locate(stripe, at, series)?;
         let entry = stripe.get_mut(slot).expect("a slot that was found or made");
         let taken = entry.append(timestamp.0, value, start, self.batch.policy, self.around.before)?;
         if !entry.logged {
@@ -241,27 +285,57 @@ impl Pass<'_> {
         Ok(())
     }
 
-    fn locate(&mut self, stripe: &mut Stripe, at: usize, series: u32) -> u32 {
+    fn locate(&mut self, stripe: &mut Stripe, at: usize, series: u32) -> Result<u32, No> {
         let known = self.known[series as usize];
         if known.0 != UNKNOWN {
-            return known.0;
+            return Ok(known.0);
         }
         let id = self.batch.series[series as usize];
         let hash = hash(id, self.tenant.ordinal);
         let (slot, number) = match stripe.find(hash, id, self.tenant.ordinal) {
             Some(slot) => (slot, stripe.get(slot).map_or(UNKNOWN, |s| s.number)),
-            None => {
-                let shared =
-                    self.around.previous.and_then(|p| p.look_up(self.tenant_id, id, |s| s.labels.clone()));
-                let labels = shared.unwrap_or_else(|| self.batch.labels.labels(series as usize));
-                let (slot, number) = self.head.create(stripe, at, self.tenant, id, labels.clone());
-                self.tenant.index.write().insert(number, &labels);
-                self.written.created += 1;
-                (slot, number)
-            }
+            None => self.begin(stripe, at, series, id)?,
         };
         self.known[series as usize] = (slot, number);
-        slot
+        Ok(slot)
+    }
+
+    /// Makes a series that is not in this head, if it may begin or has only moved.
+    fn begin(&mut self, stripe: &mut Stripe, at: usize, series: u32, id: SeriesId) -> Result<(u32, u32), No> {
+        // The series of the head before are counted already.
+        let shared = self.around.previous.and_then(|p| p.look_up(self.tenant_id, id, |s| s.labels.clone()));
+        let labels = match shared {
+            Some(labels) => labels,
+            None => {
+                self.may_begin(series)?;
+                self.batch.labels.labels(series as usize)
+            }
+        };
+        let (slot, number) = self.head.create(stripe, at, self.tenant, id, labels.clone());
+        self.tenant.index.write().insert(number, &labels);
+        self.written.created += 1;
+        Ok((slot, number))
+    }
+
+    /// Counts a series that begins, unless it may not.
+    fn may_begin(&mut self, series: u32) -> Result<(), No> {
+        let tenant = self.tenant;
+        match &mut self.begin {
+            Begin::All => {
+                tenant.enter(None);
+                Ok(())
+            }
+            Begin::None => Err(No::PutOff),
+            Begin::Some(allowance) => {
+                if let Some(reason) = self.written.refused.get(&series) {
+                    return Err(No::Rejected(*reason));
+                }
+                allowance.next(|most| tenant.enter(most)).map_err(|reason| {
+                    self.written.refused.insert(series, reason);
+                    No::Rejected(reason)
+                })
+            }
+        }
     }
 
     /// Logs the series that the log did not know; the stripe they are in is locked.

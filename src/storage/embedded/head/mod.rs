@@ -11,6 +11,11 @@
 //! ```
 //!
 //! A flush does not empty a head: it is frozen, written out and dropped, and a new one takes the writes.
+//!
+//! The series of the head that takes writes are the active ones, and each tenant's are counted. Those of a frozen
+//! head count as well, until it is dropped: the ones with a sample shortly before its end stay known to the new
+//! head, the others are active no more. So a series ends with the first flush after it has been silent for a
+//! quarter of an hour, and begins when it has a sample again.
 //! Locks are taken in this order: a stripe, then the places, then an index.
 
 pub(crate) mod append;
@@ -104,6 +109,25 @@ impl Head {
         })
     }
 
+    /// A head to take over from this one: its tenants' active series are as many, wherever they are.
+    pub(crate) fn successor(&self) -> Arc<Self> {
+        let head = Self::new();
+        for (id, tenant) in &self.tenants.read().by_id {
+            let active = tenant.active.load(Relaxed);
+            if active > 0 {
+                head.tenant_or_new(id).active.store(active, Relaxed);
+            }
+        }
+        head
+    }
+
+    /// Counts the series that are here as the active ones; nobody writes in the meantime.
+    pub(crate) fn count_active(&self) {
+        for tenant in self.tenants.read().by_id.values() {
+            tenant.active.store(tenant.index.read().all().len(), Relaxed);
+        }
+    }
+
     /// How many samples there are, late ones that replace others counted too.
     pub(crate) fn samples(&self) -> u64 {
         self.stats.samples.load(Relaxed)
@@ -142,7 +166,7 @@ impl Head {
         self.tenants.read().by_id.get(id).map(Arc::clone)
     }
 
-    fn tenant_or_new(&self, id: &TenantId) -> Arc<HeadTenant> {
+    pub(crate) fn tenant_or_new(&self, id: &TenantId) -> Arc<HeadTenant> {
         if let Some(tenant) = self.tenant(id) {
             return tenant;
         }
@@ -230,6 +254,21 @@ impl Head {
         Place { stripe: narrow_stripe(at), slot }
     }
 
+    /// Makes a series known that was active before the store was opened, and counts it.
+    pub(crate) fn recall(&self, tenant: &TenantId, labels: &Labels) {
+        let id = labels.id();
+        let tenant = self.tenant_or_new(tenant);
+        let hash = hash(id, tenant.ordinal);
+        let at = stripe_of(hash);
+        let mut stripe = self.stripes[at].lock();
+        if stripe.find(hash, id, tenant.ordinal).is_none() {
+            let (_, number) = self.create(&mut stripe, at, &tenant, id, labels.clone());
+            tenant.index.write().insert(number, labels);
+            tenant.active.fetch_add(1, Relaxed);
+            self.stats.kept.fetch_add(series_bytes(labels), Relaxed);
+        }
+    }
+
     /// Puts a sample from the log back.
     pub(crate) fn restore(&self, place: Place, at: i64, value: NewValue<'_>, start: i64, tally: &mut Tally) {
         let mut stripe = self.stripes[usize::from(place.stripe)].lock();
@@ -267,6 +306,14 @@ impl Head {
         self.stats.bytes.fetch_add(series_bytes(&labels), Relaxed);
         stripe.insert(hash(id, tenant.ordinal), Series::new(id, tenant.ordinal, number, labels));
         (slot, number)
+    }
+}
+
+impl HeadTenant {
+    /// Counts one more active series, if there are fewer than `most`.
+    fn enter(&self, most: Option<u64>) -> bool {
+        let more = |active: u64| most.is_none_or(|most| active < most).then_some(active + 1);
+        self.active.fetch_update(Relaxed, Relaxed, more).is_ok()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Claims, claims_wrong, filter, patterns_of, scopes_of, stamp, tenant};
+use super::{Claims, claims_wrong, filters_of, patterns_of, scopes_of, stamps_of, tenant, text_map, texts};
 use crate::gateway::auth::{LimitOverrides, Scopes, TenantAccess, TenantPattern};
 use crate::{
     gateway::auth::jwt::refusal::{Reason, Refusal, shown},
@@ -34,8 +34,9 @@ pub(super) fn read(claims: &Claims) -> Result<Luminate, Refusal> {
             "tenant" => default = Some(one_tenant(value)?),
             "tenants" => others = Some(patterns_of(list(value, "luminate.tenants")?, "luminate.tenants")?),
             "scopes" => ours.scopes = Some(scopes_of(value, "luminate.scopes")?),
-            "labels" => ours.stamps = stamps(value)?,
+            "labels" => ours.stamps = stamps_of(&text_map(value, "luminate.labels")?)?,
             "filters" => ours.filters = filters(value)?,
+            "limits" if !value.is_object() => return Err(claims_wrong("luminate.limits is no object")),
             "limits" => {
                 ours.limits = LimitOverrides::read(value)
                     .map_err(|wrong| claims_wrong(format!("luminate.limits: {wrong}")))?;
@@ -69,24 +70,11 @@ fn list<'a>(value: &'a Value, claim: &str) -> Result<&'a [Value], Refusal> {
     value.as_array().map(Vec::as_slice).ok_or_else(|| claims_wrong(format!("{claim} is no list")))
 }
 
-fn stamps(value: &Value) -> Result<Vec<(String, String)>, Refusal> {
-    let labels = value.as_object().ok_or_else(|| claims_wrong("luminate.labels is no object"))?;
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    labels
-        .iter()
-        .map(|(name, value)| {
-            let wrong = || claims_wrong(format!("the label {} is no text", shown(name)));
-            stamp(name, &text(value).ok_or_else(wrong)?)
-        })
-        .collect()
-}
-
 /// An empty list is an error: its writer had filters in mind, and none at all is everything.
 fn filters(value: &Value) -> Result<Vec<Vec<Matcher>>, Refusal> {
-    let items = list(value, "luminate.filters")?;
-    if items.is_empty() || items.len() > super::MAX_FILTERS {
-        return Err(claims_wrong(format!("luminate.filters has not 1 to {} selectors", super::MAX_FILTERS)));
+    let selectors = texts(value, "luminate.filters")?;
+    if selectors.is_empty() {
+        return Err(claims_wrong("luminate.filters is an empty list"));
     }
-    let wrong = || claims_wrong("luminate.filters has something in it that is no text");
-    items.iter().map(|item| filter(item.as_str().ok_or_else(wrong)?)).collect()
+    filters_of(selectors)
 }

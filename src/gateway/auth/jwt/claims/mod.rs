@@ -18,13 +18,14 @@ pub(super) mod luminate;
 pub(super) mod standard;
 pub(super) mod vm_access;
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use super::refusal::{Reason, Refusal, shown};
 use crate::{
-    gateway::auth::{Known, Principal, Scope, Scopes, TenantAccess, TenantPattern},
+    gateway::auth::{Known, Principal, Scope, Scopes, TenantAccess, TenantPattern, grant},
     model::{Matcher, TenantId},
-    promql::parse::{matchers_all_match_empty, parse_selector},
 };
 
 /// A token's claims.
@@ -157,11 +158,10 @@ fn patterns_of(items: &[Value], claim: &str) -> Result<Vec<TenantPattern>, Refus
 }
 
 fn pattern(text: &str, claim: &str) -> Result<TenantPattern, Refusal> {
-    match text.strip_suffix('*') {
-        Some("") => Ok(TenantPattern::Prefix(String::new())),
-        Some(beginning) => Ok(TenantPattern::Prefix(tenant(beginning, claim)?.as_str().to_owned())),
-        None => Ok(TenantPattern::One(tenant(text, claim)?)),
+    if text.trim_end_matches('*').contains('*') || text.ends_with("**") {
+        return Err(star(text, claim));
     }
+    grant::tenant_pattern(text).map_err(|e| Refusal::new(Reason::Tenant, format!("{claim}: {e}")))
 }
 
 /// A tenant's name. A star in it is taken for a pattern out of place, although names may have stars.
@@ -172,6 +172,11 @@ fn tenant(name: &str, claim: &str) -> Result<TenantId, Refusal> {
         return Err(Refusal::new(Reason::Tenant, detail));
     }
     TenantId::new(name).map_err(|e| Refusal::new(Reason::Tenant, format!("{claim}: {e}")))
+}
+
+fn star(text: &str, claim: &str) -> Refusal {
+    let detail = format!("{claim} has a star, which is taken at the end and in a list only: {}", shown(text));
+    Refusal::new(Reason::Tenant, detail)
 }
 
 /// What the claim of scopes lists; `scp` is the other name under which issuers have it.
@@ -198,15 +203,12 @@ fn intersection(a: Scopes, b: Scopes) -> Scopes {
     Scope::ALL.into_iter().filter(|scope| a.allow(*scope) && b.allow(*scope)).collect()
 }
 
-/// A selector that narrows.
-fn filter(text: &str) -> Result<Vec<Matcher>, Refusal> {
-    let matchers = parse_selector(text)
-        .map_err(|e| claims_wrong(format!("the filter {} is no selector: {e}", shown(text))))?;
-    if matchers_all_match_empty(&matchers) {
-        let detail = format!("the filter {} lets everything without its labels through", shown(text));
-        return Err(claims_wrong(detail));
+/// Selectors that narrow, one of which must match.
+fn filters_of(selectors: Vec<String>) -> Result<Vec<Vec<Matcher>>, Refusal> {
+    if selectors.len() > MAX_FILTERS {
+        return Err(claims_wrong(format!("it has more than {MAX_FILTERS} filters")));
     }
-    Ok(matchers)
+    grant::filters(&selectors).map_err(|e| claims_wrong(e.to_string()))
 }
 
 /// The sets of matchers that let through what both let through; no sets at all let everything through.
@@ -220,13 +222,22 @@ fn both(ours: Vec<Vec<Matcher>>, theirs: Vec<Vec<Matcher>>) -> Result<Vec<Vec<Ma
     Ok(ours.iter().flat_map(|a| theirs.iter().map(move |b| [a.as_slice(), b].concat())).collect())
 }
 
-/// A label that is stamped on writes.
-fn stamp(name: &str, value: &str) -> Result<(String, String), Refusal> {
-    if name.is_empty() || name.starts_with("__") {
-        return Err(claims_wrong(format!("{} is no label that can be stamped", shown(name))));
-    }
-    if value.is_empty() {
-        return Err(claims_wrong(format!("the label {} is stamped with nothing", shown(name))));
-    }
-    Ok((name.to_owned(), value.to_owned()))
+/// Labels that are stamped on writes.
+fn stamps_of(labels: &BTreeMap<String, String>) -> Result<Vec<(String, String)>, Refusal> {
+    grant::stamps(labels).map_err(|e| claims_wrong(e.to_string()))
+}
+
+/// A list of texts.
+fn texts(value: &Value, claim: &str) -> Result<Vec<String>, Refusal> {
+    let wrong = || claims_wrong(format!("{claim} is no list of texts"));
+    let items = value.as_array().ok_or_else(wrong)?;
+    items.iter().map(|item| item.as_str().map(str::to_owned).ok_or_else(wrong)).collect()
+}
+
+/// An object of texts.
+fn text_map(value: &Value, claim: &str) -> Result<BTreeMap<String, String>, Refusal> {
+    let wrong = || claims_wrong(format!("{claim} is no object of texts"));
+    let entries = value.as_object().ok_or_else(wrong)?;
+    let entry = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
+    entries.iter().map(|one| entry(one).ok_or_else(wrong)).collect()
 }

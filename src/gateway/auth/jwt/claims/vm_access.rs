@@ -13,9 +13,11 @@
 //!
 //! Unlike there, a claim without an account names no tenant; nobody is let in to account 0 for want of another.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
-use super::{Claims, claims_wrong, filter, stamp};
+use super::{Claims, claims_wrong, filters_of, stamps_of, text_map, texts};
 use crate::{
     gateway::auth::{
         Scope, Scopes,
@@ -54,7 +56,7 @@ pub(super) fn read(claims: &Claims) -> Result<VmAccess, Refusal> {
         }
     };
     let (mut access, mut older, mut newer) = (VmAccess::default(), false, false);
-    let (mut labels, mut texts) = (Vec::new(), Vec::new());
+    let (mut labels, mut selectors) = (BTreeMap::new(), Vec::new());
     let mut mode = 0;
     for (name, value) in claim {
         match name.as_str() {
@@ -76,7 +78,7 @@ pub(super) fn read(claims: &Claims) -> Result<VmAccess, Refusal> {
             }
             "extra_labels" => {
                 older = true;
-                labels = labels_of_object(value)?;
+                labels = text_map(value, "vm_access.extra_labels")?;
             }
             "metrics_account_id" | "metrics_project_id" => {
                 newer = true;
@@ -88,11 +90,11 @@ pub(super) fn read(claims: &Claims) -> Result<VmAccess, Refusal> {
             }
             "extra_filters" => {
                 older = true;
-                texts = strings(value, "vm_access.extra_filters")?;
+                selectors = texts(value, "vm_access.extra_filters")?;
             }
             "metrics_extra_filters" => {
                 newer = true;
-                texts = strings(value, "vm_access.metrics_extra_filters")?;
+                selectors = texts(value, "vm_access.metrics_extra_filters")?;
             }
             // What is about logs is not about us.
             logs if logs.starts_with("logs_") => {}
@@ -105,17 +107,14 @@ pub(super) fn read(claims: &Claims) -> Result<VmAccess, Refusal> {
     if older {
         access.scopes = Some(scopes_of_mode(mode)?);
     }
-    if texts.len() > super::MAX_FILTERS {
-        return Err(claims_wrong(format!("vm_access has more than {} filters", super::MAX_FILTERS)));
-    }
     let always: Vec<Matcher> = labels.iter().map(|(name, value)| Matcher::equal(name, value)).collect();
-    let either = texts.into_iter().map(filter).collect::<Result<Vec<_>, _>>()?;
+    let either = filters_of(selectors)?;
     access.filters = match (always.is_empty(), either.is_empty()) {
         (true, _) => either,
         (false, true) => vec![always],
         (false, false) => either.into_iter().map(|one| [always.as_slice(), &one].concat()).collect(),
     };
-    access.stamps = labels;
+    access.stamps = stamps_of(&labels)?;
     Ok(access)
 }
 
@@ -147,27 +146,14 @@ fn tenant(ids: &Map<String, Value>, account: &str, project: &str) -> Result<Opti
     TenantId::new(&name).map(Some).map_err(|e| Refusal::new(Reason::Tenant, e.to_string()))
 }
 
-fn labels_of_object(value: &Value) -> Result<Vec<(String, String)>, Refusal> {
-    let wrong = || claims_wrong("vm_access.extra_labels is no object of texts");
-    let labels = value.as_object().ok_or_else(wrong)?;
-    labels.iter().map(|(name, value)| stamp(name, value.as_str().ok_or_else(wrong)?)).collect()
-}
-
-fn labels_of_list(value: &Value) -> Result<Vec<(String, String)>, Refusal> {
-    let mut labels: Vec<(String, String)> = Vec::new();
-    for text in strings(value, "vm_access.metrics_extra_labels")? {
-        let wrong = || claims_wrong(format!("{} in vm_access is not label=value", shown(text)));
+fn labels_of_list(value: &Value) -> Result<BTreeMap<String, String>, Refusal> {
+    let mut labels = BTreeMap::new();
+    for text in texts(value, "vm_access.metrics_extra_labels")? {
+        let wrong = || claims_wrong(format!("{} in vm_access is not label=value", shown(&text)));
         let (name, value) = text.split_once('=').ok_or_else(wrong)?;
-        if labels.iter().any(|(other, _)| other == name) {
+        if labels.insert(name.to_owned(), value.to_owned()).is_some() {
             return Err(claims_wrong(format!("vm_access has the label {} twice", shown(name))));
         }
-        labels.push(stamp(name, value)?);
     }
     Ok(labels)
-}
-
-fn strings<'a>(value: &'a Value, claim: &str) -> Result<Vec<&'a str>, Refusal> {
-    let wrong = || claims_wrong(format!("{claim} is no list of texts"));
-    let items = value.as_array().ok_or_else(wrong)?;
-    items.iter().map(|item| item.as_str().ok_or_else(wrong)).collect()
 }
