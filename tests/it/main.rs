@@ -20,6 +20,7 @@ mod keys;
 mod kill;
 mod layers;
 mod limits;
+mod leak;
 mod memory;
 mod moving;
 mod overrides;
