@@ -57,9 +57,10 @@ check: ## Run the quick gate: format, lints, docs, layers
 	@tests/stage "layers" $(CARGO) test --locked --test it -- layers::
 
 .PHONY: bench
-bench: setup ## Measure ingest, queries, disk and memory beside VictoriaMetrics, over ClickHouse, and limits over Redis
+bench: setup ## Measure ingest, queries, disk and memory beside VictoriaMetrics, over ClickHouse, and what limits cost
 	$(CARGO) bench --locked --bench peers
 	$(CARGO) bench --locked --bench clickhouse
+	$(CARGO) bench --locked --bench gateway
 	$(CARGO) bench --locked --bench redis
 
 .PHONY: fuzz

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::JoinHandle,
 };
@@ -39,7 +39,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 pub(super) struct Listeners {
     public: Listener,
     admin: Option<Listener>,
-    tls: Option<Arc<Tls>>,
+    /// With what has its certificates read again: heard from the beginning, because who does not hear it ends.
+    tls: Option<(Arc<Tls>, Signal)>,
 }
 
 impl Listeners {
@@ -70,6 +71,8 @@ impl Listeners {
                 Some(Listener::bind(address, admin).await?)
             }
         };
+        let hangup = || signal(SignalKind::hangup()).context("cannot listen for signals");
+        let tls = tls.map(|tls| Ok::<_, anyhow::Error>((tls, hangup()?))).transpose()?;
         Ok(Self { public, admin, tls })
     }
 
@@ -85,7 +88,7 @@ impl Listeners {
 
     /// Gives the figures of TLS.
     pub(super) fn figures(&self) -> Option<Source> {
-        self.tls.clone().map(figures)
+        self.tls.as_ref().map(|(tls, _)| figures(Arc::clone(tls)))
     }
 
     /// Serves until `draining` is raised, and then until the requests at hand are done; tells how many
@@ -97,8 +100,8 @@ impl Listeners {
         let admin = admin.map(|listener| {
             gateway::serve(listener, router(Arc::clone(state), Door::Admin), raised(draining.clone()))
         });
-        if let Some(tls) = tls {
-            task::spawn("tls", keep_fresh(tls, draining));
+        if let Some((tls, hangup)) = tls {
+            task::spawn("tls", keep_fresh(tls, hangup, draining));
         }
         task::spawn("gateway", async move {
             let admin = async {
@@ -157,14 +160,7 @@ pub(super) fn certificate_rules(config: &Config) -> Option<CertificateRules> {
 }
 
 /// Reads certificates again when their files change, and when told to by SIGHUP.
-async fn keep_fresh(tls: Arc<Tls>, draining: watch::Receiver<bool>) {
-    let mut hangup = match signal(SignalKind::hangup()) {
-        Ok(hangup) => hangup,
-        Err(error) => {
-            tracing::warn!(event = "signal_unavailable", %error);
-            return;
-        }
-    };
+async fn keep_fresh(tls: Arc<Tls>, mut hangup: Signal, draining: watch::Receiver<bool>) {
     let mut draining = std::pin::pin!(raised(draining));
     loop {
         let told = tokio::select! {

@@ -20,11 +20,6 @@ pub(in crate::app) fn callers(failures: Arc<Failures>, guard: Arc<Guard>) -> Sou
             Figure::counter("luminate_auth_failures", help, as_value(count)).with("reason", reason)
         });
         let mut figures: Vec<Figure> = by_reason.collect();
-        figures.push(Figure::counter(
-            "luminate_auth_turned_away",
-            "Credentials that were not looked at, for too many from their address were bad",
-            as_value(guard.turned_away()),
-        ));
         figures.push(Figure::gauge(
             "luminate_auth_suspects",
             "Addresses whose bad credentials are remembered",

@@ -19,10 +19,7 @@
 use std::{
     net::{IpAddr, Ipv6Addr},
     num::NonZeroUsize,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -43,8 +40,6 @@ pub struct Guard {
     /// How long it takes to forget one failure; none forgets at once.
     forget: Option<Duration>,
     addresses: Mutex<LruCache<IpAddr, Failures>>,
-    /// Attempts that were told to come back.
-    turned_away: AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +57,6 @@ impl Guard {
             clock,
             forget: MINUTE.checked_div(failures_per_minute),
             addresses: Mutex::new(LruCache::sparse(MOST_ADDRESSES)),
-            turned_away: AtomicU64::new(0),
         }
     }
 
@@ -76,11 +70,7 @@ impl Guard {
             // There is room for one more as soon as one less than all of them are left.
             (failures.until + forget).saturating_sub(now + MINUTE)
         });
-        if wait.is_zero() {
-            return Ok(());
-        }
-        self.turned_away.fetch_add(1, Ordering::Relaxed);
-        Err(wait)
+        if wait.is_zero() { Ok(()) } else { Err(wait) }
     }
 
     /// Notes that an address showed something that will not do.
@@ -107,11 +97,6 @@ impl Guard {
     /// Addresses that are remembered.
     pub fn addresses(&self) -> usize {
         self.addresses.lock().len()
-    }
-
-    /// Attempts that were told to come back.
-    pub fn turned_away(&self) -> u64 {
-        self.turned_away.load(Ordering::Relaxed)
     }
 }
 
@@ -153,7 +138,6 @@ mod tests {
         assert_eq!(guard.check(client), Ok(()));
         guard.failed(client);
         assert_eq!(guard.check(client), Err(Duration::from_secs(10)));
-        assert_eq!(guard.turned_away(), 3);
         clock.advance(Duration::from_secs(60));
         for _ in 0..6 {
             assert_eq!(guard.check(client), Ok(()));

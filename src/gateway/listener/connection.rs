@@ -12,7 +12,7 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    http::{Method, Request, Response, Version},
+    http::{HeaderValue, Method, Request, Response, Version, header},
 };
 use hyper::body::Incoming;
 use hyper_util::{
@@ -164,10 +164,16 @@ async fn answer(
     }
     let pieces = request.version() == Version::HTTP_2;
     let bodiless = request.method() == Method::HEAD;
+    // Where a body ends that comes in chunks, a proxy before us may see otherwise, if a length was told, too: hyper
+    // has forgotten that. What follows on the connection is then not taken for a request.
+    let last = !pieces && request.headers().contains_key(header::TRANSFER_ENCODING);
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(peer);
-    let response =
+    let mut response =
         shared.router.clone().oneshot(request).await.unwrap_or_else(|never: Infallible| match never {});
+    if last {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     let unhurried = response.extensions().get::<Unhurried>().is_some();
     let within = (!unhurried).then_some(shared.limits.request_timeout);
     Ok(response.map(|body| at_hand.answer(body, Manner { within, pieces, bodiless })))

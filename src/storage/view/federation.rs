@@ -10,14 +10,17 @@
 
 use std::{borrow::Cow, collections::BTreeMap, future::Future};
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{
+    StreamExt, TryStreamExt,
+    stream::{self, Buffered},
+};
 
 use super::{filtered::Filtered, runs};
 use crate::{
     model::{Labels, Matcher, Metadata, TenantId, TimeRange},
     storage::{
         Cardinality, LabelsRequest, MatcherSets, Offer, Operation, Result, SelectRequest, Selected,
-        SeriesExemplars, Storage, StorageError, most,
+        SeriesExemplars, Storage, most, selection::Meter,
     },
 };
 
@@ -43,7 +46,7 @@ pub(super) struct Federation<'v> {
 
 impl<'v> Federation<'v> {
     pub(super) async fn select(self, storage: &dyn Storage, request: SelectRequest) -> Result<Selected> {
-        let limit = request.max_series;
+        let mut meter = Meter::of(&request);
         let mut asked: Vec<(&TenantId, SelectRequest)> = (self.tenants.iter())
             .filter_map(|tenant| {
                 let matchers = for_tenant(&request.matchers, tenant)?;
@@ -56,19 +59,23 @@ impl<'v> Federation<'v> {
             only.offer = without_groups(request.offer);
         }
         let tenants: Vec<&TenantId> = asked.iter().map(|(tenant, _)| *tenant).collect();
-        let answers = self.ask(asked, |tenant, request| tenant.select(storage, request)).await?;
-        let series: usize = answers.iter().map(|selected| selected.series.len()).sum();
-        if let Some(limit) = limit.filter(|limit| series > *limit) {
-            return Err(StorageError::TooManySeries { limit });
+        let mut answers = self.ask(asked, |tenant, request| tenant.select(storage, request));
+        let mut all = Vec::with_capacity(tenants.len());
+        while let Some(selected) = answers.try_next().await? {
+            // The bounds are for all of them together.
+            meter.count_all(&selected.series)?;
+            all.push(selected);
         }
-        runs::joined(tenants.into_iter().zip(answers))
+        drop(answers);
+        runs::joined(tenants.into_iter().zip(all))
     }
 
     pub(super) async fn series(self, storage: &dyn Storage, request: LabelsRequest) -> Result<Vec<Labels>> {
         let limit = request.limit;
         let asked = self.labels_requests(&request);
         let tenants: Vec<&TenantId> = asked.iter().map(|(tenant, _)| *tenant).collect();
-        let answers = self.ask(asked, |tenant, request| tenant.series(storage, request)).await?;
+        let answers: Vec<_> =
+            self.ask(asked, |tenant, request| tenant.series(storage, request)).try_collect().await?;
         let of_all = tenants.into_iter().zip(answers);
         let mut series: Vec<Labels> = of_all
             .flat_map(|(tenant, all)| all.into_iter().map(move |one| with_tenant(&one, tenant)))
@@ -83,7 +90,8 @@ impl<'v> Federation<'v> {
         request: LabelsRequest,
     ) -> Result<Vec<String>> {
         let asked = self.labels_requests(&request);
-        let answers = self.ask(asked, |tenant, request| tenant.label_names(storage, request)).await?;
+        let answers: Vec<_> =
+            self.ask(asked, |tenant, request| tenant.label_names(storage, request)).try_collect().await?;
         let mut names: Vec<String> =
             answers.into_iter().flatten().map(|name| shown_name(&name).into_owned()).collect();
         if !names.is_empty() {
@@ -104,12 +112,16 @@ impl<'v> Federation<'v> {
             request.limit = 1;
             let asked = self.labels_requests(&request);
             let tenants: Vec<&TenantId> = asked.iter().map(|(tenant, _)| *tenant).collect();
-            let answers = self.ask(asked, |tenant, request| tenant.series(storage, request)).await?;
+            let answers: Vec<_> =
+                self.ask(asked, |tenant, request| tenant.series(storage, request)).try_collect().await?;
             let with_series = tenants.into_iter().zip(answers).filter(|(_, series)| !series.is_empty());
             return Ok(first(with_series.map(|(tenant, _)| tenant.to_string()).collect(), limit));
         };
         let asked = self.labels_requests(&request);
-        let answers = self.ask(asked, |tenant, request| tenant.label_values(storage, &name, request)).await?;
+        let answers: Vec<_> = self
+            .ask(asked, |tenant, request| tenant.label_values(storage, &name, request))
+            .try_collect()
+            .await?;
         Ok(first(sorted(answers.into_iter().flatten().collect()), limit))
     }
 
@@ -132,7 +144,8 @@ impl<'v> Federation<'v> {
     ) -> Result<Vec<SeriesExemplars>> {
         let asked = self.chosen(&matchers);
         let tenants: Vec<&TenantId> = asked.iter().map(|(tenant, _)| *tenant).collect();
-        let answers = self.ask(asked, |tenant, sets| tenant.exemplars(storage, sets, range)).await?;
+        let answers: Vec<_> =
+            self.ask(asked, |tenant, sets| tenant.exemplars(storage, sets, range)).try_collect().await?;
         let mut all = Vec::new();
         for (tenant, exemplars) in tenants.into_iter().zip(answers) {
             all.extend(exemplars.into_iter().map(|SeriesExemplars { series, exemplars }| SeriesExemplars {
@@ -196,23 +209,25 @@ impl<'v> Federation<'v> {
     }
 
     /// The answers of tenants, in their order.
-    async fn ask<Q, T, F: Future<Output = Result<T>>>(
+    fn ask<Q, T, F: Future<Output = Result<T>>>(
         self,
         asked: Vec<(&'v TenantId, Q)>,
         ask: impl Fn(Filtered<'v>, Q) -> F,
-    ) -> Result<Vec<T>> {
+    ) -> Buffered<stream::Iter<std::vec::IntoIter<F>>> {
         let asked = asked.into_iter();
         let answers: Vec<F> = asked
             .map(|(tenant, question)| ask(Filtered { tenant, filters: self.filters }, question))
             .collect();
-        stream::iter(answers).buffered(AT_A_TIME).try_collect().await
+        stream::iter(answers).buffered(AT_A_TIME)
     }
 
     async fn ask_all<T, F: Future<Output = Result<T>>>(
         self,
         ask: impl Fn(Filtered<'v>) -> F,
     ) -> Result<Vec<T>> {
-        self.ask(self.tenants.iter().map(|tenant| (tenant, ())).collect(), |tenant, ()| ask(tenant)).await
+        self.ask(self.tenants.iter().map(|tenant| (tenant, ())).collect(), |tenant, ()| ask(tenant))
+            .try_collect()
+            .await
     }
 }
 
