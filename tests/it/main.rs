@@ -21,6 +21,7 @@ mod layers;
 mod limits;
 mod memory;
 mod moving;
+mod overrides;
 mod prometheus;
 mod promql_scripts;
 mod redis;
