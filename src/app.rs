@@ -12,13 +12,21 @@
 //!
 //! This is the one place that names a backend; everybody else holds an `Arc<dyn Storage>`.
 
+mod auth;
 pub mod backup;
 mod card;
 mod clickhouse;
 mod figures;
+pub mod jwt;
+pub mod keys;
+pub mod limits;
+mod listeners;
 mod open_files;
+mod redis;
 pub mod schema;
+mod secret;
 mod signals;
+pub mod token;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -29,14 +37,16 @@ use crate::{
     clock::Clock,
     config::{AuthMode, Backend, Config, Feature, Storage as StorageConfig, WalSync},
     gateway::{
-        self, Door, GatewayConfig, Listener, ListenerLimits, MetricsRenderer, State,
-        auth::Auth,
+        GatewayConfig, MetricsRenderer, State,
         body::BodyLimits,
         health::{Readiness, Stage},
         host_guard::HostGuard,
-        limit::{Limiter, buckets::NoBuckets, table::LimitTable},
+        limit::{
+            Limiter,
+            buckets::Buckets,
+            local::{self, LocalBuckets},
+        },
         request::RequestCounters,
-        router,
     },
     ingest::{Ingest, IngestLimits},
     promql::{Engine, EngineOptions, Features},
@@ -51,6 +61,8 @@ use crate::{
     telemetry::{self, Telemetry},
 };
 
+use limits::Limits;
+use listeners::Listeners;
 use signals::Signals;
 
 /// The stack that the runtime's threads need, which parse queries.
@@ -87,9 +99,9 @@ pub async fn run(
     greeting: Greeting,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let listener_limits = listener_limits(&config, open_files::raise_limit());
-    let listener = Listener::bind(config.server.listen, listener_limits).await?;
-    let address = listener.local_addr();
+    let hangups = signals::hangups().context("cannot listen for signals")?;
+    let listeners = Listeners::bind(&config, open_files::raise_limit()).await?;
+    let (address, admin_address) = (listeners.public(), listeners.admin());
     let store = card::Store::of(&config.storage);
 
     let opened = tokio::select! {
@@ -99,13 +111,17 @@ pub async fn run(
             return Ok(());
         }
     };
+    let opened =
+        Opened { figures: opened.figures.into_iter().chain(listeners.figures()).collect(), ..opened };
     let parts = Parts::build(&config, opened, Arc::clone(&clock), seeds, address)?;
 
+    let kept_current = limits::keep_current(&parts.state, config.storage.backend, hangups).await;
     parts.readiness.enter(Stage::Serving);
     tracing::info!(
         event = "started",
         version = env!("CARGO_PKG_VERSION"),
         listen = %address,
+        admin_listen = admin_address.map(tracing::field::display),
         backend = config.storage.backend.name(),
         store = %store.place,
     );
@@ -116,8 +132,7 @@ pub async fn run(
 
     let (stop_scraping, scraping) = parts.scrape_self(&config, address);
     let (drain, draining) = watch::channel(false);
-    let router = router(Arc::clone(&parts.state), Door::Both);
-    let mut serving = task::spawn("gateway", gateway::serve(listener, router, raised(draining)));
+    let mut serving = listeners.serve(&parts.state, draining);
 
     signals.next().await;
     let began = clock.elapsed();
@@ -126,12 +141,13 @@ pub async fn run(
     let drained = async {
         tokio::time::sleep(config.server.shutdown.delay).await;
         drain.send_replace(true);
-        let cut = (&mut serving).await.map_or(0, |drained| drained.cut);
+        let cut = (&mut serving).await.unwrap_or_default();
         stop_scraping.send_replace(true);
         if let Some(scraping) = scraping {
             // It ends within a moment; had it panicked, that was logged.
             let _ = scraping.await;
         }
+        drop(kept_current);
         // The delay comes on top: it is time in which everything still works.
         let spent = clock.elapsed().saturating_sub(began).saturating_sub(config.server.shutdown.delay);
         close(&*parts.state.storage, config.server.shutdown.grace.saturating_sub(spent)).await?;
@@ -227,13 +243,27 @@ impl Parts {
         ));
         let counters = Arc::new(RequestCounters::default());
         let readiness = Arc::new(Readiness::default());
+        let limits = Limits::build(config, &storage, &clock)?;
+        let redis = redis::link(&config.redis, seeds.request_ids, Arc::clone(&clock))?;
+        let buckets: Arc<dyn Buckets> =
+            match redis::buckets(&config.redis, redis.as_ref(), Arc::clone(&clock)) {
+                Some(shared) => shared,
+                None => Arc::new(LocalBuckets::new(Arc::clone(&clock), local::TENANTS)),
+            };
+        let limiter = Arc::new(Limiter::new(Arc::clone(&limits.table), buckets));
+        let (auth, auth_figures) = auth::auth(config, &clock, seeds.request_ids, redis.as_ref())?;
+        let auth = Arc::new(auth);
         let mut sources = vec![
             telemetry::requests::source(Arc::clone(&counters)),
             figures::ingest(Arc::clone(&ingest)),
             figures::query(Arc::clone(&query)),
+            figures::limits::limits(Arc::clone(&limiter)),
+            figures::limits::reloads(Arc::clone(&limits.reloads), Arc::clone(&limits.table)),
         ];
+        sources.extend(auth_figures);
         sources.extend(store_figures);
         sources.push(figures::health(Arc::clone(&storage)));
+        sources.extend(redis.clone().map(figures::redis::link));
         sources.push(telemetry::process::source(Arc::clone(&clock)));
         let telemetry = Telemetry::new(sources);
         let rendered = Arc::clone(&telemetry);
@@ -241,14 +271,15 @@ impl Parts {
             ingest,
             query,
             storage,
-            clock,
+            clock: Arc::clone(&clock),
             render_metrics: MetricsRenderer(Arc::new(move || rendered.render())),
             config: gateway_config(config, address, seeds.request_ids),
-            auth: Arc::new(Auth::open()),
-            limiter: Arc::new(Limiter::new(
-                Arc::new(LimitTable::of(config.limits.defaults.clone())),
-                Arc::new(NoBuckets),
-            )),
+            audit: Arc::new(auth::audit(&config.audit, Arc::clone(&clock))?),
+            auth,
+            limiter,
+            user_overrides: limits.users,
+            reloads: limits.reloads,
+            redis,
             readiness: Arc::clone(&readiness),
             counters,
         });
@@ -296,40 +327,31 @@ async fn raised(mut flag: watch::Receiver<bool>) {
     let _ = flag.wait_for(|raised| *raised).await;
 }
 
-fn listener_limits(config: &Config, most_connections: usize) -> ListenerLimits {
-    let limits = config.server.limits;
-    let grace = config.server.shutdown.grace;
-    ListenerLimits {
-        max_connections: limits.max_connections.min(most_connections),
-        max_header_bytes: limits.max_header_bytes.as_usize(),
-        header_timeout: limits.header_timeout,
-        idle_timeout: limits.idle_timeout,
-        // The rest of the grace is for closing the store.
-        grace: grace.saturating_sub((grace / 3).min(Duration::from_secs(10))),
-        ..ListenerLimits::default()
-    }
-}
-
 fn gateway_config(config: &Config, address: SocketAddr, request_id_seed: u64) -> GatewayConfig {
     let limits = config.server.limits;
     let defaults = GatewayConfig::default();
+    let admin_ip = config.server.admin_listen.map(|address| address.ip());
     let host_guard = match config.auth.mode {
-        AuthMode::None => HostGuard {
+        AuthMode::None => Some(HostGuard {
             allowed_hosts: config.server.allowed_hosts.clone(),
-            any_address: !address.ip().is_loopback(),
+            any_address: !(address.ip().is_loopback() && admin_ip.is_none_or(|ip| ip.is_loopback())),
             cors_origins: config.server.cors_origins.clone(),
-        },
+        }),
+        // A web page has no credentials to show: browsers send none by themselves that we take.
+        AuthMode::Token => None,
     };
     let in_flight = limits.max_in_flight_bytes.as_usize();
     // What would never fit among those in flight is too large, and not to be sent again.
     let body =
         |max_bytes: usize| BodyLimits { max_bytes: max_bytes.min(in_flight), timeout: limits.body_timeout };
     GatewayConfig {
-        host_guard: Some(host_guard),
+        host_guard,
         cors_origins: config.server.cors_origins.clone(),
         write_body: body(limits.max_body_bytes.as_usize()),
         form_body: body(defaults.form_body.max_bytes),
         max_body_bytes_in_flight: in_flight,
+        request_timeout: limits.request_timeout,
+        open_to_scrapers: config.server.admin_open || admin_ip.is_some_and(|ip| ip.is_loopback()),
         request_id_seed,
         ..defaults
     }

@@ -1,4 +1,6 @@
-//! Starts tasks, so that every one of them has a name in the logs.
+//! Starts tasks, so that every one of them has a name in the logs; and [`shares`] out what they have room in.
+
+pub mod shares;
 
 use std::future::Future;
 

@@ -40,7 +40,8 @@ pub(super) fn print(config: &Config, store: &Store, address: SocketAddr, configu
 }
 
 fn render(config: &Config, store: &Store, address: SocketAddr, configured: bool) -> String {
-    let url = format!("http://{}", reachable(address));
+    let scheme = if config.server.tls.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{}", reachable(address));
     let metric = if config.self_scrape.enabled { "up" } else { "vector(1)" };
     let retention = config.storage.retention.map_or_else(|| "forever".to_owned(), format_duration);
     let mut card = format!(
@@ -56,7 +57,7 @@ fn render(config: &Config, store: &Store, address: SocketAddr, configured: bool)
         place = store.place,
         new = if store.is_new { " (new)" } else { "" },
         indent = "            ",
-        server = if reachable(address) == DEFAULT { String::new() } else { format!(" --server {url}") },
+        server = if url == DEFAULT { String::new() } else { format!(" --server {url}") },
     );
     if !configured {
         card.push_str("No configuration file; defaults in use. `luminate config print` shows them.\n");
@@ -73,7 +74,7 @@ fn render(config: &Config, store: &Store, address: SocketAddr, configured: bool)
 }
 
 /// Where the commands look for a server.
-const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+const DEFAULT: &str = "http://127.0.0.1:8080";
 
 /// An address to call: "all addresses" is none.
 fn reachable(address: SocketAddr) -> SocketAddr {

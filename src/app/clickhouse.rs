@@ -1,31 +1,18 @@
 //! ClickHouse as the configuration has it.
 
-use std::{fs, io::Read, path::Path};
-
-use anyhow::{Context, bail};
-
+use super::secret;
 use crate::{
-    config::{Password, Pushdown, Storage},
-    model::Secret,
+    config::{Pushdown, Storage},
     storage::clickhouse::config::{
         self as clickhouse, BatchConfig, ClickHouseConfig, ServerLimits, TlsConfig,
     },
 };
 
-/// More than this is not a password.
-const MAX_PASSWORD_BYTES: u64 = 4096;
-
 /// Sets a store up as configured, and reads the password if it is in a file; `seed` is unlike that of any
 /// other process.
 pub(super) fn config(storage: &Storage, seed: u64) -> anyhow::Result<ClickHouseConfig> {
     let config = &storage.clickhouse;
-    let password = match &config.password {
-        None => None,
-        Some(Password::Inline(secret)) => Some(secret.clone()),
-        Some(Password::File(path)) => Some(read_password(path).with_context(|| {
-            format!("cannot read the password from {} (storage.clickhouse.password_file)", path.display())
-        })?),
-    };
+    let password = secret::read(config.password.as_ref(), "storage.clickhouse.password_file")?;
     Ok(ClickHouseConfig {
         addresses: config.addresses.clone(),
         database: config.database.clone(),
@@ -65,27 +52,10 @@ pub(super) fn config(storage: &Storage, seed: u64) -> anyhow::Result<ClickHouseC
     })
 }
 
-/// Reads a password; a newline at its end is the editor's.
-fn read_password(path: &Path) -> anyhow::Result<Secret> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(MAX_PASSWORD_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_PASSWORD_BYTES {
-        bail!("it is larger than {MAX_PASSWORD_BYTES} bytes");
-    }
-    // The bytes are not in the message: they may be most of the password.
-    let text = String::from_utf8(bytes).ok().context("it is not UTF-8")?;
-    let password = text.strip_suffix('\n').unwrap_or(&text);
-    let password = password.strip_suffix('\r').unwrap_or(password);
-    if password.is_empty() {
-        bail!("it is empty");
-    }
-    Ok(Secret(password.to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, ConfigFile, Sources};
+    use crate::config::{Config, ConfigFile, Password, Sources};
 
     fn storage(yaml: &str) -> Storage {
         let file = ConfigFile::parse("luminate.yaml", yaml).unwrap();
@@ -99,31 +69,11 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_read_from_its_file_without_the_last_newline() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("password");
+    fn a_password_may_be_in_a_file() {
         let mut storage = storage("storage: {backend: clickhouse, clickhouse: {addresses: [localhost]}}");
-        storage.clickhouse.password = Some(Password::File(path.clone()));
-        for (written, password) in
-            [("hunter2\n", "hunter2"), (" a b", " a b"), ("a\n\n", "a\n"), ("a\r\n", "a")]
-        {
-            fs::write(&path, written).unwrap();
-            assert_eq!(
-                config(&storage, 0).unwrap().password,
-                Some(Secret(password.to_owned())),
-                "{written:?}"
-            );
-        }
-        for (written, wrong) in
-            [(vec![], "empty"), (vec![b'\n'], "empty"), (vec![0xff], "UTF-8"), (vec![b'a'; 5000], "larger")]
-        {
-            fs::write(&path, written).unwrap();
-            let error = format!("{:#}", config(&storage, 0).unwrap_err());
-            assert!(error.contains(wrong) && error.contains("password_file"), "{error}");
-        }
-        fs::remove_file(&path).unwrap();
+        storage.clickhouse.password = Some(Password::File("/nowhere".into()));
         let error = format!("{:#}", config(&storage, 0).unwrap_err());
-        assert!(error.contains("password (storage.clickhouse.password_file): No such file"), "{error}");
+        assert!(error.contains("/nowhere (storage.clickhouse.password_file): No such file"), "{error}");
     }
 
     #[test]

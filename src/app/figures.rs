@@ -1,6 +1,9 @@
 //! What the parts count of themselves, under the names that are shown outside.
 
+pub(super) mod auth;
 pub(super) mod clickhouse;
+pub(super) mod limits;
+pub(super) mod redis;
 
 use std::{
     fs,
@@ -24,6 +27,10 @@ fn read(counter: &AtomicU64) -> f64 {
 
 fn read_micros(counter: &AtomicU64) -> f64 {
     read(counter) / 1e6
+}
+
+fn read_millis(counter: &AtomicU64) -> f64 {
+    read(counter) / 1e3
 }
 
 fn counter(name: &'static str, help: &'static str, count: &AtomicU64) -> Figure {

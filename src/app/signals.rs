@@ -1,4 +1,4 @@
-//! Being told to stop: SIGTERM from whoever runs us, SIGINT from whoever sits before us.
+//! Being told to stop: SIGTERM from whoever runs us, SIGINT from whoever sits before us; and to read things again: SIGHUP.
 
 use std::{io, time::Duration};
 
@@ -7,6 +7,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// A signal so soon after another is its echo: `timeout` and other supervisors send theirs to the process and
 /// then to its group.
 const ECHO: Duration = Duration::from_secs(1);
+
+/// Hears from now on that what is read while we run should be read again.
+pub(super) fn hangups() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
+}
 
 /// Hears signals from the moment it is made.
 #[derive(Debug)]

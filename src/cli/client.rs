@@ -6,9 +6,13 @@ use bytes::Bytes;
 use clap::Args;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, StatusCode, Uri, header};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use hyper_rustls::HttpsConnector;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 
-use super::CommandError;
+use super::{CommandError, tls::TlsFlags};
 
 /// More than this is not an answer a terminal is for.
 const MAX_ANSWER_BYTES: usize = 1 << 30;
@@ -28,6 +32,9 @@ pub struct ServerFlags {
     /// The tenant to act for [default: anonymous].
     #[arg(long, value_name = "TENANT", env = "LUMINATE_TENANT")]
     pub tenant: Option<String>,
+    /// TLS, for an `https://` URL.
+    #[command(flatten)]
+    pub tls: TlsFlags,
 }
 
 /// A server's answer.
@@ -64,12 +71,13 @@ impl ServerFlags {
     ) -> Result<Answer, CommandError> {
         let headers = [(header::CONTENT_TYPE, "application/x-www-form-urlencoded")];
         let request = self.request(method, path, &headers, Bytes::from(encode_form(form)))?;
+        let connector = self.tls.connector(&self.server)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|e| CommandError::Failed(format!("cannot start the runtime: {e}")))?;
         runtime.block_on(async {
-            match tokio::time::timeout(timeout, exchange(request)).await {
+            match tokio::time::timeout(timeout, exchange(connector, request)).await {
                 Ok(Ok(answer)) => Ok(answer),
                 Ok(Err(error)) => Err(CommandError::Failed(format!("{}: {error}", self.server))),
                 Err(_) => Err(CommandError::Failed(format!(
@@ -106,14 +114,10 @@ impl ServerFlags {
 
     pub(super) fn uri(&self, path: &str) -> Result<Uri, CommandError> {
         let server = self.server.trim_end_matches('/');
-        if server.starts_with("https://") {
-            let message = format!("{server}: https is not in this release, use http");
-            return Err(CommandError::Usage(message));
-        }
         let wrong = || {
             CommandError::Usage(format!("{server:?} is not a URL, write for example http://127.0.0.1:8080"))
         };
-        if !server.starts_with("http://") {
+        if !server.starts_with("http://") && !server.starts_with("https://") {
             return Err(wrong());
         }
         let uri: Uri = format!("{server}{path}").parse().map_err(|_| wrong())?;
@@ -121,8 +125,11 @@ impl ServerFlags {
     }
 }
 
-async fn exchange(request: Request<Full<Bytes>>) -> Result<Answer, String> {
-    let client = Client::builder(TokioExecutor::new()).build_http();
+async fn exchange(
+    connector: HttpsConnector<HttpConnector>,
+    request: Request<Full<Bytes>>,
+) -> Result<Answer, String> {
+    let client = Client::builder(TokioExecutor::new()).build(connector);
     let answer = client.request(request).await.map_err(|e| innermost(&e))?;
     let status = answer.status();
     let body =
@@ -161,7 +168,7 @@ mod tests {
     use super::*;
 
     fn uri(server: &str) -> Result<String, String> {
-        let flags = ServerFlags { server: server.to_owned(), tenant: None };
+        let flags = ServerFlags { server: server.to_owned(), tenant: None, tls: TlsFlags::default() };
         flags.uri("/x").map(|uri| uri.to_string()).map_err(|e| e.to_string())
     }
 
@@ -169,7 +176,7 @@ mod tests {
     fn a_server_is_named_by_its_url() {
         assert_eq!(uri("http://127.0.0.1:8080/").unwrap(), "http://127.0.0.1:8080/x");
         assert_eq!(uri("http://h/prometheus").unwrap(), "http://h/prometheus/x");
-        assert!(uri("https://h").unwrap_err().contains("https is not in this release"));
+        assert_eq!(uri("https://h:9").unwrap(), "https://h:9/x");
         for wrong in ["", "h:80", "ftp://h", "http://", "http://a b"] {
             assert!(uri(wrong).unwrap_err().contains("is not a URL"), "{wrong:?}");
         }
@@ -185,7 +192,8 @@ mod tests {
 
     #[test]
     fn a_server_that_is_not_there_is_a_failure_with_its_name() {
-        let flags = ServerFlags { server: "http://127.0.0.1:1".to_owned(), tenant: None };
+        let flags =
+            ServerFlags { server: "http://127.0.0.1:1".to_owned(), tenant: None, tls: TlsFlags::default() };
         let error = flags.get("/", Duration::from_secs(5)).unwrap_err();
         assert_eq!(error.exit_code(), 1);
         assert!(error.to_string().starts_with("http://127.0.0.1:1: "), "{error}");

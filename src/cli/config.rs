@@ -11,7 +11,11 @@ use super::{
     CommandError,
     serve::{ServeFlags, environment},
 };
-use crate::config::{Config, ConfigFile, Sources};
+use crate::{
+    app::{jwt, keys, limits::check_overrides},
+    clock::SystemClock,
+    config::{Config, ConfigFile, Sources},
+};
 
 /// What to print of the configuration.
 #[derive(Clone, Debug, Args)]
@@ -26,7 +30,14 @@ pub struct PrintFlags {
 /// Checks a file together with the environment.
 pub fn check(file: Option<&Path>) -> Result<(), CommandError> {
     let written = file.map_or_else(|| Ok(ConfigFile::none()), ConfigFile::read)?;
-    Config::check(&Sources { file: written, environment: environment(), flags: Vec::new() })?;
+    let (config, _) =
+        Config::check(&Sources { file: written, environment: environment(), flags: Vec::new() })?;
+    check_overrides(&config).map_err(CommandError::Usage)?;
+    jwt::check(&config.auth.jwt, SystemClock::start()).map_err(|e| CommandError::Usage(format!("{e:#}")))?;
+    if let Some(warning) = keys::check(&config).map_err(|e| CommandError::Usage(format!("{e:#}")))? {
+        // It is told, not asked.
+        let _ = writeln!(io::stderr(), "warning: {warning}");
+    }
     let name = file.map_or_else(|| "the environment".to_owned(), |file| file.display().to_string());
     Ok(writeln!(io::stdout(), "{name} is valid")?)
 }

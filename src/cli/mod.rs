@@ -1,7 +1,7 @@
 //! The command line: what can be asked of the binary, and how it says that it failed.
 //!
 //! `luminate` alone is `luminate serve`. Every other command is a client of a running server ([`query`],
-//! [`health`], [`export`], [`import`]) or of a part ([`config`]). Data goes to standard output, talk to standard error.
+//! [`health`], [`export`], [`import`]) or of a part ([`config`], [`token`]). Data goes to standard output, talk to standard error.
 //!
 //! | code | meaning |
 //! |---|---|
@@ -15,12 +15,15 @@ pub mod config;
 pub mod export;
 pub mod health;
 pub mod import;
+pub mod key;
 pub mod moving;
 pub mod query;
 pub mod schema;
 pub mod serve;
 pub mod table;
 pub mod time;
+pub mod tls;
+pub mod token;
 
 use std::{
     io::{self, Write},
@@ -62,11 +65,23 @@ enum Command {
     /// Back a ClickHouse up, try a backup out, restore it.
     #[command(subcommand)]
     Backup(backup::BackupCommand),
+    /// Make API keys, list them, take them back.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Look after the tables in ClickHouse.
     #[command(subcommand)]
     Schema(schema::SchemaCommand),
+    /// Sign tokens, and explain them.
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// Tell whether a running server is ready, by the exit code.
-    Healthcheck(client::ServerFlags),
+    Healthcheck(health::HealthFlags),
+    /// Do nothing for a while, for a container's hook before it stops.
+    Sleep {
+        /// How long: seconds, or a duration like 500ms.
+        #[arg(value_name = "SECONDS|DURATION", value_parser = health::parse_nap)]
+        time: std::time::Duration,
+    },
     /// Operate a running server.
     #[command(subcommand)]
     Admin(Admin),
@@ -162,8 +177,14 @@ fn dispatch(arguments: Arguments) -> Result<(), CommandError> {
         Command::Check(Check::Config { file, config_file }) => config::check(file.or(config_file).as_deref()),
         Command::Config(ConfigCommand::Print(flags)) => config::print(&flags),
         Command::Backup(command) => backup::run(&command),
+        Command::Key(command) => key::run(&command),
         Command::Schema(command) => schema::run(&command),
+        Command::Token(command) => token::run(&command),
         Command::Healthcheck(flags) => health::check(&flags),
+        Command::Sleep { time } => {
+            health::sleep(time);
+            Ok(())
+        }
         Command::Admin(Admin::Flush(flags)) => health::flush(&flags),
         Command::Version => Ok(writeln!(io::stdout(), "luminate {}", env!("CARGO_PKG_VERSION"))?),
         Command::Completions { shell } => completions(shell),

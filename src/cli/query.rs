@@ -190,7 +190,11 @@ mod tests {
 
     #[test]
     fn an_error_is_told_in_the_servers_words() {
-        let server = ServerFlags { server: "http://h".to_owned(), tenant: None };
+        let server = ServerFlags {
+            server: "http://h".to_owned(),
+            tenant: None,
+            tls: crate::cli::tls::TlsFlags::default(),
+        };
         let answer = |status, body: &str| Answer { status, body: body.to_owned() };
         let bad = answer(
             StatusCode::BAD_REQUEST,

@@ -26,6 +26,12 @@ pub struct ServeFlags {
     /// The address to listen on [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
+    /// The address to be operated by, if it is another [default: none].
+    #[arg(long, value_name = "ADDRESS")]
+    admin_listen: Option<String>,
+    /// How long to go on serving, not ready, after being told to stop [default: 0s].
+    #[arg(long, value_name = "DURATION")]
+    shutdown_delay: Option<String>,
     /// The directory that holds everything [default: ./luminate-data].
     #[arg(long, value_name = "DIRECTORY")]
     data_dir: Option<String>,
@@ -51,6 +57,8 @@ impl ServeFlags {
     pub fn values(&self) -> Vec<FlagValue> {
         let given = [
             ("server.listen", "--listen", self.listen.clone()),
+            ("server.admin_listen", "--admin-listen", self.admin_listen.clone()),
+            ("server.shutdown.delay", "--shutdown-delay", self.shutdown_delay.clone()),
             ("storage.embedded.data_dir", "--data-dir", self.data_dir.clone()),
             ("storage.retention.default", "--retention", self.retention.clone()),
             ("auth.mode", "--auth.mode", self.auth_mode.clone()),

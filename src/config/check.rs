@@ -6,8 +6,9 @@
 use serde_yaml::Value;
 
 use super::{
-    AuthMode, Backend, Config, ConfigErrors, SelfScrape, Settings, Sources, auth, limits, observe, query,
-    reader::Reader, remote::refuse_lame_clickhouse, server, storage,
+    AuthMode, Backend, ClientAuth, Config, ConfigErrors, ProxyProtocol, SelfScrape, Server, Settings,
+    Sources, auth, limits, observe, query, reader::Reader, redis, remote::refuse_lame_clickhouse, server,
+    storage,
 };
 use crate::model::OnConflict;
 
@@ -20,14 +21,23 @@ impl Config {
             server: server::server(&mut keys),
             auth: auth::auth(&mut keys),
             limits: limits::limits(&mut keys),
+            redis: redis::redis(&mut keys),
             storage: storage::storage(&mut keys),
             query: query::query(&mut keys),
             features: keys.get("features", "[]", query::features),
             self_scrape: observe::self_scrape(&mut keys),
+            audit: observe::audit(&mut keys),
             log: observe::log(&mut keys),
         };
         refuse_open_door(&config, &mut keys);
+        refuse_admin_door(&config.server, &mut keys);
+        refuse_idle_keys(&config, &mut keys);
+        refuse_proxies_nobody_names(&config, &mut keys);
+        refuse_certificates_nobody_asks_for(&config, &mut keys);
+        refuse_short_requests(&config, &mut keys);
         refuse_narrow_budget(&config, &mut keys);
+        limits::refuse_small_bursts(&config.limits, config.server.limits.max_body_bytes.0, &mut keys);
+        redis::refuse_lame_redis(&config.redis, &mut keys);
         match config.storage.backend {
             Backend::Embedded => refuse_tenant_retention(&config, &mut keys),
             Backend::ClickHouse => {
@@ -43,7 +53,19 @@ impl Config {
 
 /// Without authentication only loopback is a door nobody else can open.
 fn refuse_open_door(config: &Config, keys: &mut Reader<'_>) {
+    let open = config.auth.force_unauthenticated || config.server.admin_open;
+    match (config.auth.mode, config.server.admin_listen) {
+        (AuthMode::None, Some(address)) if !address.ip().is_loopback() && !open => keys.refuse(
+            "server.admin_listen",
+            format!(
+                "{address} can be reached from the network, and nobody is asked who they are; \
+                 listen on 127.0.0.1, or set server.admin_open: true"
+            ),
+        ),
+        (AuthMode::None | AuthMode::Token, Some(_) | None) => {}
+    }
     match config.auth.mode {
+        AuthMode::Token => {}
         AuthMode::None if config.server.listen.ip().is_loopback() || config.auth.force_unauthenticated => {}
         AuthMode::None => keys.refuse(
             "server.listen",
@@ -53,6 +75,78 @@ fn refuse_open_door(config: &Config, keys: &mut Reader<'_>) {
                 config.server.listen
             ),
         ),
+    }
+}
+
+/// Two listeners have two addresses, and what is about the second needs it.
+fn refuse_admin_door(server: &Server, keys: &mut Reader<'_>) {
+    match server.admin_listen {
+        Some(address) if address == server.listen && address.port() != 0 => {
+            keys.refuse("server.admin_listen", format!("{address} is server.listen; it takes another port"));
+        }
+        Some(_) => {}
+        None if server.admin_open => {
+            keys.refuse("server.admin_open", "is about server.admin_listen, which is not set");
+        }
+        None => {}
+    }
+}
+
+/// The PROXY protocol is read from trusted proxies, and from nobody else.
+fn refuse_proxies_nobody_names(config: &Config, keys: &mut Reader<'_>) {
+    if config.server.proxy_protocol != ProxyProtocol::Off && config.auth.trusted_proxies.is_empty() {
+        keys.refuse("server.proxy_protocol", "takes auth.trusted_proxies: whose word is to be taken");
+    }
+}
+
+/// A certificate is a credential where clients are asked for one, and for who they are.
+fn refuse_certificates_nobody_asks_for(config: &Config, keys: &mut Reader<'_>) {
+    if !config.auth.client_certificates.enabled {
+        return;
+    }
+    let asked = config.server.tls.as_ref().is_some_and(|tls| tls.client_auth != ClientAuth::Off);
+    if !asked {
+        let message = "takes server.tls with client_auth: optional or required";
+        keys.refuse("auth.client_certificates.enabled", message);
+    }
+    match config.auth.mode {
+        AuthMode::None => {
+            keys.refuse("auth.client_certificates.enabled", "is not looked at with auth.mode: none");
+        }
+        AuthMode::Token => {}
+    }
+}
+
+/// A query that may take longer than a request would be cut by the wrong bound.
+fn refuse_short_requests(config: &Config, keys: &mut Reader<'_>) {
+    if config.server.limits.request_timeout < config.query.timeout {
+        let message = "is less than query.timeout, so that queries would be cut short";
+        keys.refuse("server.limits.request_timeout", message);
+    }
+}
+
+/// Who configures keys believes that they are asked for.
+fn refuse_idle_keys(config: &Config, keys: &mut Reader<'_>) {
+    match config.auth.mode {
+        AuthMode::None if config.auth.jwt.has_keys() => {
+            let message =
+                "is none, so that nobody is asked for the tokens that auth.jwt has keys for; set it to token";
+            keys.refuse("auth.mode", message);
+        }
+        AuthMode::None if config.auth.api_keys.file.is_some() => {
+            let message =
+                "is none, so that nobody is asked for the keys in auth.api_keys.file; set it to token";
+            keys.refuse("auth.mode", message);
+        }
+        AuthMode::None if config.redis.key_store.enabled => {
+            let message = "is none, so that nobody is asked for the keys in Redis; set it to token";
+            keys.refuse("auth.mode", message);
+        }
+        AuthMode::Token if config.redis.key_store.enabled && config.auth.api_keys.file.is_some() => {
+            let message = "is set, and keys are in Redis (redis.key_store.enabled); they can be in one place";
+            keys.refuse("auth.api_keys.file", message);
+        }
+        AuthMode::None | AuthMode::Token => {}
     }
 }
 
@@ -103,19 +197,7 @@ fn scrape_for_a_named_tenant(scrape: &mut SelfScrape, keys: &mut Reader<'_>) {
 
 /// Explains a key that this release does not have and a later one will.
 fn absent(path: &str) -> Option<String> {
-    const LATER: &[&str] = &[
-        "auth.api_keys",
-        "auth.jwt",
-        "auth.trusted_proxies",
-        "limits.hard",
-        "limits.overrides_file",
-        "memory",
-        "redis",
-        "rules",
-        "server.admin_listen",
-        "server.tls",
-        "storage.retention.rules",
-    ];
+    const LATER: &[&str] = &["memory", "rules", "storage.retention.rules"];
     LATER
         .iter()
         .find(|later| path.strip_prefix(**later).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))

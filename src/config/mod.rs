@@ -12,14 +12,18 @@
 mod address;
 mod auth;
 mod check;
+mod jwt;
+mod keys;
 mod limits;
 mod observe;
 mod parse;
 mod query;
 mod reader;
+mod redis;
 mod remote;
 mod server;
 mod storage;
+mod tls;
 pub mod value;
 
 use std::{fmt, path::Path};
@@ -27,13 +31,17 @@ use std::{fmt, path::Path};
 use serde_yaml::{Mapping, Value};
 
 pub use auth::{Auth, AuthMode};
+pub use jwt::{Jwt, JwtKey};
+pub use keys::Keys;
 pub use limits::Limits;
-pub use observe::{Log, LogFormat, SelfScrape};
+pub use observe::{Audit, Log, LogFormat, SelfScrape};
 pub use query::{Feature, Query};
 pub use reader::{ConfigError, ConfigErrors, FlagValue, Origin, Setting};
+pub use redis::{Redis, RedisBreaker, RedisKeyStore, RedisLogin, RedisServers, RedisTls, RedisUrl};
 pub use remote::{Batch, ClickHouse, ClickHouseTls, Password, Pushdown};
-pub use server::{Server, ServerLimits, Shutdown};
+pub use server::{ProxyProtocol, Server, ServerLimits, Shutdown};
 pub use storage::{Backend, Embedded, Storage, WalSync};
+pub use tls::{ClientAuth, ClientCertificates, ServerTls, SubjectPart, TlsVersion};
 pub use value::ByteSize;
 
 /// A configuration that was checked: the parts can be built from it.
@@ -45,6 +53,8 @@ pub struct Config {
     pub auth: Auth,
     /// What a tenant may send.
     pub limits: Limits,
+    /// A Redis that several gateways share.
+    pub redis: Redis,
     /// Where samples are kept, and for how long.
     pub storage: Storage,
     /// How queries are answered.
@@ -53,6 +63,8 @@ pub struct Config {
     pub features: Vec<Feature>,
     /// Whether our own metrics are kept, too.
     pub self_scrape: SelfScrape,
+    /// Where the audit log goes.
+    pub audit: Audit,
     /// What is logged, and how.
     pub log: Log,
 }

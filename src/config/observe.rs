@@ -1,12 +1,13 @@
 //! What is logged, and whether our own metrics are kept.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use serde_yaml::Value;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    parse::{at_least, boolean, one_of, tenant, text},
+    ByteSize,
+    parse::{at_least, boolean, file, one_of, sized, tenant, text},
     reader::Reader,
 };
 use crate::model::TenantId;
@@ -20,6 +21,15 @@ pub struct SelfScrape {
     pub interval: Duration,
     /// As whose data.
     pub tenant: TenantId,
+}
+
+/// Where the audit log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// The file it is appended to; none is among the log lines.
+    pub file: Option<PathBuf>,
+    /// When the file is put aside and a new one begun.
+    pub max_bytes: ByteSize,
 }
 
 /// What is logged, and how.
@@ -48,6 +58,14 @@ pub(super) fn self_scrape(keys: &mut Reader<'_>) -> SelfScrape {
         enabled: keys.get("self_scrape.enabled", "true", boolean),
         interval: keys.get("self_scrape.interval", "15s", at_least(Duration::from_secs(1))),
         tenant: keys.get("self_scrape.tenant", "anonymous", tenant),
+    }
+}
+
+/// Reads the section `audit`.
+pub(super) fn audit(keys: &mut Reader<'_>) -> Audit {
+    Audit {
+        file: keys.get("audit.file", "\"\"", file),
+        max_bytes: keys.get("audit.max_bytes", "100MiB", sized(ByteSize(64 << 10), ByteSize(1 << 40))),
     }
 }
 

@@ -42,14 +42,6 @@ pub(super) fn at_least(least: Duration) -> impl Fn(&Value) -> Result<Duration, S
     }
 }
 
-/// A duration, or `unlimited` for none.
-pub(super) fn unless_unlimited(value: &Value) -> Result<Option<Millis>, String> {
-    if value.as_str() == Some("unlimited") {
-        return Ok(None);
-    }
-    duration(value).map(millis).map(Some).map_err(|e| format!("{e}, or unlimited"))
-}
-
 pub(super) fn millis(duration: Duration) -> Millis {
     Millis(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
 }

@@ -5,6 +5,8 @@
 //!           LUMINATE_A__B   a: {b: …}
 //! ```
 //!
+//! Some keys have a second variable, which other programs know, too: see [`ALIASES`].
+//!
 //! Each key is asked for once, by its path, with its default and the function that checks it. What was
 //! asked for is therefore the list of keys there are, and [`Reader::finish`] holds it against what was
 //! written: the rest is unknown, and gets the closest known key as a suggestion. A key that does
@@ -14,6 +16,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde_yaml::Value;
 
+use super::{Password, parse::file};
 use crate::model::Secret;
 
 /// Where a value was written.
@@ -110,10 +113,23 @@ pub(super) struct Reader<'a> {
 }
 
 /// What is told in the place of a secret.
-const SHOWN: &str = "<secret>";
+pub(super) const SHOWN: &str = "<secret>";
 
 /// What a variable that sets a key starts with.
 const PREFIX: &str = "LUMINATE_";
+
+/// Variables that set a key under a name of their own, bare or after [`PREFIX`].
+const ALIASES: &[(&str, &str)] = &[
+    ("REDIS_URL", "redis.url"),
+    ("REDIS_URL_FILE", "redis.url_file"),
+    ("REDIS_PASSWORD", "redis.password"),
+    ("REDIS_PASSWORD_FILE", "redis.password_file"),
+    ("REDIS_DB", "redis.db"),
+    ("REDIS_RATELIMIT_ENABLED", "redis.rate_limit.enabled"),
+    ("REDIS_KEYSTORE_ENABLED", "redis.key_store.enabled"),
+    ("REDIS_KEYSTORE_CACHE_TTL", "redis.key_store.cache_ttl"),
+    ("REDIS_KEYSTORE_CACHE_SIZE", "redis.key_store.cache_size"),
+];
 
 impl<'a> Reader<'a> {
     pub(super) fn new(
@@ -124,7 +140,7 @@ impl<'a> Reader<'a> {
     ) -> Self {
         let environment = environment
             .iter()
-            .filter(|(name, _)| name.starts_with(PREFIX))
+            .filter(|(name, _)| name.starts_with(PREFIX) || ALIASES.iter().any(|(bare, _)| bare == name))
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
         Self { file_name, file, environment, flags, settings: Vec::new(), errors: Vec::new() }
@@ -168,6 +184,26 @@ impl<'a> Reader<'a> {
         secret
     }
 
+    /// A secret that is written, or the file it is written in; not both.
+    pub(super) fn get_password(&mut self, path: &'static str, file_path: &'static str) -> Option<Password> {
+        let inline = self.get_secret(path);
+        let elsewhere = self.get(file_path, "\"\"", file);
+        match (inline, elsewhere) {
+            (Some(_), Some(_)) => {
+                let message = format!("is set, and {path} too; only one of them can be the password");
+                self.refuse(file_path, message);
+                None
+            }
+            (Some(secret), None) => Some(Password::Inline(secret)),
+            (None, path) => path.map(Password::File),
+        }
+    }
+
+    /// Looks no more at variables that do not begin with our name: they may be there for others.
+    pub(super) fn ignore_bare_names(&mut self) {
+        self.environment.retain(|name, _| name.starts_with(PREFIX));
+    }
+
     /// Whether key `path`, which was asked for, is written anywhere.
     pub(super) fn is_written(&self, path: &str) -> bool {
         self.settings.iter().any(|s| s.path == path && s.origin != Origin::Default)
@@ -199,6 +235,7 @@ impl<'a> Reader<'a> {
     ) -> Result<Vec<Setting>, ConfigErrors> {
         self.refuse_unknown_in(self.file, &mut String::new(), &absent);
         self.refuse_unknown_variables(&absent);
+        self.refuse_two_names();
         if self.errors.is_empty() { Ok(self.settings) } else { Err(ConfigErrors(self.errors)) }
     }
 
@@ -210,6 +247,13 @@ impl<'a> Reader<'a> {
         let variable = variable_of(path);
         if let Some(text) = self.environment.get(variable.as_str()) {
             return Some((Value::String((*text).to_owned()), Origin::Environment(variable)));
+        }
+        for (bare, _) in ALIASES.iter().filter(|(_, of)| *of == path) {
+            for variable in [format!("{PREFIX}{bare}"), (*bare).to_owned()] {
+                if let Some(text) = self.environment.get(variable.as_str()) {
+                    return Some((Value::String((*text).to_owned()), Origin::Environment(variable)));
+                }
+            }
         }
         let mut value = self.file;
         for name in path.split('.') {
@@ -260,13 +304,29 @@ impl<'a> Reader<'a> {
         let unknown: Vec<String> = self
             .environment
             .keys()
-            .filter(|name| name[PREFIX.len()..].contains("__") && !known.iter().any(|k| k == *name))
+            .filter(|name| name.strip_prefix(PREFIX).is_some_and(|rest| rest.contains("__")))
+            .filter(|name| !known.iter().any(|k| k == *name))
             .map(|name| (*name).to_owned())
             .collect();
         for variable in unknown {
             let path = variable[PREFIX.len()..].to_lowercase().replace("__", ".");
             let message = absent(&path).unwrap_or_else(|| self.unknown(&path));
             self.errors.push(ConfigError { path, origin: Origin::Environment(variable), message });
+        }
+    }
+
+    /// Refuses two variables of ours that say different things of one key.
+    fn refuse_two_names(&mut self) {
+        for (bare, path) in ALIASES {
+            let (variable, alias) = (variable_of(path), format!("{PREFIX}{bare}"));
+            let values = (self.environment.get(variable.as_str()), self.environment.get(alias.as_str()));
+            if let (Some(one), Some(other)) = values
+                && one != other
+            {
+                let message = format!("{variable} says something else; set one of them");
+                let origin = Origin::Environment(alias);
+                self.errors.push(ConfigError { path: (*path).to_owned(), origin, message });
+            }
         }
     }
 

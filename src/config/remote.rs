@@ -109,7 +109,7 @@ pub(super) fn clickhouse(keys: &mut Reader<'_>) -> ClickHouse {
             "" => Err("must name a user".to_owned()),
             name => Ok(name.to_owned()),
         }),
-        password: password(keys),
+        password: keys.get_password("storage.clickhouse.password", "storage.clickhouse.password_file"),
         tls: ClickHouseTls {
             ca_file: keys.get("storage.clickhouse.tls.ca_file", "\"\"", file),
             cert_file: keys.get("storage.clickhouse.tls.cert_file", "\"\"", file),
@@ -159,21 +159,6 @@ pub(super) fn clickhouse(keys: &mut Reader<'_>) -> ClickHouse {
             sized(ByteSize(1 << 20), ByteSize(1 << 40)),
         ),
         rollups: keys.get("storage.clickhouse.rollups", "false", boolean),
-    }
-}
-
-/// A password that is written, or where it is written; not both.
-fn password(keys: &mut Reader<'_>) -> Option<Password> {
-    let inline = keys.get_secret("storage.clickhouse.password");
-    let elsewhere = keys.get("storage.clickhouse.password_file", "\"\"", file);
-    match (inline, elsewhere) {
-        (Some(_), Some(_)) => {
-            let message = "is set, and storage.clickhouse.password too; only one of them can be the password";
-            keys.refuse("storage.clickhouse.password_file", message);
-            None
-        }
-        (Some(secret), None) => Some(Password::Inline(secret)),
-        (None, path) => path.map(Password::File),
     }
 }
 

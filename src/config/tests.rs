@@ -1,7 +1,12 @@
+mod listening;
+
 use std::time::Duration;
 
 use super::*;
 use crate::model::{Limit, Millis, Secret, TenantId};
+
+mod jwt;
+mod keys;
 
 fn check(yaml: &str) -> Result<Config, Vec<String>> {
     check_with(yaml, &[], &[])
@@ -123,14 +128,10 @@ fn zero_retention_is_forever() {
 #[test]
 fn what_a_later_release_does_is_refused_by_name() {
     refuses(
-        "storage: {retention: {rules: []}}\nredis: {url: x}\n\
-         auth: {mode: token, jwt: {secret: x}}\nserver: {tls: {cert: x}}\n",
+        "storage: {retention: {rules: []}}\nmemory: {limit: 1GiB}\n",
         &[
-            "auth.mode: token is not in this release, only none (luminate.yaml)",
             "storage.retention.rules: storage.retention.rules is not in this release (luminate.yaml)",
-            "redis: redis is not in this release (luminate.yaml)",
-            "auth.jwt: auth.jwt is not in this release (luminate.yaml)",
-            "server.tls: server.tls is not in this release (luminate.yaml)",
+            "memory.limit: memory is not in this release (luminate.yaml)",
         ],
     );
 }
@@ -346,5 +347,85 @@ fn the_file_we_ship_is_the_defaults_and_leaves_no_key_out() {
     for (written, default) in written.iter().zip(settings.iter()) {
         assert_ne!(written.origin, Origin::Default, "{} is not in deployments/luminate.yaml", written.path);
         assert_eq!(written.value, default.value, "{}", written.path);
+    }
+}
+
+#[test]
+fn every_limit_has_a_default_and_a_cap() {
+    let config = check(
+        "limits: {defaults: {samples_per_second: 1000, max_query_range: 30d, answer_400: [samples_per_second]}, \
+         hard: {samples_per_second: 500, max_label_names: 32}, overrides_file: o.yaml, reload_interval: 1m}",
+    )
+    .unwrap();
+    let limits = config.limits;
+    assert_eq!(limits.defaults.get(Limit::Samples), Some(1000));
+    assert!(limits.defaults.refuses_for_good(Limit::Samples));
+    assert_eq!(limits.defaults.get(Limit::QueryRange), Some(30 * 86_400_000));
+    assert_eq!(limits.hard.get(Limit::Samples), Some(500));
+    assert_eq!(limits.hard.get(Limit::LabelNameBytes), None);
+    assert_eq!(limits.overrides_file, Some("o.yaml".into()));
+    for limit in Limit::ALL {
+        let name = limit.name();
+        let errors =
+            check(&format!("limits: {{defaults: {{{name}: x}}, hard: {{{name}: []}}}}")).unwrap_err();
+        assert_eq!(errors.len(), 2, "{name}: {errors:?}");
+    }
+}
+
+#[test]
+fn a_limit_that_cannot_be_is_refused() {
+    let file = |text: &str| format!("{text} (luminate.yaml)");
+    for (yaml, expected) in [
+        ("defaults: {max_label_names: 0}", "limits.defaults.max_label_names: 0 is not from 1 to 10000"),
+        ("defaults: {max_label_names: unlimited}", "limits.defaults.max_label_names: cannot be unlimited"),
+        (
+            "defaults: {creation_grace: 10}",
+            "limits.defaults.creation_grace: \"10\" has no unit, write for example 10s, or unlimited",
+        ),
+        (
+            "hard: {samples_per_second: -1}",
+            "limits.hard.samples_per_second: \"-1\" is not a whole number, or unlimited",
+        ),
+        ("defaults: {answer_400: [samples]}", "limits.defaults.answer_400: \"samples\" is not a limit"),
+        ("reload_interval: 10ms", "limits.reload_interval: must be at least 1s"),
+        (
+            "hard: {on_conflict: last}",
+            "limits.hard.on_conflict: unknown key, did you mean limits.defaults.on_conflict?",
+        ),
+    ] {
+        refuses(&format!("limits: {{{yaml}}}"), &[&file(expected)]);
+    }
+}
+
+#[test]
+fn a_request_has_to_fit_into_a_burst() {
+    let refused = |key: &str, burst: &str| {
+        let message = format!(
+            "{key}: {burst} at once is less than the 32MiB that one request may have (server.limits.max_body_bytes), \
+             which could never be sent; set one or the other"
+        );
+        vec![message]
+    };
+    let errors = |yaml: &str| {
+        let lines = check(yaml).unwrap_err();
+        lines.iter().map(|line| line.trim_end_matches(" (luminate.yaml)").to_owned()).collect::<Vec<_>>()
+    };
+    let default = "limits.defaults.bytes_burst";
+    assert_eq!(errors("limits: {defaults: {bytes_per_second: 1MiB}}"), refused(default, "1MiB"));
+    assert_eq!(
+        errors("limits: {defaults: {bytes_per_second: 64MiB, bytes_burst: 2MiB}}"),
+        refused(default, "2MiB")
+    );
+    assert_eq!(
+        errors("limits: {defaults: {bytes_per_second: 64MiB}, hard: {bytes_burst: 3MiB}}"),
+        refused("limits.hard.bytes_burst", "3MiB")
+    );
+    for fits in [
+        "limits: {defaults: {bytes_per_second: 1MiB, bytes_burst: 32MiB}}",
+        "limits: {defaults: {bytes_per_second: 32MiB}}",
+        "limits: {defaults: {bytes_per_second: 0}}",
+        "{limits: {defaults: {bytes_per_second: 1MiB}}, server: {limits: {max_body_bytes: 1MiB}}}",
+    ] {
+        check(fits).unwrap();
     }
 }

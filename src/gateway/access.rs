@@ -6,11 +6,11 @@
 //!
 //! Nothing else makes a [`Sender`] or a [`Reader`]: a handler that takes one cannot be reached without.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{FromRequestParts, Request, State as Extract},
-    http::request::Parts,
+    http::{HeaderMap, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -18,8 +18,9 @@ use axum::{
 use super::{
     State,
     auth::{AuthError, Principal, Scope},
-    error::ApiError,
+    error::{ApiError, ErrorKind},
     peer::Peer,
+    routes::Door,
     tenant,
 };
 use crate::{
@@ -28,6 +29,9 @@ use crate::{
     query::Reader,
     storage::View,
 };
+
+/// When one whose credentials cannot be checked should come again.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// What a route asks of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +48,8 @@ pub enum Access {
     Delete,
     /// To operate the server.
     Admin,
+    /// The same; or nothing, behind [`Door::Admin`] where that is open to scrapers.
+    Watch,
 }
 
 impl Access {
@@ -54,21 +60,31 @@ impl Access {
             Self::Write => Some(Scope::Write),
             Self::Read => Some(Scope::Read),
             Self::Delete => Some(Scope::Delete),
-            Self::Admin => Some(Scope::Admin),
+            Self::Admin | Self::Watch => Some(Scope::Admin),
+        }
+    }
+
+    /// Whether it changes what is kept or how the server works.
+    pub fn is_administrative(self) -> bool {
+        match self {
+            Self::Delete | Self::Admin => true,
+            Self::Open | Self::Known | Self::Write | Self::Read | Self::Watch => false,
         }
     }
 
     fn is_about_tenants(self) -> bool {
         match self {
             Self::Write | Self::Read | Self::Delete => true,
-            Self::Open | Self::Known | Self::Admin => false,
+            Self::Open | Self::Known | Self::Admin | Self::Watch => false,
         }
     }
 }
 
-/// A caller who was let in, and for whom; in the extensions of the request, and of its answer for the log.
+/// A caller who is known, and for whom they act; in the extensions of the request, and of its answer for the log.
 #[derive(Clone, Debug)]
 pub struct Caller {
+    /// What the route asks.
+    pub access: Access,
     /// Who.
     pub principal: Arc<Principal>,
     /// For whom: none for what is not about tenants, one for writes, one or more for reads; sorted.
@@ -90,42 +106,65 @@ pub async fn enter(
     request: Request,
     next: Next,
 ) -> Response {
-    if access == Access::Open {
+    if is_open(&state, access, &request) {
         return next.run(request).await;
     }
     let (mut parts, body) = request.into_parts();
-    match admit(&state, access, &parts).await {
-        Ok(caller) => {
+    let principal = match authenticate(&state, &parts).await {
+        Ok(principal) => principal,
+        Err(error) => return error.into_response(),
+    };
+    let limits = Arc::new(TenantLimits::unlimited());
+    let mut caller = Caller { access, principal, tenants: Arc::new([]), limits };
+    let mut response = match caller.authorise(&state, &parts.headers) {
+        Ok(()) => {
             parts.extensions.insert(caller.clone());
-            let mut response = next.run(Request::from_parts(parts, body)).await;
-            response.extensions_mut().insert(caller);
-            response
+            next.run(Request::from_parts(parts, body)).await
         }
         Err(error) => error.into_response(),
-    }
+    };
+    response.extensions_mut().insert(caller);
+    response
 }
 
-async fn admit(state: &State, access: Access, parts: &Parts) -> Result<Caller, ApiError> {
+fn is_open(state: &State, access: Access, request: &Request) -> bool {
+    let by = |door| request.extensions().get::<Peer>().is_some_and(|peer| peer.door == door);
+    access == Access::Open || access == Access::Watch && state.config.open_to_scrapers && by(Door::Admin)
+}
+
+async fn authenticate(state: &State, parts: &Parts) -> Result<Arc<Principal>, ApiError> {
     let peer = parts.extensions.get::<Peer>().cloned().unwrap_or_default();
-    let principal = state.auth.authenticate(&parts.headers, &peer).await.map_err(|error| match error {
+    state.auth.authenticate(&parts.headers, &peer).await.map_err(|error| match error {
         AuthError::Missing | AuthError::Refused { .. } => ApiError::unauthorized(error.to_string()),
         AuthError::Unavailable(why) => {
-            ApiError::unavailable("credentials cannot be checked now").because(why)
+            ApiError::unavailable("credentials cannot be checked now").retry_after(RETRY_AFTER).because(why)
         }
-    })?;
-    if let Some(scope) = access.scope().filter(|scope| !principal.scopes.allow(*scope)) {
-        return Err(ApiError::forbidden(format!("this needs the scope {}", scope.as_str())));
+        AuthError::TooManyFailures { retry_after } => {
+            ApiError::new(ErrorKind::TooManyRequests, error.to_string()).retry_after(retry_after)
+        }
+    })
+}
+
+impl Caller {
+    /// Checks what the caller may do, and finds for whom and within which limits.
+    fn authorise(&mut self, state: &State, headers: &HeaderMap) -> Result<(), ApiError> {
+        if let Some(scope) = self.access.scope().filter(|scope| !self.principal.scopes.allow(*scope)) {
+            return Err(ApiError::forbidden(format!("this needs the scope {}", scope.as_str())));
+        }
+        if !self.access.is_about_tenants() {
+            return Ok(());
+        }
+        self.tenants = tenant::named(headers, &self.principal.tenants, self.access == Access::Read)?.into();
+        let table = state.limiter.table();
+        // Of several tenants the strictest limit holds.
+        let limits = self.tenants.iter().map(|tenant| table.limits_of(tenant, &self.principal.limits));
+        let strictest = limits.reduce(|mut strictest, limits| {
+            Arc::make_mut(&mut strictest).cap(&limits);
+            strictest
+        });
+        self.limits = strictest.unwrap_or_else(|| Arc::clone(&self.limits));
+        Ok(())
     }
-    let tenants = if access.is_about_tenants() {
-        tenant::named(&parts.headers, &principal.tenants, access == Access::Read)?
-    } else {
-        Vec::new()
-    };
-    let limits = match tenants.first() {
-        Some(tenant) => state.limiter.table().limits_of(tenant, &principal.limits),
-        None => Arc::new(TenantLimits::unlimited()),
-    };
-    Ok(Caller { principal, tenants: tenants.into(), limits })
 }
 
 /// Takes the caller out of a request.
@@ -156,9 +195,8 @@ impl FromRequestParts<Arc<State>> for Reader {
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<State>) -> Result<Self, ApiError> {
         let caller = caller(parts)?;
-        let [tenant] = &*caller.tenants else {
-            return Err(ApiError::internal("a route that reads is not for one tenant"));
-        };
-        Ok(Self { view: View::of(tenant.clone()), limits: Arc::clone(&caller.limits) })
+        let view = View::new(caller.tenants.to_vec(), caller.principal.filters.clone());
+        let view = view.ok_or_else(|| ApiError::internal("a route that reads is for no tenant"))?;
+        Ok(Self { view, limits: Arc::clone(&caller.limits) })
     }
 }

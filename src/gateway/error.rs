@@ -99,6 +99,7 @@ pub struct ApiError {
     message: String,
     cause: Option<String>,
     retry_after: Option<Duration>,
+    over_limit: Option<Box<OverLimit>>,
 }
 
 /// What the log should know about an answer and the caller should not.
@@ -108,7 +109,7 @@ pub struct Cause(pub String);
 impl ApiError {
     /// A failure that the caller may know all about.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), cause: None, retry_after: None }
+        Self { kind, message: message.into(), cause: None, retry_after: None, over_limit: None }
     }
 
     /// A request that cannot be understood.
@@ -189,10 +190,7 @@ impl IntoResponse for ApiError {
         let mut response =
             (self.status(), [(header::CONTENT_TYPE, json::CONTENT_TYPE)], body).into_response();
         if let Some(after) = self.retry_after {
-            // Rounded up: coming back too early would only be refused again.
-            let seconds = after.as_millis().div_ceil(1000).max(1).to_string();
-            let seconds = HeaderValue::from_str(&seconds).expect("digits are a legal header value");
-            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+            response.headers_mut().insert(header::RETRY_AFTER, retry_seconds(after).into());
         }
         if self.kind == ErrorKind::Unauthorized {
             let ask = HeaderValue::from_static("Bearer, Basic realm=\"luminate\"");
@@ -201,8 +199,17 @@ impl IntoResponse for ApiError {
         if let Some(cause) = self.cause {
             response.extensions_mut().insert(Cause(cause));
         }
+        if let Some(over) = self.over_limit {
+            response.extensions_mut().insert(*over);
+        }
         response
     }
+}
+
+/// When to come again, in whole seconds and at least one; rounded up, for coming back too early would only be refused
+/// again.
+pub fn retry_seconds(after: Duration) -> u64 {
+    (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1)
 }
 
 impl From<QueryFailure> for ApiError {
@@ -222,12 +229,13 @@ impl From<QueryFailure> for ApiError {
 impl From<OverLimit> for ApiError {
     fn from(over: OverLimit) -> Self {
         let message = over.to_string();
-        match over.retry_after {
+        let error = match over.retry_after {
             Some(after) if !over.for_good => {
                 Self::new(ErrorKind::TooManyRequests, message).retry_after(after)
             }
             Some(_) | None => Self::bad_data(message),
-        }
+        };
+        Self { over_limit: Some(Box::new(over)), ..error }
     }
 }
 

@@ -1,9 +1,14 @@
 //! How much is done at one time: requests, and the bytes of their bodies. Above it callers come back.
+//!
+//! Tenants share the room ([`Shares`]): where there are several, none holds more of it than is left for the others. Which
+//! tenant a request is for is known only behind [`access`](super::access), so there are two steps: [`limit`] counts a
+//! request before anything is done for it, [`InFlight::share`] counts it for its tenant.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{Request, State as Extract},
+    http::Extensions,
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -13,6 +18,10 @@ use super::{
     GatewayConfig,
     error::{ApiError, ErrorKind},
 };
+use crate::{
+    model::TenantId,
+    task::shares::{Held, Shares},
+};
 
 /// When who was refused should come back.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -21,29 +30,72 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct InFlight {
     requests: Semaphore,
+    max_requests: usize,
+    by_tenant: Shares<TenantId>,
     bodies: BodyRoom,
 }
 
 /// Room for bodies; each request carries a handle to it.
 #[derive(Clone, Debug)]
-pub struct BodyRoom(Arc<Semaphore>);
+pub struct BodyRoom {
+    bytes: Arc<Semaphore>,
+    by_tenant: Shares<TenantId>,
+    tenant: Option<TenantId>,
+}
 
 /// What a body takes up, until it is dropped.
 #[derive(Debug, Default)]
-pub struct Share(Option<OwnedSemaphorePermit>);
+pub struct Share {
+    bytes: Option<OwnedSemaphorePermit>,
+    of_tenant: Option<Held<TenantId>>,
+}
+
+/// What a request takes up of its tenant's share, until it is dropped.
+#[derive(Debug)]
+pub struct TenantShare {
+    bodies: BodyRoom,
+    _request: Held<TenantId>,
+}
+
+impl TenantShare {
+    /// Has the request's body read within its tenant's share.
+    pub fn bind(&self, extensions: &mut Extensions) {
+        extensions.insert(self.bodies.clone());
+    }
+}
 
 impl InFlight {
     /// As much room as configured.
     pub fn new(config: &GatewayConfig) -> Arc<Self> {
-        let requests = Semaphore::new(config.max_in_flight.clamp(1, Semaphore::MAX_PERMITS));
-        Arc::new(Self { requests, bodies: BodyRoom::new(config.max_body_bytes_in_flight) })
+        let max_requests = config.max_in_flight.clamp(1, Semaphore::MAX_PERMITS);
+        Arc::new(Self {
+            requests: Semaphore::new(max_requests),
+            max_requests,
+            by_tenant: Shares::new(),
+            bodies: BodyRoom::new(config.max_body_bytes_in_flight),
+        })
+    }
+
+    /// Counts a request for its tenant, if that does not hold its share already.
+    pub fn share(&self, tenant: &TenantId) -> Result<TenantShare, ApiError> {
+        let free = self.requests.available_permits().min(self.max_requests);
+        let held = self.by_tenant.take(tenant, 1, free).ok_or_else(|| {
+            ApiError::new(
+                ErrorKind::Unavailable,
+                "too many requests of this tenant are being answered already",
+            )
+            .retry_after(RETRY_AFTER)
+        })?;
+        let bodies = BodyRoom { tenant: Some(tenant.clone()), ..self.bodies.clone() };
+        Ok(TenantShare { bodies, _request: held })
     }
 }
 
 impl BodyRoom {
     /// Room for so many bytes.
     pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))))
+        let bytes = Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS)));
+        Self { bytes, by_tenant: Shares::new(), tenant: None }
     }
 
     /// Makes a share larger, if there is room.
@@ -52,9 +104,21 @@ impl BodyRoom {
             ApiError::new(ErrorKind::Unavailable, "too many bytes of requests are being read already")
                 .retry_after(RETRY_AFTER)
         };
+        let of_tenant = match &self.tenant {
+            Some(tenant) => {
+                let free = self.bytes.available_permits();
+                Some(self.by_tenant.take(tenant, bytes, free).ok_or_else(full)?)
+            }
+            None => None,
+        };
         let bytes = u32::try_from(bytes).map_err(|_| full())?;
-        let more = Arc::clone(&self.0).try_acquire_many_owned(bytes).map_err(|_| full())?;
-        match &mut share.0 {
+        let more = Arc::clone(&self.bytes).try_acquire_many_owned(bytes).map_err(|_| full())?;
+        match (&mut share.of_tenant, of_tenant) {
+            (Some(held), Some(more)) => held.merge(more),
+            (none @ None, more) => *none = more,
+            (Some(_), None) => {}
+        }
+        match &mut share.bytes {
             Some(held) => held.merge(more),
             none => *none = Some(more),
         }

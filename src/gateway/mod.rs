@@ -8,16 +8,20 @@
 //! * [`host_guard`] and [`cors`]: what web pages may do.
 //! * [`access`]: who may do what, by [`auth`] and [`tenant`]; it alone makes the
 //!   [`Sender`](crate::ingest::Sender) or [`Reader`](crate::query::Reader) that handlers of tenants' data take.
-//! * [`limit`]: how much a tenant may use.
+//! * [`deadline`]: how long a request may take.
+//! * [`limit`]: how much a tenant may use; [`redis`](mod@redis): what several gateways share.
+//! * [`reload`]: what is read again while we run.
 //! * [`form`] and [`body`]: parameters and bodies, with bounds; [`in_flight`]: the bounds on all together.
 //!
 //! Nothing here reads the clock or a backend: both come in with the [`State`].
 
 pub mod access;
 pub mod api;
+pub mod audit;
 pub mod auth;
 pub mod body;
 pub mod cors;
+pub mod deadline;
 pub mod error;
 pub mod form;
 pub mod health;
@@ -26,6 +30,8 @@ pub mod in_flight;
 pub mod limit;
 pub mod listener;
 pub mod peer;
+pub mod redis;
+pub mod reload;
 pub mod request;
 pub mod router;
 pub mod routes;
@@ -34,16 +40,19 @@ pub mod wire;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use audit::Audit;
 use auth::Auth;
 use body::BodyLimits;
 use health::Readiness;
 use host_guard::HostGuard;
-use limit::Limiter;
+use limit::{Limiter, user::UserOverrides};
+use redis::RedisLink;
+use reload::Reloads;
 use request::RequestCounters;
 
 use crate::{clock::Clock, ingest::Ingest, query::QueryService, storage::Storage};
 
-pub use listener::{Drained, ListenError, Listener, ListenerLimits, serve};
+pub use listener::{Drained, ListenError, Listener, ListenerConfig, ListenerLimits, serve};
 pub use router::router;
 pub use routes::{Door, ROUTES};
 
@@ -58,11 +67,15 @@ pub struct GatewayConfig {
     pub write_body: BodyLimits,
     /// Bounds on a form of parameters.
     pub form_body: BodyLimits,
+    /// How long a request may take, streams and orders aside.
+    pub request_timeout: Duration,
     /// API requests at one time; one more is told to come back.
     pub max_in_flight: usize,
     /// Bytes of bodies that are being read or worked on at one time; a body that does not fit is told to
     /// come back.
     pub max_body_bytes_in_flight: usize,
+    /// Whether whoever reaches the listener of [`Door::Admin`] may see figures and health without credentials.
+    pub open_to_scrapers: bool,
     /// Makes the ids of this process's requests unlike those of others.
     pub request_id_seed: u64,
 }
@@ -75,8 +88,10 @@ impl Default for GatewayConfig {
             cors_origins: Vec::new(),
             write_body: BodyLimits { max_bytes: 32 * 1024 * 1024, timeout },
             form_body: BodyLimits { max_bytes: 10 * 1024 * 1024, timeout },
+            request_timeout: Duration::from_secs(600),
             max_in_flight: 2048,
             max_body_bytes_in_flight: 256 * 1024 * 1024,
+            open_to_scrapers: false,
             request_id_seed: 0,
         }
     }
@@ -107,10 +122,18 @@ pub struct State {
     pub render_metrics: MetricsRenderer,
     /// How the gateway behaves.
     pub config: GatewayConfig,
+    /// Keeps what was denied and changed.
+    pub audit: Arc<Audit>,
     /// Tells who is calling.
     pub auth: Arc<Auth>,
     /// Enforces tenants' limits.
     pub limiter: Arc<Limiter>,
+    /// Gives tenants limits of their own.
+    pub user_overrides: Arc<UserOverrides>,
+    /// What is read again while we run.
+    pub reloads: Arc<Reloads>,
+    /// A Redis that several gateways share, for health checks.
+    pub redis: Option<Arc<RedisLink>>,
     /// Whether requests are wanted.
     pub readiness: Arc<Readiness>,
     /// What was asked and how it went.

@@ -1,6 +1,7 @@
 //! Each request: its id, its one log line, and its place in the counters.
 
 use std::{
+    net::IpAddr,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -11,7 +12,7 @@ use std::{
 
 use axum::{
     extract::{Request, State as Extract},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -22,7 +23,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::{
     State,
     access::Caller,
+    audit::{Audit, Entry, Outcome},
     error::{ApiError, Cause},
+    peer::Peer,
 };
 use crate::clock::Clock;
 
@@ -61,6 +64,10 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     format!("panicked: {}", text.unwrap_or("without a text"))
 }
 
+/// What the audit log should know of an order, in the extensions of its answer.
+#[derive(Clone, Debug)]
+pub struct Detail(pub String);
+
 /// A request that has begun. If it is dropped unfinished, the caller left.
 #[derive(Debug)]
 struct Seen {
@@ -70,6 +77,8 @@ struct Seen {
     id: String,
     method: Method,
     path: String,
+    audit: Arc<Audit>,
+    client: Option<IpAddr>,
     began: Duration,
     finished: bool,
 }
@@ -77,7 +86,11 @@ struct Seen {
 impl Seen {
     fn begin(state: &State, id: &HeaderValue, request: &Request) -> Self {
         let path = request.uri().path();
-        let endpoint = Endpoint::of(path);
+        let endpoint = match request.method() {
+            // A page that asks whether it may ask.
+            &Method::OPTIONS => Endpoint::Other,
+            _ => Endpoint::of(path),
+        };
         state.counters.begin(endpoint);
         Self {
             clock: Arc::clone(&state.clock),
@@ -86,18 +99,56 @@ impl Seen {
             id: id.to_str().unwrap_or_default().to_owned(),
             method: request.method().clone(),
             path: path.get(..path.floor_char_boundary(LOGGED_PATH)).unwrap_or_default().to_owned(),
+            audit: Arc::clone(&state.audit),
+            client: request.extensions().get::<Peer>().map(|peer| peer.client),
             began: state.clock.elapsed(),
             finished: false,
         }
     }
 
     fn finish(&mut self, response: &Response) {
-        let tenant = response.extensions().get::<Caller>().map(Caller::tenant_names).unwrap_or_default();
+        let caller = response.extensions().get::<Caller>();
+        let tenant = caller.map(Caller::tenant_names).unwrap_or_default();
         let cause = response.extensions().get::<Cause>().map(|cause| cause.0.as_str());
-        self.end(response.status().as_u16(), &tenant, cause);
+        let status = response.status();
+        self.audit(status, caller, &tenant, response.extensions().get::<Detail>(), cause);
+        self.end(status.as_u16(), &tenant, caller, cause);
     }
 
-    fn end(&mut self, status: u16, tenant: &str, cause: Option<&str>) {
+    /// Keeps what was denied, and what changed something.
+    fn audit(
+        &self,
+        status: StatusCode,
+        caller: Option<&Caller>,
+        tenant: &str,
+        detail: Option<&Detail>,
+        cause: Option<&str>,
+    ) {
+        let denied = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        let changes =
+            !self.method.is_safe() && caller.is_some_and(|caller| caller.access.is_administrative());
+        if !denied && !changes {
+            return;
+        }
+        let result = match status {
+            _ if denied => Outcome::Denied,
+            status if status.is_success() => Outcome::Done,
+            _ => Outcome::Failed,
+        };
+        self.audit.record(&Entry {
+            action: &format!("{} {}", self.method, self.path),
+            result,
+            status: status.as_u16(),
+            who: caller.map_or("", |caller| caller.principal.name.as_str()),
+            known: caller.map_or("", |caller| caller.principal.known.as_str()),
+            tenant,
+            client: &self.client.map(|client| client.to_string()).unwrap_or_default(),
+            request_id: &self.id,
+            detail: detail.map(|detail| detail.0.as_str()).or(cause).unwrap_or_default(),
+        });
+    }
+
+    fn end(&mut self, status: u16, tenant: &str, caller: Option<&Caller>, cause: Option<&str>) {
         self.finished = true;
         let took = self.clock.elapsed().saturating_sub(self.began);
         self.counters.end(self.endpoint, status, took);
@@ -108,9 +159,11 @@ impl Seen {
                     event = "request",
                     request_id = self.id,
                     tenant,
+                    client = self.client.map(tracing::field::display),
                     method = self.method.as_str(),
                     path = self.path,
                     status,
+                    who = caller.map(|caller| caller.principal.name.as_str()),
                     duration_ms = took.as_secs_f64() * 1000.0,
                     cause,
                 )
@@ -127,7 +180,7 @@ impl Seen {
 impl Drop for Seen {
     fn drop(&mut self) {
         if !self.finished {
-            self.end(CALLER_LEFT, "", Some("the caller left"));
+            self.end(CALLER_LEFT, "", None, Some("the caller left"));
         }
     }
 }

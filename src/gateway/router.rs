@@ -6,7 +6,7 @@ use axum::{
     Router,
     extract::{Request, State as Extract},
     http::{Method, Uri},
-    middleware::{Next, from_fn_with_state},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
 };
 use tower_http::{
@@ -17,9 +17,10 @@ use tower_http::{
 use super::{
     State,
     access::{self, Access},
-    cors,
+    cors, deadline,
     error::{ApiError, ErrorKind},
     in_flight::{self, InFlight},
+    limit::{self, door::Cost, unread::Unread},
     request,
     routes::{Door, ROUTES},
 };
@@ -30,16 +31,26 @@ const COMPRESSED_FROM: u16 = 1024;
 /// Builds the router of a listener: of all routes where there is only one listener, else of those behind `door`.
 pub fn router(state: Arc<State>, door: Door) -> Router {
     let in_flight = InFlight::new(&state.config);
+    let unread = Unread::default();
     let mut router = Router::new();
     for route in ROUTES.iter().filter(|route| door == Door::Both || [door, Door::Both].contains(&route.door))
     {
         // A layer stands before those above it: read them from below.
-        let mut methods = (route.methods)()
-            .route_layer(from_fn_with_state((Arc::clone(&state), route.access), access::enter));
+        let mut methods = (route.methods)();
+        if let Some(cost) = Cost::of(route) {
+            let door = limit::door::Door::new(&state, &in_flight, &unread, cost);
+            methods = methods.route_layer(from_fn_with_state(door, limit::door::enter));
+        }
+        methods = methods.route_layer(from_fn_with_state((Arc::clone(&state), route.access), access::enter));
         // Health is answered, and the server operated, however much else there is to do.
         if route.access != Access::Open && route.door != Door::Admin {
             methods = methods.route_layer(from_fn_with_state(Arc::clone(&in_flight), in_flight::limit));
         }
+        methods = if route.unhurried {
+            methods.route_layer(from_fn(deadline::take_time))
+        } else {
+            methods.route_layer(from_fn_with_state(state.config.request_timeout, deadline::hurry))
+        };
         if route.path.starts_with("/api/v1/") {
             router = router.route(&format!("/prometheus{}", route.path), methods.clone());
         }

@@ -9,7 +9,10 @@ use axum::routing::{MethodRouter, get, post};
 use super::{
     State,
     access::Access,
-    api::{admin, catalog, export, health, import, metrics, page, query, receive, rules, status},
+    api::{
+        admin, catalog, export, health, import, limits, metrics, page, query, receive, rules, status,
+        user_limits,
+    },
 };
 
 /// Where a route is served, if operating the server has a listener of its own.
@@ -32,14 +35,18 @@ pub struct Route {
     pub door: Door,
     /// What it asks of its caller.
     pub access: Access,
+    /// Whether it may take as long as it needs.
+    pub unhurried: bool,
     /// Its methods, and what each does.
     pub methods: fn() -> MethodRouter<Arc<State>>,
 }
 
 impl std::fmt::Debug for Route {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { path, door, access, methods: _ } = self;
-        f.debug_struct("Route").field("path", path).field("door", door).field("access", access).finish()
+        let Self { path, door, access, unhurried, methods: _ } = self;
+        let mut text = f.debug_struct("Route");
+        text.field("path", path).field("door", door).field("access", access).field("unhurried", unhurried);
+        text.finish()
     }
 }
 
@@ -49,7 +56,12 @@ const fn route(
     access: Access,
     methods: fn() -> MethodRouter<Arc<State>>,
 ) -> Route {
-    Route { path, door, access, methods }
+    Route { path, door, access, unhurried: false, methods }
+}
+
+/// What carries as much as there is, and orders that take what they take.
+const fn unhurried(route: Route) -> Route {
+    Route { unhurried: true, ..route }
 }
 
 /// All routes.
@@ -58,7 +70,7 @@ pub const ROUTES: &[Route] = &[
     route("/api/v1/write", Door::Public, Access::Write, || post(receive::samples)),
     route("/api/v1/push", Door::Public, Access::Write, || post(receive::samples)),
     route("/api/v1/receive", Door::Public, Access::Write, || post(receive::samples)),
-    route("/api/v1/import", Door::Public, Access::Write, || post(import::import)),
+    unhurried(route("/api/v1/import", Door::Public, Access::Write, || post(import::import))),
     // Questions.
     route("/api/v1/query", Door::Public, Access::Read, || get(query::instant).post(query::instant)),
     route("/api/v1/query_range", Door::Public, Access::Read, || get(query::range).post(query::range)),
@@ -71,24 +83,32 @@ pub const ROUTES: &[Route] = &[
     }),
     route("/api/v1/label/{name}/values", Door::Public, Access::Read, || get(catalog::label_values)),
     route("/api/v1/metadata", Door::Public, Access::Read, || get(catalog::metadata)),
-    route("/api/v1/export", Door::Public, Access::Read, || get(export::export).post(export::export)),
+    unhurried(route("/api/v1/export", Door::Public, Access::Read, || {
+        get(export::export).post(export::export)
+    })),
     route("/api/v1/export/plan", Door::Public, Access::Read, || get(export::plan).post(export::plan)),
+    route("/api/v1/status/rejections", Door::Public, Access::Read, || get(limits::rejections)),
     route("/api/v1/status/tsdb", Door::Public, Access::Read, || get(status::tsdb)),
     route("/api/v1/format_query", Door::Public, Access::Known, || get(query::format).post(query::format)),
     route("/api/v1/rules", Door::Public, Access::Known, || get(rules::groups)),
     route("/api/v1/alerts", Door::Public, Access::Known, || get(rules::alerts)),
+    route("/api/v1/user_limits", Door::Both, Access::Known, || get(user_limits::of_caller)),
     route("/api/v1/status/buildinfo", Door::Both, Access::Known, || get(status::build_info)),
     // Orders.
-    route("/api/v1/admin/tsdb/delete_series", Door::Both, Access::Delete, || {
+    unhurried(route("/api/v1/admin/tsdb/delete_series", Door::Both, Access::Delete, || {
         post(admin::delete_series).put(admin::delete_series)
-    }),
-    route("/api/v1/admin/tsdb/clean_tombstones", Door::Both, Access::Delete, || {
+    })),
+    unhurried(route("/api/v1/admin/tsdb/clean_tombstones", Door::Both, Access::Delete, || {
         post(admin::clean_tombstones).put(admin::clean_tombstones)
+    })),
+    unhurried(route("/api/v1/admin/tsdb/flush", Door::Admin, Access::Admin, || post(admin::flush))),
+    route("/api/v1/user-overrides", Door::Both, Access::Admin, || {
+        get(user_limits::overrides).post(user_limits::set_overrides).delete(user_limits::remove_overrides)
     }),
-    route("/api/v1/admin/tsdb/flush", Door::Admin, Access::Admin, || post(admin::flush)),
+    unhurried(route("/-/reload", Door::Admin, Access::Admin, || post(admin::reload).put(admin::reload))),
     route("/api/v1/status/storage", Door::Admin, Access::Admin, || get(status::storage)),
-    route("/health/deep", Door::Admin, Access::Admin, || get(health::deep)),
-    route("/metrics", Door::Admin, Access::Admin, || get(metrics::render)),
+    route("/health/deep", Door::Admin, Access::Watch, || get(health::deep)),
+    route("/metrics", Door::Admin, Access::Watch, || get(metrics::render)),
     // For probes.
     route("/api/v1/health", Door::Both, Access::Open, || get(health::report)),
     route("/-/healthy", Door::Both, Access::Open, || get(health::healthy)),

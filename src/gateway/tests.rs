@@ -14,11 +14,13 @@ use tower::ServiceExt;
 
 use super::{
     Door, GatewayConfig, MetricsRenderer, State,
+    audit::Audit,
     auth::Auth,
     body::BodyLimits,
     health::{Readiness, Stage},
     host_guard::HostGuard,
-    limit::{Limiter, buckets::NoBuckets, table::LimitTable},
+    limit::{Limiter, buckets::NoBuckets, table::LimitTable, user::UserOverrides},
+    reload::Reloads,
     request::{Endpoint, RequestCounters},
     router,
 };
@@ -34,6 +36,8 @@ use crate::{
     storage::{BatchExemplar, BatchSample, Storage, StorageError, View, WriteBatch, memory::MemoryStore},
 };
 
+mod limits;
+mod listening;
 mod moving;
 
 /// An engine that answers by heart.
@@ -215,18 +219,21 @@ impl TestApp {
         let query = QueryService::new(engine, Arc::clone(&storage), Arc::clone(&clock), limits);
         let readiness = Arc::new(Readiness::default());
         readiness.enter(Stage::Serving);
+        let table = Arc::new(LimitTable::of(TenantLimits::default()));
+        let users = Arc::new(UserOverrides::new(Arc::clone(&storage), Arc::clone(&table)));
         let state = Arc::new(State {
             ingest: Arc::new(ingest(&storage, &clock)),
             query: Arc::new(query),
             storage,
-            clock,
+            clock: Arc::clone(&clock),
             render_metrics: MetricsRenderer(Arc::new(|| "# EOF\n".to_owned())),
             config,
+            audit: Arc::new(Audit::to_log(Arc::clone(&clock))),
             auth: Arc::new(Auth::open()),
-            limiter: Arc::new(Limiter::new(
-                Arc::new(LimitTable::of(TenantLimits::default())),
-                Arc::new(NoBuckets),
-            )),
+            limiter: Arc::new(Limiter::new(Arc::clone(&table), Arc::new(NoBuckets))),
+            reloads: Arc::new(Reloads::new(vec![(Arc::clone(&users) as _, None)], Arc::clone(&clock))),
+            user_overrides: users,
+            redis: None,
             readiness,
             counters: Arc::new(RequestCounters::default()),
         });

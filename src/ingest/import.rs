@@ -10,10 +10,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::{
-    BUDGET_UNIT, Ingest, IngestError, IngestLimits, Outcome, Sender,
+    BUDGET_UNIT, Ingest, IngestError, IngestLimits, Outcome, Pace, Room, Sender,
     counters::add,
     decode::json_lines,
     known::KnownSeries,
@@ -43,7 +43,7 @@ pub struct Import {
     passing: bool,
     imported: Imported,
     received: Received,
-    _place: OwnedSemaphorePermit,
+    _place: Room,
 }
 
 /// What became of an import.
@@ -82,7 +82,12 @@ impl Ingest {
         extra_labels: Vec<(String, String)>,
     ) -> Result<Import, IngestError> {
         add(&self.counters.requests, 1);
-        let place = Arc::clone(&self.imports).try_acquire_owned().map_err(|_| {
+        let free = self.imports.available_permits();
+        let place = self.import_shares.take(&sender.tenant, 1, free).and_then(|share| {
+            let permit = Arc::clone(&self.imports).try_acquire_owned().ok()?;
+            Some(Room { _permit: permit, _share: share })
+        });
+        let place = place.ok_or_else(|| {
             add(&self.counters.overloaded, 1);
             IngestError::Overloaded { retry_after: self.limits.retry_after }
         })?;
@@ -170,7 +175,8 @@ impl Import {
                     retry_after: None,
                 })?;
             self.received = received;
-            let written = self.ingest.append(&self.sender, resolved?, &limits).await;
+            let pace = Pace::WhenThereIsRoom;
+            let written = self.ingest.append(&self.sender, resolved?, &limits, pace).await;
             let outcome = self.ingest.count(written)?;
             self.imported.outcome.add(outcome, limits.max_examples);
             text = left;
@@ -180,16 +186,16 @@ impl Import {
     }
 
     /// Waits for room to work in; a batch that is more than the whole budget runs alone.
-    async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, IngestError> {
+    async fn room(&self, bytes: usize) -> Result<Room, IngestError> {
         let units = u32::try_from(bytes / BUDGET_UNIT + 1).unwrap_or(u32::MAX).min(self.ingest.budget_units);
         let budget: Arc<Semaphore> = Arc::clone(&self.ingest.budget);
-        budget.acquire_many_owned(units).await.map_err(|_| {
-            StorageError::Unavailable {
-                detail: "the budget of the ingest path is closed".to_owned(),
-                retry_after: None,
-            }
-            .into()
-        })
+        let permit = budget.acquire_many_owned(units).await.map_err(|_| StorageError::Unavailable {
+            detail: "the budget of the ingest path is closed".to_owned(),
+            retry_after: None,
+        })?;
+        // Who waited has it; there are few imports, and each works on one batch.
+        let share = self.ingest.budget_shares.count(&self.sender.tenant, units as usize);
+        Ok(Room { _permit: permit, _share: share })
     }
 }
 
@@ -259,7 +265,7 @@ impl Reading {
         match json_lines::decode(&text, &keyer, &limits, latest, &mut received) {
             Ok((draft, read)) => {
                 text.drain(..read);
-                (Ok(resolve::resolve(draft, &known, &limits)), received, text)
+                (Ok(resolve::resolve(draft, &sender, &known, &limits)), received, text)
             }
             Err(error) => (Err(error), received, Vec::new()),
         }

@@ -3,8 +3,11 @@
 //! A [`Place`] is where a series' labels lie in the decompressed request: in 1.0 the label messages, in
 //! 2.0 the packed numbers of its symbols. Most series are known by their key and are never read; of
 //! those that are not, [`SeriesLabels`] keeps what was made of them, because the store will ask too.
+//!
+//! Stamps come last: what came is checked as it came, and then has the sender's labels in the place of
+//! its own. So nothing that stands in a request, or is said of an import, gets around them.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 
@@ -169,6 +172,8 @@ pub(crate) struct SeriesLabels {
     buffer: Bytes,
     places: Vec<Place>,
     protocol: Protocol,
+    /// Labels that each series gets, whatever it had of the same names.
+    stamps: Arc<[(String, String)]>,
     /// Labels that have been read already, in order of their series.
     fresh: Vec<(u32, Labels)>,
 }
@@ -178,10 +183,16 @@ const MAX_EXAMPLE_BYTES: usize = 300;
 
 impl SeriesLabels {
     pub(crate) fn new(buffer: Bytes, places: Vec<Place>, protocol: Protocol) -> Self {
-        Self { buffer, places, protocol, fresh: Vec::new() }
+        Self { buffer, places, protocol, stamps: Arc::new([]), fresh: Vec::new() }
     }
 
-    /// Reads and checks the labels of a series.
+    /// The same with stamps.
+    #[must_use]
+    pub(crate) fn stamped(self, stamps: &Arc<[(String, String)]>) -> Self {
+        Self { stamps: Arc::clone(stamps), ..self }
+    }
+
+    /// Reads and checks the labels of a series, and stamps them.
     pub(crate) fn read(&self, series: usize, limits: &IngestLimits) -> Result<Labels, Reason> {
         let mut pairs = Vec::with_capacity(16);
         let taken =
@@ -192,7 +203,15 @@ impl SeriesLabels {
             Protocol::RemoteWrite2(_) => Order::Sorted,
         };
         taken.map_err(|_| Reason::BadLabels)??;
-        validate::series_labels(&mut pairs, order)
+        let labels = validate::series_labels(&mut pairs, order)?;
+        if self.stamps.is_empty() {
+            return Ok(labels);
+        }
+        let mut stamped = labels.edit();
+        for (name, value) in self.stamps.iter() {
+            stamped.set(name, value);
+        }
+        Ok(stamped.build())
     }
 
     /// The labels for a person: what can be read of them, shortened.

@@ -35,8 +35,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     clock::Clock,
-    model::{Millis, OverLimit, SeriesId, Timestamp},
+    model::{Millis, OverLimit, SeriesId, TenantId, Timestamp},
     storage::{AppendPolicy, Storage, StorageError},
+    task::shares::{Held, Shares},
 };
 
 use counters::add;
@@ -156,6 +157,22 @@ const INLINE_BYTES: usize = 512 << 10;
 /// Budget is counted in units of so many bytes.
 const BUDGET_UNIT: usize = 1024;
 
+/// Room to work in, given back when dropped.
+#[derive(Debug)]
+struct Room {
+    _permit: OwnedSemaphorePermit,
+    _share: Held<TenantId>,
+}
+
+/// What one does who is out of samples for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// Gives up, and the sender comes again.
+    Now,
+    /// Waits, and so does the sender.
+    WhenThereIsRoom,
+}
+
 /// The versions of remote write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Version {
@@ -172,7 +189,9 @@ pub struct Ingest {
     known: Arc<KnownSeries>,
     budget: Arc<Semaphore>,
     budget_units: u32,
+    budget_shares: Shares<TenantId>,
     imports: Arc<Semaphore>,
+    import_shares: Shares<TenantId>,
     counters: IngestCounters,
 }
 
@@ -188,6 +207,8 @@ impl Ingest {
             known: Arc::new(KnownSeries::new(limits.known_series, seed)),
             budget: Arc::new(Semaphore::new(budget_units as usize)),
             budget_units,
+            budget_shares: Shares::new(),
+            import_shares: Shares::new(),
             imports: Arc::new(Semaphore::new(import::MAX_IMPORTS)),
             limits,
             counters: IngestCounters::default(),
@@ -221,7 +242,7 @@ impl Ingest {
         let declared = decode::declared_size(&body, &limits)?;
         add(&self.counters.decompressed_bytes, declared as u64);
         // The samples of a request take about as much again as its bytes.
-        let permit = self.admit(body.len() + 2 * declared, &limits)?;
+        let permit = self.admit(&sender.tenant, body.len() + 2 * declared, &limits)?;
 
         let latest = match limits.creation_grace {
             Some(grace) => self.clock.now().plus(grace),
@@ -245,13 +266,19 @@ impl Ingest {
                 retry_after: None,
             })??
         };
-        self.append(sender, resolved, &limits).await
+        self.append(sender, resolved, &limits, Pace::Now).await
     }
 
-    fn admit(&self, bytes: usize, limits: &IngestLimits) -> Result<OwnedSemaphorePermit, IngestError> {
+    /// Takes room to work in, of which no tenant has more than it leaves for others.
+    fn admit(&self, tenant: &TenantId, bytes: usize, limits: &IngestLimits) -> Result<Room, IngestError> {
         // A request that is more than the whole budget runs alone.
         let units = u32::try_from(bytes / BUDGET_UNIT + 1).unwrap_or(u32::MAX).min(self.budget_units);
-        Arc::clone(&self.budget).try_acquire_many_owned(units).map_err(|_| {
+        let free = self.budget.available_permits();
+        let room = self.budget_shares.take(tenant, units as usize, free).and_then(|share| {
+            let permit = Arc::clone(&self.budget).try_acquire_many_owned(units).ok()?;
+            Some(Room { _permit: permit, _share: share })
+        });
+        room.ok_or_else(|| {
             add(&self.counters.overloaded, 1);
             IngestError::Overloaded { retry_after: limits.retry_after }
         })
@@ -262,6 +289,7 @@ impl Ingest {
         sender: &Sender,
         resolved: Resolved,
         limits: &IngestLimits,
+        pace: Pace,
     ) -> Result<Outcome, IngestError> {
         let Resolved { mut batch, labels, mut rejected, metadata_keys, counts } = resolved;
         add(&self.counters.known_series, counts.known);
@@ -274,8 +302,12 @@ impl Ingest {
         if nothing {
             return Ok(Outcome { rejected, ..Outcome::default() });
         }
-        let cost = batch.samples.len() + batch.histograms.len() + batch.exemplars.len();
-        sender.quota.take_samples(&sender.tenant, &sender.limits, cost as u64).await?;
+        let cost = (batch.samples.len() + batch.histograms.len() + batch.exemplars.len()) as u64;
+        let Sender { tenant, limits: allowed, quota, .. } = sender;
+        match pace {
+            Pace::Now => quota.take_samples(tenant, allowed, cost).await?,
+            Pace::WhenThereIsRoom => quota.wait_for_samples(tenant, allowed, cost).await?,
+        }
         batch.room = sender.room();
         let appended = self.storage.append(&sender.tenant, batch).await?;
         resolve::add_refused(&mut rejected, &appended.rejected, &labels, limits);
@@ -336,6 +368,6 @@ impl Reading {
                 decode::remote_write2::decode(buffer, &keyer, &known, &limits, latest)?
             }
         };
-        Ok(resolve::resolve(draft, &known, &limits))
+        Ok(resolve::resolve(draft, &sender, &known, &limits))
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    IngestLimits,
+    IngestLimits, Sender,
     decode::{BadSample, Draft},
     known::KnownSeries,
     labels::SeriesLabels,
@@ -36,7 +36,13 @@ pub(crate) struct Counts {
 }
 
 /// Finds the ids of a draft's series; reads and checks those that are not known.
-pub(crate) fn resolve(mut draft: Draft, known: &KnownSeries, limits: &IngestLimits) -> Resolved {
+pub(crate) fn resolve(
+    mut draft: Draft,
+    sender: &Sender,
+    known: &KnownSeries,
+    limits: &IngestLimits,
+) -> Resolved {
+    draft.labels = draft.labels.stamped(&sender.stamps);
     let mut series = Vec::with_capacity(draft.keys.len());
     let unknown = known.find_all(&draft.keys, &mut series);
     let mut counts =

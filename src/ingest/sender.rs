@@ -36,6 +36,14 @@ pub trait WriteQuota: fmt::Debug + Send + Sync + 'static {
         count: u64,
     ) -> Result<(), OverLimit>;
 
+    /// The same for what comes as a stream: waits until there were as many, and fails only where that would be too long.
+    async fn wait_for_samples(
+        &self,
+        tenant: &TenantId,
+        limits: &TenantLimits,
+        count: u64,
+    ) -> Result<(), OverLimit>;
+
     /// Takes `wanted` series that begin, or as many of them as there are.
     async fn take_series(&self, tenant: &TenantId, limits: &TenantLimits, wanted: u64) -> Granted;
 }
@@ -50,6 +58,10 @@ impl WriteQuota for NoQuota {
         Ok(())
     }
 
+    async fn wait_for_samples(&self, _: &TenantId, _: &TenantLimits, _: u64) -> Result<(), OverLimit> {
+        Ok(())
+    }
+
     async fn take_series(&self, _: &TenantId, _: &TenantLimits, wanted: u64) -> Granted {
         Granted::all(wanted)
     }
@@ -57,10 +69,10 @@ impl WriteQuota for NoQuota {
 
 /// The series that a sender may begin.
 #[derive(Debug)]
-struct Room(Sender);
+struct SenderRoom(Sender);
 
 #[async_trait]
-impl SeriesRoom for Room {
+impl SeriesRoom for SenderRoom {
     fn max_active(&self) -> Option<u64> {
         self.0.limits.get(Limit::ActiveSeries)
     }
@@ -86,7 +98,7 @@ impl Sender {
     pub(super) fn room(&self) -> Option<Arc<dyn SeriesRoom>> {
         let bounds = [Limit::ActiveSeries, Limit::NewSeries];
         let bounded = bounds.iter().any(|limit| self.limits.get(*limit).is_some());
-        bounded.then(|| Arc::new(Room(self.clone())) as _)
+        bounded.then(|| Arc::new(SenderRoom(self.clone())) as _)
     }
 
     /// The limits of a request of this sender.

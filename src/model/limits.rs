@@ -4,7 +4,9 @@
 //! there is to a limit's outside: configuration, overrides, tokens, `/api/v1/user_limits` and the text of
 //! a refusal know limits by it. Who enforces one reads it from the [`TenantLimits`] of the request.
 
-use std::{fmt, time::Duration};
+use std::{fmt, ops::RangeInclusive, time::Duration};
+
+use super::quantity::{ByteSize, format_duration, parse_duration};
 
 /// What a limit's number counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +120,72 @@ impl Limit {
             _ => None,
         }
     }
+
+    /// The numbers it may have.
+    pub fn range(self) -> RangeInclusive<u64> {
+        match (self, self.unit()) {
+            (Self::LabelNames, _) => 1..=10_000,
+            (Self::LabelNameBytes | Self::LabelValueBytes, _) => 1..=1 << 20,
+            // A query of no time, or of no step, is none.
+            (Self::QueryTimeout | Self::QueryPoints, _) => 1..=i64::MAX.unsigned_abs(),
+            (_, Unit::Count | Unit::PerSecond | Unit::Bytes | Unit::BytesPerSecond | Unit::Millis) => {
+                0..=i64::MAX.unsigned_abs()
+            }
+        }
+    }
+
+    /// Whether it may be without bound. What a series is called may not: it is kept in memory.
+    pub fn may_be_unlimited(self) -> bool {
+        !matches!(self, Self::LabelNames | Self::LabelNameBytes | Self::LabelValueBytes)
+    }
+
+    /// Whether it may have this number, or none.
+    pub fn check(self, value: Option<u64>) -> Result<(), String> {
+        match value {
+            None if self.may_be_unlimited() => Ok(()),
+            None => Err("cannot be unlimited".to_owned()),
+            Some(number) if self.range().contains(&number) => Ok(()),
+            Some(number) => {
+                let (least, most) = self.range().into_inner();
+                let show = |number| self.show(Some(number));
+                Err(format!("{} is not from {} to {}", show(number), show(least), show(most)))
+            }
+        }
+    }
+
+    /// Reads what a person writes: a number, with its unit where it has one, or `unlimited`.
+    pub fn parse(self, text: &str) -> Result<Option<u64>, String> {
+        let value = match (text, self.unit()) {
+            ("unlimited", _) => None,
+            (_, Unit::Count | Unit::PerSecond) => {
+                let number = text.parse().map_err(|_| format!("{text:?} is not a whole number"));
+                Some(number.map_err(|why| self.or_unlimited(why))?)
+            }
+            (_, Unit::Bytes | Unit::BytesPerSecond) => {
+                Some(ByteSize::parse(text).map_err(|why| self.or_unlimited(why))?.0)
+            }
+            (_, Unit::Millis) => {
+                let time = parse_duration(text).map_err(|why| self.or_unlimited(why))?;
+                Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+            }
+        };
+        self.check(value)?;
+        Ok(value)
+    }
+
+    /// Writes a value the way [`parse`](Self::parse) reads it.
+    pub fn show(self, value: Option<u64>) -> String {
+        match (value, self.unit()) {
+            (None, _) => "unlimited".to_owned(),
+            (Some(number), Unit::Count | Unit::PerSecond) => number.to_string(),
+            (Some(number), Unit::Bytes | Unit::BytesPerSecond) => ByteSize(number).to_string(),
+            (Some(number), Unit::Millis) => format_duration(Duration::from_millis(number)),
+        }
+    }
+
+    fn or_unlimited(self, why: String) -> String {
+        if self.may_be_unlimited() { format!("{why}, or unlimited") } else { why }
+    }
 }
 
 /// Which of two different values at the same series and time stays.
@@ -128,6 +196,24 @@ pub enum OnConflict {
     Last,
     /// The one written first; the other is rejected.
     Reject,
+}
+
+impl OnConflict {
+    /// Both there are.
+    pub const ALL: [Self; 2] = [Self::Last, Self::Reject];
+
+    /// The name it has in configuration and overrides.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Last => "last",
+            Self::Reject => "reject",
+        }
+    }
+
+    /// The one of a name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.as_str() == name)
+    }
 }
 
 /// The limits of one tenant, or of one token of it.
@@ -244,6 +330,44 @@ mod tests {
         }
         assert!(Limit::ALL.len() <= 64);
         assert_eq!(Limit::of_name("max_label_nam"), None);
+    }
+
+    #[test]
+    fn a_value_is_written_as_it_is_read() {
+        let read = |limit: Limit, text: &str| limit.parse(text).map(|value| limit.show(value));
+        for (limit, text) in [
+            (Limit::Samples, "1000"),
+            (Limit::Samples, "0"),
+            (Limit::Samples, "unlimited"),
+            (Limit::Bytes, "10MiB"),
+            (Limit::QueryRange, "30d"),
+            (Limit::QueryTimeout, "1m30s"),
+            (Limit::LabelValueBytes, "1MiB"),
+        ] {
+            assert_eq!(read(limit, text), Ok(text.to_owned()), "{}", limit.name());
+        }
+        for (limit, text, why) in [
+            (Limit::Samples, "-1", "\"-1\" is not a whole number, or unlimited"),
+            (Limit::Samples, "1k", "\"1k\" is not a whole number, or unlimited"),
+            (Limit::Samples, "99999999999999999999", "is not a whole number"),
+            (Limit::Samples, "18446744073709551615", "is not from 0 to 9223372036854775807"),
+            (Limit::Bytes, "10", "has no unit"),
+            (Limit::QueryRange, "30", "has no unit"),
+            (Limit::QueryTimeout, "0", "0 is not from 1ms to"),
+            (Limit::LabelNames, "0", "0 is not from 1 to 10000"),
+            (Limit::LabelNames, "unlimited", "cannot be unlimited"),
+            (Limit::LabelNameBytes, "2MiB", "2MiB is not from 1B to 1MiB"),
+        ] {
+            let refused = limit.parse(text).unwrap_err();
+            assert!(refused.contains(why), "{} {text}: {refused}", limit.name());
+        }
+    }
+
+    #[test]
+    fn every_default_is_one_that_may_be_written() {
+        for limit in Limit::ALL {
+            assert_eq!(limit.parse(&limit.show(limit.default())), Ok(limit.default()), "{}", limit.name());
+        }
     }
 
     #[test]

@@ -56,6 +56,12 @@ impl Matcher {
         Self { name: Arc::from(name), op: MatchOp::Equal, value: Arc::from(value), regex: None }
     }
 
+    /// The same condition on another label.
+    #[must_use]
+    pub fn renamed(&self, name: &str) -> Self {
+        Self { name: Arc::from(name), ..self.clone() }
+    }
+
     /// The label it looks at.
     pub fn name(&self) -> &str {
         &self.name

@@ -2,7 +2,7 @@
 //!
 //! Everything above speaks in these types, and both backends store exactly what they hold: float
 //! bits are never touched, labels are canonical from the moment a [`Labels`] exists, and a
-//! [`TenantId`] has been checked once, at the door.
+//! [`TenantId`] has been checked once, at the door. [`quantity`] is how a person writes a size or a time.
 
 pub mod digest;
 pub mod exemplar;
@@ -11,6 +11,7 @@ pub mod labels;
 pub mod limits;
 pub mod matcher;
 pub mod metadata;
+pub mod quantity;
 pub mod regex;
 pub mod sample;
 pub mod secret;
@@ -24,6 +25,7 @@ pub use labels::{Labels, LabelsBuilder, LabelsError, METRIC_NAME, SeriesId};
 pub use limits::{Limit, OnConflict, OverLimit, TenantLimits};
 pub use matcher::{MatchOp, Matcher};
 pub use metadata::{Metadata, MetricType};
+pub use quantity::ByteSize;
 pub use sample::{STALE_NAN_BITS, is_stale, stale_nan};
 pub use secret::Secret;
 pub use tenant::{TenantId, TenantIdError};

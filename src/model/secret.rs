@@ -11,3 +11,97 @@ impl fmt::Debug for Secret {
         f.write_str("Secret(…)")
     }
 }
+
+/// The shortest secret that may sign: as long as the shortest hash it is used with.
+pub const MIN_SIGNING_BYTES: usize = 32;
+
+/// What people leave where a secret belongs, without case and punctuation.
+const PLACEHOLDERS: &[&str] = &[
+    "yourstrongsecret",
+    "yoursecret",
+    "your256bitsecret",
+    "your384bitsecret",
+    "your512bitsecret",
+    "astringsecretatleast",
+    "changeme",
+    "changethis",
+    "replaceme",
+    "replacethis",
+    "placeholder",
+    "supersecret",
+    "topsecret",
+    "mysecret",
+    "jwtsecret",
+    "secretkey",
+    "defaultsecret",
+    "examplesecret",
+    "password",
+];
+
+/// Why a secret must not sign tokens; none if nothing speaks against it.
+///
+/// Who guesses the secret of a signature can sign whatever they like, and can try as fast as they compute.
+pub fn weakness_of_signing_secret(secret: &[u8]) -> Option<String> {
+    if secret.iter().all(u8::is_ascii_whitespace) {
+        return Some("is blank".to_owned());
+    }
+    if secret.len() < MIN_SIGNING_BYTES {
+        return Some(format!("has {} bytes; it takes at least {MIN_SIGNING_BYTES}", secret.len()));
+    }
+    let plain: String = secret
+        .iter()
+        .filter(|byte| byte.is_ascii_alphanumeric())
+        .map(|byte| char::from(byte.to_ascii_lowercase()))
+        .collect();
+    if plain.starts_with("secret") || PLACEHOLDERS.iter().any(|word| plain.contains(word)) {
+        return Some("is a placeholder; draw one, for example with `openssl rand -base64 48`".to_owned());
+    }
+    let mut seen = [false; 256];
+    secret.iter().for_each(|byte| seen[usize::from(*byte)] = true);
+    if seen.iter().filter(|seen| **seen).count() < 8 || repeats(secret) {
+        return Some("is the same few characters over and over".to_owned());
+    }
+    None
+}
+
+/// Whether it is one beginning again and again, of at most half its length.
+fn repeats(secret: &[u8]) -> bool {
+    (1..=secret.len() / 2).any(|period| secret.iter().skip(period).eq(&secret[..secret.len() - period]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_weak_secret_does_not_sign() {
+        for (secret, why) in [
+            ("", "blank"),
+            (&*" ".repeat(40), "blank"),
+            ("\t\n \n", "blank"),
+            ("kH8s1vVxQe0Zt3Wq9LrNb7MyUc5Df2a", "31 bytes"),
+            ("your-strong-secret-here-your-strong-secret-here", "placeholder"),
+            ("Change-Me-kH8s1vVxQe0Zt3Wq9LrNb7MyUc5Df2a", "placeholder"),
+            ("secret-kH8s1vVxQe0Zt3Wq9LrNb7MyUc5Df2a", "placeholder"),
+            ("a-string-secret-at-least-256-bits-long", "placeholder"),
+            ("your-256-bit-secret-kH8s1vVxQe0Zt3Wq9LrNb", "placeholder"),
+            (&*"a".repeat(64), "over and over"),
+            (&*"abcdefgh1234".repeat(3), "over and over"),
+            ("0123456789abcdef0123456789abcdef", "over and over"),
+            ("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab", "over and over"),
+        ] {
+            let weakness = weakness_of_signing_secret(secret.as_bytes());
+            assert!(
+                weakness.as_ref().is_some_and(|weakness| weakness.contains(why)),
+                "{secret:?}: {weakness:?}"
+            );
+        }
+        for secret in [
+            "kH8s1vVxQe0Zt3Wq9LrNb7MyUc5Df2a+",
+            "9f86d081884c7d659a2feaa0c55ad015",
+            "correct horse battery staple, twice a day",
+        ] {
+            assert_eq!(weakness_of_signing_secret(secret.as_bytes()), None);
+        }
+    }
+}

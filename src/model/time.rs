@@ -17,6 +17,11 @@ impl Timestamp {
         self.0
     }
 
+    /// The time in UTC as RFC 3339, with milliseconds; what that cannot say is the number.
+    pub fn rfc3339(self) -> String {
+        jiff::Timestamp::from_millisecond(self.0).map_or_else(|_| self.to_string(), |at| format!("{at:.3}"))
+    }
+
     /// The instant `span` later; the ends of time hold.
     #[must_use]
     pub const fn plus(self, span: Millis) -> Self {

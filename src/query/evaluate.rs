@@ -190,7 +190,7 @@ impl QueryService {
         let most = self.timeout(reader);
         let timeout = controls.timeout.unwrap_or(most).min(most);
 
-        let _place = tokio::time::timeout(timeout, self.admission.enter())
+        let _place = tokio::time::timeout(timeout, self.admission.enter(&reader.view.tenants()[0]))
             .await
             .map_err(|_| QueryError::Timeout("query queue"))??;
         let waited = self.clock.elapsed().saturating_sub(began);
@@ -388,7 +388,7 @@ mod tests {
         let limits =
             QueryLimits { timeout: Duration::from_millis(30), max_concurrency: 1, ..QueryLimits::default() };
         let service = service(Duration::ZERO, limits);
-        let _taken = service.admission.enter().await.unwrap();
+        let _taken = service.admission.enter(&TenantId::anonymous()).await.unwrap();
         let error = service.instant(&Reader::of(TenantId::anonymous()), instant("1")).await.unwrap_err();
         assert_eq!(error.to_string(), "query timed out in query queue");
     }

@@ -111,7 +111,7 @@ impl QueryService {
         let (sets, range) = self.export_selection(&query)?;
         let place = self
             .exports
-            .enter()
+            .enter(&reader.view.tenants()[0])
             .await
             .map_err(|_| QueryFailure::Exporting { limit: MAX_EXPORTS, retry_after: RETRY_AFTER })?;
         let (parts, export) = mpsc::channel(AHEAD);
@@ -162,13 +162,13 @@ impl QueryService {
         Ok(cut(range, extent, length))
     }
 
-    /// Where in `range` there are samples, give or take `precision`; none if there are none.
+    /// Where in `range` there are samples, rounded out to multiples of `length`; none if there are none.
     async fn extent(
         &self,
         reader: &Reader,
         sets: &MatcherSets,
         range: TimeRange,
-        precision: Millis,
+        length: Millis,
     ) -> Result<Option<TimeRange>, QueryFailure> {
         let exists = async |start: Timestamp, end: Timestamp| -> Result<bool, QueryFailure> {
             let Some(range) = TimeRange::new(start, end) else { return Ok(false) };
@@ -178,38 +178,62 @@ impl QueryService {
         if !exists(range.start(), range.end()).await? {
             return Ok(None);
         }
-        let (mut start, mut end) = (range.start(), range.end());
-        // What the store holds of all tenants is a good guess, and only that.
+        let blocks = Blocks { range, length: i128::from(length.0.max(1)) };
+        let (mut low, mut high) = (blocks.of(range.start()), blocks.of(range.end()));
+        // What the store holds of all tenants is a good guess of where to look. What is found is the same
+        // without it: nobody is to see in it what others have.
         if let Some(guess) = self.storage.status().await?.range.and_then(|held| held.intersection(range)) {
-            if !exists(start, guess.start().minus(Millis(1))).await? {
-                start = guess.start();
+            if !exists(range.start(), guess.start().minus(Millis(1))).await? {
+                low = blocks.of(guess.start());
             }
-            if !exists(guess.end().plus(Millis(1)), end).await? {
-                end = guess.end();
+            if !exists(guess.end().plus(Millis(1)), range.end()).await? {
+                high = blocks.of(guess.end());
             }
         }
-        let far = |a: Timestamp, b: Timestamp| i128::from(b.0) - i128::from(a.0) > i128::from(precision.0);
-        // There are samples from `start` to `last`, and none before `start`.
-        let mut last = end;
-        while far(start, last) {
-            let middle = Timestamp(start.0.midpoint(last.0));
-            if exists(start, middle).await? {
+        // The first block up to whose end there are samples.
+        let mut last = high;
+        while low < last {
+            let middle = low + (last - low) / 2;
+            if exists(range.start(), blocks.end(middle)).await? {
                 last = middle;
             } else {
-                start = middle.plus(Millis(1));
+                low = middle + 1;
             }
         }
-        // There are samples from `first` to `end`, and none after `end`.
-        let mut first = start;
-        while far(first, end) {
-            let middle = Timestamp(first.0.midpoint(end.0));
-            if exists(middle.plus(Millis(1)), end).await? {
-                first = middle.plus(Millis(1));
+        let first = low;
+        // The last block from whose start on there are samples.
+        while low < high {
+            let middle = high - (high - low) / 2;
+            if exists(blocks.start(middle), range.end()).await? {
+                low = middle;
             } else {
-                end = middle;
+                high = middle - 1;
             }
         }
-        Ok(TimeRange::new(start, end))
+        Ok(TimeRange::new(blocks.start(first), blocks.end(low)))
+    }
+}
+
+/// A range in blocks of one length that begin at its multiples.
+#[derive(Clone, Copy, Debug)]
+struct Blocks {
+    range: TimeRange,
+    length: i128,
+}
+
+impl Blocks {
+    fn of(self, at: Timestamp) -> i128 {
+        i128::from(at.0).div_euclid(self.length)
+    }
+
+    fn start(self, block: i128) -> Timestamp {
+        let start = i64::try_from(block * self.length).map_or(Timestamp::MIN, Timestamp);
+        start.max(self.range.start())
+    }
+
+    fn end(self, block: i128) -> Timestamp {
+        let end = i64::try_from((block + 1) * self.length - 1).map_or(Timestamp::MAX, Timestamp);
+        end.min(self.range.end())
     }
 }
 

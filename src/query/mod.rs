@@ -90,7 +90,7 @@ impl QueryService {
         limits: QueryLimits,
     ) -> Self {
         let admission = Admission::new(limits.max_concurrency, limits.max_waiting);
-        let exports = Admission::new(export::MAX_EXPORTS, 0);
+        let exports = Admission::shared_out(export::MAX_EXPORTS);
         Self { engine, storage, clock, limits, admission, exports }
     }
 

@@ -8,14 +8,16 @@
 //! The declared difference between backends, whose sample stays when two with other bits meet at the same
 //! series and time, is asked of the backend too ([`Backend::settles`]).
 
+mod views;
+
 use std::{fmt, ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 use super::{
-    AppendPolicy, Appended, BatchExemplar, BatchHistogram, BatchSample, Granted, HistogramSample,
-    LabelsRequest, OnConflict, RejectReason, Runs, SampleKind, SelectRequest, SeriesRoom, SeriesSamples,
-    Storage, StorageError, WriteBatch,
+    AppendPolicy, Appended, BatchExemplar, BatchHistogram, BatchSample, DocumentKind, Granted,
+    HistogramSample, LabelsRequest, OnConflict, RejectReason, Runs, SampleKind, SelectRequest, Selected,
+    SeriesRoom, SeriesSamples, Storage, StorageError, WriteBatch,
 };
 use crate::model::{
     Exemplar, Histogram, Labels, Limit, MatchOp, Matcher, Metadata, MetricType, Millis, OverLimit,
@@ -85,6 +87,11 @@ pub async fn check(backend: &dyn Backend) {
     }
 }
 
+use views::{
+    a_filtered_delete_hides_what_is_shown, filters_show_what_one_of_them_matches, several_tenants_are_one,
+    several_tenants_have_their_bounds_together,
+};
+
 macro_rules! cases {
     ($($case:ident),* $(,)?) => {
         impl Subject<'_> {
@@ -121,7 +128,13 @@ cases![
     cleaned_tombstones_let_new_samples_in,
     too_many_series_is_an_error,
     cardinality_counts_series,
+    filters_show_what_one_of_them_matches,
+    a_filtered_delete_hides_what_is_shown,
+    several_tenants_are_one,
+    several_tenants_have_their_bounds_together,
     many_series_over_many_days_come_back,
+    a_document_is_kept_and_replaced_and_removed,
+    documents_are_put_at_once_and_one_is_left,
     active_series_are_bounded_and_those_that_are_there_keep_flowing,
     series_that_begin_are_bounded,
     writers_at_the_same_time_do_not_begin_too_many,
@@ -169,7 +182,10 @@ pub async fn read_all(
     tenant: &TenantId,
     request: SelectRequest,
 ) -> Vec<(Labels, SeriesSamples)> {
-    let selected = store.select(tenant, request).await.expect("a selection is answered");
+    read_selected(store.select(tenant, request).await.expect("a selection is answered")).await
+}
+
+async fn read_selected(selected: Selected) -> Vec<(Labels, SeriesSamples)> {
     let mut all: Vec<(Labels, SeriesSamples)> =
         selected.series.into_iter().map(|labels| (labels, SeriesSamples::default())).collect();
     match selected.runs {
@@ -698,7 +714,7 @@ async fn cardinality_counts_series(s: &mut Subject<'_>) {
             labels(&[("__name__", if i == 0 { "a" } else { "b" }), ("i", &i.to_string()), ("job", "x")]);
         s.write(&series, &[(ago(60), 1.0)]).await;
     }
-    let cardinality = s.store.cardinality(&s.tenant, 2).await.expect("cardinality is answered");
+    let cardinality = s.store.cardinality(&s.tenant, vec![], 2).await.expect("cardinality is answered");
     assert_eq!(cardinality.series, 4);
     assert_eq!(cardinality.series_by_metric, [("b".to_owned(), 3), ("a".to_owned(), 1)]);
     assert_eq!(cardinality.values_by_label, [("i".to_owned(), 4), ("__name__".to_owned(), 2)]);
@@ -739,6 +755,73 @@ async fn many_series_over_many_days_come_back(s: &mut Subject<'_>) {
         .await;
     assert_eq!(some.len(), 1);
     assert_eq!(some[0].1.len(), 301);
+}
+
+impl Subject<'_> {
+    /// A tenant named after the running case.
+    fn tenant_named(&self, name: &str) -> TenantId {
+        TenantId::new(&format!("{}-{name}", self.tenant)).expect("a case's name is a tenant's")
+    }
+
+    async fn put_document(&self, tenant: &TenantId, text: Option<&str>) {
+        let put = self.store.put_document(tenant, DocumentKind::Limits, text.map(str::to_owned));
+        put.await.expect("a document is kept");
+    }
+
+    /// The documents of this case's tenants, those of other cases left out.
+    async fn documents(&self) -> Vec<(TenantId, String)> {
+        let mut all = self.store.documents(DocumentKind::Limits).await.expect("documents are answered");
+        assert!(all.is_sorted_by(|a, b| a.0 < b.0), "documents come by tenant");
+        all.retain(|(tenant, _)| tenant.as_str().starts_with(self.tenant.as_str()));
+        all
+    }
+}
+
+async fn a_document_is_kept_and_replaced_and_removed(s: &mut Subject<'_>) {
+    let (a, b) = (s.tenant_named("a"), s.tenant_named("b.(*)!'"));
+    let pair = |tenant: &TenantId, text: &str| (tenant.clone(), text.to_owned());
+    assert_eq!(s.documents().await, []);
+    s.put_document(&a, None).await;
+    let odd = "{\"é\": \"' \\\\ \\n\t\0\n\"}";
+    s.put_document(&b, Some(odd)).await;
+    s.put_document(&a, Some("1")).await;
+    s.settle().await;
+    assert_eq!(s.documents().await, [pair(&a, "1"), pair(&b, odd)]);
+    // Back to what it was before: no memory of having been written takes it for a repetition.
+    for text in ["2", "1", "2"] {
+        s.put_document(&a, Some(text)).await;
+    }
+    s.put_document(&b, None).await;
+    s.settle().await;
+    assert_eq!(s.documents().await, [pair(&a, "2")]);
+    s.put_document(&b, Some("")).await;
+    let long = "x".repeat(1 << 20);
+    s.put_document(&a, Some(&long)).await;
+    s.settle().await;
+    assert_eq!(s.documents().await, [pair(&a, &long), pair(&b, "")]);
+    s.put_document(&a, None).await;
+    s.put_document(&b, None).await;
+    s.settle().await;
+    assert_eq!(s.documents().await, []);
+}
+
+async fn documents_are_put_at_once_and_one_is_left(s: &mut Subject<'_>) {
+    let (contested, texts) = (s.tenant_named("contested"), ["1", "2", "3", "4", "5", "6", "7", "8"]);
+    let own: Vec<TenantId> = texts.iter().map(|text| s.tenant_named(text)).collect();
+    let puts = own.iter().zip(texts).map(|(own, text)| async {
+        s.put_document(own, Some(text)).await;
+        s.put_document(&contested, Some(text)).await;
+    });
+    futures_util::future::join_all(puts).await;
+    s.settle().await;
+    let mut left = s.documents().await;
+    let at = left.iter().position(|(tenant, _)| *tenant == contested).expect("one of them was kept");
+    let (_, text) = left.remove(at);
+    assert!(texts.contains(&text.as_str()), "{text}");
+    let all: Vec<(TenantId, String)> = own.into_iter().zip(texts.map(str::to_owned)).collect();
+    assert_eq!(left, all);
+    s.settle().await;
+    assert!(s.documents().await.contains(&(contested, text)), "it stays the one");
 }
 
 /// Bounds on the series of a case.

@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::{
-    AppendPolicy, Appended, BatchExemplar, Cardinality, Check, Health, LabelsRequest, MatcherSets,
-    OnConflict, RejectReason, Rejected, Result, Run, Runs, SampleKind, SelectRequest, Selected,
+    AppendPolicy, Appended, BatchExemplar, Cardinality, Check, DocumentKind, Health, LabelsRequest,
+    MatcherSets, OnConflict, RejectReason, Rejected, Result, Run, Runs, SampleKind, SelectRequest, Selected,
     SeriesExemplars, SeriesSamples, Storage, StorageStatus, WriteBatch, room::Allowance, selection::Meter,
 };
 use crate::{
@@ -35,6 +35,7 @@ pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     retention: Option<Millis>,
     tenants: Mutex<HashMap<TenantId, Tenant>>,
+    documents: Mutex<BTreeMap<(DocumentKind, TenantId), String>>,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +73,7 @@ impl Value {
 impl MemoryStore {
     /// An empty store that refuses samples older than `retention`; none keeps everything.
     pub fn new(clock: Arc<dyn Clock>, retention: Option<Millis>) -> Arc<Self> {
-        Arc::new(Self { clock, retention, tenants: Mutex::default() })
+        Arc::new(Self { clock, retention, tenants: Mutex::default(), documents: Mutex::default() })
     }
 
     fn oldest(&self) -> Timestamp {
@@ -199,7 +200,7 @@ fn matches_all(matchers: &[Matcher], labels: &Labels) -> bool {
     matchers.iter().all(|m| m.matches(labels.get(m.name()).unwrap_or_default()))
 }
 
-fn matches_any(sets: &MatcherSets, labels: &Labels) -> bool {
+fn matches_any(sets: &[Vec<Matcher>], labels: &Labels) -> bool {
     sets.is_empty() || sets.iter().any(|set| matches_all(set, labels))
 }
 
@@ -271,7 +272,8 @@ impl Storage for MemoryStore {
         let (series, samples) = self.read(tenant, |tenant| {
             let mut series = Vec::new();
             let mut samples = Vec::new();
-            for labels in tenant.series.keys().filter(|l| matches_all(&request.matchers, l)) {
+            let sets = request.sets();
+            for labels in tenant.series.keys().filter(|l| matches_any(&sets, l)) {
                 let all: Vec<(i64, Sample)> =
                     tenant.visible(labels, request.range).map(|(at, s)| (at, s.clone())).collect();
                 if !all.is_empty() {
@@ -373,12 +375,29 @@ impl Storage for MemoryStore {
         Ok(())
     }
 
-    async fn cardinality(&self, tenant: &TenantId, limit: usize) -> Result<Cardinality> {
-        Ok(self.read(tenant, |tenant| super::cardinality_of(tenant.series.keys(), limit)))
+    async fn cardinality(&self, tenant: &TenantId, sets: MatcherSets, limit: usize) -> Result<Cardinality> {
+        Ok(self.read(tenant, |tenant| {
+            super::cardinality_of(tenant.series.keys().filter(|l| matches_any(&sets, l)), limit)
+        }))
     }
 
     fn active_series(&self, tenant: &TenantId) -> Option<u64> {
         Some(self.read(tenant, |tenant| tenant.series.len() as u64))
+    }
+
+    async fn put_document(&self, tenant: &TenantId, kind: DocumentKind, text: Option<String>) -> Result<()> {
+        let mut documents = self.documents.lock();
+        match text {
+            Some(text) => documents.insert((kind, tenant.clone()), text),
+            None => documents.remove(&(kind, tenant.clone())),
+        };
+        Ok(())
+    }
+
+    async fn documents(&self, kind: DocumentKind) -> Result<Vec<(TenantId, String)>> {
+        let documents = self.documents.lock();
+        let of_kind = documents.iter().filter(|((k, _), _)| *k == kind);
+        Ok(of_kind.map(|((_, tenant), text)| (tenant.clone(), text.clone())).collect())
     }
 
     async fn flush(&self) -> Result<()> {

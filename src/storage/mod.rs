@@ -100,12 +100,25 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Removes for good what was deleted; samples written to those ranges afterwards are seen again.
     async fn clean_tombstones(&self, tenant: &TenantId) -> Result<()>;
 
-    /// How many series the tenant has in the part of the store that takes writes, and where they come from.
-    async fn cardinality(&self, tenant: &TenantId, limit: usize) -> Result<Cardinality>;
+    /// How many series that match the tenant has in the part of the store that takes writes, and where they
+    /// come from.
+    async fn cardinality(
+        &self,
+        tenant: &TenantId,
+        matchers: MatcherSets,
+        limit: usize,
+    ) -> Result<Cardinality>;
 
     /// How many series of the tenant are active: what [`SeriesRoom::max_active`] bounds. Cheap, answered from
     /// memory; none if the store does not know.
     fn active_series(&self, tenant: &TenantId) -> Option<u64>;
+
+    /// Keeps a small text of a tenant in place of the one of its kind before; none removes that. It is durable when
+    /// this returns. Who asks elsewhere, of a store that several processes share, may still be told the one before.
+    async fn put_document(&self, tenant: &TenantId, kind: DocumentKind, text: Option<String>) -> Result<()>;
+
+    /// All tenants' texts of a kind, by tenant.
+    async fn documents(&self, kind: DocumentKind) -> Result<Vec<(TenantId, String)>>;
 
     /// Makes everything held in memory durable in its final place, compacted.
     async fn flush(&self) -> Result<()>;
@@ -124,6 +137,22 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
 
     /// Stops background work and leaves everything durable. Calls after it fail.
     async fn close(&self) -> Result<()>;
+}
+
+/// What a tenant's small text is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DocumentKind {
+    /// The limits that somebody gave it.
+    Limits,
+}
+
+impl DocumentKind {
+    /// The name it has where it is kept.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Limits => "limits",
+        }
+    }
 }
 
 /// Where a tenant's series come from.

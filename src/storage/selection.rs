@@ -5,7 +5,7 @@
 //! once; one that streams in time order sends [`Run`]s, which the engine sorts into its own memory; one that took
 //! something of the request's [`Offer`] sends rows over its grid.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use tokio::sync::mpsc;
 
@@ -20,6 +20,8 @@ pub type MatcherSets = Vec<Vec<Matcher>>;
 pub struct SelectRequest {
     /// All must match.
     pub matchers: Vec<Matcher>,
+    /// One of these must match, too; none at all lets everything pass. [`View`](super::View) sets it.
+    pub filters: MatcherSets,
     /// The samples' times, both ends included.
     pub range: TimeRange,
     /// The steps the samples will be looked at from, if that is known.
@@ -41,6 +43,7 @@ impl SelectRequest {
     pub fn new(matchers: Vec<Matcher>, range: TimeRange) -> Self {
         Self {
             matchers,
+            filters: MatcherSets::new(),
             range,
             grid: None,
             lookback: Millis(0),
@@ -50,6 +53,46 @@ impl SelectRequest {
             offer: Offer::default(),
         }
     }
+
+    /// The sets of which one must match: the matchers with each of the filters.
+    pub fn sets(&self) -> Cow<'_, [Vec<Matcher>]> {
+        match &self.filters[..] {
+            [] => Cow::Borrowed(std::slice::from_ref(&self.matchers)),
+            filters => Cow::Owned(each_with_each(std::slice::from_ref(&self.matchers), filters)),
+        }
+    }
+}
+
+/// Matchers that [`both`] makes at most.
+const MOST_MATCHERS: usize = 10_000;
+
+/// Sets that match what one of `sets` and one of `filters` match; an error if those would be too many.
+pub(super) fn both(sets: &[Vec<Matcher>], filters: &[Vec<Matcher>]) -> Result<MatcherSets> {
+    match (sets, filters) {
+        (sets, []) => Ok(sets.to_vec()),
+        ([], filters) => Ok(filters.to_vec()),
+        (sets, filters) => {
+            let count =
+                |sets: &[Vec<Matcher>]| sets.iter().map(Vec::len).fold(sets.len(), usize::saturating_add);
+            let (asked, filtered) = (count(sets), count(filters));
+            let all =
+                (asked.saturating_mul(filters.len())).saturating_add(filtered.saturating_mul(sets.len()));
+            if all > MOST_MATCHERS {
+                return Err(StorageError::Unsupported(format!(
+                    "{} selectors, each with the {} filters of the caller, are too many matchers: \
+                     {all} of at most {MOST_MATCHERS}",
+                    sets.len(),
+                    filters.len()
+                )));
+            }
+            Ok(each_with_each(sets, filters))
+        }
+    }
+}
+
+fn each_with_each(sets: &[Vec<Matcher>], filters: &[Vec<Matcher>]) -> MatcherSets {
+    let with = |set: &Vec<Matcher>, filter: &Vec<Matcher>| set.iter().chain(filter).cloned().collect();
+    sets.iter().flat_map(|set| filters.iter().map(move |filter| with(set, filter))).collect()
 }
 
 /// About the memory that a series takes beside the text of its labels.

@@ -29,7 +29,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::{clock::Clock, model::Timestamp};
+use crate::clock::Clock;
 
 /// For whom the lines are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +165,7 @@ where
         let tenant = data.remove("tenant").filter(says).or_else(|| around("tenant"));
         let named = data.remove("event").or_else(|| data.remove("message"));
         let line = Line {
-            timestamp: rfc3339(self.clock.now()),
+            timestamp: self.clock.now().rfc3339(),
             level: level(event),
             service: "luminate",
             event: named.unwrap_or_else(|| event.metadata().target().into()),
@@ -188,10 +188,6 @@ fn level(event: &Event<'_>) -> &'static str {
         tracing::Level::DEBUG => "debug",
         tracing::Level::TRACE => "trace",
     }
-}
-
-fn rfc3339(at: Timestamp) -> String {
-    jiff::Timestamp::from_millisecond(at.millis()).map_or_else(|_| at.to_string(), |at| format!("{at:.3}"))
 }
 
 /// Collects fields as JSON.
@@ -237,7 +233,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::clock::HandClock;
+    use crate::{clock::HandClock, model::Timestamp};
 
     struct Kept(Arc<Mutex<Vec<u8>>>);
 
@@ -310,6 +306,6 @@ mod tests {
 
     #[test]
     fn a_time_beyond_the_calendar_is_its_number() {
-        assert_eq!(rfc3339(Timestamp::MAX), i64::MAX.to_string());
+        assert_eq!(Timestamp::MAX.rfc3339(), i64::MAX.to_string());
     }
 }

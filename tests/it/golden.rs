@@ -13,7 +13,7 @@ use std::{
 use crate::server::{free_port, luminate};
 
 /// Compares `text` with the golden file `name`, or makes it that.
-fn check(name: &str, text: &str) {
+pub fn check(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("LUMINATE_TEST_GOLDEN").is_some_and(|v| v == "rewrite") {
         fs::write(&path, text).unwrap();
@@ -51,7 +51,11 @@ fn the_help_of_each_command() {
         &["backup", "verify"],
         &["backup", "restore"],
         &["backup", "list"],
+        &["token"],
+        &["token", "create"],
+        &["token", "inspect"],
         &["healthcheck"],
+        &["sleep"],
         &["admin", "flush"],
         &["completions"],
     ];

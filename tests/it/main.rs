@@ -9,6 +9,8 @@
     reason = "tests"
 )]
 
+mod attacks_http;
+mod certificates;
 mod cli;
 mod clickhouse;
 mod config;
@@ -16,10 +18,16 @@ mod golden;
 mod http;
 mod kill;
 mod layers;
+mod limits;
 mod memory;
 mod moving;
 mod prometheus;
 mod promql_scripts;
+mod redis;
+mod roles;
 mod script;
 mod server;
 mod taker;
+mod tls;
+mod token;
+mod token_cli;

@@ -22,9 +22,9 @@ use luminate::{
         plan::Aggregation,
     },
     storage::{
-        Appended, Cardinality, Check, Combine, Grid, GridRow, Health, LabelsRequest, MatcherSets, Operation,
-        Result, Runs, SelectRequest, Selected, SeriesExemplars, SeriesSamples, Storage, StorageStatus,
-        WriteBatch, conformance::read_all, offer::ABSENT,
+        Appended, Cardinality, Check, Combine, DocumentKind, Grid, GridRow, Health, LabelsRequest,
+        MatcherSets, Operation, Result, Runs, SelectRequest, Selected, SeriesExemplars, SeriesSamples,
+        Storage, StorageStatus, WriteBatch, conformance::read_all, offer::ABSENT,
     },
 };
 use tokio::sync::mpsc;
@@ -206,8 +206,21 @@ impl Storage for Taker {
         self.inner.clean_tombstones(tenant).await
     }
 
-    async fn cardinality(&self, tenant: &TenantId, limit: usize) -> Result<Cardinality> {
-        self.inner.cardinality(tenant, limit).await
+    async fn cardinality(
+        &self,
+        tenant: &TenantId,
+        matchers: MatcherSets,
+        limit: usize,
+    ) -> Result<Cardinality> {
+        self.inner.cardinality(tenant, matchers, limit).await
+    }
+
+    async fn put_document(&self, tenant: &TenantId, kind: DocumentKind, text: Option<String>) -> Result<()> {
+        self.inner.put_document(tenant, kind, text).await
+    }
+
+    async fn documents(&self, kind: DocumentKind) -> Result<Vec<(TenantId, String)>> {
+        self.inner.documents(kind).await
     }
 
     async fn flush(&self) -> Result<()> {

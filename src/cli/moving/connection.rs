@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{HeaderMap, Method, Response, StatusCode, body::Incoming, header};
+use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
@@ -30,7 +31,7 @@ const SHOWN: usize = 2_000;
 /// A connection to one server.
 #[derive(Debug)]
 pub struct Connection {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     server: ServerFlags,
 }
 
@@ -63,7 +64,8 @@ impl Connection {
     /// Gets ready to speak to a server.
     pub fn new(server: &ServerFlags) -> Result<Self, CommandError> {
         server.uri("/")?;
-        Ok(Self { client: Client::builder(TokioExecutor::new()).build_http(), server: server.clone() })
+        let connector = server.tls.connector(&server.server)?;
+        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector), server: server.clone() })
     }
 
     /// The server's URL.

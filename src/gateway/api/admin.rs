@@ -1,37 +1,59 @@
-//! Orders that change what is kept. Each is logged.
+//! Orders that change what is kept. Each goes to the audit log.
 
-use axum::{extract::State, http::StatusCode};
+use axum::{
+    Extension,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 
 use super::{Shared, catalog::catalog_query};
 use crate::{
-    gateway::{error::ApiError, form::Form},
+    gateway::{
+        error::{ApiError, ErrorKind},
+        form::Form,
+        request::Detail,
+    },
     query::Reader,
 };
 
 /// Hides the matching series' samples.
-pub async fn delete_series(State(state): Shared, reader: Reader, form: Form) -> Result<StatusCode, ApiError> {
+pub async fn delete_series(State(state): Shared, reader: Reader, form: Form) -> Result<Response, ApiError> {
     let query = catalog_query(&form)?;
     let selectors = query.selectors.join(" ");
     state.query.delete_series(&reader, query).await?;
-    tracing::info!(event = "admin", action = "delete_series", tenant = %reader, selectors);
-    Ok(StatusCode::NO_CONTENT)
+    Ok(done(selectors))
 }
 
 /// Removes for good what was hidden.
-pub async fn clean_tombstones(State(state): Shared, reader: Reader) -> Result<StatusCode, ApiError> {
+pub async fn clean_tombstones(State(state): Shared, reader: Reader) -> Result<Response, ApiError> {
     if !reader.view.filters().is_empty() {
         return Err(ApiError::forbidden("this concerns series that the caller may not see"));
     }
     for tenant in reader.view.tenants() {
         state.storage.clean_tombstones(tenant).await?;
     }
-    tracing::info!(event = "admin", action = "clean_tombstones", tenant = %reader);
-    Ok(StatusCode::NO_CONTENT)
+    Ok(done(String::new()))
 }
 
 /// Answers when what was in memory is durable in its final place.
-pub async fn flush(State(state): Shared) -> Result<StatusCode, ApiError> {
+pub async fn flush(State(state): Shared) -> Result<Response, ApiError> {
     state.storage.flush().await?;
-    tracing::info!(event = "admin", action = "flush");
-    Ok(StatusCode::NO_CONTENT)
+    Ok(done(String::new()))
+}
+
+/// Done, and what the audit log should know of it.
+fn done(detail: String) -> Response {
+    (StatusCode::NO_CONTENT, Extension(Detail(detail))).into_response()
+}
+
+/// Reads again what is read while we run, and answers when that is done.
+pub async fn reload(State(state): Shared) -> Result<StatusCode, ApiError> {
+    match state.reloads.reload().await {
+        Ok(()) => Ok(StatusCode::OK),
+        Err(errors) => {
+            let message = format!("this is as it was before: {}", errors.join("; "));
+            Err(ApiError::new(ErrorKind::Internal, message))
+        }
+    }
 }

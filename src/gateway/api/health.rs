@@ -40,7 +40,8 @@ pub async fn started(State(state): Shared) -> Response {
 pub async fn deep(State(state): Shared) -> Response {
     let store = state.storage.health();
     let ready = state.readiness.check(&store);
-    let checks = state.storage.checks();
+    let mut checks = state.storage.checks();
+    checks.extend(state.redis.as_ref().map(|redis| redis.check()));
     let worst = checks.iter().map(|check| check.state).max().unwrap_or(CheckState::Ok);
     let worst = match (&ready, &store) {
         (Err(_), _) => CheckState::Failed,

@@ -14,7 +14,7 @@
 //! Every answer says what was written up to then (`X-Luminate-Import-Samples` and its like) and the checksum
 //! of what came, so that a sender can compare it with what it sent.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use async_compression::{
     tokio::bufread::{GzipDecoder, ZstdDecoder},
@@ -36,6 +36,7 @@ use crate::{
         body::BodyLimits,
         error::{ApiError, ErrorKind},
         form::Form,
+        limit::door::Refused,
     },
     ingest::{Import, Imported, IngestError, Sender},
 };
@@ -143,7 +144,9 @@ fn answer(imported: &Imported) -> Response {
     if told.is_empty() {
         StatusCode::NO_CONTENT.into_response()
     } else {
-        ApiError::bad_data(told.join("\n")).into_response()
+        let mut response = ApiError::bad_data(told.join("\n")).into_response();
+        response.extensions_mut().insert(Refused(Arc::new(imported.outcome.rejected.clone())));
+        response
     }
 }
 

@@ -5,12 +5,14 @@ pub mod catalog;
 pub mod export;
 pub mod health;
 pub mod import;
+pub mod limits;
 pub mod metrics;
 pub mod page;
 pub mod query;
 pub mod receive;
 pub mod rules;
 pub mod status;
+pub mod user_limits;
 pub mod write;
 
 use std::sync::Arc;

@@ -22,7 +22,7 @@
 //! (`X-Prometheus-Remote-Write-Samples-Written` and its like): a 2.0 sender takes their absence as
 //! "this receiver does not speak 2.0".
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -32,8 +32,12 @@ use axum::{
 use bytes::Bytes;
 
 use crate::{
-    gateway::error::{Cause, with_sources},
+    gateway::{
+        error::{Cause, retry_seconds, with_sources},
+        limit::door::Refused,
+    },
     ingest::{Ingest, IngestError, Outcome, Sender},
+    model::OverLimit,
     storage::{Fault, StorageError},
 };
 
@@ -70,15 +74,22 @@ pub async fn remote_write(ingest: &Ingest, sender: &Sender, headers: &HeaderMap,
                 StatusCode::NO_CONTENT.into_response()
             } else {
                 let told = outcome.rejected.to_string();
-                match outcome.rejected.retry_after() {
+                let mut response = match outcome.rejected.retry_after() {
                     Some(after) => with_retry(text(StatusCode::TOO_MANY_REQUESTS, told), after),
                     None => text(StatusCode::BAD_REQUEST, told),
-                }
+                };
+                response.extensions_mut().insert(Refused(Arc::new(outcome.rejected.clone())));
+                response
             };
             with_written(response, &outcome)
         }
         Err(error) => with_written(refuse(&error), &Outcome::default()),
     }
+}
+
+/// What a sender is told who is over a limit before anything of its request is read.
+pub fn over_limit(over: OverLimit) -> Response {
+    with_written(refuse(&over.into()), &Outcome::default())
 }
 
 /// Finds which message a request carries; fails if we do not read it.
@@ -118,12 +129,16 @@ pub fn refuse(error: &IngestError) -> Response {
     match error {
         IngestError::TooLarge { .. } => text(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
         IngestError::Decode(_) => text(StatusCode::BAD_REQUEST, error.to_string()),
-        IngestError::OverLimit(over) => match over.retry_after {
-            Some(after) if !over.for_good => {
-                with_retry(text(StatusCode::TOO_MANY_REQUESTS, error.to_string()), after)
-            }
-            Some(_) | None => text(StatusCode::BAD_REQUEST, error.to_string()),
-        },
+        IngestError::OverLimit(over) => {
+            let mut response = match over.retry_after {
+                Some(after) if !over.for_good => {
+                    with_retry(text(StatusCode::TOO_MANY_REQUESTS, error.to_string()), after)
+                }
+                Some(_) | None => text(StatusCode::BAD_REQUEST, error.to_string()),
+            };
+            response.extensions_mut().insert(over.clone());
+            response
+        }
         IngestError::Overloaded { retry_after } => {
             with_retry(text(StatusCode::SERVICE_UNAVAILABLE, error.to_string()), *retry_after)
         }
@@ -184,18 +199,14 @@ fn with_written(mut response: Response, outcome: &Outcome) -> Response {
     response
 }
 
-/// Says when to come again, in whole seconds and at least one.
+/// Says when to come again.
 fn with_retry(mut response: Response, after: Duration) -> Response {
-    let seconds = after.as_millis().div_ceil(1000).clamp(1, 3600);
-    let seconds = u64::try_from(seconds).unwrap_or(3600);
-    response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    response.headers_mut().insert(header::RETRY_AFTER, retry_seconds(after).into());
     response
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::{
         clock::HandClock,

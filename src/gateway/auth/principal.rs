@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::model::{Limit, Matcher, OnConflict, TenantId, TenantLimits};
+use crate::{
+    gateway::limit::overrides::LimitOverrides,
+    model::{Matcher, TenantId},
+};
 
 /// What a caller may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,30 +124,6 @@ impl TenantAccess {
     }
 }
 
-/// Limits that say something else than those of the tenant.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct LimitOverrides {
-    /// Numbers; none is without bound.
-    pub values: Vec<(Limit, Option<u64>)>,
-    /// What is refused for good.
-    pub for_good: Vec<(Limit, bool)>,
-    /// Other bits at a time that has a sample already.
-    pub on_conflict: Option<OnConflict>,
-}
-
-impl LimitOverrides {
-    /// Puts these in the place of others.
-    pub fn apply(&self, limits: &mut TenantLimits) {
-        for (limit, value) in &self.values {
-            limits.set(*limit, *value);
-        }
-        for (limit, yes) in &self.for_good {
-            limits.refuse_for_good(*limit, *yes);
-        }
-        limits.on_conflict = self.on_conflict.unwrap_or(limits.on_conflict);
-    }
-}
-
 /// By what a caller was known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Known {
@@ -158,6 +137,19 @@ pub enum Known {
     Certificate,
     /// An address that speaks for others.
     TrustedProxy,
+}
+
+impl Known {
+    /// The word for it in logs.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Anyone => "anyone",
+            Self::Token => "token",
+            Self::Key(_) => "key",
+            Self::Certificate => "certificate",
+            Self::TrustedProxy => "trusted_proxy",
+        }
+    }
 }
 
 /// A caller who was let in.

@@ -28,11 +28,28 @@ pub struct Short {
     pub retry_after: Option<Duration>,
 }
 
+/// How a bucket stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level {
+    /// What is in it; nothing if it owes.
+    pub left: u64,
+    /// When it will have what a [`Draw`] costs; none is never.
+    pub enough_in: Option<Duration>,
+    /// When it will be full.
+    pub full_in: Duration,
+}
+
 /// A bucket for each tenant and rate.
 #[async_trait]
 pub trait Buckets: fmt::Debug + Send + Sync + 'static {
-    /// Takes from several buckets of a tenant, from all or from none.
+    /// Takes from several buckets of a tenant, from all or from none. Told is the one that is short for longest.
     async fn take(&self, tenant: &TenantId, draws: &[Draw]) -> Result<(), Short>;
+
+    /// Takes what has been used already: a bucket that does not have as much owes the rest, up to one burst.
+    async fn charge(&self, tenant: &TenantId, draw: Draw);
+
+    /// How a bucket stands, as far as that is known without asking anybody; none is not known.
+    fn level(&self, tenant: &TenantId, draw: &Draw) -> Option<Level>;
 }
 
 /// Buckets that are never empty.
@@ -43,5 +60,11 @@ pub struct NoBuckets;
 impl Buckets for NoBuckets {
     async fn take(&self, _: &TenantId, _: &[Draw]) -> Result<(), Short> {
         Ok(())
+    }
+
+    async fn charge(&self, _: &TenantId, _: Draw) {}
+
+    fn level(&self, _: &TenantId, _: &Draw) -> Option<Level> {
+        None
     }
 }

@@ -74,7 +74,7 @@ mod tests {
 
     use super::*;
     use crate::gateway::limit::{
-        buckets::{Buckets, Draw, Short},
+        buckets::{Buckets, Draw, Level, Short},
         table::LimitTable,
     };
 
@@ -101,6 +101,12 @@ mod tests {
             }
             *has -= draw.cost;
             Ok(())
+        }
+
+        async fn charge(&self, _: &TenantId, _: Draw) {}
+
+        fn level(&self, _: &TenantId, _: &Draw) -> Option<Level> {
+            None
         }
     }
 

@@ -1,3 +1,4 @@
+mod stamps;
 pub(crate) mod store;
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -6,9 +6,9 @@ use parking_lot::Mutex;
 use crate::{
     model::{Labels, Metadata, SeriesId, TenantId, TimeRange},
     storage::{
-        Appended, Cardinality, Check, Health, LabelsRequest, MatcherSets, RejectReason, Rejected, Result,
-        SampleKind, SelectRequest, Selected, SeriesExemplars, Storage, StorageError, StorageStatus,
-        WriteBatch,
+        Appended, Cardinality, Check, DocumentKind, Health, LabelsRequest, MatcherSets, RejectReason,
+        Rejected, Result, SampleKind, SelectRequest, Selected, SeriesExemplars, Storage, StorageError,
+        StorageStatus, WriteBatch,
     },
 };
 
@@ -97,7 +97,15 @@ impl Storage for RecordingStore {
         Err(only_writes())
     }
 
-    async fn cardinality(&self, _: &TenantId, _: usize) -> Result<Cardinality> {
+    async fn cardinality(&self, _: &TenantId, _: MatcherSets, _: usize) -> Result<Cardinality> {
+        Err(only_writes())
+    }
+
+    async fn put_document(&self, _: &TenantId, _: DocumentKind, _: Option<String>) -> Result<()> {
+        Err(only_writes())
+    }
+
+    async fn documents(&self, _: DocumentKind) -> Result<Vec<(TenantId, String)>> {
         Err(only_writes())
     }
 

@@ -386,6 +386,7 @@ impl Builder<'_> {
         let step = if first < last { scope.steps.step.max(1) } else { 1 };
         SelectRequest {
             matchers,
+            filters: Vec::new(),
             range,
             grid: Some(Grid { start: Timestamp(first), end: Timestamp(last), step: Millis(step) }),
             lookback: Millis(reach.before),

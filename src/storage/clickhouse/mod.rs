@@ -13,6 +13,7 @@ mod census;
 pub mod client;
 pub mod config;
 mod deletes;
+mod documents;
 mod histogram;
 pub mod migrate;
 pub mod pushdown;

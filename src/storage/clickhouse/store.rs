@@ -9,6 +9,7 @@ use super::{
     client::{BreakerState, ClientCounters, EndpointState, Servers},
     config::ClickHouseConfig,
     deletes::Deletes,
+    documents::Documents,
     migrate::Migrator,
     pushdown::{Pushdown, PushdownCounters, probe::Proven},
     read::{Reads, counters::ReadCounters},
@@ -20,13 +21,13 @@ use crate::{
     clock::Clock,
     model::{Labels, Metadata, TenantId, TimeRange},
     storage::{
-        Appended, Cardinality, Check, CheckState, Health, LabelsRequest, MatcherSets, Result, SelectRequest,
-        Selected, SeriesExemplars, Storage, StorageError, StorageStatus, WriteBatch,
+        Appended, Cardinality, Check, CheckState, DocumentKind, Health, LabelsRequest, MatcherSets, Result,
+        SelectRequest, Selected, SeriesExemplars, Storage, StorageError, StorageStatus, WriteBatch,
     },
 };
 
 /// Our tables, for whoever asks what they take on disk.
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 13] = [
     "samples",
     "histograms",
     "exemplars",
@@ -34,6 +35,7 @@ const TABLES: [&str; 12] = [
     "label_values",
     "metadata",
     "tombstones",
+    "documents",
     "rollup_5m",
     "rollup_1h",
     "rollup_progress",
@@ -51,6 +53,7 @@ pub struct ClickHouseStore {
     writes: Arc<Writes>,
     reads: Reads,
     deletes: Arc<Deletes>,
+    documents: Documents,
     counters: Arc<ReadCounters>,
     queue_bytes: usize,
     pushdown: Arc<Pushdown>,
@@ -75,6 +78,7 @@ impl ClickHouseStore {
             Arc::clone(&rollups),
             Arc::clone(&clock),
         ));
+        let documents = Documents::new(Arc::clone(&servers), Arc::clone(&clock), config.seed);
         let pushdown = Arc::new(Pushdown::new(Arc::clone(&servers), &config, Arc::clone(&clock)));
         Ok(Arc::new(Self {
             watch: Watch::start(Arc::clone(&migrator)),
@@ -93,6 +97,7 @@ impl ClickHouseStore {
             ),
             pushdown,
             deletes,
+            documents,
             migrator,
             counters,
             rollups,
@@ -201,12 +206,25 @@ impl Storage for ClickHouseStore {
         self.deletes.clean(tenant).await
     }
 
-    async fn cardinality(&self, tenant: &TenantId, limit: usize) -> Result<Cardinality> {
-        self.reads.cardinality(tenant, limit).await
+    async fn cardinality(
+        &self,
+        tenant: &TenantId,
+        matchers: MatcherSets,
+        limit: usize,
+    ) -> Result<Cardinality> {
+        self.reads.cardinality(tenant, &matchers, limit).await
     }
 
     fn active_series(&self, tenant: &TenantId) -> Option<u64> {
         self.writes.active_series(tenant)
+    }
+
+    async fn put_document(&self, tenant: &TenantId, kind: DocumentKind, text: Option<String>) -> Result<()> {
+        self.documents.put(tenant, kind, text).await
+    }
+
+    async fn documents(&self, kind: DocumentKind) -> Result<Vec<(TenantId, String)>> {
+        self.documents.all(kind).await
     }
 
     async fn flush(&self) -> Result<()> {

@@ -12,6 +12,8 @@ use std::{
     sync::Arc,
 };
 
+use super::part::TEMPORARY_SUFFIX;
+
 /// A file system.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Creates a file, or empties the one that is there.
@@ -252,6 +254,19 @@ impl ReadFile for SystemFile {
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
+}
+
+/// Replaces a file whole, durably: whatever happens, it is the old one or the new one.
+pub(super) fn replace(disk: &Arc<dyn Disk>, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(TEMPORARY_SUFFIX);
+    let temporary = PathBuf::from(temporary);
+    let mut file = disk.create(&temporary)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync_all()?;
+    drop(file);
+    disk.rename(&temporary, path)?;
+    path.parent().map_or(Ok(()), |directory| disk.sync_dir(directory))
 }
 
 /// The bytes of a directory and all below it.

@@ -25,6 +25,7 @@ use super::{
     config::EmbeddedConfig,
     counters::{EmbeddedCounters, add},
     disk::{Disk, size_of_dir},
+    documents::Documents,
     exemplars::Exemplars,
     head::{
         Head,
@@ -33,7 +34,7 @@ use super::{
     lock::Lock,
     part::PageCache,
     register::{MOST_TOMBSTONES, Register, hidden},
-    select::{Sight, wanted},
+    select::{Sight, find_in_head, wanted},
     view::{Elsewhere, View},
     wal::{
         Ticket, Wal,
@@ -71,6 +72,7 @@ pub(crate) struct Engine {
     /// Whether somebody was refused a series since the last flush, because too many were active.
     pub(crate) crowded: AtomicBool,
     pub(crate) exemplars: Exemplars,
+    pub(super) documents: Documents,
     /// What was set aside or is missing, for a person.
     pub(crate) damage: Mutex<Vec<String>>,
     /// What is older has been removed, or will be.
@@ -297,13 +299,18 @@ impl Engine {
         Ok(found.into_iter().map(|(series, exemplars)| SeriesExemplars { series, exemplars }).collect())
     }
 
-    pub(crate) fn cardinality(&self, tenant: &TenantId, limit: usize) -> Result<Cardinality> {
+    pub(crate) fn cardinality(
+        &self,
+        tenant: &TenantId,
+        sets: &MatcherSets,
+        limit: usize,
+    ) -> Result<Cardinality> {
         self.is_open()?;
         let view = self.view.load_full();
         let mut all = BTreeSet::new();
         let (mut chunks, mut range) = (0, None::<TimeRange>);
         for head in &view.heads {
-            for number in head.all(tenant) {
+            for number in find_in_head(head, tenant, sets) {
                 head.look(number, |series| {
                     all.insert(series.labels.clone());
                     chunks += series.chunks() as u64;

@@ -13,7 +13,8 @@
 //! 3. A flush (`flush`) freezes the head and writes [parts](part), then the [catalog], and lets the log go. A rewrite
 //!    (`rewrite`) makes one part of many, without what was deleted.
 //! 4. A query takes the view (`view`) of the moment, finds series in heads and parts, and merges them (`select`).
-//! 5. Opening (`recover`) takes all parts, and the log on top.
+//! 5. Small texts of tenants (`documents`) have a file of their own.
+//! 6. Opening (`recover`) takes all parts, and the log on top.
 //!
 //! Files are drawn in `schema/disk/`; `layout.md` there says which of them are the truth.
 
@@ -25,6 +26,7 @@ pub mod chunk;
 pub mod config;
 pub mod counters;
 pub mod disk;
+mod documents;
 mod engine;
 mod exemplars;
 #[cfg(test)]

@@ -25,6 +25,7 @@ use super::{
     config::EmbeddedConfig,
     counters::{EmbeddedCounters, add, add_micros},
     disk::Disk,
+    documents::Documents,
     engine::{Engine, Upkeep},
     exemplars::Exemplars,
     head::{Head, Place, Tally, series::NewValue},
@@ -78,6 +79,7 @@ impl Engine {
         let cache = PageCache::new(config.page_cache_bytes);
         let ballast = Arc::new(Ballast::new(Arc::clone(&disk), &dir, config.ballast_bytes));
         let (books, told) = Books::open(&disk, &dir)?;
+        let (documents, mut damage_of_documents) = Documents::open(&disk, &dir)?;
         let shelf = shelve(&disk, &dir, &cache, &told)?;
         let register = Register::new(config.metadata_bytes_per_tenant);
         let exemplars = Exemplars::new(config.exemplars_per_tenant);
@@ -96,6 +98,7 @@ impl Engine {
         add(&counters.replay_lost, restore.lost);
         let mut damage = shelf.damage;
         damage.append(&mut damage_of_books);
+        damage.append(&mut damage_of_documents);
         damage.extend(replayed.damage);
         if restore.lost > 0 {
             damage
@@ -153,6 +156,7 @@ impl Engine {
             recalled: Recalled::default(),
             crowded: AtomicBool::new(false),
             exemplars,
+            documents,
             damage: Mutex::new(damage),
             horizon: AtomicI64::new(i64::MIN),
             closed: AtomicBool::new(false),

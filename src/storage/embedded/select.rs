@@ -60,9 +60,7 @@ impl Sight<'_> {
     /// The series that pass, and a reader of their samples.
     pub(crate) fn select(mut self, request: &SelectRequest, range: Option<TimeRange>) -> Result<Selected> {
         let (sources, found) = match range {
-            Some(range) => {
-                self.gather(std::slice::from_ref(&request.matchers), range, &Meter::of(request))?
-            }
+            Some(range) => self.gather(&request.sets(), range, &Meter::of(request))?,
             None => (Vec::new(), Vec::new()),
         };
         let range = range.unwrap_or(request.range);
@@ -259,7 +257,8 @@ fn find_any(sealed: &Sealed, tenant: &TenantId, sets: &[Vec<Matcher>]) -> Result
     Ok(found)
 }
 
-fn find_in_head(head: &Head, tenant: &TenantId, sets: &[Vec<Matcher>]) -> RoaringBitmap {
+/// The numbers of a head's series that pass one of the sets.
+pub(crate) fn find_in_head(head: &Head, tenant: &TenantId, sets: &[Vec<Matcher>]) -> RoaringBitmap {
     if sets.is_empty() {
         return head.all(tenant);
     }

@@ -18,7 +18,7 @@ use crate::{
     clock::Clock,
     model::{Labels, Metadata, TenantId, TimeRange},
     storage::{
-        AppendPolicy, Appended, Cardinality, Check, Health, LabelsRequest, MatcherSets, Result,
+        AppendPolicy, Appended, Cardinality, Check, DocumentKind, Health, LabelsRequest, MatcherSets, Result,
         SelectRequest, Selected, SeriesExemplars, Storage, StorageError, StorageStatus, WriteBatch,
         room::Allowance,
     },
@@ -224,13 +224,36 @@ impl Storage for EmbeddedStore {
         self.blocking(move |engine| engine.clean_tombstones(&tenant)).await
     }
 
-    async fn cardinality(&self, tenant: &TenantId, limit: usize) -> Result<Cardinality> {
+    async fn cardinality(
+        &self,
+        tenant: &TenantId,
+        matchers: MatcherSets,
+        limit: usize,
+    ) -> Result<Cardinality> {
         let tenant = tenant.clone();
-        self.blocking(move |engine| engine.cardinality(&tenant, limit)).await
+        self.blocking(move |engine| engine.cardinality(&tenant, &matchers, limit)).await
     }
 
     fn active_series(&self, tenant: &TenantId) -> Option<u64> {
         Some(self.engine.active_series(tenant))
+    }
+
+    async fn put_document(&self, tenant: &TenantId, kind: DocumentKind, text: Option<String>) -> Result<()> {
+        let tenant = tenant.clone();
+        self.blocking(move |engine| {
+            engine.is_open()?;
+            engine.documents.put(&tenant, kind, text)
+        })
+        .await
+    }
+
+    async fn documents(&self, kind: DocumentKind) -> Result<Vec<(TenantId, String)>> {
+        // Who changes one holds them until that is durable.
+        self.blocking(move |engine| {
+            engine.is_open()?;
+            Ok(engine.documents.all(kind))
+        })
+        .await
     }
 
     async fn flush(&self) -> Result<()> {

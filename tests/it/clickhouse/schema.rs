@@ -63,7 +63,10 @@ fn the_schema_is_missing_then_planned_then_applied_then_left_alone() {
     let Some(front) = Front::start() else { return };
     front.sql(&format!("DROP DATABASE {}", front.database));
     let (code, out, err) = run(schema(&front, &["status"]));
-    assert_eq!((code, out.as_str()), (1, "VERSION  NAME    APPLIED\n1        tables  no\n"));
+    assert_eq!(
+        (code, out.as_str()),
+        (1, "VERSION  NAME       APPLIED\n1        tables     no\n2        documents  no\n")
+    );
     assert!(err.contains("run `luminate schema apply`"), "{err}");
 
     let (code, plan, err) = run(schema(&front, &["apply", "--dry-run"]));
@@ -72,10 +75,13 @@ fn the_schema_is_missing_then_planned_then_applied_then_left_alone() {
     assert_eq!(tables(&front), "", "a dry run makes nothing");
 
     let (code, out, err) = run(schema(&front, &["apply"]));
-    assert_eq!((code, out.as_str(), err.as_str()), (0, "applying version 1 (tables)\ndone\n", ""));
+    assert_eq!(
+        (code, out.as_str(), err.as_str()),
+        (0, "applying version 1 (tables)\napplying version 2 (documents)\ndone\n", "")
+    );
     let (code, out, err) = run(schema(&front, &["status"]));
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
-    assert!(out.contains("1        tables  20"), "{out}");
+    assert!(out.contains("1        tables     20"), "{out}");
 
     let made = tables(&front);
     assert_eq!(run(schema(&front, &["apply"])), (0, "nothing to do\n".to_owned(), String::new()));
@@ -116,7 +122,10 @@ fn an_interrupted_application_goes_on() {
     assert!(half.contains("samples\t") && !half.contains("tombstones\t"), "{half}");
     assert_eq!(run(schema(&front, &["status"])).0, 1, "half a version is none");
     let (code, out, err) = run(schema(&front, &["apply"]));
-    assert_eq!((code, out.as_str(), err.as_str()), (0, "applying version 1 (tables)\ndone\n", ""));
+    assert_eq!(
+        (code, out.as_str(), err.as_str()),
+        (0, "applying version 1 (tables)\napplying version 2 (documents)\ndone\n", "")
+    );
     assert!(tables(&front).contains("tombstones\t"));
 }
 
@@ -131,7 +140,7 @@ fn several_may_apply_at_once() {
         assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
     }
     let (code, out, _) = run(schema(&front, &["status"]));
-    assert_eq!((code, out.lines().count()), (0, 2), "{out}");
+    assert_eq!((code, out.lines().count()), (0, 3), "{out}");
 }
 
 #[test]
@@ -147,14 +156,14 @@ fn a_schema_of_another_time_is_told_from_ours() {
     insert("(900, 'later', 'x', 1)");
     let (code, out, err) = run(schema(&front, &["status"]));
     assert_eq!((code, err.as_str()), (0, ""), "an older binary gets along with it");
-    assert!(out.contains("900      later   20"), "{out}");
+    assert!(out.contains("900      later      20"), "{out}");
     assert_eq!(run(schema(&front, &["apply"])).1, "nothing to do\n");
     insert("(901, 'much later', 'x', 900)");
     let (code, _, err) = run(schema(&front, &["status"]));
     assert_eq!(code, 1);
     assert!(err.contains("can be used from version 900 on") && err.contains("run a later Luminate"), "{err}");
     front.sql(&format!("TRUNCATE TABLE {}.schema_migrations", front.database));
-    insert("(1, 'tables', 'x', 1)");
+    insert("(1, 'tables', 'x', 1), (2, 'documents', 'x', 1)");
     let (code, out, _) = run(schema(&front, &["status"]));
     assert_eq!(code, 0);
     assert!(out.contains("warning: version 1 (tables) was applied from another text"), "{out}");

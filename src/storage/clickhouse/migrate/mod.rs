@@ -48,13 +48,21 @@ pub struct Migrations {
 
 /// What this binary knows and needs.
 pub const OURS: Migrations = Migrations {
-    all: &[Migration {
-        version: 1,
-        name: "tables",
-        min_compatible: 1,
-        text: include_str!("../../../../schema/clickhouse/001_tables.sql"),
-    }],
-    needed: 1,
+    all: &[
+        Migration {
+            version: 1,
+            name: "tables",
+            min_compatible: 1,
+            text: include_str!("../../../../schema/clickhouse/001_tables.sql"),
+        },
+        Migration {
+            version: 2,
+            name: "documents",
+            min_compatible: 1,
+            text: include_str!("../../../../schema/clickhouse/002_documents.sql"),
+        },
+    ],
+    needed: 2,
 };
 
 /// A step that was applied.

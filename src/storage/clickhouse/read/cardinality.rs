@@ -5,22 +5,27 @@ use super::{
     series::{SCOPE, scoped},
 };
 use crate::{
-    model::{Millis, TenantId, TimeRange},
-    storage::{Cardinality, Result, clickhouse::client::Statement},
+    model::{Matcher, Millis, TenantId, TimeRange},
+    storage::{Cardinality, Result, cardinality_of, clickhouse::client::Statement},
 };
 
 /// Series that had samples this long ago take writes still.
 const RECENT: Millis = Millis(2 * Millis::HOUR.0);
 
 impl Reads {
-    /// Counts the series of the days that reach into the last two hours.
+    /// Counts the series of the days that reach into the last two hours; where not all of them are meant, here.
     pub(in crate::storage::clickhouse) async fn cardinality(
         &self,
         tenant: &TenantId,
+        sets: &[Vec<Matcher>],
         limit: usize,
     ) -> Result<Cardinality> {
         let now = self.clock.now();
         let Some(recent) = TimeRange::new(now.minus(RECENT), now) else { return Ok(Cardinality::default()) };
+        if !sets.is_empty() {
+            let found = self.find(tenant, sets, recent, (None, None)).await?;
+            return Ok(cardinality_of(found.series.iter().map(|series| &series.labels), limit));
+        }
         let count = async |what: &str, from: &str, by: &str| {
             let sql = format!(
                 "SELECT {by} AS what, toUInt64({what}) AS n FROM {from} GROUP BY what ORDER BY n DESC, what \

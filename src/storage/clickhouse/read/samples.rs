@@ -56,7 +56,7 @@ impl Reads {
             |series| Selected { series, runs: Runs::TimeMajor(runs), taken: 0, warnings: Vec::new() };
         let Some(range) = self.kept(tenant, request.range) else { return Ok(selected(Vec::new())) };
         let bounds = (request.max_series, request.max_label_bytes);
-        let found = self.find(tenant, std::slice::from_ref(&request.matchers), range, bounds).await?;
+        let found = self.find(tenant, &request.sets(), range, bounds).await?;
         if found.series.is_empty() {
             return Ok(selected(Vec::new()));
         }

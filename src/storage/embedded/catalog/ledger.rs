@@ -5,11 +5,7 @@
 //! part footers and what is left of the log. The file is replaced whole; each row has its own checksum, so
 //! that damage costs the rows it lies on. The format is drawn in `schema/disk/catalog.md`.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{io, path::Path, sync::Arc};
 
 use super::{
     super::{
@@ -17,8 +13,7 @@ use super::{
             Damaged,
             bytes::{Reader, put_length},
         },
-        disk::Disk,
-        part::TEMPORARY_SUFFIX,
+        disk::{Disk, replace},
     },
     rows::{Cursor, ExemplarRow, MetadataRow, Row, TenantRow, Tombstone},
 };
@@ -78,18 +73,6 @@ pub fn read(disk: &Arc<dyn Disk>, path: &Path) -> Result<Option<LedgerRead>> {
     let mut bytes = vec![0; length];
     file.read_exact_at(&mut bytes, 0).map_err(context)?;
     Ok(Some(decode(path, &bytes)))
-}
-
-fn replace(disk: &Arc<dyn Disk>, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(TEMPORARY_SUFFIX);
-    let temporary = PathBuf::from(temporary);
-    let mut file = disk.create(&temporary)?;
-    file.write_all_at(bytes, 0)?;
-    file.sync_all()?;
-    drop(file);
-    disk.rename(&temporary, path)?;
-    path.parent().map_or(Ok(()), |directory| disk.sync_dir(directory))
 }
 
 fn encode(ledger: &Ledger) -> Result<Vec<u8>> {

@@ -32,6 +32,8 @@ async fn furnished(dir: &Path) -> Vec<(Labels, Vec<(i64, u64)>)> {
             store.flush().await.unwrap();
         }
     }
+    let limits = Some("{}".to_owned());
+    store.put_document(&tenant(), crate::storage::DocumentKind::Limits, limits).await.unwrap();
     let hide = TimeRange::new(Timestamp(0), Timestamp(1)).unwrap();
     store.delete(&tenant(), vec![], hide).await.unwrap();
     everything(&store).await
@@ -90,6 +92,10 @@ async fn whatever_file_is_damaged_the_store_opens_and_tells_and_serves_the_rest(
                     assert_eq!(metadata[0].help, "2", "{name:?} at {place}");
                 }
             }
+            let kept = store.documents(crate::storage::DocumentKind::Limits).await.unwrap()
+                == [(tenant(), "{}".to_owned())];
+            let told = !store.status().await.unwrap().quarantined.is_empty();
+            assert!(kept || told && name.ends_with("DOCUMENTS"), "{name:?} at {place}");
             store.flush().await.unwrap();
             store.close().await.unwrap();
         }
@@ -99,7 +105,10 @@ async fn whatever_file_is_damaged_the_store_opens_and_tells_and_serves_the_rest(
         let store = open(copy.path()).unwrap_or_else(|e| panic!("{name:?} removed: {e}"));
         let found: usize = everything(&store).await.iter().map(|(_, s)| s.len()).sum();
         let told = !store.status().await.unwrap().quarantined.is_empty();
-        assert!(found == samples || told || name.starts_with("wal"), "{name:?} removed");
+        assert!(
+            found == samples || told || name.starts_with("wal") || name.ends_with("DOCUMENTS"),
+            "{name:?} removed"
+        );
     }
 }
 

@@ -1,0 +1,206 @@
+//! The listeners: where everybody calls, and, if there is one, where the server is operated.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    task::JoinHandle,
+};
+
+use super::raised;
+use crate::{
+    config::{ClientAuth, Config, ProxyProtocol, ServerTls, SubjectPart, TlsVersion},
+    gateway::{
+        self, Door, Listener, ListenerConfig, ListenerLimits, State,
+        auth::{
+            Scope,
+            certificate::{CertificateRules, SubjectName},
+        },
+        listener::{
+            TrustedProxies,
+            tls::{ClientCertificates, Tls, TlsFiles},
+        },
+        router,
+    },
+    task,
+    telemetry::{Figure, Source, as_value},
+};
+
+/// Connections to be operated by; there is room for them however many others there are.
+const ADMIN_CONNECTIONS: usize = 128;
+
+/// How often the files of certificates are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// The ports, taken and not yet served.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    public: Listener,
+    admin: Option<Listener>,
+    /// With what has its certificates read again: heard from the beginning, because who does not hear it ends.
+    tls: Option<(Arc<Tls>, Signal)>,
+}
+
+impl Listeners {
+    /// Reads certificates and takes the ports.
+    pub(super) async fn bind(config: &Config, most_connections: usize) -> anyhow::Result<Self> {
+        let server = &config.server;
+        let files = server.tls.as_ref().map(tls_files);
+        let tls = files.map(Tls::load).transpose().context("cannot set up TLS")?.map(Arc::new);
+        let proxies = Arc::new(TrustedProxies::new(config.auth.trusted_proxies.clone()));
+        let limits = limits(config, most_connections);
+        let public = ListenerConfig {
+            door: server.admin_listen.map_or(Door::Both, |_| Door::Public),
+            limits: limits.clone(),
+            proxies: Arc::clone(&proxies),
+            proxy_protocol: server.proxy_protocol == ProxyProtocol::V1V2,
+            tls: tls.clone(),
+        };
+        let public = Listener::bind(server.listen, public).await?;
+        let admin = match server.admin_listen {
+            None => None,
+            Some(address) => {
+                let limits = ListenerLimits {
+                    max_connections: limits.max_connections.min(ADMIN_CONNECTIONS),
+                    ..limits
+                };
+                let (door, proxy_protocol, tls) = (Door::Admin, false, tls.clone());
+                let admin = ListenerConfig { door, limits, proxies, proxy_protocol, tls };
+                Some(Listener::bind(address, admin).await?)
+            }
+        };
+        let hangup = || signal(SignalKind::hangup()).context("cannot listen for signals");
+        let tls = tls.map(|tls| Ok::<_, anyhow::Error>((tls, hangup()?))).transpose()?;
+        Ok(Self { public, admin, tls })
+    }
+
+    /// Where everybody calls.
+    pub(super) fn public(&self) -> SocketAddr {
+        self.public.local_addr()
+    }
+
+    /// Where the server is operated, if elsewhere.
+    pub(super) fn admin(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Listener::local_addr)
+    }
+
+    /// Gives the figures of TLS.
+    pub(super) fn figures(&self) -> Option<Source> {
+        self.tls.as_ref().map(|(tls, _)| figures(Arc::clone(tls)))
+    }
+
+    /// Serves until `draining` is raised, and then until the requests at hand are done; tells how many
+    /// connections had to be cut.
+    pub(super) fn serve(self, state: &Arc<State>, draining: watch::Receiver<bool>) -> JoinHandle<usize> {
+        let Self { public, admin, tls } = self;
+        let door = if admin.is_some() { Door::Public } else { Door::Both };
+        let public = gateway::serve(public, router(Arc::clone(state), door), raised(draining.clone()));
+        let admin = admin.map(|listener| {
+            gateway::serve(listener, router(Arc::clone(state), Door::Admin), raised(draining.clone()))
+        });
+        if let Some((tls, hangup)) = tls {
+            task::spawn("tls", keep_fresh(tls, hangup, draining));
+        }
+        task::spawn("gateway", async move {
+            let admin = async {
+                match admin {
+                    Some(admin) => admin.await.cut,
+                    None => 0,
+                }
+            };
+            let (public, admin) = tokio::join!(public, admin);
+            public.cut + admin
+        })
+    }
+}
+
+fn limits(config: &Config, most_connections: usize) -> ListenerLimits {
+    let limits = config.server.limits;
+    let grace = config.server.shutdown.grace;
+    ListenerLimits {
+        max_connections: limits.max_connections.min(most_connections),
+        max_connections_per_client: limits.max_connections_per_client,
+        max_header_bytes: limits.max_header_bytes.as_usize(),
+        header_timeout: limits.header_timeout,
+        idle_timeout: limits.idle_timeout,
+        request_timeout: limits.request_timeout,
+        // The rest of the grace is for closing the store.
+        grace: grace.saturating_sub((grace / 3).min(Duration::from_secs(10))),
+        ..ListenerLimits::default()
+    }
+}
+
+fn tls_files(config: &ServerTls) -> TlsFiles {
+    let certificates = match config.client_auth {
+        ClientAuth::Off => None,
+        ClientAuth::Optional => Some(ClientCertificates::Optional),
+        ClientAuth::Required => Some(ClientCertificates::Required),
+    };
+    TlsFiles {
+        certificate: config.cert_file.clone(),
+        key: config.key_file.clone(),
+        clients: config.client_ca_file.clone().zip(certificates),
+        tls12: config.min_version == TlsVersion::Tls12,
+    }
+}
+
+/// Who holders of certificates are, if those are credentials.
+pub(super) fn certificate_rules(config: &Config) -> Option<CertificateRules> {
+    let certificates = &config.auth.client_certificates;
+    certificates.enabled.then(|| CertificateRules {
+        tenant_from: match certificates.tenant_from {
+            SubjectPart::CommonName => SubjectName::CommonName,
+            SubjectPart::Organization => SubjectName::Organization,
+            SubjectPart::OrganizationalUnit => SubjectName::OrganizationalUnit,
+        },
+        scopes: certificates.scopes.iter().filter_map(|name| Scope::of_name(name)).collect(),
+    })
+}
+
+/// Reads certificates again when their files change, and when told to by SIGHUP.
+async fn keep_fresh(tls: Arc<Tls>, mut hangup: Signal, draining: watch::Receiver<bool>) {
+    let mut draining = std::pin::pin!(raised(draining));
+    loop {
+        let told = tokio::select! {
+            () = &mut draining => return,
+            () = tokio::time::sleep(LOOK_EVERY) => false,
+            _ = hangup.recv() => true,
+        };
+        let tls = Arc::clone(&tls);
+        let read = move || if told { tls.reload().map(|()| true) } else { tls.reload_if_changed() };
+        match tokio::task::spawn_blocking(read).await {
+            Ok(Ok(true)) => tracing::info!(event = "tls_reloaded"),
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => {
+                tracing::error!(event = "tls_reload_failed", %error, "what was in force still is");
+            }
+            Err(error) => tracing::error!(event = "tls_reload_failed", %error),
+        }
+    }
+}
+
+fn figures(tls: Arc<Tls>) -> Source {
+    #[expect(clippy::cast_precision_loss, reason = "a metric's value is a float")]
+    let seconds = |millis: i64| millis as f64 / 1000.0;
+    Box::new(move || {
+        vec![
+            Figure::counter(
+                "luminate_tls_reloads",
+                "Times that certificates were read anew and came into force",
+                as_value(tls.reloads()),
+            ),
+            Figure::counter(
+                "luminate_tls_reload_failures",
+                "Times that certificates could not be read anew, and the old ones stayed",
+                as_value(tls.failures()),
+            ),
+            Figure::gauge(
+                "luminate_tls_certificate_expiry_timestamp_seconds",
+                "When the certificate in force ends",
+                seconds(tls.expires().millis()),
+            ),
+        ]
+    })
+}

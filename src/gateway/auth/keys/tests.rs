@@ -1,0 +1,4 @@
+use super::*;
+
+mod file;
+mod verify;

@@ -1,0 +1,218 @@
+//! Connections: who may hold one, for how long, and how they end.
+//!
+//! ```text
+//! a place (places) ─▶ a proxy's word (proxy_protocol, proxies) ─▶ TLS (tls) ─▶ HTTP (connection)
+//! ```
+//!
+//! hyper speaks HTTP/1 and HTTP/2 on every connection; the bounds around it are ours:
+//!
+//! * **How many.** Above `max_connections` nothing is accepted, and callers wait in the kernel's queue; above
+//!   `max_connections_per_client` a connection is closed at once.
+//! * **How slow.** [`guarded`] watches the bytes. Between requests a connection may be silent for
+//!   `idle_timeout`; once a request has begun, its head must be there within `header_timeout`; a
+//!   peer that stops reading its answer is dropped after `write_timeout`, and one that reads it too slowly after
+//!   `request_timeout`. (How long a body may take is the business of whoever reads it.)
+//! * **How big.** Heads above `max_header_bytes` are answered 431 by hyper.
+//! * **How much for nothing.** Who gives up most of what it asks is dropped.
+//! * **How it ends.** On shutdown the port closes at once, every connection finishes the request it
+//!   is in, and those that do not within `grace` are cut.
+
+mod connection;
+mod guarded;
+mod limits;
+mod places;
+mod proxies;
+mod proxy_protocol;
+mod requests;
+pub mod tls;
+
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
+use super::routes::Door;
+use crate::task;
+
+use connection::Shared;
+use places::{Place, Places};
+use tls::Tls;
+
+pub use limits::ListenerLimits;
+pub use proxies::TrustedProxies;
+pub use requests::Unhurried;
+
+/// How long to wait before accepting again after the system refused (too many open files).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How a listener treats its connections.
+#[derive(Clone, Debug)]
+pub struct ListenerConfig {
+    /// What is behind it.
+    pub door: Door,
+    /// Bounds on its connections.
+    pub limits: ListenerLimits,
+    /// Whose word about clients is taken.
+    pub proxies: Arc<TrustedProxies>,
+    /// Whether they give it by the PROXY protocol, and have to.
+    pub proxy_protocol: bool,
+    /// TLS, or none.
+    pub tls: Option<Arc<Tls>>,
+}
+
+impl ListenerConfig {
+    /// Plain HTTP, from whoever calls.
+    pub fn plain(door: Door, limits: ListenerLimits) -> Self {
+        Self { door, limits, proxies: Arc::default(), proxy_protocol: false, tls: None }
+    }
+
+    /// What to change if the address will not do.
+    fn asked_for_by(&self) -> &'static str {
+        match self.door {
+            Door::Public | Door::Both => "--listen",
+            Door::Admin => "server.admin_listen",
+        }
+    }
+}
+
+/// Why there is no listener.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Somebody else has the port.
+    #[error(
+        "cannot listen on {address}: port {} is taken; stop what is using it or choose another with {by}",
+        address.port()
+    )]
+    PortTaken {
+        /// What was asked for.
+        address: SocketAddr,
+        /// How.
+        by: &'static str,
+    },
+    /// The system refused otherwise.
+    #[error("cannot listen on {address} ({by}): {source}")]
+    Refused {
+        /// What was asked for.
+        address: SocketAddr,
+        /// How.
+        by: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A port that is ours, not yet served.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+    config: ListenerConfig,
+}
+
+/// How a listener ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that were cut because their requests did not finish in time.
+    pub cut: usize,
+}
+
+/// How far a listener is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Connections come.
+    Serving,
+    /// Requests at hand are finished.
+    Draining,
+    /// Whatever is left ends.
+    Cutting,
+}
+
+impl Listener {
+    /// Takes the port.
+    pub async fn bind(address: SocketAddr, config: ListenerConfig) -> Result<Self, ListenError> {
+        let by = config.asked_for_by();
+        let refused = |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => ListenError::PortTaken { address, by },
+            _ => ListenError::Refused { address, by, source },
+        };
+        let socket = TcpListener::bind(address).await.map_err(refused)?;
+        let address = socket.local_addr().map_err(refused)?;
+        Ok(Self { socket, address, config })
+    }
+
+    /// Where it listens; with port 0 asked for, the port the system chose.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Serves `router` until `shutdown` is done, and then until the requests at hand are.
+pub async fn serve(listener: Listener, router: Router, shutdown: impl Future<Output = ()>) -> Drained {
+    let Listener { socket, config, .. } = listener;
+    let limits = Arc::new(config.limits.clone());
+    let places = Places::new(limits.max_connections, limits.max_connections_per_client);
+    let grace = limits.grace;
+    let shared = Arc::new(Shared { config, limits, places, router });
+    let graceful = GracefulShutdown::new();
+    let (turn_phase, phase) = watch::channel(Phase::Serving);
+
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let (stream, address, place) = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            accepted = accept(&socket, &shared.places) => accepted,
+        };
+        let watcher = graceful.watcher();
+        let connection =
+            connection::serve(stream, address, Arc::clone(&shared), watcher, phase.clone(), place);
+        task::spawn("connection", connection);
+    }
+
+    drop(socket);
+    drop(phase);
+    turn_phase.send_replace(Phase::Draining);
+    let open = graceful.count();
+    let mut drained = std::pin::pin!(graceful.shutdown());
+    if tokio::time::timeout(grace, &mut drained).await.is_ok() {
+        return Drained { cut: 0 };
+    }
+    let left = turn_phase.receiver_count();
+    tracing::warn!(event = "connections_cut", open, left, grace_ms = millis(grace));
+    turn_phase.send_replace(Phase::Cutting);
+    drained.await;
+    Drained { cut: left }
+}
+
+async fn accept(socket: &TcpListener, places: &Places) -> (TcpStream, SocketAddr, Place) {
+    let place = places.take().await;
+    loop {
+        match socket.accept().await {
+            Ok((stream, address)) => return (stream, address, place),
+            // These concern the one connection that did not come about.
+            Err(error) if is_of_the_peer(&error) => {}
+            Err(error) => {
+                tracing::warn!(event = "accept_failed", %error);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_the_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! What a reader may see of a store.
+//!
+//! Every read of samples, series, labels, metadata and exemplars for a caller goes through a [`View`], so that what a
+//! caller may see is decided in one place, for every endpoint and both backends.
+//!
+//! ```text
+//! request ─▶ for each tenant ─▶ with each filter ─▶ store
+//!            federation          filtered
+//! ```
+//!
+//! * [`filtered`]: a tenant's series as far as one of the filters matches them. Filters are matchers, and go to
+//!   the store with those of the request, so that nothing is read that is not shown.
+//! * [`federation`]: several tenants as one, told apart by a label.
+
+mod federation;
+mod filtered;
+mod runs;
+#[cfg(test)]
+mod tests;
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::{
+    Cardinality, LabelsRequest, MatcherSets, Result, SelectRequest, Selected, SeriesExemplars, Storage,
+    StorageError,
+};
+use crate::model::{Labels, MatchOp, Matcher, Metadata, TenantId, TimeRange};
+
+use federation::Federation;
+use filtered::Filtered;
+
+pub use federation::TENANT_LABEL;
+
+/// What a reader may see.
+///
+/// Invariant: there is a tenant.
+#[derive(Clone, Debug, PartialEq)]
+pub struct View {
+    /// Sorted, none twice.
+    tenants: Vec<TenantId>,
+    /// One of the sets must match a series; none at all is all series. Sorted, none twice.
+    filters: MatcherSets,
+}
+
+impl View {
+    /// All of one tenant.
+    pub fn of(tenant: TenantId) -> Self {
+        Self { tenants: vec![tenant], filters: MatcherSets::new() }
+    }
+
+    /// What of the tenants one of the filters matches, or all if there are none; no view if there is no tenant.
+    ///
+    /// Filters are asked of a series' labels as they are stored, however many tenants there are.
+    pub fn new(mut tenants: Vec<TenantId>, mut filters: MatcherSets) -> Option<Self> {
+        tenants.sort_unstable();
+        tenants.dedup();
+        let by_text = |a: &Matcher, b: &Matcher| sort_key(a).cmp(&sort_key(b));
+        for set in &mut filters {
+            set.sort_by(by_text);
+            set.dedup();
+        }
+        filters.sort_by(|a, b| a.iter().map(sort_key).cmp(b.iter().map(sort_key)));
+        filters.dedup();
+        (!tenants.is_empty()).then_some(Self { tenants, filters })
+    }
+
+    /// The tenants, at least one, sorted, none twice.
+    pub fn tenants(&self) -> &[TenantId] {
+        &self.tenants
+    }
+
+    /// The sets of matchers of which one must match a series; none at all is all series.
+    pub fn filters(&self) -> &MatcherSets {
+        &self.filters
+    }
+
+    /// A number that two views have in common only if they show the same, for the keys of caches. It is the same
+    /// in every process.
+    pub fn digest(&self) -> u128 {
+        // Every list and every text comes after its length, so that no two views are written alike.
+        let mut hash = Xxh3::new();
+        let length = |hash: &mut Xxh3, length: usize| hash.update(&(length as u64).to_le_bytes());
+        let text = |hash: &mut Xxh3, text: &str| {
+            length(hash, text.len());
+            hash.update(text.as_bytes());
+        };
+        length(&mut hash, self.tenants.len());
+        self.tenants.iter().for_each(|tenant| text(&mut hash, tenant.as_str()));
+        for set in &self.filters {
+            length(&mut hash, set.len());
+            for (name, op, value) in set.iter().map(sort_key) {
+                [name, op, value].into_iter().for_each(|part| text(&mut hash, part));
+            }
+        }
+        hash.digest128()
+    }
+
+    /// [`Storage::select`] of what is in view.
+    pub async fn select(&self, storage: &dyn Storage, request: SelectRequest) -> Result<Selected> {
+        match self.one() {
+            Some(tenant) => tenant.select(storage, request).await,
+            None => self.all().select(storage, request).await,
+        }
+    }
+
+    /// [`Storage::series`] of what is in view.
+    pub async fn series(&self, storage: &dyn Storage, request: LabelsRequest) -> Result<Vec<Labels>> {
+        match self.one() {
+            Some(tenant) => tenant.series(storage, request).await,
+            None => self.all().series(storage, request).await,
+        }
+    }
+
+    /// [`Storage::label_names`] of what is in view.
+    pub async fn label_names(&self, storage: &dyn Storage, request: LabelsRequest) -> Result<Vec<String>> {
+        match self.one() {
+            Some(tenant) => tenant.label_names(storage, request).await,
+            None => self.all().label_names(storage, request).await,
+        }
+    }
+
+    /// [`Storage::label_values`] of what is in view.
+    pub async fn label_values(
+        &self,
+        storage: &dyn Storage,
+        name: &str,
+        request: LabelsRequest,
+    ) -> Result<Vec<String>> {
+        match self.one() {
+            Some(tenant) => tenant.label_values(storage, name, request).await,
+            None => self.all().label_values(storage, name, request).await,
+        }
+    }
+
+    /// [`Storage::metadata`] of what is in view: of the metrics that have a visible series.
+    pub async fn metadata(&self, storage: &dyn Storage, metric: Option<&str>) -> Result<Vec<Metadata>> {
+        match self.one() {
+            Some(tenant) => tenant.metadata(storage, metric).await,
+            None => self.all().metadata(storage, metric).await,
+        }
+    }
+
+    /// [`Storage::exemplars`] of what is in view.
+    pub async fn exemplars(
+        &self,
+        storage: &dyn Storage,
+        matchers: MatcherSets,
+        range: TimeRange,
+    ) -> Result<Vec<SeriesExemplars>> {
+        match self.one() {
+            Some(tenant) => tenant.exemplars(storage, matchers, range).await,
+            None => self.all().exemplars(storage, matchers, range).await,
+        }
+    }
+
+    /// [`Storage::cardinality`] of what is in view.
+    pub async fn cardinality(&self, storage: &dyn Storage, limit: usize) -> Result<Cardinality> {
+        match self.one() {
+            Some(tenant) => tenant.cardinality(storage, limit).await,
+            None => self.all().cardinality(storage, limit).await,
+        }
+    }
+
+    /// [`Storage::delete`] of what is in view, which must be of one tenant.
+    pub async fn delete(&self, storage: &dyn Storage, matchers: MatcherSets, range: TimeRange) -> Result<()> {
+        match self.one() {
+            Some(tenant) => tenant.delete(storage, matchers, range).await,
+            None => Err(StorageError::Unsupported(
+                "samples of several tenants cannot be deleted at once".to_owned(),
+            )),
+        }
+    }
+
+    fn one(&self) -> Option<Filtered<'_>> {
+        match &self.tenants[..] {
+            [tenant] => Some(Filtered { tenant, filters: &self.filters }),
+            _ => None,
+        }
+    }
+
+    fn all(&self) -> Federation<'_> {
+        Federation { tenants: &self.tenants, filters: &self.filters }
+    }
+}
+
+fn sort_key(matcher: &Matcher) -> (&str, &'static str, &str) {
+    let op = match matcher.op() {
+        MatchOp::Equal => "=",
+        MatchOp::NotEqual => "!=",
+        MatchOp::Matches => "=~",
+        MatchOp::NotMatches => "!~",
+    };
+    (matcher.name(), op, matcher.value())
+}
