@@ -37,6 +37,7 @@ use crate::{
 };
 
 mod limits;
+mod listening;
 mod moving;
 
 /// An engine that answers by heart.

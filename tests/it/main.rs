@@ -18,6 +18,7 @@ mod golden;
 mod http;
 mod kill;
 mod layers;
+mod limits;
 mod memory;
 mod moving;
 mod prometheus;

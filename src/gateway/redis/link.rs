@@ -128,6 +128,17 @@ impl RedisLink {
         self.shared.breaker.lock().state()
     }
 
+    /// Waits until the first attempt to connect is over; if that failed, why.
+    pub async fn tried(&self) -> Result<(), String> {
+        loop {
+            match self.state() {
+                LinkState::Closed => return Ok(()),
+                LinkState::Open => return Err(self.shared.reason.lock().clone()),
+                LinkState::Connecting => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+    }
+
     /// What the link counts.
     pub fn counters(&self) -> &RedisCounters {
         &self.shared.counters

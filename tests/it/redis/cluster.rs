@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::{Gateway, RedisServer, config, samples, tenant, until};
+use super::setting::{Gateway, RedisServer, config, samples, tenant, until};
 use crate::server::have;
 use luminate::{
     gateway::limit::buckets::{Buckets, Draw},

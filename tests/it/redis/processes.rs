@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{RedisServer, until};
+use super::setting::{RedisServer, until};
 use crate::server::{Options, Server, now_ms, remote_write};
 
 const RATE: u64 = 200;
@@ -58,7 +58,7 @@ async fn three_processes_share_a_limit_and_live_on_without_redis() {
         .get_connection()
         .unwrap();
     let mut kept = || -> (Option<u64>, Option<u64>) {
-        super::ask(&mut key, "HMGET luminate:{anonymous}:samples_per_second:200:2000 used at")
+        super::setting::ask(&mut key, "HMGET luminate:{anonymous}:samples_per_second:200:2000 used at")
     };
     let (mut taken, mut refused, mut began) = (0, 0, None);
     for n in 0..10_000 {

@@ -6,7 +6,7 @@ use luminate::gateway::redis::{LinkState, RedisTlsConfig};
 use luminate::model::Secret;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
-use super::{Gateway, RedisServer, config, samples, tenant, until};
+use super::setting::{Gateway, RedisServer, config, samples, tenant, until};
 use crate::server::free_port;
 
 #[tokio::test]
