@@ -80,6 +80,8 @@ pub async fn of_caller(
     Extension(caller): Extension<Caller>,
 ) -> Response {
     let explained = state.limiter.table().explain(&tenant, &caller.principal.limits);
+    // How many series there are is not for one who may only see some.
+    let sees_all = caller.principal.filters.is_empty();
     let limits: Map<String, Value> = Limit::ALL
         .into_iter()
         .map(|limit| {
@@ -87,7 +89,7 @@ pub async fn of_caller(
                 "value": value_json(limit, explained.limits.get(limit)),
                 "source": explained.origins[limit as usize].as_str(),
             });
-            if let Some(used) = used(&state, &tenant, limit) {
+            if let Some(used) = used(&state, &tenant, limit).filter(|_| sees_all) {
                 told["used"] = used.into();
             }
             let remaining = state.limiter.remaining_of(&tenant, &explained.limits, limit);
