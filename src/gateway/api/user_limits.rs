@@ -80,8 +80,6 @@ pub async fn of_caller(
     Extension(caller): Extension<Caller>,
 ) -> Response {
     let explained = state.limiter.table().explain(&tenant, &caller.principal.limits);
-    // How many series there are is not for one who may only see some.
-    let sees_all = caller.principal.filters.is_empty();
     let limits: Map<String, Value> = Limit::ALL
         .into_iter()
         .map(|limit| {
@@ -89,7 +87,8 @@ pub async fn of_caller(
                 "value": value_json(limit, explained.limits.get(limit)),
                 "source": explained.origins[limit as usize].as_str(),
             });
-            if let Some(used) = used(&state, &tenant, limit).filter(|_| sees_all) {
+            // How much others use that the caller may not see is not theirs to know.
+            if let Some(used) = used(&state, &tenant, limit).filter(|_| caller.principal.filters.is_empty()) {
                 told["used"] = used.into();
             }
             let remaining = state.limiter.remaining_of(&tenant, &explained.limits, limit);
