@@ -19,9 +19,10 @@ run: ## Run the server, optimised, with the defaults
 test: setup ## Run all tests, installing the programs they compare with
 	@tests/stage "build" $(CARGO) test --locked --no-run
 	@tests/stage "unit" $(CARGO) test --locked --lib
-	@tests/stage "PromQL, command line, configuration" $(CARGO) test --locked --test it -- $(patsubst %,--skip %,$(FAULTS) $(PEERS) $(CLICKHOUSE))
+	@tests/stage "PromQL, command line, configuration" $(CARGO) test --locked --test it -- $(patsubst %,--skip %,$(FAULTS) $(PEERS) $(CLICKHOUSE) $(REDIS))
 	@tests/stage "faults" $(CARGO) test --locked --test it -- $(FAULTS)
 	@tests/stage "comparison with Prometheus" $(CARGO) test --locked --test it -- $(PEERS)
+	@tests/stage "Redis" $(CARGO) test --locked --test it -- $(REDIS)
 	@tests/stage "ClickHouse" $(CARGO) test --locked --test it -- $(CLICKHOUSE) --skip $(GATEWAYS)
 	@tests/stage "gateways" $(CARGO) test --locked --test it -- $(GATEWAYS) --nocapture
 
@@ -29,6 +30,7 @@ test: setup ## Run all tests, installing the programs they compare with
 FAULTS := kill::
 PEERS := prometheus::
 CLICKHOUSE := clickhouse::
+REDIS := redis::
 GATEWAYS := clickhouse::gateways
 
 # Where the targets below look for ClickHouse.
@@ -55,9 +57,12 @@ check: ## Run the quick gate: format, lints, docs, layers
 	@tests/stage "layers" $(CARGO) test --locked --test it -- layers::
 
 .PHONY: bench
-bench: setup ## Measure ingest, queries, disk and memory beside VictoriaMetrics, and over ClickHouse
+bench: setup ## Measure ingest, queries, disk and memory beside VictoriaMetrics, over ClickHouse, and what limits cost
 	$(CARGO) bench --locked --bench peers
 	$(CARGO) bench --locked --bench clickhouse
+	$(CARGO) bench --locked --bench keys
+	$(CARGO) bench --locked --bench gateway
+	$(CARGO) bench --locked --bench redis
 
 .PHONY: fuzz
 fuzz: ## Fuzz each of FUZZ_TARGETS for FUZZ_SECONDS (needs `cargo install cargo-fuzz`)

@@ -251,7 +251,7 @@ impl Parts {
                 None => Arc::new(LocalBuckets::new(Arc::clone(&clock), local::TENANTS)),
             };
         let limiter = Arc::new(Limiter::new(Arc::clone(&limits.table), buckets));
-        let (auth, auth_figures) = auth::auth(config, &clock, seeds.request_ids)?;
+        let (auth, auth_figures) = auth::auth(config, &clock, seeds.request_ids, redis.as_ref())?;
         let auth = Arc::new(auth);
         let mut sources = vec![
             telemetry::requests::source(Arc::clone(&counters)),

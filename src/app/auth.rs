@@ -9,6 +9,7 @@ use super::{
     figures, jwt,
     keys::{self, FileKeys},
     listeners::certificate_rules,
+    redis,
 };
 use crate::{
     clock::Clock,
@@ -19,6 +20,7 @@ use crate::{
             Auth, Checks, Known, LimitOverrides, Principal, Scope, Scopes, TenantAccess, failures::Failures,
             guard::Guard,
         },
+        redis::RedisLink,
     },
     telemetry,
 };
@@ -28,12 +30,13 @@ pub(super) fn auth(
     config: &Config,
     clock: &Arc<dyn Clock>,
     seed: u64,
+    link: Option<&Arc<RedisLink>>,
 ) -> anyhow::Result<(Auth, Vec<telemetry::Source>)> {
     match config.auth.mode {
         AuthMode::None => Ok((Auth::open(), Vec::new())),
         AuthMode::Token => {
             let mut figures = Vec::new();
-            let checks = checks(config, clock, seed, &mut figures)?;
+            let checks = checks(config, clock, seed, link, &mut figures)?;
             Ok((Auth::Closed(Box::new(checks)), figures))
         }
     }
@@ -43,6 +46,7 @@ fn checks(
     config: &Config,
     clock: &Arc<dyn Clock>,
     seed: u64,
+    link: Option<&Arc<RedisLink>>,
     sources: &mut Vec<telemetry::Source>,
 ) -> anyhow::Result<Checks> {
     let auth = &config.auth;
@@ -53,8 +57,10 @@ fn checks(
     let keys = file.map(|file| {
         file.watch();
         sources.push(file.figures());
-        keys::verifier(file.store(), &auth.api_keys, Arc::clone(clock))
+        keys::verifier(file.store(), keys::rules(config), Arc::clone(clock))
     });
+    let in_redis = redis::key_store(&config.redis, link);
+    let keys = keys.or_else(|| Some(keys::verifier(in_redis?, keys::rules(config), Arc::clone(clock))));
     sources.extend(keys.clone().map(figures::auth::keys));
     let guard = Arc::new(Guard::new(auth.max_failures_per_minute, Arc::clone(clock)));
     let failures = Arc::new(Failures::default());
@@ -64,7 +70,7 @@ fn checks(
     if tokens.is_none() && keys.is_none() && certificates.is_none() && proxy_scopes.is_empty() {
         bail!(
             "auth.mode is token, and nothing says who may come in: \
-             set keys in auth.jwt, auth.api_keys, auth.client_certificates or auth.proxy_scopes"
+             set keys in auth.jwt, auth.api_keys, redis.key_store, auth.client_certificates or auth.proxy_scopes"
         );
     }
     Ok(Checks {

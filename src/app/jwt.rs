@@ -22,6 +22,14 @@ pub fn verifier(config: &Jwt, clock: Arc<dyn Clock>, seed: u64) -> anyhow::Resul
     Ok(Some(verifier))
 }
 
+/// Whether tokens could be verified as configured: reads all files, and asks no issuer.
+pub fn check(config: &Jwt, clock: Arc<dyn Clock>) -> anyhow::Result<()> {
+    if config.has_keys() {
+        JwtVerifier::open(&self::config(config), clock)?;
+    }
+    Ok(())
+}
+
 /// Which tokens are good.
 pub(super) fn config(config: &Jwt) -> JwtConfig {
     JwtConfig {

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, bail};
 use serde_json::{Map, Value};
 
-use super::figures;
+use super::{figures, redis};
 use crate::{
     clock::Clock,
     config::{self, Config},
@@ -26,18 +26,24 @@ pub use crate::gateway::auth::keys::{KeyId, KeyRecord, record::OutOfUse};
 pub enum KeyPlace {
     /// In a YAML file.
     File(PathBuf),
+    /// In a Redis.
+    Redis(Box<config::Redis>),
 }
 
 impl KeyPlace {
     /// Where the configuration says they are; none if it does not.
     pub fn of(config: &Config) -> Option<Self> {
+        if config.redis.key_store.enabled {
+            return Some(Self::Redis(Box::new(config.redis.clone())));
+        }
         config.auth.api_keys.file.clone().map(Self::File)
     }
 
     /// The store there; a file that is not there is made.
-    fn store(&self) -> anyhow::Result<Arc<dyn KeyStore>> {
+    async fn store(&self) -> anyhow::Result<Arc<dyn KeyStore>> {
         match self {
             Self::File(path) => Ok(FileKeyStore::open_or_new(path)?),
+            Self::Redis(redis) => redis::connected_key_store(redis).await,
         }
     }
 }
@@ -90,8 +96,8 @@ pub struct Keys {
 
 impl Keys {
     /// Opens a place.
-    pub fn open(place: &KeyPlace) -> anyhow::Result<Self> {
-        Ok(Self { store: place.store()? })
+    pub async fn open(place: &KeyPlace) -> anyhow::Result<Self> {
+        Ok(Self { store: place.store().await? })
     }
 
     /// Makes a key; what is given here is the only time it is known.
@@ -163,12 +169,18 @@ fn open_file(path: &Path) -> anyhow::Result<Arc<FileKeyStore>> {
     FileKeyStore::open(path).context("cannot use auth.api_keys.file; `luminate key create` makes one")
 }
 
-/// What verifies the keys of a store, as configured.
-pub(super) fn verifier(
-    store: Arc<dyn KeyStore>,
-    config: &config::Keys,
-    clock: Arc<dyn Clock>,
-) -> Arc<ApiKeys> {
-    let rules = CacheRules { size: config.cache_size, ttl: config.cache_ttl, stale_ttl: config.stale_ttl };
+/// What is remembered of keys, as configured for the place they are in.
+pub(super) fn rules(config: &Config) -> CacheRules {
+    let keys = &config.auth.api_keys;
+    let redis = config.redis.key_store;
+    if redis.enabled {
+        CacheRules { size: redis.cache_size, ttl: redis.cache_ttl, stale_ttl: keys.stale_ttl }
+    } else {
+        CacheRules { size: keys.cache_size, ttl: keys.cache_ttl, stale_ttl: keys.stale_ttl }
+    }
+}
+
+/// What verifies the keys of a store.
+pub(super) fn verifier(store: Arc<dyn KeyStore>, rules: CacheRules, clock: Arc<dyn Clock>) -> Arc<ApiKeys> {
     Arc::new(ApiKeys::new(store, rules, clock))
 }

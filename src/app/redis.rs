@@ -1,18 +1,22 @@
 //! Redis as the configuration has it.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
 
 use super::secret;
 use crate::{
-    clock::Clock,
+    clock::{Clock, SystemClock},
     config::{self, RedisServers, RedisUrl},
     gateway::{
+        auth::keys::{KeyStore, RedisKeyStore},
         limit::shared::SharedBuckets,
         redis::{RedisConfig, RedisLink, RedisTlsConfig, breaker::BreakerLimits},
     },
 };
+
+/// How long a request may wait for a key, at least.
+const KEY_PATIENCE: Duration = Duration::from_millis(250);
 
 /// The link to Redis, if it is used for anything. It need not be there: the link keeps trying. `seed` is unlike that
 /// of any other process.
@@ -41,6 +45,21 @@ pub(super) fn buckets(
     let link = link.filter(|_| config.rate_limit)?;
     let (patience, replicas) = (config.timeout, config.expected_replicas);
     Some(Arc::new(SharedBuckets::new(Arc::clone(link), clock, patience, replicas)))
+}
+
+/// Keys in Redis, if they are to be there.
+pub(super) fn key_store(config: &config::Redis, link: Option<&Arc<RedisLink>>) -> Option<Arc<dyn KeyStore>> {
+    let link = link.filter(|_| config.key_store.enabled)?;
+    // Without an answer nobody is let in, so that it is worth more waiting than a limit.
+    let patience = config.timeout.max(KEY_PATIENCE);
+    Some(Arc::new(RedisKeyStore::new(Arc::clone(link), patience)))
+}
+
+/// Keys in Redis for the command line, which waits until it is connected.
+pub(super) async fn connected_key_store(config: &config::Redis) -> anyhow::Result<Arc<dyn KeyStore>> {
+    let link = link(config, 0, SystemClock::start())?.context("keys are not in Redis")?;
+    link.tried().await.map_err(|why| anyhow!("cannot use Redis: {why}"))?;
+    Ok(Arc::new(RedisKeyStore::new(link, config.timeout.max(config.connect_timeout))))
 }
 
 /// A link as configured; reads the secrets and certificates that are in files.

@@ -12,7 +12,8 @@ use super::{
     serve::{ServeFlags, environment},
 };
 use crate::{
-    app::{keys, limits::check_overrides},
+    app::{jwt, keys, limits::check_overrides},
+    clock::SystemClock,
     config::{Config, ConfigFile, Sources},
 };
 
@@ -32,6 +33,7 @@ pub fn check(file: Option<&Path>) -> Result<(), CommandError> {
     let (config, _) =
         Config::check(&Sources { file: written, environment: environment(), flags: Vec::new() })?;
     check_overrides(&config).map_err(CommandError::Usage)?;
+    jwt::check(&config.auth.jwt, SystemClock::start()).map_err(|e| CommandError::Usage(format!("{e:#}")))?;
     if let Some(warning) = keys::check(&config).map_err(|e| CommandError::Usage(format!("{e:#}")))? {
         // It is told, not asked.
         let _ = writeln!(io::stderr(), "warning: {warning}");

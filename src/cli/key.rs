@@ -20,7 +20,7 @@ use super::{
 use crate::{
     app::keys::{KeyPlace, KeyRecord, Keys, NewKey},
     clock::{Clock, SystemClock},
-    config::{Config, ConfigFile, Sources},
+    config::{Config, ConfigFile, FlagValue, Sources},
     model::Timestamp,
 };
 
@@ -46,6 +46,9 @@ pub struct PlaceFlags {
     /// The file of keys [default: auth.api_keys.file of the configuration].
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// In the Redis of the configuration, or of REDIS_URL.
+    #[arg(long, conflicts_with = "file")]
+    redis: bool,
     /// The configuration file.
     #[arg(long = "config.file", value_name = "FILE", env = "LUMINATE_CONFIG_FILE")]
     config_file: Option<PathBuf>,
@@ -56,10 +59,22 @@ impl PlaceFlags {
         if let Some(file) = &self.file {
             return Ok(KeyPlace::File(file.clone()));
         }
+        // As if the configuration said that keys are there.
+        let in_redis =
+            [("redis.key_store.enabled", "true"), ("auth.mode", "token"), ("auth.api_keys.file", "")];
+        let flag = |(path, value): (&'static str, &str)| FlagValue {
+            path,
+            flag: "--redis",
+            value: value.to_owned(),
+        };
+        let flags = in_redis.into_iter().filter(|_| self.redis).map(flag).collect();
         let file = self.config_file.as_deref().map_or_else(|| Ok(ConfigFile::none()), ConfigFile::read)?;
-        let (config, _) = Config::check(&Sources { file, environment: environment(), flags: Vec::new() })?;
+        let (config, _) = Config::check(&Sources { file, environment: environment(), flags })?;
         KeyPlace::of(&config).ok_or_else(|| {
-            CommandError::Usage("no file of keys is named, by --file or as auth.api_keys.file".to_owned())
+            CommandError::Usage(
+                "no file of keys is named, by --file or as auth.api_keys.file, nor is --redis given"
+                    .to_owned(),
+            )
         })
     }
 }
@@ -177,7 +192,7 @@ fn with<T>(
         .build()
         .map_err(|e| CommandError::Failed(format!("cannot start the runtime: {e}")))?;
     runtime.block_on(async {
-        let keys = Keys::open(&place).map_err(failed)?;
+        let keys = Keys::open(&place).await.map_err(failed)?;
         work(&keys).await.map_err(failed)
     })
 }

@@ -138,6 +138,14 @@ fn refuse_idle_keys(config: &Config, keys: &mut Reader<'_>) {
                 "is none, so that nobody is asked for the keys in auth.api_keys.file; set it to token";
             keys.refuse("auth.mode", message);
         }
+        AuthMode::None if config.redis.key_store.enabled => {
+            let message = "is none, so that nobody is asked for the keys in Redis; set it to token";
+            keys.refuse("auth.mode", message);
+        }
+        AuthMode::Token if config.redis.key_store.enabled && config.auth.api_keys.file.is_some() => {
+            let message = "is set, and keys are in Redis (redis.key_store.enabled); they can be in one place";
+            keys.refuse("auth.api_keys.file", message);
+        }
         AuthMode::None | AuthMode::Token => {}
     }
 }

@@ -5,7 +5,7 @@
 //! `LUMINATE_REDIS_URL`, which must not say something else; both win over the bare `REDIS_URL`, which may
 //! be there for somebody else and is not looked at unless Redis is switched on.
 
-use std::{path::PathBuf, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use redis::{ConnectionAddr, IntoConnectionInfo};
 use serde_yaml::Value;
@@ -57,7 +57,7 @@ pub struct RedisKeyStore {
     /// How long a key that was looked up is taken as it was.
     pub cache_ttl: Duration,
     /// Keys that are remembered.
-    pub cache_size: usize,
+    pub cache_size: NonZeroUsize,
 }
 
 /// Where Redis is.
@@ -179,12 +179,14 @@ pub(super) fn redis(keys: &mut Reader<'_>) -> Redis {
             fine => Ok(fine),
         }
     };
+    let cache_ttl = keys.get("redis.key_store.cache_ttl", "5m", cache_ttl);
+    let cache_size = keys.get("redis.key_store.cache_size", "1000", count(1, 1_000_000));
     Redis {
         rate_limit,
         key_store: RedisKeyStore {
             enabled: key_store,
-            cache_ttl: keys.get("redis.key_store.cache_ttl", "5m", cache_ttl),
-            cache_size: keys.get("redis.key_store.cache_size", "1000", count(1, 10_000_000)),
+            cache_ttl,
+            cache_size: NonZeroUsize::new(cache_size).expect("it was checked to be at least 1"),
         },
         url: url(keys),
         username: keys.get("redis.username", "\"\"", |v| {
@@ -368,6 +370,7 @@ mod tests {
     use super::*;
     use crate::config::{Config, ConfigErrors, ConfigFile, Sources};
 
+    #[track_caller]
     fn check(yaml: &str, environment: &[(&str, &str)]) -> Result<(Redis, String), String> {
         let sources = Sources {
             file: ConfigFile::parse("luminate.yaml", yaml).unwrap(),
@@ -400,17 +403,21 @@ mod tests {
             ]
             .map(|(name, value)| (format!("{prefix}{name}"), value));
             let variables: Vec<(&str, &str)> = variables.iter().map(|(n, v)| (n.as_str(), *v)).collect();
-            let (redis, printed) = check("redis: {db: 7, url: 'redis://file:2'}", &variables).unwrap();
+            let (redis, printed) =
+                check("auth: {mode: token}\nredis: {db: 7, url: 'redis://file:2'}", &variables).unwrap();
             assert!(redis.rate_limit && redis.key_store.enabled);
             assert_eq!(servers(&redis).addresses, [("a".to_owned(), 1)]);
             assert_eq!(redis.password, Some(Password::Inline(Secret("hunter2".to_owned()))));
-            assert_eq!((redis.db, redis.key_store.cache_size), (3, 10));
+            assert_eq!((redis.db, redis.key_store.cache_size.get()), (3, 10));
             assert_eq!(redis.key_store.cache_ttl, Duration::from_secs(60));
             assert!(!printed.contains("hunter2"), "{printed}");
         }
         let (redis, _) = check("", &[]).unwrap();
         assert!(!redis.is_used() && redis.url.is_none());
-        assert_eq!((redis.key_store.cache_ttl, redis.key_store.cache_size), (Duration::from_secs(300), 1000));
+        assert_eq!(
+            (redis.key_store.cache_ttl, redis.key_store.cache_size.get()),
+            (Duration::from_secs(300), 1000)
+        );
     }
 
     #[test]
@@ -496,6 +503,16 @@ mod tests {
         assert!(check(&printed, &[]).unwrap_err().contains("<secret> is what stands for a secret"));
         let typo = check("redis: {url: 'redsi://me:hunter2@a:1/2'}", &[]).unwrap_err();
         assert!(typo.contains("redis://") && !typo.contains("hunter2"), "{typo}");
+    }
+
+    #[test]
+    fn keys_are_in_one_place_and_asked_for() {
+        let redis = "redis: {url: 'redis://a', key_store: {enabled: true}}";
+        assert!(check(redis, &[]).unwrap_err().starts_with("auth.mode: is none, so that nobody is asked"));
+        assert!(check(&format!("auth: {{mode: token}}\n{redis}"), &[]).is_ok());
+        let both =
+            check(&format!("auth: {{mode: token, api_keys: {{file: /k}}}}\n{redis}"), &[]).unwrap_err();
+        assert!(both.starts_with("auth.api_keys.file: is set, and keys are in Redis"), "{both}");
     }
 
     #[test]

@@ -1,3 +1,5 @@
+mod listening;
+
 use std::time::Duration;
 
 use super::*;

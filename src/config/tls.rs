@@ -98,7 +98,7 @@ pub(super) fn server_tls(keys: &mut Reader<'_>) -> Option<ServerTls> {
             Some(ServerTls { cert_file, key_file, client_ca_file, client_auth, min_version })
         }
         (None, None) => {
-            if client_ca_file.is_some() || keys.is_written("server.tls.min_version") {
+            if client_ca_file.is_some() || min_version != TlsVersion::Tls12 {
                 keys.refuse("server.tls.cert_file", "must be set for the rest of server.tls to do anything");
             }
             None

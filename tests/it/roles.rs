@@ -34,6 +34,7 @@ enum Body {
     None,
     Samples,
     Lines,
+    Overrides,
 }
 
 #[derive(Clone, Copy)]
@@ -57,6 +58,7 @@ const fn row(
 const BOTH: &[&str] = &["GET", "POST"];
 const GET: &[&str] = &["GET"];
 const POST: &[&str] = &["POST"];
+const ANY: &[&str] = &["GET", "POST", "DELETE"];
 const PUT: &[&str] = &["POST", "PUT"];
 
 const ROWS: &[Row] = &[
@@ -85,6 +87,16 @@ const ROWS: &[Row] = &[
     row("/api/v1/metadata", GET, "/api/v1/metadata", Body::None, Steady::Body),
     row("/api/v1/export", BOTH, "/api/v1/export?match[]=up", Body::None, Steady::Body),
     row("/api/v1/export/plan", BOTH, "/api/v1/export/plan?match[]=up", Body::None, Steady::Body),
+    row("/api/v1/status/rejections", GET, "/api/v1/status/rejections", Body::None, Steady::Status),
+    row("/api/v1/user_limits", GET, "/api/v1/user_limits", Body::None, Steady::Body),
+    row(
+        "/api/v1/user-overrides",
+        ANY,
+        "/api/v1/user-overrides?tenant=overridden",
+        Body::Overrides,
+        Steady::Body,
+    ),
+    row("/-/reload", PUT, "/-/reload", Body::None, Steady::Body),
     row("/api/v1/status/tsdb", GET, "/api/v1/status/tsdb", Body::None, Steady::Body),
     row("/api/v1/format_query", BOTH, "/api/v1/format_query?query=a%2Bb", Body::None, Steady::Body),
     row("/api/v1/rules", GET, "/api/v1/rules", Body::None, Steady::Body),
@@ -133,6 +145,7 @@ fn callers() -> Vec<Caller> {
         ("read-only", Some(token::token("a", "read")), None),
         ("write-only", Some(token::token("a", "write")), None),
         ("admin", Some(token::token("a", "admin")), None),
+        ("admin of all", Some(sign(&with(claims("a", "admin"), json!({"tenant": ["a", "*"]})))), None),
         (
             "label-restricted",
             Some(sign(&with(
@@ -214,6 +227,7 @@ fn every_route_answers_every_kind_of_caller_as_written() {
                     Body::None => Vec::new(),
                     Body::Samples => remote_write(&samples),
                     Body::Lines => lines.into_bytes(),
+                    Body::Overrides => br#"{"max_label_names": 7}"#.to_vec(),
                 };
                 let (status, body) = ask(&server, method, row.ask, token.as_deref(), tenant, &body);
                 let body = match row.steady {

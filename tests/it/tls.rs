@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::{
     certificates::{Authority, Client, with_tls},
-    server::{Options, Server, free_port, luminate},
+    server::{Options, Server, free_port, luminate, now_ms, remote_write},
 };
 
 /// A server with a certificate of `authority`, which takes the word of the same for clients.
@@ -66,7 +66,9 @@ fn both_versions_of_tls_are_spoken_and_what_is_older_is_refused() {
         let client = Client::speaking(&[version], &secure.authority, None);
         assert_eq!(client.get(port, "/-/healthy").unwrap().0, 200);
     }
-    for version in [[3, 1], [3, 2]] {
+    // The same words with a version that will do get a handshake.
+    assert_eq!(hello(port, [3, 3]).first(), Some(&22));
+    for version in [[3, 0], [3, 1], [3, 2]] {
         let answer = hello(port, version);
         // An alert: fatal, protocol version.
         assert_eq!(answer.get(5..7), Some(&[2, 70][..]), "{answer:?}");
@@ -88,8 +90,12 @@ fn hello(port: u16, version: [u8; 2]) -> Vec<u8> {
     let mut body = version.to_vec();
     body.extend([7; 32]);
     body.push(0);
-    body.extend([0, 6, 0, 0x2f, 0, 0x35, 0xc0, 0x13]);
-    body.extend([1, 0]);
+    // Two suites, no compression; signature algorithms, groups, point formats.
+    body.extend([0, 4, 0xc0, 0x2b, 0xc0, 0x09, 1, 0]);
+    body.extend([0, 28]);
+    body.extend([0, 13, 0, 8, 0, 6, 4, 3, 8, 4, 4, 1]);
+    body.extend([0, 10, 0, 6, 0, 4, 0, 29, 0, 23]);
+    body.extend([0, 11, 0, 2, 1, 0]);
     let mut message = vec![1, 0, 0, u8::try_from(body.len()).unwrap()];
     message.extend(body);
     let mut record = vec![22, 3, 1, 0, u8::try_from(message.len()).unwrap()];
@@ -97,8 +103,9 @@ fn hello(port: u16, version: [u8; 2]) -> Vec<u8> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     stream.write_all(&record).unwrap();
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
+    let mut answer = vec![0; 7];
+    let read = stream.read(&mut answer).unwrap();
+    answer.truncate(read);
     answer
 }
 
@@ -253,4 +260,47 @@ fn our_own_commands_speak_tls() {
         .output()
         .unwrap();
     assert!(by_config.status.success(), "{}", String::from_utf8_lossy(&by_config.stderr));
+}
+
+#[test]
+fn a_certificate_lets_its_holder_in_for_the_tenant_it_names_and_nobody_else() {
+    let secure = start(
+        "optional",
+        &[
+            ("LUMINATE_AUTH__MODE", "token"),
+            ("LUMINATE_AUTH__CLIENT_CERTIFICATES__ENABLED", "true"),
+            ("LUMINATE_AUTH__CLIENT_CERTIFICATES__SCOPES", "write,read"),
+        ],
+    );
+    let port = secure.server.port;
+    let client = |organization: &str| {
+        let shown = secure.authority.client("agent", organization);
+        Client::new(&secure.authority, Some(&shown))
+    };
+    let body = remote_write(&[(vec![("__name__".to_owned(), "up".to_owned())], vec![(now_ms(), 1.0)])]);
+    let write = |client: &Client, tenant: &[(&str, &str)]| {
+        let headers = [("Content-Type", "application/x-protobuf"), ("Content-Encoding", "snappy")];
+        client.send(port, "POST", "/api/v1/write", &[&headers[..], tenant].concat(), &body).unwrap().0
+    };
+    let count = |client: &Client| {
+        let (status, answer) = client.get(port, "/api/v1/query?query=count(up)").unwrap();
+        assert_eq!(status, 200, "{answer}");
+        answer.matches("\"value\"").count()
+    };
+    let (ours, theirs) = (client("team-a"), client("team-b"));
+    assert!(write(&ours, &[]) < 300);
+    assert!(write(&ours, &[("X-Scope-OrgID", "team-a")]) < 300);
+    assert_eq!(write(&ours, &[("X-Scope-OrgID", "team-b")]), 403);
+    assert_eq!((count(&ours), count(&theirs)), (1, 0));
+    // Nobody in particular, and what a certificate is not good for.
+    assert_eq!(write(&Client::new(&secure.authority, None), &[]), 401);
+    assert_eq!(write(&client("../team-a"), &[]), 401);
+    let flush = ours.send(secure.admin, "POST", "/api/v1/admin/tsdb/flush", &[], b"").unwrap();
+    assert_eq!(flush.0, 403);
+    // On loopback, figures are for whoever reaches the address; orders are not.
+    let anybody = Client::new(&secure.authority, None);
+    assert_eq!(anybody.get(secure.admin, "/metrics").unwrap().0, 200);
+    assert_eq!(anybody.get(secure.admin, "/health/deep").unwrap().0, 200);
+    assert_eq!(anybody.get(secure.admin, "/api/v1/status/storage").unwrap().0, 401);
+    assert_eq!(anybody.send(secure.admin, "POST", "/api/v1/admin/tsdb/flush", &[], b"").unwrap().0, 401);
 }

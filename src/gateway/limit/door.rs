@@ -110,11 +110,16 @@ pub async fn enter(Extract(door): Extract<Door>, mut request: Request, next: Nex
         Err(refusal) => {
             let mut answer = match refusal {
                 Refusal::Full(full) => full.into_response(),
-                Refusal::Over(over) => door.cost.refuse(over),
+                Refusal::Over(tenant, over) => {
+                    let mut answer = door.cost.refuse(over);
+                    let limits = door.limits_of(&caller, &tenant);
+                    door.settle_refusal(&tenant, &limits, &mut answer, None);
+                    answer
+                }
             };
             door.state.limiter.counters.unread.fetch_add(1, Ordering::Relaxed);
-            door.settle(&caller, &mut answer, None);
-            door.unread.forget(request.into_body(), &mut answer).await;
+            let version = request.version();
+            door.unread.forget(request.into_body(), version, &mut answer).await;
             return answer;
         }
     };
@@ -135,32 +140,49 @@ struct Held {
 }
 
 enum Refusal {
+    /// There is no room, whoever it is for.
     Full(ApiError),
-    Over(OverLimit),
-}
-
-impl From<OverLimit> for Refusal {
-    fn from(over: OverLimit) -> Self {
-        Self::Over(over)
-    }
+    /// This tenant is over a limit.
+    Over(TenantId, OverLimit),
 }
 
 impl Door {
     async fn admit(&self, caller: &Caller, announced: Option<u64>) -> Result<Held, Refusal> {
-        let limiter = &self.state.limiter;
-        let Some(tenant) = caller.tenants.first() else {
+        let Some(first) = caller.tenants.first() else {
             return Err(Refusal::Full(ApiError::internal("a caller without a tenant")));
         };
-        let share = self.in_flight.share(tenant).map_err(Refusal::Full)?;
+        let share = self.in_flight.share(first).map_err(Refusal::Full)?;
         let mut places = SmallVec::new();
+        // Who asks of several tenants at once costs each of them a query, within that tenant's own limits.
+        for tenant in &*caller.tenants {
+            let limits = self.limits_of(caller, tenant);
+            let admitted = self.admit_one(tenant, &limits, announced).await;
+            places.extend(admitted.map_err(|over| Refusal::Over(tenant.clone(), over))?);
+        }
+        Ok(Held { share, _places: places })
+    }
+
+    /// The limits of one of the caller's tenants.
+    fn limits_of(&self, caller: &Caller, tenant: &TenantId) -> Arc<TenantLimits> {
+        match &*caller.tenants {
+            [_] => Arc::clone(&caller.limits),
+            _ => self.state.limiter.table().limits_of(tenant, &caller.principal.limits),
+        }
+    }
+
+    /// Takes a place, and what the request costs as far as its head tells.
+    async fn admit_one(
+        &self,
+        tenant: &TenantId,
+        limits: &TenantLimits,
+        announced: Option<u64>,
+    ) -> Result<Option<Place>, OverLimit> {
+        let limiter = &self.state.limiter;
+        let place = limiter.place(tenant, limits, self.cost.places())?;
         match self.cost {
-            Cost::Write | Cost::Import => {
-                let limits = &*caller.limits;
-                places.extend(limiter.place(tenant, limits, self.cost.places())?);
-                if self.cost == Cost::Import {
-                    limiter.take(tenant, limits, &[(Limit::WriteRequests, 1)]).await?;
-                    return Ok(Held { share, _places: places });
-                }
+            Cost::Query => limiter.take(tenant, limits, &[(Limit::Queries, 1)]).await?,
+            Cost::Import => limiter.take(tenant, limits, &[(Limit::WriteRequests, 1)]).await?,
+            Cost::Write => {
                 if limits.get(Limit::Samples).is_some() {
                     let likely = limiter.densities.at_least(tenant, announced.unwrap_or(0));
                     limiter.look_likely(tenant, limits, likely)?;
@@ -170,9 +192,8 @@ impl Door {
                 let readable = |bytes: &u64| *bytes <= self.state.config.write_body.max_bytes as u64;
                 match announced.filter(readable) {
                     Some(bytes) => {
-                        limiter
-                            .take(tenant, limits, &[(Limit::WriteRequests, 1), (Limit::Bytes, bytes)])
-                            .await?;
+                        let costs = [(Limit::WriteRequests, 1), (Limit::Bytes, bytes)];
+                        limiter.take(tenant, limits, &costs).await?;
                     }
                     None => {
                         limiter.look(tenant, limits, Limit::Bytes, 1)?;
@@ -180,47 +201,25 @@ impl Door {
                     }
                 }
             }
-            Cost::Query => {
-                // Who asks of several tenants at once costs each of them a query, within that tenant's own limits.
-                let several = caller.tenants.len() > 1;
-                for tenant in &*caller.tenants {
-                    let own;
-                    let limits = if several {
-                        own = limiter.table().limits_of(tenant, &caller.principal.limits);
-                        &*own
-                    } else {
-                        &*caller.limits
-                    };
-                    places.extend(limiter.place(tenant, limits, self.cost.places())?);
-                    limiter.take(tenant, limits, &[(Limit::Queries, 1)]).await?;
-                }
-            }
         }
-        Ok(Held { share, _places: places })
+        Ok(place)
     }
 
-    /// Counts what was refused, remembers it for its tenant, and says on the answer what is left.
+    /// Counts what was refused further in, remembers it for its tenant, and says on the answer what is left.
     fn settle(&self, caller: &Caller, answer: &mut Response, announced: Option<u64>) {
-        let Some(tenant) = caller.tenants.first() else { return };
+        // What a query of several tenants may cost is the strictest of their limits, and none of the others' business.
+        let [tenant] = &*caller.tenants else {
+            if let Some(over) = answer.extensions_mut().remove::<OverLimit>() {
+                self.state.limiter.count(&over);
+            }
+            return;
+        };
         let limiter = &self.state.limiter;
         if let Some(Refused(rejections)) = answer.extensions_mut().remove::<Refused>() {
             rejections.over.iter().for_each(|over| limiter.count(over));
             limiter.rejections.samples(tenant, &rejections, self.state.clock.now());
         }
-        if let Some(over) = answer.extensions_mut().remove::<OverLimit>() {
-            limiter.count(&over);
-            limiter.rejections.over_limit(tenant, &over, self.state.clock.now());
-            if let (Limit::Samples, Some(bytes)) = (over.limit, announced) {
-                limiter.densities.learn(tenant, bytes, over.asked);
-            }
-            let rate = limiter.remaining_of(tenant, &caller.limits, rate_of(over.limit));
-            match (over.limit, rate) {
-                (Limit::ConcurrentWrites | Limit::ConcurrentQueries, _) => {
-                    fields::of_places(answer.headers_mut(), &over);
-                }
-                (_, Some(remaining)) => fields::of_rate(answer.headers_mut(), &remaining, over.retry_after),
-                (_, None) => {}
-            }
+        if self.settle_refusal(tenant, &caller.limits, answer, announced) {
             return;
         }
         let rates = self.cost.rates().iter();
@@ -232,6 +231,33 @@ impl Door {
         }) {
             fields::of_rate(answer.headers_mut(), &tightest, None);
         }
+    }
+}
+
+impl Door {
+    /// The same where a limit stood in the way of all of it; tells whether one did.
+    fn settle_refusal(
+        &self,
+        tenant: &TenantId,
+        limits: &TenantLimits,
+        answer: &mut Response,
+        announced: Option<u64>,
+    ) -> bool {
+        let limiter = &self.state.limiter;
+        let Some(over) = answer.extensions_mut().remove::<OverLimit>() else { return false };
+        limiter.count(&over);
+        limiter.rejections.over_limit(tenant, &over, self.state.clock.now());
+        if let (Limit::Samples, Some(bytes)) = (over.limit, announced) {
+            limiter.densities.learn(tenant, bytes, over.asked);
+        }
+        match (over.limit, limiter.remaining_of(tenant, limits, rate_of(over.limit))) {
+            (Limit::ConcurrentWrites | Limit::ConcurrentQueries, _) => {
+                fields::of_places(answer.headers_mut(), &over);
+            }
+            (_, Some(remaining)) => fields::of_rate(answer.headers_mut(), &remaining, over.retry_after),
+            (_, None) => {}
+        }
+        true
     }
 }
 

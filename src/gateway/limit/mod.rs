@@ -208,9 +208,9 @@ impl Limiter {
         RATES.into_iter().filter_map(|limit| self.remaining_of(tenant, limits, limit)).collect()
     }
 
-    /// What a tenant has left of a rate; none if it has no bound.
+    /// What a tenant has left of a rate; none if it has no bound, or is no rate.
     pub fn remaining_of(&self, tenant: &TenantId, limits: &TenantLimits, limit: Limit) -> Option<Remaining> {
-        let draw = draw(limits, limit, 1)?;
+        let draw = draw(limits, limit, 1).filter(|_| RATES.contains(&limit))?;
         let level = self.buckets.level(tenant, &draw);
         Some(Remaining { limit, rate: draw.rate, burst: draw.burst, level })
     }

@@ -80,7 +80,6 @@ async fn an_import_waits_for_what_it_costs_even_more_than_there_is_at_once() {
     assert!(limiter.wait_for_samples(&tenant, &zero, 1).await.is_err());
     // Longer than anybody waits.
     let slow = TenantLimits::unlimited().with(Limit::Samples, 1).with(Limit::SamplesBurst, 1000);
-    limiter.take(&tenant, &slow, &[(Limit::Samples, 1)]).await.unwrap();
     let over = limiter.wait_for_samples(&tenant, &slow, 1000).await.unwrap_err();
     assert!(over.retry_after.is_some());
 }

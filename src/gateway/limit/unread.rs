@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
-    http::{HeaderValue, header},
+    http::{HeaderValue, Version, header},
     response::Response,
 };
 use hyper::body::Body as HttpBody;
@@ -39,8 +39,9 @@ impl Default for Unread {
 
 impl Unread {
     /// Deals with the body of a request that has its answer already.
-    pub async fn forget(&self, body: Body, answer: &mut Response) {
-        if body.is_end_stream() {
+    pub async fn forget(&self, body: Body, version: Version, answer: &mut Response) {
+        // An HTTP/2 stream ends without its connection.
+        if body.is_end_stream() || version == Version::HTTP_2 {
             return;
         }
         let announced = body.size_hint().upper();

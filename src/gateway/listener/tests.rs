@@ -1,7 +1,14 @@
 //! Connections as peers see them: slow, many, silent, cut.
 
-use axum::body::Bytes;
-use axum::routing::{get, post};
+use axum::{
+    body::Bytes,
+    extract::Request,
+    response::Response,
+    routing::{get, post},
+};
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::oneshot,
@@ -9,6 +16,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::gateway::peer::Peer;
 
 fn limits() -> ListenerLimits {
     ListenerLimits {
@@ -181,4 +189,213 @@ async fn what_does_not_finish_within_the_grace_is_cut() {
     server.stop.send(()).unwrap();
     assert_eq!(server.ended.await.unwrap(), Drained { cut: 1 });
     assert_eq!(read_to_end(&mut busy).await, "");
+}
+
+/// An answer of 64 MiB, which no socket takes at once.
+fn endless() -> Router {
+    Router::new().route("/big", get(async || vec![0_u8; 64 << 20])).route(
+        "/who",
+        get(async |request: Request| {
+            let peer = request.extensions().get::<Peer>().cloned().unwrap();
+            format!("{} {} {}", peer.address.ip(), peer.client, peer.trusted_proxy)
+        }),
+    )
+}
+
+async fn start_with(router: Router, config: ListenerConfig) -> Server {
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), config).await.unwrap();
+    let address = listener.local_addr();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let shutdown = async move {
+        let _ = stopped.await;
+    };
+    Server { address, stop, ended: task::spawn("listener under test", serve(listener, router, shutdown)) }
+}
+
+/// Reads until the end and gives how much there was.
+async fn drink(stream: &mut (impl AsyncReadExt + Unpin), pause: Duration) -> usize {
+    let mut all = 0;
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        match tokio::time::timeout(Duration::from_secs(60), stream.read(&mut buffer)).await.unwrap() {
+            Ok(0) | Err(_) => return all,
+            Ok(read) => all += read,
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_reads_nothing_is_dropped() {
+    let grace = Duration::from_secs(600);
+    let limits = ListenerLimits { write_timeout: Duration::from_millis(100), grace, ..limits() };
+    let server = start_with(endless(), ListenerConfig::plain(Door::Both, limits)).await;
+    let mut stream = connect(&server).await;
+    ask(&mut stream, "/big").await;
+    read_some(&mut stream).await;
+    // The end waits for all connections for longer than the test does.
+    server.stop.send(()).unwrap();
+    assert_eq!(server.ended.await.unwrap(), Drained { cut: 0 });
+    assert!(drink(&mut stream, Duration::ZERO).await < 64 << 20);
+}
+
+#[tokio::test]
+async fn a_peer_that_reads_too_slowly_is_dropped_unless_the_answer_may_take_its_time() {
+    let limits = ListenerLimits { request_timeout: Duration::from_millis(300), ..limits() };
+    let mark = async |mut response: Response| {
+        response.extensions_mut().insert(Unhurried);
+        response
+    };
+    let streams = endless().layer(axum::middleware::map_response(mark));
+    for (router, whole) in [(endless(), false), (streams, true)] {
+        let server = start_with(router, ListenerConfig::plain(Door::Both, limits.clone())).await;
+        let mut stream = connect(&server).await;
+        stream.write_all(b"GET /big HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        // With sixteen KiB at a time, a moment each, 64 MiB take longer than that.
+        let pause = if whole { Duration::ZERO } else { Duration::from_millis(1) };
+        if whole {
+            tokio::time::sleep(Duration::from_millis(600)).await;
+        }
+        assert_eq!(drink(&mut stream, pause).await >= 64 << 20, whole);
+    }
+}
+
+/// A connection of HTTP/2, whose streams take no more than `window` bytes before they are asked to.
+async fn http2(
+    server: &Server,
+    window: u32,
+) -> (http2::SendRequest<Empty<Bytes>>, JoinHandle<hyper::Result<()>>) {
+    let stream = connect(server).await;
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(window)
+        .handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    (sender, task::spawn("client", connection))
+}
+
+fn to(path: &str) -> hyper::Request<Empty<Bytes>> {
+    hyper::Request::get(format!("http://localhost{path}")).body(Empty::new()).unwrap()
+}
+
+#[tokio::test]
+async fn a_stream_whose_window_stays_shut_ends_its_connection() {
+    let limits = ListenerLimits { write_timeout: Duration::from_millis(100), ..limits() };
+    let server = start_with(endless(), ListenerConfig::plain(Door::Both, limits)).await;
+    for window in [0, 1, 100_000] {
+        let (mut sender, connection) = http2(&server, window).await;
+        let answer = sender.send_request(to("/big")).await.unwrap();
+        // The client lives, answers pings, and takes nothing.
+        let ended = tokio::time::timeout(Duration::from_secs(60), connection).await;
+        assert!(ended.is_ok(), "window {window}");
+        drop(answer);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_http_2_is_whole_whatever_the_window() {
+    let server = start_with(endless(), ListenerConfig::plain(Door::Both, limits())).await;
+    let (mut sender, _connection) = http2(&server, 1 << 20).await;
+    let answer = sender.send_request(to("/big")).await.unwrap();
+    assert_eq!(answer.headers()["content-length"], "67108864");
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes().len(), 64 << 20);
+}
+
+#[tokio::test]
+async fn a_peer_that_gives_up_most_of_what_it_asks_is_dropped() {
+    let limits = ListenerLimits { max_given_up: 20, ..limits() };
+    let server = start_with(router(), ListenerConfig::plain(Door::Both, limits)).await;
+    let (mut sender, connection) = http2(&server, 1 << 20).await;
+    let give_up = async {
+        loop {
+            // As long as the server has not seen it, it cannot be given up.
+            if sender.ready().await.is_err() {
+                break;
+            }
+            let asked = sender.send_request(to("/slow"));
+            let _ = tokio::time::timeout(Duration::from_millis(20), asked).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), give_up).await.expect("the server hangs up");
+    // The client is told, or finds the connection gone.
+    let _ = tokio::time::timeout(Duration::from_secs(60), connection).await.unwrap();
+}
+
+#[tokio::test]
+async fn on_shutdown_a_connection_of_http_2_is_told_to_go_and_finishes() {
+    let server = start(limits()).await;
+    let (mut sender, connection) = http2(&server, 1 << 20).await;
+    let busy = sender.send_request(to("/slow"));
+    let busy = task::spawn("busy", busy);
+    let mut sender = sender.clone();
+    assert_eq!(sender.send_request(to("/quick")).await.unwrap().status(), 200);
+    server.stop.send(()).unwrap();
+    assert_eq!(busy.await.unwrap().unwrap().status(), 200);
+    assert_eq!(server.ended.await.unwrap(), Drained { cut: 0 });
+    tokio::time::timeout(Duration::from_secs(60), connection).await.unwrap().unwrap().unwrap();
+}
+
+fn behind(networks: &[&str], proxy_protocol: bool) -> ListenerConfig {
+    let networks = networks.iter().map(|network| network.parse().unwrap()).collect();
+    ListenerConfig {
+        proxies: Arc::new(TrustedProxies::new(networks)),
+        proxy_protocol,
+        ..ListenerConfig::plain(Door::Both, limits())
+    }
+}
+
+async fn who(server: &Server, first: &str, headers: &str) -> String {
+    let mut stream = connect(server).await;
+    let request = format!("{first}GET /who HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let answer = read_to_end(&mut stream).await;
+    answer.split("\r\n\r\n").nth(1).unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_client_is_who_a_trusted_proxy_says_and_nobody_else() {
+    let forged = "X-Forwarded-For: 10.9.9.9\r\nForwarded: for=10.9.9.9\r\nX-Real-IP: 10.9.9.9\r\n";
+    let open = start_with(endless(), behind(&["10.0.0.0/8"], false)).await;
+    assert_eq!(who(&open, "", forged).await, "127.0.0.1 127.0.0.1 false");
+    let proxied = start_with(endless(), behind(&["127.0.0.1/32"], false)).await;
+    assert_eq!(who(&proxied, "", "").await, "127.0.0.1 127.0.0.1 true");
+    assert_eq!(
+        who(&proxied, "", "X-Forwarded-For: 6.6.6.6, 192.0.2.1\r\n").await,
+        "127.0.0.1 192.0.2.1 true"
+    );
+    let two = "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 192.0.2.1, 127.0.0.1\r\n";
+    assert_eq!(who(&proxied, "", two).await, "127.0.0.1 192.0.2.1 true");
+}
+
+#[tokio::test]
+async fn a_connection_is_from_where_its_first_bytes_say_if_a_trusted_proxy_sent_them() {
+    let line = |source: &str| format!("PROXY TCP4 {source} 198.51.100.1 1 2\r\n");
+    let forwarded = "X-Forwarded-For: 192.0.2.7\r\n";
+    let server = start_with(endless(), behind(&["127.0.0.1/32", "10.0.0.0/8"], true)).await;
+    // The proxy that is trusted for connections is not for what its clients write into requests.
+    assert_eq!(who(&server, &line("192.0.2.1"), forwarded).await, "192.0.2.1 192.0.2.1 false");
+    assert_eq!(who(&server, &line("10.0.0.1"), forwarded).await, "10.0.0.1 192.0.2.7 true");
+    // Whoever will not say who they are is not trusted, whichever way they came.
+    assert_eq!(who(&server, "PROXY UNKNOWN\r\n", forwarded).await, "127.0.0.1 127.0.0.1 false");
+    assert_eq!(who(&server, "", forwarded).await, "");
+    let open = start_with(endless(), behind(&["10.0.0.0/8"], true)).await;
+    assert_eq!(who(&open, "", forwarded).await, "127.0.0.1 127.0.0.1 false");
+    assert_eq!(who(&open, &line("10.0.0.1"), "").await, "");
+}
+
+#[tokio::test]
+async fn connections_of_one_client_have_a_bound_that_proxies_have_not() {
+    let limits = ListenerLimits { max_connections_per_client: 1, ..limits() };
+    let capped = ListenerConfig { limits: limits.clone(), ..behind(&["10.0.0.0/8"], false) };
+    let server = start_with(router(), capped).await;
+    let mut first = connect(&server).await;
+    ask(&mut first, "/quick").await;
+    assert!(read_some(&mut first).await.ends_with("quick"));
+    assert_eq!(read_to_end(&mut connect(&server).await).await, "");
+    let server = start_with(router(), ListenerConfig { limits, ..behind(&["127.0.0.0/8"], false) }).await;
+    let mut several = [connect(&server).await, connect(&server).await];
+    for stream in &mut several {
+        ask(stream, "/quick").await;
+        assert!(read_some(stream).await.ends_with("quick"));
+    }
 }

@@ -84,6 +84,7 @@ struct Shared {
     connector: Connector,
     clock: Arc<dyn Clock>,
     prefix: String,
+    is_cluster: bool,
     breaker: Mutex<Breaker>,
     /// There is one exactly while the breaker is closed.
     connection: ArcSwapOption<Connection>,
@@ -105,6 +106,7 @@ impl RedisLink {
             connector: Connector::new(config)?,
             clock,
             prefix: config.prefix.clone(),
+            is_cluster: config.cluster,
             breaker: Mutex::new(Breaker::new(config.breaker)),
             connection: ArcSwapOption::empty(),
             opened: Notify::new(),
@@ -123,9 +125,25 @@ impl RedisLink {
         &self.shared.prefix
     }
 
+    /// Whether it is to a cluster, of which a part may be away.
+    pub fn is_cluster(&self) -> bool {
+        self.shared.is_cluster
+    }
+
     /// Whether Redis is asked.
     pub fn state(&self) -> LinkState {
         self.shared.breaker.lock().state()
+    }
+
+    /// Waits until the first attempt to connect is over; if that failed, why.
+    pub async fn tried(&self) -> Result<(), String> {
+        loop {
+            match self.state() {
+                LinkState::Closed => return Ok(()),
+                LinkState::Open => return Err(self.shared.reason.lock().clone()),
+                LinkState::Connecting => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
     }
 
     /// What the link counts.

@@ -1,5 +1,6 @@
 //! The ClickHouse backend against the engine.
 
+mod active;
 mod backup;
 mod client;
 mod conformance;

@@ -7,7 +7,7 @@ use luminate::{
     model::Limit,
 };
 
-use super::{Gateway, RedisServer, config, samples, tenant};
+use super::setting::{Gateway, RedisServer, config, samples, tenant};
 
 const KEY: &str = "luminate:{team-a}:samples_per_second:2000:20000";
 

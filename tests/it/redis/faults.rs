@@ -12,7 +12,7 @@ use std::{
 use luminate::gateway::redis::LinkState;
 use tokio::task::JoinHandle;
 
-use super::{Gateway, RedisServer, config, samples, tenant, until};
+use super::setting::{Gateway, RedisServer, config, samples, tenant, until};
 
 /// Draws without end, several at a time.
 struct Load {
@@ -90,8 +90,8 @@ async fn requests_are_decided_while_redis_comes_and_goes() {
 
     // Somebody changes the password and throws everybody out.
     let mut still_in = server.connection();
-    let _: () = super::ask(&mut still_in, "CONFIG SET requirepass sesame");
-    let _: i64 = super::ask(&mut still_in, "CLIENT KILL TYPE normal SKIPME yes");
+    let _: () = super::setting::ask(&mut still_in, "CONFIG SET requirepass sesame");
+    let _: i64 = super::setting::ask(&mut still_in, "CLIENT KILL TYPE normal SKIPME yes");
     until("the gateway is on its own", async || gateway.buckets.is_on_its_own()).await;
     load.goes_on(500).await;
     until("it is told why", async || gateway.link.check().detail.contains("NOAUTH")).await;

@@ -302,7 +302,7 @@ mod tests {
             ("https://0.0.0.0/", "not fetched from"),
             ("https://[::]/", "not fetched from"),
             ("https://user:sesame@id.example.com/", "holds a user"),
-            ("file:///etc/passwd", "names no host"),
+            ("file:///etc/passwd", "is no URL"),
             ("/etc/passwd", "names no host"),
             ("ftp://id.example.com/", "does not start with https"),
             ("https://", "is no URL"),

@@ -41,7 +41,8 @@ struct Scale {
     frequency: u64,
     /// Ticks of one thing.
     thing: u64,
-    /// Things in what governor counts as one: more than one only for bursts above 2³².
+    /// Things in what governor counts as one: more than one only for bursts above 2³², of which little is waited for
+    /// that is there already.
     unit: u64,
     /// Things in a full bucket.
     burst: u64,
