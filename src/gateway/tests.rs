@@ -19,7 +19,12 @@ use super::{
     body::BodyLimits,
     health::{Readiness, Stage},
     host_guard::HostGuard,
-    limit::{Limiter, buckets::NoBuckets, table::LimitTable, user::UserOverrides},
+    limit::{
+        Limiter,
+        buckets::NoBuckets,
+        table::{LimitTable, Rules},
+        user::UserOverrides,
+    },
     reload::Reloads,
     request::{Endpoint, RequestCounters},
     router,
@@ -39,6 +44,7 @@ use crate::{
 mod limits;
 mod listening;
 mod moving;
+mod overrides;
 
 /// An engine that answers by heart.
 #[derive(Debug)]
@@ -185,6 +191,19 @@ impl TestApp {
         config: GatewayConfig,
         engine: impl FnOnce(Arc<dyn Storage>, Arc<dyn Clock>) -> Arc<dyn Evaluate>,
     ) -> Self {
+        Self::built(config, Rules::of(TenantLimits::default()), engine).await
+    }
+
+    /// With rules of limits.
+    async fn under(rules: Rules) -> Self {
+        Self::built(GatewayConfig::default(), rules, |_, _| Arc::new(ByHeart)).await
+    }
+
+    async fn built(
+        config: GatewayConfig,
+        rules: Rules,
+        engine: impl FnOnce(Arc<dyn Storage>, Arc<dyn Clock>) -> Arc<dyn Evaluate>,
+    ) -> Self {
         let clock = HandClock::at(Timestamp(10_000));
         let storage: Arc<dyn Storage> = MemoryStore::new(Arc::<HandClock>::clone(&clock), None);
         let mut batch = WriteBatch::over(vec![
@@ -219,7 +238,7 @@ impl TestApp {
         let query = QueryService::new(engine, Arc::clone(&storage), Arc::clone(&clock), limits);
         let readiness = Arc::new(Readiness::default());
         readiness.enter(Stage::Serving);
-        let table = Arc::new(LimitTable::of(TenantLimits::default()));
+        let table = Arc::new(LimitTable::new(rules));
         let users = Arc::new(UserOverrides::new(Arc::clone(&storage), Arc::clone(&table)));
         let state = Arc::new(State {
             ingest: Arc::new(ingest(&storage, &clock)),

@@ -227,3 +227,19 @@ ENGINE = Distributed('main', 'luminate', 'rollup_1h_local', sipHash64(tenant, si
 INSERT INTO `luminate`.schema_migrations (version, name, checksum, min_compatible)
 SELECT 1, 'tables', '1ec62bf5e6c7142a', 1;
 
+-- Version 2: documents.
+CREATE TABLE IF NOT EXISTS `luminate`.documents ON CLUSTER 'main'
+(
+    tenant  String,
+    kind    LowCardinality(String),
+    body    String CODEC(ZSTD(1)),
+    removed UInt8,
+    updated DateTime64(6, 'UTC') DEFAULT now64(6)
+)
+ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/main/{database}/documents', '{shard}-{replica}', updated)
+ORDER BY (kind, tenant)
+SETTINGS replicated_deduplication_window = 1000;
+
+INSERT INTO `luminate`.schema_migrations (version, name, checksum, min_compatible)
+SELECT 2, 'documents', 'da0ed14f934a8cc7', 1;
+

@@ -145,6 +145,7 @@ fn callers() -> Vec<Caller> {
         ("read-only", Some(token::token("a", "read")), None),
         ("write-only", Some(token::token("a", "write")), None),
         ("admin", Some(token::token("a", "admin")), None),
+        ("admin of all", Some(sign(&with(claims("a", "admin"), json!({"tenant": ["a", "*"]})))), None),
         (
             "label-restricted",
             Some(sign(&with(

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::{
     certificates::{Authority, Client, with_tls},
-    server::{Options, Server, free_port, luminate},
+    server::{Options, Server, free_port, luminate, now_ms, remote_write},
 };
 
 /// A server with a certificate of `authority`, which takes the word of the same for clients.
@@ -260,4 +260,47 @@ fn our_own_commands_speak_tls() {
         .output()
         .unwrap();
     assert!(by_config.status.success(), "{}", String::from_utf8_lossy(&by_config.stderr));
+}
+
+#[test]
+fn a_certificate_lets_its_holder_in_for_the_tenant_it_names_and_nobody_else() {
+    let secure = start(
+        "optional",
+        &[
+            ("LUMINATE_AUTH__MODE", "token"),
+            ("LUMINATE_AUTH__CLIENT_CERTIFICATES__ENABLED", "true"),
+            ("LUMINATE_AUTH__CLIENT_CERTIFICATES__SCOPES", "write,read"),
+        ],
+    );
+    let port = secure.server.port;
+    let client = |organization: &str| {
+        let shown = secure.authority.client("agent", organization);
+        Client::new(&secure.authority, Some(&shown))
+    };
+    let body = remote_write(&[(vec![("__name__".to_owned(), "up".to_owned())], vec![(now_ms(), 1.0)])]);
+    let write = |client: &Client, tenant: &[(&str, &str)]| {
+        let headers = [("Content-Type", "application/x-protobuf"), ("Content-Encoding", "snappy")];
+        client.send(port, "POST", "/api/v1/write", &[&headers[..], tenant].concat(), &body).unwrap().0
+    };
+    let count = |client: &Client| {
+        let (status, answer) = client.get(port, "/api/v1/query?query=count(up)").unwrap();
+        assert_eq!(status, 200, "{answer}");
+        answer.matches("\"value\"").count()
+    };
+    let (ours, theirs) = (client("team-a"), client("team-b"));
+    assert!(write(&ours, &[]) < 300);
+    assert!(write(&ours, &[("X-Scope-OrgID", "team-a")]) < 300);
+    assert_eq!(write(&ours, &[("X-Scope-OrgID", "team-b")]), 403);
+    assert_eq!((count(&ours), count(&theirs)), (1, 0));
+    // Nobody in particular, and what a certificate is not good for.
+    assert_eq!(write(&Client::new(&secure.authority, None), &[]), 401);
+    assert_eq!(write(&client("../team-a"), &[]), 401);
+    let flush = ours.send(secure.admin, "POST", "/api/v1/admin/tsdb/flush", &[], b"").unwrap();
+    assert_eq!(flush.0, 403);
+    // On loopback, figures are for whoever reaches the address; orders are not.
+    let anybody = Client::new(&secure.authority, None);
+    assert_eq!(anybody.get(secure.admin, "/metrics").unwrap().0, 200);
+    assert_eq!(anybody.get(secure.admin, "/health/deep").unwrap().0, 200);
+    assert_eq!(anybody.get(secure.admin, "/api/v1/status/storage").unwrap().0, 401);
+    assert_eq!(anybody.send(secure.admin, "POST", "/api/v1/admin/tsdb/flush", &[], b"").unwrap().0, 401);
 }

@@ -19,6 +19,7 @@ pub fn options() -> Options {
         .env("LUMINATE_AUTH__MODE", "token")
         .env("LUMINATE_AUTH__JWT__SECRET", SECRET)
         .env("LUMINATE_AUTH__JWT__AUDIENCE", AUDIENCE)
+        .env("LUMINATE_AUTH__MAX_FAILURES_PER_MINUTE", "0")
         .env("LUMINATE_STORAGE__RETENTION__DEFAULT", "0")
 }
 

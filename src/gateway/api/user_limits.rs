@@ -87,7 +87,8 @@ pub async fn of_caller(
                 "value": value_json(limit, explained.limits.get(limit)),
                 "source": explained.origins[limit as usize].as_str(),
             });
-            if let Some(used) = used(&state, &tenant, limit) {
+            // How much others use that the caller may not see is not theirs to know.
+            if let Some(used) = used(&state, &tenant, limit).filter(|_| caller.principal.filters.is_empty()) {
                 told["used"] = used.into();
             }
             let remaining = state.limiter.remaining_of(&tenant, &explained.limits, limit);

@@ -40,6 +40,13 @@ pub enum Credential {
 }
 
 impl Credential {
+    /// What is shown.
+    pub fn text(&self) -> &Secret {
+        match self {
+            Self::ApiKey(text) | Self::Token(text) => text,
+        }
+    }
+
     fn new(text: &str) -> Result<Self, AuthError> {
         if text.is_empty() {
             return Err(refused("malformed_credentials", "nothing is where the credential should be"));

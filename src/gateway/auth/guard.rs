@@ -1,6 +1,7 @@
 //! Slows down who tries credentials out.
 //!
-//! Every credential that is refused costs its sender's address one failure. Failures are forgotten at a steady rate,
+//! Every credential that is refused costs its sender's address one failure; the same one again costs nothing more, for
+//! who repeats a credential that has ended is misconfigured and guesses nothing. Failures are forgotten at a steady rate,
 //! so that an address has at most so many in a minute; one that has them all is told to come back, before its next
 //! credential is looked at. Who shows a credential that is known to be good is never asked for it: the caller looks
 //! there first.
@@ -26,10 +27,14 @@ use std::{
 use lru::LruCache;
 use parking_lot::Mutex;
 
+use super::keys::Sha256;
 use crate::clock::Clock;
 
 /// Addresses that are remembered.
 const MOST_ADDRESSES: NonZeroUsize = NonZeroUsize::new(1 << 16).expect("it is not 0");
+
+/// Credentials that are remembered as counted.
+const MOST_COUNTED: NonZeroUsize = NonZeroUsize::new(1 << 12).expect("it is not 0");
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -40,6 +45,8 @@ pub struct Guard {
     /// How long it takes to forget one failure; none forgets at once.
     forget: Option<Duration>,
     addresses: Mutex<LruCache<IpAddr, Failures>>,
+    /// What was refused of an address lately, and when it was counted.
+    counted: Mutex<LruCache<(IpAddr, Sha256), Duration>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +64,7 @@ impl Guard {
             clock,
             forget: MINUTE.checked_div(failures_per_minute),
             addresses: Mutex::new(LruCache::sparse(MOST_ADDRESSES)),
+            counted: Mutex::new(LruCache::sparse(MOST_COUNTED)),
         }
     }
 
@@ -71,6 +79,22 @@ impl Guard {
             (failures.until + forget).saturating_sub(now + MINUTE)
         });
         if wait.is_zero() { Ok(()) } else { Err(wait) }
+    }
+
+    /// Notes that an address showed a credential that will not do.
+    pub fn refused(&self, client: IpAddr, credential: &str) {
+        let (now, shown) = (self.clock.elapsed(), (host(client), Sha256::of(credential)));
+        let is_repeated = {
+            let mut counted = self.counted.lock();
+            let before = counted.get(&shown).is_some_and(|at| now < *at + MINUTE);
+            if !before {
+                counted.put(shown, now);
+            }
+            before
+        };
+        if !is_repeated {
+            self.failed(client);
+        }
     }
 
     /// Notes that an address showed something that will not do.
@@ -191,5 +215,22 @@ mod tests {
         }
         assert_eq!(guard.addresses(), MOST_ADDRESSES.get());
         assert!(guard.check(stubborn).is_err());
+    }
+
+    #[test]
+    fn the_same_credential_again_is_no_other_guess() {
+        let (guard, clock) = guard(2);
+        let sender = address("192.0.2.9");
+        for _ in 0..100 {
+            guard.refused(sender, "ended");
+        }
+        assert_eq!(guard.check(sender), Ok(()));
+        guard.refused(sender, "guessed");
+        assert!(guard.check(sender).is_err());
+        // After a minute it counts again, so that it is noticed.
+        clock.advance(MINUTE);
+        guard.refused(sender, "ended");
+        guard.refused(sender, "ended too");
+        assert!(guard.check(sender).is_err());
     }
 }

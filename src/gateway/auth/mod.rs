@@ -122,7 +122,7 @@ impl Checks {
             Some(credential) => {
                 let checked = self.check(&credential, peer).await;
                 if matches!(checked, Err(AuthError::Refused { .. })) {
-                    self.guard.failed(peer.client);
+                    self.guard.refused(peer.client, &credential.text().0);
                 }
                 checked
             }

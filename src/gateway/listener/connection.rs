@@ -162,11 +162,11 @@ async fn answer(
     if peer.trusted_proxy {
         peer.client = shared.config.proxies.client(peer.client, request.headers());
     }
-    let pieces = request.version() == Version::HTTP_2;
     let bodiless = request.method() == Method::HEAD;
     // Where a body ends that comes in chunks, a proxy before us may see otherwise, if a length was told, too: hyper
     // has forgotten that. What follows on the connection is then not taken for a request.
-    let last = !pieces && request.headers().contains_key(header::TRANSFER_ENCODING);
+    let last =
+        request.version() != Version::HTTP_2 && request.headers().contains_key(header::TRANSFER_ENCODING);
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(peer);
     let mut response =
@@ -176,7 +176,7 @@ async fn answer(
     }
     let unhurried = response.extensions().get::<Unhurried>().is_some();
     let within = (!unhurried).then_some(shared.limits.request_timeout);
-    Ok(response.map(|body| at_hand.answer(body, Manner { within, pieces, bodiless })))
+    Ok(response.map(|body| at_hand.answer(body, Manner { within, bodiless })))
 }
 
 /// A connection's bytes.

@@ -31,6 +31,9 @@ pub(super) struct Guarded<S> {
     timer: Pin<Box<Sleep>>,
     /// Set while the peer does not take what is written.
     write_deadline: Option<Pin<Box<Sleep>>>,
+    /// Since when there has been something to write that the peer has not taken, be it the end of an answer that is
+    /// no longer at hand.
+    behind_since: Option<Instant>,
     limits: Arc<ListenerLimits>,
 }
 
@@ -62,8 +65,9 @@ impl Protocol {
 impl<S> Guarded<S> {
     pub(super) fn new(stream: S, requests: Arc<Requests>, limits: Arc<ListenerLimits>) -> Self {
         let timer = Box::pin(tokio::time::sleep(limits.idle_timeout));
-        let (reading, protocol, write_deadline) = (Reading::Idle, None, None);
-        Self { stream, requests, seen: 0, protocol, reading, timer, write_deadline, limits }
+        let (reading, protocol) = (Reading::Idle, None);
+        let (write_deadline, behind_since) = (None, None);
+        Self { stream, requests, seen: 0, protocol, reading, timer, write_deadline, behind_since, limits }
     }
 
     fn wait_for(&mut self, reading: Reading) {
@@ -93,6 +97,18 @@ impl<S> Guarded<S> {
         }
         if begun != self.seen || self.reading == Reading::Busy {
             self.seen = begun;
+            self.wait_for(Reading::Idle);
+            // However long the answer was, its end has as long as an answer.
+            self.behind_since = self.behind_since.map(|_| Instant::now());
+        }
+        if self.behind_since.is_some_and(|since| since.elapsed() > self.limits.request_timeout) {
+            return Err(timed_out("answer not read within the request timeout"));
+        }
+        // Nobody is idle who is still reading an answer.
+        while self.behind_since.is_some()
+            && self.reading == Reading::Idle
+            && self.timer.as_mut().poll(cx).is_ready()
+        {
             self.wait_for(Reading::Idle);
         }
         match (self.timer.as_mut().poll(cx), self.reading) {
@@ -135,6 +151,7 @@ impl<S> Guarded<S> {
             self.write_deadline = None;
             return written;
         }
+        self.behind_since.get_or_insert_with(Instant::now);
         // A peer that takes a byte now and then is slow, too; while it does not, nobody may be reading.
         if self.reading == Reading::Busy {
             self.look_at_answers(cx)?;
@@ -189,6 +206,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if flushed.is_ready() && self.behind_since.take().is_some() && self.reading == Reading::Idle {
+            self.wait_for(Reading::Idle);
+        }
         self.watch_write(cx, flushed)
     }
 

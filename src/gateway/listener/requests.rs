@@ -21,7 +21,8 @@ use tokio::time::Instant;
 
 use super::ListenerLimits;
 
-/// What of an answer is given to HTTP/2 at a time, which holds it until the peer takes it.
+/// What of an answer is given to hyper at a time, which holds it until the peer takes it: the rest stays here, where
+/// it is watched.
 const PIECE: usize = 64 << 10;
 
 /// In the extensions of an answer that may take as long as it keeps flowing.
@@ -127,8 +128,6 @@ fn millis(span: Duration) -> u64 {
 pub(super) struct Manner {
     /// How long it may take in all, its making included.
     pub(super) within: Option<Duration>,
-    /// Whether in pieces, so that what the peer does not take stays here.
-    pub(super) pieces: bool,
     /// Whether only its head is wanted.
     pub(super) bodiless: bool,
 }
@@ -152,7 +151,7 @@ impl AtHand {
 
     /// The answer is there.
     pub(super) fn answer(mut self, body: Body, manner: Manner) -> Answering {
-        let Manner { within, pieces, bodiless } = manner;
+        let Manner { within, bodiless } = manner;
         let watched = Arc::new(Watched {
             waits_since: AtomicU64::new(self.requests.millis() + 1),
             out_by: AtomicU64::new(
@@ -162,7 +161,7 @@ impl AtHand {
         self.requests.answers.lock().push(Arc::clone(&watched));
         self.done.store(bodiless || body.is_end_stream(), Ordering::Relaxed);
         self.watched = Some(watched);
-        Answering { body, at_hand: self, pieces, rest: None }
+        Answering { body, at_hand: self, rest: None }
     }
 }
 
@@ -185,8 +184,7 @@ impl Drop for AtHand {
 pub(super) struct Answering {
     body: Body,
     at_hand: AtHand,
-    /// Whether it is given out in pieces of [`PIECE`].
-    pieces: bool,
+    /// What of the last frame is yet to be given out.
     rest: Option<Bytes>,
 }
 
@@ -198,11 +196,7 @@ impl Answering {
             }
             return Poll::Ready(Some(Ok(Frame::data(rest))));
         }
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if !self.pieces {
-            return frame;
-        }
-        frame.map_ok(|frame| match frame.into_data() {
+        Pin::new(&mut self.body).poll_frame(cx).map_ok(|frame| match frame.into_data() {
             Ok(mut data) => {
                 if data.len() > PIECE {
                     self.rest = Some(data.split_off(PIECE));

@@ -1,7 +1,11 @@
 //! What the listener tells of a connection, and how long a request may take.
 
 use super::*;
-use crate::gateway::{listener::Unhurried, peer::Peer};
+use crate::gateway::{
+    auth::{Checks, guard::Guard},
+    listener::Unhurried,
+    peer::Peer,
+};
 
 async fn get_from(app: &TestApp, door: Option<Door>, path: &str) -> u16 {
     let mut request = Request::get(path).body(Body::empty()).unwrap();
@@ -65,4 +69,41 @@ async fn a_page_that_asks_whether_it_may_ask_is_not_counted_as_a_query() {
     assert_eq!((counted(Endpoint::Query), counted(Endpoint::Other)), (0, 2));
     app.get("/api/v1/query?query=up").await;
     assert_eq!((counted(Endpoint::Query), counted(Endpoint::Other)), (1, 2));
+}
+
+/// The same, but everybody is asked who they are, and nobody is known.
+fn asking(app: TestApp) -> TestApp {
+    let TestApp { router: old, state } = app;
+    drop(old);
+    let mut state = Arc::into_inner(state).unwrap();
+    let clock = Arc::clone(&state.clock);
+    state.auth = Arc::new(Auth::Closed(Box::new(Checks {
+        tokens: None,
+        keys: None,
+        header: None,
+        certificates: None,
+        proxies: None,
+        guard: Arc::new(Guard::new(0, Arc::clone(&clock))),
+        clock,
+        failures: Arc::default(),
+    })));
+    let state = Arc::new(state);
+    TestApp { router: router(Arc::clone(&state), Door::Both), state }
+}
+
+#[tokio::test]
+async fn figures_are_open_behind_the_admin_door_only_if_that_is_wanted() {
+    for open_to_scrapers in [false, true] {
+        let config = GatewayConfig { open_to_scrapers, ..GatewayConfig::default() };
+        let app = asking(TestApp::with(config).await);
+        let expect = |open: bool| if open { 200 } else { 401 };
+        for path in ["/metrics", "/health/deep"] {
+            assert_eq!(get_from(&app, Some(Door::Admin), path).await, expect(open_to_scrapers), "{path}");
+            // By the one door there is, by the public one, by no connection at all.
+            for door in [Some(Door::Both), Some(Door::Public), None] {
+                assert_eq!(get_from(&app, door, path).await, 401, "{path} {door:?}");
+            }
+        }
+        assert_eq!(get_from(&app, Some(Door::Admin), "/api/v1/status/storage").await, 401);
+    }
 }

@@ -15,6 +15,6 @@ mod pushdown_limits;
 mod read;
 mod retention;
 mod rollup;
-mod schema;
+pub(crate) mod schema;
 mod witness;
 mod write;
