@@ -60,6 +60,7 @@ check: ## Run the quick gate: format, lints, docs, layers
 bench: setup ## Measure ingest, queries, disk and memory beside VictoriaMetrics, over ClickHouse, and what limits cost
 	$(CARGO) bench --locked --bench peers
 	$(CARGO) bench --locked --bench clickhouse
+	$(CARGO) bench --locked --bench keys
 	$(CARGO) bench --locked --bench gateway
 	$(CARGO) bench --locked --bench redis
 

@@ -106,8 +106,9 @@ impl BodyRoom {
         };
         let of_tenant = match &self.tenant {
             Some(tenant) => {
-                let free = self.bytes.available_permits();
-                Some(self.by_tenant.take(tenant, bytes, free).ok_or_else(full)?)
+                let (mine, free) = (share.of_tenant.as_ref(), self.bytes.available_permits());
+                let held = self.by_tenant.extend(tenant, mine.map_or(0, Held::amount), bytes, free);
+                Some(held.ok_or_else(full)?)
             }
             None => None,
         };

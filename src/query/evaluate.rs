@@ -306,9 +306,10 @@ mod tests {
     use crate::{
         clock::HandClock,
         model::Labels,
+        model::TenantLimits,
         promql::{Point, QueryStats, VectorElement},
-        query::QueryLimits,
-        storage::memory::MemoryStore,
+        query::{CatalogQuery, QueryLimits},
+        storage::{BatchSample, Storage, WriteBatch, memory::MemoryStore},
     };
 
     #[derive(Debug)]
@@ -458,5 +459,62 @@ mod tests {
             [print(1), print(999), print(11_000), print(1_234_567)],
             ["1", "999", "11,000", "1,234,567"]
         );
+    }
+
+    fn reader(limits: TenantLimits) -> Reader {
+        Reader { limits: Arc::new(limits), ..Reader::of(TenantId::anonymous()) }
+    }
+
+    #[tokio::test]
+    async fn a_tenant_may_have_fewer_points_than_the_service_gives() {
+        let service = service(Duration::ZERO, QueryLimits::default());
+        let reader = reader(TenantLimits::unlimited().with(Limit::QueryPoints, 11));
+        let ask = |end| RangeQuery {
+            text: "1".to_owned(),
+            start: Timestamp(0),
+            end: Timestamp(end),
+            step: Millis(10),
+            controls: QueryControls::default(),
+        };
+        service.range(&reader, ask(109)).await.unwrap();
+        let error = service.range(&reader, ask(110)).await.unwrap_err();
+        assert_eq!(error.to_string(), "over the limit max_query_points of 11: 12");
+        assert_eq!(error.over_limit().map(|over| over.limit), Some(Limit::QueryPoints));
+        let error = service.range(&reader, ask(1_000_000)).await.unwrap_err();
+        assert!(error.to_string().starts_with("exceeded maximum resolution"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_tenant_may_have_less_time_than_the_service_gives_and_not_more() {
+        let limits = QueryLimits { timeout: Duration::from_millis(20), ..QueryLimits::default() };
+        for (own, slow) in [(5, 15), (60_000, 60_000)] {
+            let service = service(Duration::from_millis(slow), limits.clone());
+            let reader = reader(TenantLimits::unlimited().with(Limit::QueryTimeout, own));
+            let error = service.instant(&reader, instant("1")).await.unwrap_err();
+            assert_eq!(error.to_string(), "query timed out in expression evaluation");
+        }
+    }
+
+    #[tokio::test]
+    async fn lists_of_series_are_bounded_too() {
+        let clock = HandClock::at(Timestamp(1_000));
+        let store = MemoryStore::new(Arc::<HandClock>::clone(&clock), None);
+        let labels = |i: usize| Labels::from_pairs([("__name__", "a"), ("i", &i.to_string())]).unwrap();
+        let mut batch = WriteBatch::over((0..5).map(labels).collect());
+        let sample = |series| BatchSample { series, timestamp: Timestamp(1), value: 1.0, start: 0 };
+        batch.samples = (0..5).map(sample).collect();
+        store.append(&TenantId::anonymous(), batch).await.unwrap();
+        let service = QueryService::new(Arc::new(Slow(Duration::ZERO)), store, clock, QueryLimits::default());
+        let list = async |limits: TenantLimits, limit: usize| {
+            let query = CatalogQuery { selectors: vec!["a".to_owned()], limit, ..CatalogQuery::default() };
+            service.series(&reader(limits), query).await.map(|l| l.items.len()).map_err(|e| e.to_string())
+        };
+        let series = |most| TenantLimits::unlimited().with(Limit::QuerySeries, most);
+        assert_eq!(list(series(5), 0).await, Ok(5));
+        assert_eq!(list(series(4), 0).await, Err("over the limit max_query_series of 4: 5".to_owned()));
+        assert_eq!(list(series(4), 4).await, Ok(4), "no more are wanted");
+        assert!(list(series(4), 5).await.is_err());
+        let bytes = TenantLimits::unlimited().with(Limit::QueryBytes, 100);
+        assert!(list(bytes, 0).await.unwrap_err().starts_with("over the limit max_query_bytes of 100: "));
     }
 }

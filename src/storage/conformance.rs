@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use super::{
     AppendPolicy, Appended, BatchExemplar, BatchHistogram, BatchSample, DocumentKind, Granted,
     HistogramSample, LabelsRequest, OnConflict, RejectReason, Runs, SampleKind, SelectRequest, Selected,
-    SeriesRoom, SeriesSamples, Storage, WriteBatch,
+    SeriesRoom, SeriesSamples, Storage, StorageError, WriteBatch,
 };
 use crate::model::{
     Exemplar, Histogram, Labels, Limit, MatchOp, Matcher, Metadata, MetricType, Millis, OverLimit,
@@ -697,6 +697,12 @@ async fn too_many_series_is_an_error(s: &mut Subject<'_>) {
     let mut request = SelectRequest::new(vec![], TimeRange::ALL);
     request.max_series = Some(3);
     assert_eq!(read_all(s.store.as_ref(), &s.tenant, request.clone()).await.len(), 3);
+    request.max_label_bytes = Some(1 << 20);
+    assert_eq!(read_all(s.store.as_ref(), &s.tenant, request.clone()).await.len(), 3);
+    request.max_label_bytes = Some(10);
+    let error = s.store.select(&s.tenant, request.clone()).await.expect_err("ten bytes are not enough");
+    assert!(matches!(error, StorageError::TooManyLabelBytes { limit: 10 }), "{error}");
+    request.max_label_bytes = None;
     request.max_series = Some(2);
     let error = s.store.select(&s.tenant, request).await.expect_err("three are more than two");
     assert_eq!(error.to_string(), "the query selects more than 2 series");

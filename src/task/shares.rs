@@ -48,12 +48,18 @@ impl<K: Clone + Eq + Hash> Shares<K> {
 
     /// Counts more for somebody, of which there is `free`; none if it is more than their share.
     pub fn take(&self, who: &K, amount: usize, free: usize) -> Option<Held<K>> {
+        self.extend(who, 0, amount, free)
+    }
+
+    /// Counts more for something of somebody's that holds `mine` already: if that is all they hold, it may grow as long as
+    /// there is room, as it could have been large from the beginning.
+    pub fn extend(&self, who: &K, mine: usize, amount: usize, free: usize) -> Option<Held<K>> {
         let mut ledger = self.0.held.lock();
         let own = ledger.held.get(who).copied().unwrap_or(0);
         self.meet(&mut ledger, who);
         let more = own.saturating_add(amount);
         let several = self.0.several.load(Ordering::Relaxed);
-        if several && own > 0 && more > free.saturating_sub(amount) {
+        if several && own > mine && more > free.saturating_sub(amount) {
             return None;
         }
         ledger.held.insert(who.clone(), more);
@@ -100,6 +106,11 @@ impl<K> Clone for Shares<K> {
 }
 
 impl<K: Eq + Hash> Held<K> {
+    /// How much it is.
+    pub fn amount(&self) -> usize {
+        self.amount
+    }
+
     /// Makes one of two of the same holder.
     pub fn merge(&mut self, mut other: Self) {
         debug_assert!(self.who == other.who, "only what one holds is one");
@@ -170,6 +181,20 @@ mod tests {
         assert!(shares.take(&'d', 13, free).is_some());
         drop(a);
         assert_eq!(shares.held(&'a'), 0);
+    }
+
+    #[test]
+    fn the_one_thing_somebody_holds_may_grow() {
+        let shares = Shares::new();
+        drop(shares.take(&'z', 1, 10));
+        let mut one = shares.take(&'a', 1, 10).unwrap();
+        for free in (0..=8).rev() {
+            one.merge(shares.extend(&'a', one.amount(), 1, free + 1).unwrap());
+        }
+        assert_eq!(one.amount(), 10);
+        // Beside another it may not.
+        let _other = shares.count(&'a', 1);
+        assert!(shares.extend(&'a', 10, 1, 5).is_none());
     }
 
     #[test]

@@ -215,7 +215,7 @@ mod tests {
             decode::encode::{Series, compress, write_request, write_request2},
             tests::store::RecordingStore,
         },
-        model::{TenantId, Timestamp},
+        model::{Limit, TenantId, TenantLimits, Timestamp},
     };
 
     const V2: &str = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
@@ -371,5 +371,43 @@ mod tests {
             let Cause(cause) = response.extensions().get().unwrap();
             assert!(cause.contains("/data/wal") && cause.contains("sector 7"), "{cause}");
         }
+    }
+
+    #[tokio::test]
+    async fn limits_on_series_are_told_apart_from_what_is_wrong() {
+        let store = crate::storage::memory::MemoryStore::new(HandClock::at(Timestamp(0)), None);
+        let ingest = Ingest::new(store, HandClock::at(Timestamp(0)), IngestLimits::default(), (1, 2));
+        let mut limits = TenantLimits::default().with(Limit::ActiveSeries, 1);
+        let series = |name, at| Series::new(&[("__name__", name)]).sample(at, 1.0);
+        let send = |limits: &TenantLimits, all: &[Series]| {
+            let sender = Sender { limits: Arc::new(limits.clone()), ..Sender::of(TenantId::anonymous()) };
+            let (body, ingest) = (compress(&write_request(all, &[])), &ingest);
+            async move {
+                let response = remote_write(ingest, &sender, &HeaderMap::new(), body).await;
+                let header = |name: HeaderName| {
+                    response.headers().get(name).map(|value| value.to_str().unwrap().to_owned())
+                };
+                let headers = (header(SAMPLES_WRITTEN), header(header::RETRY_AFTER));
+                let status = response.status().as_u16();
+                let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+                (status, headers, String::from_utf8(body.to_vec()).unwrap())
+            }
+        };
+        let one = || Some("1".to_owned());
+        assert_eq!(send(&limits, &[series("a", 1)]).await.0, 204);
+        // What is there is written, the other is to come again.
+        let (status, headers, text) = send(&limits, &[series("a", 2), series("b", 2)]).await;
+        assert_eq!((status, headers), (429, (one(), Some("60".to_owned()))));
+        assert_eq!(
+            text,
+            "1 rejected: 1 max_active_series\nover the limit max_active_series of 1: 2\n\
+             {__name__=\"b\"} at 2: the series would be new, and max_active_series allows no more"
+        );
+        // A bad sample would be refused again.
+        let bad = series("c", 9_999_999_999);
+        assert_eq!(send(&limits, &[series("a", 3), series("b", 3), bad]).await.0, 400);
+        limits.refuse_for_good(Limit::ActiveSeries, true);
+        let (status, headers, _) = send(&limits, &[series("a", 4), series("b", 4)]).await;
+        assert_eq!((status, headers), (400, (one(), None)));
     }
 }

@@ -69,9 +69,11 @@ impl Meter {
         if missing == 0 {
             return Some(Duration::ZERO);
         }
-        let nanos = missing.checked_div(u128::from(self.rate))?;
+        if self.rate == 0 {
+            return None;
+        }
         // Rounded up: in the moment told there is enough.
-        let nanos = nanos + u128::from(missing % u128::from(self.rate) != 0);
+        let nanos = missing.div_ceil(u128::from(self.rate));
         Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
     }
 

@@ -60,6 +60,8 @@ pub struct SharedBuckets {
     sha1: String,
     share: Share,
     seen: Mutex<LruCache<TenantId, SmallVec<[Seen; 4]>>>,
+    /// Tenants whose node of a cluster did not answer, and when it is asked again.
+    paused: Mutex<LruCache<TenantId, Duration>>,
 }
 
 /// A bucket as Redis saw it: since then others may have taken from it, so that there is as much in it at most.
@@ -102,6 +104,10 @@ impl Seen {
 /// Billionths of a token.
 const NANOS: u128 = 1_000_000_000;
 
+/// How long a node of a cluster that did not answer is left alone by the tenants it has. The others' answers keep the
+/// breaker closed.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// What the script is asked to do.
 #[derive(Clone, Copy, Debug)]
 enum Act {
@@ -118,6 +124,7 @@ impl SharedBuckets {
             sha1: redis::Script::new(SCRIPT).get_hash().to_owned(),
             share: Share::of(replicas, Arc::clone(&clock)),
             seen: Mutex::new(LruCache::new(MAX_SEEN)),
+            paused: Mutex::new(LruCache::new(MAX_SEEN)),
             clock,
         }
     }
@@ -165,8 +172,11 @@ impl SharedBuckets {
         draws: &[Draw],
         act: Act,
     ) -> Result<Result<(), Short>, RedisFailure> {
-        // What was so when Redis answered was so at the latest then: from before the question on, it only gets fuller.
+        // A bucket was as it is told a moment later than this, so that it may be thought fuller than it is, never emptier.
         let began = self.clock.elapsed();
+        if self.is_paused(tenant, began) {
+            return Err(RedisFailure::Away);
+        }
         let by_name = self.command(tenant, draws, act, "EVALSHA", &self.sha1);
         let asked = match self.link.call(&by_name, self.patience).await {
             // It was flushed, or this is another server; the whole text leaves it there again.
@@ -175,6 +185,9 @@ impl SharedBuckets {
             }
             asked => asked,
         };
+        if asked.is_err() && self.link.is_cluster() {
+            self.paused.lock().put(tenant.clone(), began + PAUSE);
+        }
         let Value::Array(answer) = asked? else { return Err(RedisFailure::Garbled) };
         let [Value::Int(which), Value::Int(wait), used @ ..] = &answer[..] else {
             return Err(RedisFailure::Garbled);
@@ -185,6 +198,10 @@ impl SharedBuckets {
         };
         let draw = *draws.get(which).ok_or(RedisFailure::Garbled)?;
         Ok(Err(Short { draw, retry_after: u64::try_from(*wait).ok().map(Duration::from_micros) }))
+    }
+
+    fn is_paused(&self, tenant: &TenantId, now: Duration) -> bool {
+        self.link.is_cluster() && self.paused.lock().peek(tenant).is_some_and(|until| now < *until)
     }
 
     /// Nothing of a tenant's becomes part of the script: names are keys, and numbers are arguments.

@@ -73,7 +73,7 @@ pub struct Connector {
 
 enum Target {
     Server(Client),
-    Cluster(ClusterClient),
+    Cluster(Box<ClusterClient>),
 }
 
 impl fmt::Debug for Target {
@@ -106,7 +106,7 @@ impl Connector {
             if let Some(certificates) = certificates {
                 builder = builder.certs(certificates);
             }
-            Target::Cluster(builder.build().map_err(RedisConfigError)?)
+            Target::Cluster(Box::new(builder.build().map_err(RedisConfigError)?))
         } else {
             let no_server =
                 || RedisError::from((redis::ErrorKind::InvalidClientConfig, "no server is named"));

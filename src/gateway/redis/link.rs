@@ -84,6 +84,7 @@ struct Shared {
     connector: Connector,
     clock: Arc<dyn Clock>,
     prefix: String,
+    is_cluster: bool,
     breaker: Mutex<Breaker>,
     /// There is one exactly while the breaker is closed.
     connection: ArcSwapOption<Connection>,
@@ -105,6 +106,7 @@ impl RedisLink {
             connector: Connector::new(config)?,
             clock,
             prefix: config.prefix.clone(),
+            is_cluster: config.cluster,
             breaker: Mutex::new(Breaker::new(config.breaker)),
             connection: ArcSwapOption::empty(),
             opened: Notify::new(),
@@ -121,6 +123,11 @@ impl RedisLink {
     /// What the names of our keys begin with.
     pub fn prefix(&self) -> &str {
         &self.shared.prefix
+    }
+
+    /// Whether it is to a cluster, of which a part may be away.
+    pub fn is_cluster(&self) -> bool {
+        self.shared.is_cluster
     }
 
     /// Whether Redis is asked.

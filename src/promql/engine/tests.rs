@@ -492,3 +492,81 @@ async fn tenants_do_not_see_each_other() {
     let answer = bench.engine.instant(&other, "x", Timestamp(0), &QueryOptions::default()).await.unwrap();
     assert_eq!(answer.value, Value::Vector(Vec::new()));
 }
+
+/// What a query within limits gives: the answer's lines, or the error.
+async fn limited(bench: &Bench, text: &str, span: i64, options: QueryOptions) -> Result<usize, String> {
+    let (view, [start, end]) =
+        (View::of(TenantId::anonymous()), [600 - span, 600].map(|s| Timestamp(s * 1000)));
+    let answer = bench.engine.range(&view, text, start, end, Millis(10_000), &options).await;
+    match answer {
+        Ok(Answer { value: Value::Matrix(series), .. }) => Ok(series.len()),
+        Ok(other) => panic!("{other:?}"),
+        Err(error @ QueryError::OverLimit(_)) => Err(error.to_string()),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+async fn three_series() -> Bench {
+    let samples: Vec<(i64, f64)> = (0..60).map(|i| (i * 10, 1.0)).collect();
+    let series: Vec<Series<'_>> = vec![
+        (&[("__name__", "a"), ("x", "1")], &samples),
+        (&[("__name__", "a"), ("x", "2")], &samples),
+        (&[("__name__", "b"), ("x", "1")], &samples),
+    ];
+    Bench::new(&series).await
+}
+
+#[tokio::test]
+async fn a_query_selects_no_more_series_than_it_may() {
+    let bench = three_series().await;
+    let within = |most| QueryOptions { max_series: Some(most), ..QueryOptions::default() };
+    let over = |most: u64, asked: u64| Err(format!("over the limit max_query_series of {most}: {asked}"));
+    assert_eq!(limited(&bench, "a", 60, within(2)).await, Ok(2));
+    assert_eq!(limited(&bench, "a", 60, within(1)).await, over(1, 2));
+    assert_eq!(limited(&bench, "count({__name__=~\".+\"})", 60, within(2)).await, over(2, 3));
+    // All selections count together.
+    assert_eq!(limited(&bench, "a or on(y) b", 60, within(3)).await, Ok(2));
+    assert_eq!(limited(&bench, "a or on(y) b", 60, within(2)).await, over(2, 3));
+    assert_eq!(limited(&bench, "nothing", 60, within(0)).await, Ok(0));
+}
+
+#[tokio::test]
+async fn a_query_holds_no_more_bytes_and_samples_than_it_may() {
+    let bench = three_series().await;
+    let bytes = |most| QueryOptions { max_bytes: Some(most), ..QueryOptions::default() };
+    assert_eq!(limited(&bench, "rate(a[5m])", 300, bytes(100_000)).await, Ok(2));
+    let error = limited(&bench, "rate(a[5m])", 300, bytes(1_000)).await.unwrap_err();
+    assert!(error.starts_with("over the limit max_query_bytes of 1000: "), "{error}");
+    let error = limited(&bench, "count({x=~\".+\"})", 0, bytes(100)).await.unwrap_err();
+    assert_eq!(error, "over the limit max_query_bytes of 100: 101", "the labels alone are too much");
+
+    let samples = |most| QueryOptions { max_samples: Some(most), ..QueryOptions::default() };
+    assert_eq!(limited(&bench, "rate(a[5m])", 300, samples(10_000)).await, Ok(2));
+    for (text, most) in [("rate(a[5m])", 50), ("a", 20), ("max_over_time(a[5m:1s])", 400)] {
+        let error = limited(&bench, text, 300, samples(most)).await.unwrap_err();
+        assert!(
+            error.starts_with(&format!("over the limit max_query_samples of {most}: ")),
+            "{text}: {error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_query_reaches_no_further_than_it_may() {
+    let bench = three_series().await;
+    let within =
+        |seconds: i64| QueryOptions { max_range: Some(Millis(seconds * 1000)), ..QueryOptions::default() };
+    let over = |most: u64, asked: u64| {
+        Err(format!("over the limit max_query_range of {}: {}", most * 1000, asked * 1000))
+    };
+    assert_eq!(limited(&bench, "a", 300, within(300)).await, Ok(2));
+    assert_eq!(limited(&bench, "a", 301, within(300)).await, over(300, 301));
+    // As far again for each selector; offsets and the lookback do not count.
+    assert_eq!(limited(&bench, "a offset 1w", 300, within(300)).await, Ok(0));
+    assert_eq!(limited(&bench, "rate(a[5m])", 300, within(300)).await, Ok(2));
+    for text in ["rate(a[1h])", "max_over_time(rate(a[5m])[1h:1m])", "a or rate(b[1h])", "rate(a[1h] @ 600)"]
+    {
+        let error = limited(&bench, text, 60, within(300)).await.unwrap_err();
+        assert!(error.starts_with("over the limit max_query_range of 300000: "), "{text}: {error}");
+    }
+}

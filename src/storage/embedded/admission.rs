@@ -34,15 +34,16 @@ impl Engine {
         let once = Arc::clone(self.recalled.0.lock().entry(tenant.clone()).or_default());
         once.get_or_init(|| {
             let view = self.view.load_full();
-            let active = active_in_parts(&view, tenant, self.clock.now());
+            let Some((end, active)) = active_in_parts(&view, tenant, self.clock.now()) else { return };
             for some in active.chunks(AT_ONCE) {
                 let gate = self.gate.read();
                 let view = self.view.load();
                 let frozen = view.heads.len().checked_sub(2).map(|i| &view.heads[i]);
-                let moves = |labels: &&Labels| {
+                let moves = |(labels, _): &&(Labels, i64)| {
                     frozen.is_none_or(|head| head.look_up(tenant, labels.id(), |_| ()).is_none())
                 };
-                some.iter().filter(moves).for_each(|labels| gate.recall(tenant, labels));
+                some.iter().filter(moves).for_each(|(labels, last)| gate.recall(tenant, labels, *last));
+                gate.carry(end);
             }
         });
     }
@@ -57,28 +58,32 @@ impl Engine {
     }
 }
 
-/// A tenant's series with samples shortly before the parts end, or before now.
-fn active_in_parts(view: &View, tenant: &TenantId, now: Timestamp) -> Vec<Labels> {
+/// When the parts end, but not after now; and a tenant's series with samples shortly before, each with its last.
+fn active_in_parts(
+    view: &View,
+    tenant: &TenantId,
+    now: Timestamp,
+) -> Option<(Timestamp, Vec<(Labels, i64)>)> {
     let ends = view.parts.iter().filter_map(|part| part.range()).map(|range| range.end());
-    let Some(range) = ends.max().and_then(|end| TimeRange::new(end.min(now).minus(ACTIVE), Timestamp::MAX))
-    else {
-        return Vec::new();
-    };
-    let mut active = HashSet::new();
+    let end = ends.max()?.min(now);
+    let range = TimeRange::new(end.minus(ACTIVE), Timestamp::MAX)?;
+    let mut active: HashMap<Labels, i64> = HashMap::new();
     for part in view.parts.iter().filter(|part| part.touches(tenant, range)) {
         // What does not read back is as good as not there; what it is the log has been told.
-        if let Ok(found) = part.noting(series_with_samples(part, tenant, range)) {
-            active.extend(found);
+        for (labels, last) in part.noting(series_with_samples(part, tenant, range)).unwrap_or_default() {
+            let known = active.entry(labels).or_insert(last);
+            *known = last.max(*known);
         }
     }
-    active.into_iter().collect()
+    Some((end, active.into_iter().collect()))
 }
 
-fn series_with_samples(part: &Sealed, tenant: &TenantId, range: TimeRange) -> Result<Vec<Labels>> {
+fn series_with_samples(part: &Sealed, tenant: &TenantId, range: TimeRange) -> Result<Vec<(Labels, i64)>> {
     let mut found = Vec::new();
     for ordinal in part.part.find(tenant, &[])? {
-        if part.part.series_range(ordinal)?.overlaps(range) {
-            found.push(part.part.labels(ordinal)?);
+        let of_series = part.part.series_range(ordinal)?;
+        if of_series.overlaps(range) {
+            found.push((part.part.labels(ordinal)?, of_series.end().0));
         }
     }
     Ok(found)

@@ -125,7 +125,7 @@ impl Engine {
         parts.extend(new);
         let parts = View { heads: Vec::new(), parts: Vec::new() }.with_parts(parts).parts;
         upkeep.books.settle(&self.disk, &parts, upkeep.ledger.take(), covers);
-        self.keep_active(&head, view.active());
+        self.keep_active(&head, view.active(), self.clock.elapsed().saturating_sub(upkeep.last_flush));
         let gate = self.gate.write();
         self.view.store(Arc::new(View { heads: vec![Arc::clone(view.active())], parts }));
         gate.count_active();
@@ -176,15 +176,25 @@ impl Engine {
     }
 
     /// Lets series that are still written to stay known, so that their next sample finds them.
-    fn keep_active(&self, old: &Head, new: &Head) {
-        let Some(end) = old.range().map(|r| r.end().minus(ACTIVE)) else { return };
+    ///
+    /// A head may be flushed before all that are written to have been heard of, or when nobody has been: what counts
+    /// is how long one has been silent. Where series alone fill all memory there is, only those with a sample stay.
+    fn keep_active(&self, old: &Head, new: &Head, since_last: Duration) {
+        let passed = Millis(i64::try_from(since_last.as_millis()).unwrap_or(i64::MAX));
+        let before = Some(old.carried()).filter(|end| *end > Timestamp::MIN).map(|end| end.plus(passed));
+        let pressed = old.bytes() >= self.config.head_bytes.saturating_mul(2);
+        let Some(end) = old.range().map(|range| range.end()).max(before) else { return };
+        // One sample far in the future does not count for long.
+        new.carry(end.min(self.clock.now()));
+        let since = end.minus(ACTIVE).0;
         for tenant in old.tenants() {
             for number in old.all(&tenant) {
                 let active = old.look(number, |s| {
-                    s.newest().is_some_and(|n| Timestamp(n) >= end).then(|| (s.labels.clone(), s.id))
+                    let last = if pressed { s.newest()? } else { s.last_active() };
+                    (last >= since).then(|| (s.labels.clone(), s.id, last))
                 });
-                if let Some((labels, id)) = active.flatten() {
-                    new.adopt(&tenant, &labels, id);
+                if let Some((labels, id, last)) = active.flatten() {
+                    new.adopt(&tenant, &labels, id, last);
                 }
             }
         }

@@ -304,7 +304,7 @@ impl<'a> Restore<'a> {
                 if self.places.len() <= number {
                     self.places.resize(number + 1, None);
                 }
-                self.places[number] = Some(self.head.adopt(tenant, labels, labels.id()));
+                self.places[number] = Some(self.head.adopt(tenant, labels, labels.id(), i64::MIN));
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The whole engine: the contract, crashes at any place, damage in any file, and a model.
 
+mod active;
 mod crashes;
 mod model;
 

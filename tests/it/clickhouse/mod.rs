@@ -1,5 +1,6 @@
 //! The ClickHouse backend against the engine.
 
+mod active;
 mod backup;
 mod client;
 mod conformance;
@@ -14,6 +15,6 @@ mod pushdown_limits;
 mod read;
 mod retention;
 mod rollup;
-mod schema;
+pub(crate) mod schema;
 mod witness;
 mod write;

@@ -17,7 +17,12 @@ async fn limits_hold_over_a_cluster() {
     if !have("redis-cli") {
         return;
     }
-    let cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
+    let cluster = [
+        ["--cluster-enabled", "yes"],
+        ["--cluster-node-timeout", "2000"],
+        ["--cluster-require-full-coverage", "no"],
+    ]
+    .concat();
     let Some(mut nodes) = (0..3).map(|_| RedisServer::start(&cluster)).collect::<Option<Vec<_>>>() else {
         return;
     };
@@ -61,9 +66,20 @@ async fn limits_hold_over_a_cluster() {
     );
 
     nodes[2].kill();
-    // A third of the burst may be had once by everybody who cannot be counted elsewhere; nobody gets an error.
-    for n in 50..80 {
+    // The gateway's share may be had once by those who cannot be counted; for all others nothing changes.
+    let (mut alone, mut counted) = (0, 0);
+    for n in 0..50 {
         let team = tenant(&format!("team-{n}"));
-        let _ = one.buckets.take(&team, &[samples(1, 300, 1)]).await;
+        let draw = samples(1, 300_000, 90_000);
+        if spread[2].contains(&format!("{{team-{n}")) {
+            // It is believed for a moment that its bucket is empty still.
+            until("a share is taken", async || one.takes(&team, draw).await).await;
+            assert!(!one.takes(&team, draw).await, "team-{n}");
+            alone += 1;
+        } else if !one.takes(&team, draw).await {
+            // Not quite all of them: a node that is gone may take others with it until the cluster has noticed.
+            counted += 1;
+        }
     }
+    assert!(alone > 0 && counted > 0, "{alone} on their own, {counted} counted together");
 }

@@ -1,9 +1,14 @@
 //! Who we are to Redis: a user with no more rights than needed, by TLS, with a certificate of ours.
 
-use std::{fs, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
-use luminate::gateway::redis::{LinkState, RedisTlsConfig};
-use luminate::model::Secret;
+use luminate::{
+    gateway::{
+        auth::keys::{KeyStore, RedisKeyStore},
+        redis::{LinkState, RedisTlsConfig},
+    },
+    model::Secret,
+};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 use super::setting::{Gateway, RedisServer, config, samples, tenant, until};
@@ -13,8 +18,8 @@ use crate::server::free_port;
 async fn a_user_of_our_own_needs_no_more_than_it_is_told_to_have() {
     let Some(server) = RedisServer::start(&[]) else { return };
     let _: () = server.ask(
-        "ACL SETUSER luminate on >sesame resetkeys ~luminate:* -@all +eval +evalsha +set +ping +time +hget \
-         +hset +hgetall +hmget +hdel +del +sadd +srem +smembers +pexpire +persist",
+        "ACL SETUSER luminate on >sesame resetkeys ~luminate:* -@all +eval +evalsha +time +hmget +hset \
+         +pexpire +persist +set +hsetnx +sadd +smembers",
     );
     let mut ours = config(&server);
     ours.username = Some("luminate".to_owned());
@@ -28,11 +33,14 @@ async fn a_user_of_our_own_needs_no_more_than_it_is_told_to_have() {
     assert!(gateway.takes(&tenant("a"), samples(1, 100_000, 100_000)).await);
     assert!(!gateway.takes(&tenant("a"), samples(1, 100_000, 100_000)).await);
 
+    let keys = RedisKeyStore::new(Arc::clone(&gateway.link), Duration::from_secs(10));
+    assert_eq!(keys.list().await, Ok(Vec::new()));
+
     // Keys of others are out of reach, and one without the right to write is as good as away.
     let mut others = ours.clone();
     others.prefix = "other".to_owned();
     let gateway = Gateway::over(&others, Duration::from_secs(10));
-    until("it is refused", async || gateway.link.check().detail.contains("NOPERM")).await;
+    until("it is refused", async || gateway.link.check().detail.contains("NoPerm")).await;
     let shown = format!("{ours:?}{:?}", gateway.link.check());
     assert!(!shown.contains("wrong"), "{shown}");
 }

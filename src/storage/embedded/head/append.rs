@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 
 use super::{
     Head, HeadTenant, STRIPES, Stripe, Tally, hash,
-    series::{Before, NewValue, Taken},
+    series::{Before, NewValue, Series, Taken},
     stripe_of,
 };
 use crate::{
@@ -303,15 +303,15 @@ impl Pass<'_> {
     /// Makes a series that is not in this head, if it may begin or has only moved.
     fn begin(&mut self, stripe: &mut Stripe, at: usize, series: u32, id: SeriesId) -> Result<(u32, u32), No> {
         // The series of the head before are counted already.
-        let shared = self.around.previous.and_then(|p| p.look_up(self.tenant_id, id, |s| s.labels.clone()));
-        let labels = match shared {
-            Some(labels) => labels,
+        let look = |series: &Series| (series.labels.clone(), series.last_active());
+        let (labels, carried) = match self.around.previous.and_then(|p| p.look_up(self.tenant_id, id, look)) {
+            Some(shared) => shared,
             None => {
                 self.may_begin(series)?;
-                self.batch.labels.labels(series as usize)
+                (self.batch.labels.labels(series as usize), i64::MIN)
             }
         };
-        let (slot, number) = self.head.create(stripe, at, self.tenant, id, labels.clone());
+        let (slot, number) = self.head.create(stripe, at, self.tenant, id, labels.clone(), carried);
         self.tenant.index.write().insert(number, &labels);
         self.written.created += 1;
         Ok((slot, number))

@@ -13,9 +13,9 @@
 //! A flush does not empty a head: it is frozen, written out and dropped, and a new one takes the writes.
 //!
 //! The series of the head that takes writes are the active ones, and each tenant's are counted. Those of a frozen
-//! head count as well, until it is dropped: the ones with a sample shortly before its end stay known to the new
-//! head, the others are active no more. So a series ends with the first flush after it has been silent for a
-//! quarter of an hour, and begins when it has a sample again.
+//! head count as well, until it is dropped: those whose last sample, there or before, lies shortly before its end stay
+//! known to the new head, the others are active no more. So a series ends with the first flush after it has been
+//! silent for a quarter of an hour, and begins when it has a sample again.
 //! Locks are taken in this order: a stripe, then the places, then an index.
 
 pub(crate) mod append;
@@ -90,6 +90,8 @@ struct Stats {
     kept: AtomicU64,
     oldest: AtomicI64,
     newest: AtomicI64,
+    /// Where the samples of the heads before ended.
+    carried: AtomicI64,
 }
 
 impl Head {
@@ -105,6 +107,7 @@ impl Head {
                 kept: AtomicU64::new(0),
                 oldest: AtomicI64::new(i64::MAX),
                 newest: AtomicI64::new(i64::MIN),
+                carried: AtomicI64::new(i64::MIN),
             },
         })
     }
@@ -153,6 +156,16 @@ impl Head {
         let oldest = Timestamp(self.stats.oldest.load(Relaxed));
         let newest = Timestamp(self.stats.newest.load(Relaxed));
         if self.samples() == 0 { None } else { TimeRange::new(oldest, newest) }
+    }
+
+    /// Where the samples of the heads before ended; the earliest time if there were none.
+    pub(crate) fn carried(&self) -> Timestamp {
+        Timestamp(self.stats.carried.load(Relaxed))
+    }
+
+    /// Notes where the samples before ended.
+    pub(crate) fn carry(&self, end: Timestamp) {
+        self.stats.carried.fetch_max(end.0, Relaxed);
     }
 
     /// The tenants with series, sorted.
@@ -236,8 +249,9 @@ impl Head {
         self.look(number, |series| series.read(range, into));
     }
 
-    /// Makes a series known without a record in the log: it gets one with its next sample.
-    pub(crate) fn adopt(&self, tenant: &TenantId, labels: &Labels, id: SeriesId) -> Place {
+    /// Makes a series known without a record in the log: it gets one with its next sample. It was active at
+    /// `carried`.
+    pub(crate) fn adopt(&self, tenant: &TenantId, labels: &Labels, id: SeriesId, carried: i64) -> Place {
         let tenant = self.tenant_or_new(tenant);
         let hash = hash(id, tenant.ordinal);
         let at = stripe_of(hash);
@@ -245,7 +259,7 @@ impl Head {
         let slot = match stripe.find(hash, id, tenant.ordinal) {
             Some(slot) => slot,
             None => {
-                let (slot, number) = self.create(&mut stripe, at, &tenant, id, labels.clone());
+                let (slot, number) = self.create(&mut stripe, at, &tenant, id, labels.clone(), carried);
                 tenant.index.write().insert(number, labels);
                 self.stats.kept.fetch_add(series_bytes(labels), Relaxed);
                 slot
@@ -255,14 +269,14 @@ impl Head {
     }
 
     /// Makes a series known that was active before the store was opened, and counts it.
-    pub(crate) fn recall(&self, tenant: &TenantId, labels: &Labels) {
+    pub(crate) fn recall(&self, tenant: &TenantId, labels: &Labels, last: i64) {
         let id = labels.id();
         let tenant = self.tenant_or_new(tenant);
         let hash = hash(id, tenant.ordinal);
         let at = stripe_of(hash);
         let mut stripe = self.stripes[at].lock();
         if stripe.find(hash, id, tenant.ordinal).is_none() {
-            let (_, number) = self.create(&mut stripe, at, &tenant, id, labels.clone());
+            let (_, number) = self.create(&mut stripe, at, &tenant, id, labels.clone(), last);
             tenant.index.write().insert(number, labels);
             tenant.active.fetch_add(1, Relaxed);
             self.stats.kept.fetch_add(series_bytes(labels), Relaxed);
@@ -295,6 +309,7 @@ impl Head {
         tenant: &HeadTenant,
         id: SeriesId,
         labels: Labels,
+        carried: i64,
     ) -> (u32, u32) {
         let slot = stripe.next_slot();
         let number = {
@@ -304,7 +319,9 @@ impl Head {
             number
         };
         self.stats.bytes.fetch_add(series_bytes(&labels), Relaxed);
-        stripe.insert(hash(id, tenant.ordinal), Series::new(id, tenant.ordinal, number, labels));
+        let mut series = Series::new(id, tenant.ordinal, number, labels);
+        series.carried = carried;
+        stripe.insert(hash(id, tenant.ordinal), series);
         (slot, number)
     }
 }

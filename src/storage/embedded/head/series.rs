@@ -28,6 +28,8 @@ pub(crate) struct Series {
     pub(crate) labels: Labels,
     /// Whether the log of this epoch knows the number.
     pub(crate) logged: bool,
+    /// The newest sample that it had in the heads before, and is still active for.
+    pub(crate) carried: i64,
     stream: Stream,
     blocks: Vec<Block>,
     rest: Option<Box<Rest>>,
@@ -120,6 +122,7 @@ impl Series {
             number,
             labels,
             logged: false,
+            carried: i64::MIN,
             stream: Stream::default(),
             blocks: Vec::new(),
             rest: None,
@@ -239,6 +242,11 @@ impl Series {
         let streamed = (self.streamed() > 0).then(|| self.stream.last());
         let late = self.rest.as_ref().and_then(|rest| rest.late.last_key_value()).map(|(at, _)| *at);
         streamed.max(late)
+    }
+
+    /// When it was last known to be active.
+    pub(crate) fn last_active(&self) -> i64 {
+        self.newest().unwrap_or(i64::MIN).max(self.carried)
     }
 
     /// The time of the oldest sample in the head.

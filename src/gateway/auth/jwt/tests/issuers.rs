@@ -296,20 +296,19 @@ async fn an_issuer_says_where_its_keys_are_and_has_to_be_the_issuer_of_its_token
 
 #[tokio::test]
 async fn keys_are_fetched_only_from_whom_we_trust() {
-    let pair = KeyPair::generate().unwrap();
-    let names = ["127.0.0.1".to_owned()];
-    let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&pair).unwrap();
-    let of_another = rcgen::CertificateParams::new(vec!["id.example.com".to_owned()]).unwrap();
-    let of_another = of_another.self_signed(&pair).unwrap();
+    let of = |name: &str| {
+        let key = KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (certificate.self_signed(&key).unwrap(), key)
+    };
+    let (here, elsewhere) = (of("127.0.0.1"), of("id.example.com"));
     let dir = tempfile::tempdir().unwrap();
-    for (shown, trusted, expected) in [
-        (&certificate, &certificate, "good"),
-        (&certificate, &of_another, "unavailable"),
-        (&of_another, &of_another, "unavailable"),
-    ] {
-        let issuer = Issuer::start_tls(shown, &pair);
+    for (shown, trusted, expected) in
+        [(&here, &here, "good"), (&here, &elsewhere, "unavailable"), (&elsewhere, &elsewhere, "unavailable")]
+    {
+        let issuer = Issuer::start_tls(&shown.0, &shown.1);
         issuer.publish(&[RSA.jwk("a")]);
-        let ca_file = Some(write(dir.path(), "ca.pem", trusted.pem()));
+        let ca_file = Some(write(dir.path(), "ca.pem", trusted.0.pem()));
         let jwks_url = Some(issuer.url("/jwks"));
         let verifier = open(&JwtConfig { ca_file, jwks_url, ..JwtConfig::default() });
         assert_eq!(verdict(&verifier, &token_by(&RSA, "a")).await, expected);
