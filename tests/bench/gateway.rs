@@ -332,17 +332,17 @@ impl Flood {
 /// What is let through of five times as much, and whether who waits as told succeeds.
 fn rates(time: Duration) {
     println!(
-        "| limit, five times as much sent for {} s | allowed/s | let through/s | off | who obeys |",
+        "| limit, five times as much sent for {} s | allowed/s | sent | let through/s | off | who obeys |",
         time.as_secs()
     );
-    println!("|---|---:|---:|---:|---|");
+    println!("|---|---:|---:|---:|---:|---|");
     for flood in &FLOODS {
         let gateway = Gateway::start(false, &[(flood.limit, flood.value)]);
-        let (let_through, took) = overload(&gateway, flood, time);
-        let rate = let_through as f64 / took.as_secs_f64();
+        let (rate, offered) = overload(&gateway, flood, time);
+        let offered = offered / flood.rate as f64;
         let off = (rate / flood.rate as f64 - 1.0) * 100.0;
         println!(
-            "| {} | {} | {rate:.1} | {off:+.2} % | {} |",
+            "| {} | {} | {offered:.1} × | {rate:.1} | {off:+.2} % | {} |",
             flood.limit,
             flood.rate,
             obey(&gateway, flood)
@@ -352,15 +352,18 @@ fn rates(time: Duration) {
     println!();
 }
 
-/// Sends five times as much as is allowed; gives what was let through in the time after the burst was drained.
-fn overload(gateway: &Gateway, flood: &Flood, time: Duration) -> (u64, Duration) {
+/// Sends five times as much as is allowed; gives what was let through a second after the burst was drained, and what was
+/// really sent.
+fn overload(gateway: &Gateway, flood: &Flood, time: Duration) -> (f64, f64) {
     const SENDERS: u64 = 4;
     let size = (flood.cost)(&(flood.body)(0));
     let pace = Duration::from_secs_f64(size as f64 * SENDERS as f64 / (5.0 * flood.rate as f64));
-    let (admitted, counting, over) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(false));
+    let (admitted, offered, refused) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    let (counting, over) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
         for sender in 0..SENDERS {
-            let (admitted, counting, over) = (&admitted, &counting, &over);
+            let (admitted, offered, refused) = (&admitted, &offered, &refused);
+            let (counting, over) = (&counting, &over);
             scope.spawn(move || {
                 let mut connection = gateway.connect("a");
                 let began = Instant::now();
@@ -368,7 +371,9 @@ fn overload(gateway: &Gateway, flood: &Flood, time: Duration) -> (u64, Duration)
                 while !over.load(Ordering::Relaxed) {
                     let body = (flood.body)(turn);
                     let answer = flood.send(&mut connection, &body);
+                    refused.fetch_or(answer.status == 429, Ordering::Relaxed);
                     if counting.load(Ordering::Relaxed) {
+                        offered.fetch_add((flood.cost)(&body), Ordering::Relaxed);
                         admitted.fetch_add((flood.admitted)(&body, &answer), Ordering::Relaxed);
                     }
                     turn += SENDERS;
@@ -377,15 +382,20 @@ fn overload(gateway: &Gateway, flood: &Flood, time: Duration) -> (u64, Duration)
                 }
             });
         }
-        // A burst is a second's worth, and a second of the flood drains it.
-        std::thread::sleep(Duration::from_secs(2));
+        // The burst is drained when the first is refused.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !refused.load(Ordering::Relaxed) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(500));
         counting.store(true, Ordering::Relaxed);
         let began = Instant::now();
         std::thread::sleep(time);
         counting.store(false, Ordering::Relaxed);
         let took = began.elapsed();
         over.store(true, Ordering::Relaxed);
-        (admitted.load(Ordering::Relaxed), took)
+        let per_second = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64 / took.as_secs_f64();
+        (per_second(&admitted), per_second(&offered))
     })
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use crate::task;
 
 /// Up to so many announced bytes are read for the connection's sake.
-const SMALL: u64 = 64 << 10;
+const SMALL: usize = 64 << 10;
 
 /// How much is read of a large body, and for how long, at most.
 const LINGER_BYTES: usize = 4 << 20;
@@ -46,9 +46,8 @@ impl Unread {
         }
         let announced = body.size_hint().upper();
         // Nearly always all of it is here; one who dawdles is not worth the wait.
-        if announced.is_some_and(|bytes| bytes <= SMALL) {
-            let read =
-                tokio::time::timeout(Duration::from_millis(100), pass_over(body, SMALL as usize)).await;
+        if announced.is_some_and(|bytes| bytes <= SMALL as u64) {
+            let read = tokio::time::timeout(Duration::from_millis(100), pass_over(body, SMALL)).await;
             if read.is_ok_and(|whole| whole) {
                 return;
             }
