@@ -131,7 +131,7 @@ fn what_a_later_release_does_is_refused_by_name() {
         "storage: {retention: {rules: []}}\nmemory: {limit: 1GiB}\n",
         &[
             "storage.retention.rules: storage.retention.rules is not in this release (luminate.yaml)",
-            "memory.limit: memory is not in this release (luminate.yaml)",
+            "memory: memory is not in this release (luminate.yaml)",
         ],
     );
 }

@@ -243,8 +243,11 @@ impl From<QueryError> for ApiError {
     fn from(error: QueryError) -> Self {
         let kind = match error {
             QueryError::Parse(_) | QueryError::BadData(_) => ErrorKind::BadData,
-            QueryError::Execution(_) | QueryError::TooManySamples | QueryError::OverLimit(_) => {
-                ErrorKind::Execution
+            QueryError::Execution(_) | QueryError::TooManySamples => ErrorKind::Execution,
+            // As for too many samples: the same query would be too much each time.
+            QueryError::OverLimit(over) => {
+                let error = Self::new(ErrorKind::Execution, over.to_string());
+                return Self { over_limit: Some(Box::new(over)), ..error };
             }
             QueryError::Canceled(_) => ErrorKind::Canceled,
             QueryError::Timeout(_) => ErrorKind::Timeout,
@@ -306,6 +309,16 @@ mod tests {
                     "execution",
                     text("query processing would load too many samples into memory in query execution"),
                 ),
+            ),
+            (
+                QueryError::OverLimit(OverLimit {
+                    limit: crate::model::Limit::QuerySamples,
+                    allowed: 5,
+                    asked: 6,
+                    retry_after: None,
+                    for_good: true,
+                }),
+                (422, "execution", text("over the limit max_query_samples of 5: 6")),
             ),
             (
                 QueryError::Canceled("query execution"),

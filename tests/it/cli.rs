@@ -88,7 +88,15 @@ fn what_is_not_a_command_is_code_2() {
     assert_eq!(run(None, &["frobnicate"]).0, 2);
     assert_eq!(run(None, &["query"]).0, 2);
     assert_eq!(run(None, &["query", "up", "--at", "noon"]).0, 2);
-    assert_eq!(run(None, &["query", "up", "--server", "https://x"]).0, 2);
+    assert_eq!(run(None, &["query", "up", "--server", "ftp://x"]).0, 2);
+    assert_eq!(run(None, &["sleep", "forever"]).0, 2);
+}
+
+#[test]
+fn a_nap_takes_as_long_as_it_says() {
+    let began = std::time::Instant::now();
+    assert_eq!(run(None, &["sleep", "300ms"]), (0, String::new(), String::new()));
+    assert!(began.elapsed() >= std::time::Duration::from_millis(300));
 }
 
 #[test]
