@@ -65,6 +65,7 @@ pub(super) fn config(config: &Jwt) -> JwtConfig {
             vm_access: config.vm_access,
         },
         revoked_file: config.revoked_file.clone(),
+        ..JwtConfig::default()
     }
 }
 

@@ -39,8 +39,6 @@ use crate::{clock::Clock, task};
 
 /// No more callers wait for a refresh at a time: who has no token at all can make them wait, too.
 const MAX_WAITING: usize = 64;
-/// How long a caller waits for a refresh. It goes on without them.
-const WAIT: Duration = Duration::from_secs(5);
 
 /// What tokens are held against at one time.
 #[derive(Debug, Default)]
@@ -69,6 +67,7 @@ pub(super) struct Keychain {
     clock: Arc<dyn Clock>,
     counters: Arc<JwtCounters>,
     floor: Duration,
+    wait: Duration,
     remotes: Vec<Remote>,
     sources: Mutex<Sources>,
     snapshot: ArcSwap<Snapshot>,
@@ -127,6 +126,7 @@ impl Keychain {
             clock,
             counters,
             floor: config.refresh_floor,
+            wait: config.wait,
             remotes,
             sources: Mutex::new(Sources { local, fetched }),
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
@@ -203,7 +203,7 @@ impl Keychain {
         } else if !self.flight.lock().running {
             return if ended.has_changed().unwrap_or(false) { Missed::Refreshed } else { Missed::TooSoon };
         }
-        match tokio::time::timeout(WAIT, ended.changed()).await {
+        match tokio::time::timeout(self.wait, ended.changed()).await {
             Ok(_) => Missed::Refreshed,
             Err(_) => Missed::Busy,
         }

@@ -92,6 +92,8 @@ pub struct JwtConfig {
     pub refresh: Duration,
     /// How often at most because a token names one that is not known.
     pub refresh_floor: Duration,
+    /// How long a caller waits for keys that are being fetched; fetching goes on without them.
+    pub wait: Duration,
     /// Who has to have issued tokens; none is whoever has a key. Those of `oidc_issuer` have to be its own.
     pub issuer: Option<String>,
     /// What is asked of every token.
@@ -117,6 +119,7 @@ impl Default for JwtConfig {
             ca_file: None,
             refresh: Duration::from_secs(300),
             refresh_floor: Duration::from_secs(30),
+            wait: Duration::from_secs(5),
             issuer: None,
             standard: StandardRules::default(),
             claims: ClaimRules::default(),

@@ -2,6 +2,9 @@
 
 use super::{issuer::Issuer, *};
 
+/// As long as a test may take on the slowest of machines.
+const PATIENCE: Duration = Duration::from_secs(600);
+
 struct Setup {
     issuer: Issuer,
     clock: Arc<HandClock>,
@@ -12,7 +15,7 @@ fn setup() -> Setup {
     let issuer = Issuer::start();
     let jwks_url = Some(issuer.url("/jwks"));
     let clock = clock();
-    let config = JwtConfig { jwks_url, ..JwtConfig::default() };
+    let config = JwtConfig { jwks_url, wait: PATIENCE, ..JwtConfig::default() };
     let verifier = JwtVerifier::open(&config, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
     Setup { issuer, clock, verifier }
 }
@@ -169,11 +172,30 @@ async fn those_who_wait_for_keys_are_not_too_many() {
 }
 
 #[tokio::test]
+async fn nobody_waits_for_ever_for_an_issuer_that_does_not_answer() {
+    let issuer = Issuer::start();
+    issuer.publish(&[RSA.jwk("a")]);
+    issuer.hold();
+    let config = JwtConfig {
+        jwks_url: Some(issuer.url("/jwks")),
+        wait: Duration::from_millis(1),
+        ..JwtConfig::default()
+    };
+    let verifier = open(&config);
+    assert_eq!(verdict(&verifier, &token_by(&RSA, "a")).await, "unavailable");
+    issuer.release();
+    // Fetching went on, or is done.
+    verifier.refresh_keys().await;
+    verifier.refresh_keys().await;
+    assert_eq!(verdict(&verifier, &token_by(&RSA, "a")).await, "good");
+}
+
+#[tokio::test]
 async fn a_server_starts_without_its_issuer_and_says_that_it_cannot_tell() {
     let issuer = Issuer::start();
     issuer.put("/jwks", "503 Service Unavailable", "");
     let clock = clock();
-    let config = JwtConfig { jwks_url: Some(issuer.url("/jwks")), ..config() };
+    let config = JwtConfig { jwks_url: Some(issuer.url("/jwks")), wait: PATIENCE, ..config() };
     let verifier = JwtVerifier::open(&config, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
     assert_eq!(verdict(&verifier, &token_by(&RSA, "a")).await, "unavailable");
     assert_eq!(read(&verifier.counters().unavailable), 1);
@@ -196,7 +218,7 @@ async fn a_server_starts_without_its_issuer_and_says_that_it_cannot_tell() {
 async fn an_issuer_that_is_started_after_us_is_found() {
     let issuer = Issuer::start();
     issuer.publish(&[RSA.jwk("a")]);
-    let config = JwtConfig { jwks_url: Some(issuer.url("/jwks")), ..JwtConfig::default() };
+    let config = JwtConfig { jwks_url: Some(issuer.url("/jwks")), wait: PATIENCE, ..JwtConfig::default() };
     let verifier = open(&config);
     verifier.start(0);
     while verifier.keys_age().is_none() {
