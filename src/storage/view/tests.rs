@@ -32,9 +32,12 @@ fn a_view_is_the_same_however_it_was_said() {
         View::new(tenants, filters.iter().map(|set| set.to_vec()).collect())
     };
     let (x, y) = (equal("x", "1"), equal("y", "2"));
-    let one = of(&["a", "b"], &[&[x.clone(), y.clone()], &[y.clone()]]).unwrap();
-    let other =
-        of(&["b", "a", "b"], &[&[y.clone()], &[y.clone(), x.clone(), x.clone()], &[y.clone()]]).unwrap();
+    let one = of(&["a", "b"], &[&[x.clone(), y.clone()], std::slice::from_ref(&y)]).unwrap();
+    let other = of(
+        &["b", "a", "b"],
+        &[std::slice::from_ref(&y), &[y.clone(), x.clone(), x.clone()], std::slice::from_ref(&y)],
+    )
+    .unwrap();
     assert_eq!(one, other);
     assert_eq!(one.digest(), other.digest());
     assert_eq!(of(&[], &[]), None);
