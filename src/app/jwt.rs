@@ -148,10 +148,10 @@ mod tests {
 
     #[tokio::test]
     async fn there_is_a_verifier_if_there_are_keys_and_they_are_good() {
-        let clock = HandClock::at(Timestamp(0));
-        assert!(verifier(&jwt(""), clock.clone(), 0).unwrap().is_none());
+        let clock: Arc<dyn Clock> = HandClock::at(Timestamp(0));
+        assert!(verifier(&jwt(""), Arc::clone(&clock), 0).unwrap().is_none());
         let secret = "{mode: token, jwt: {secret: \"kH8s1vVxQe0Zt3Wq9LrNb7MyUc5Df2a+\"}}";
-        let some = verifier(&jwt(&format!("auth: {secret}")), clock.clone(), 0).unwrap().unwrap();
+        let some = verifier(&jwt(&format!("auth: {secret}")), Arc::clone(&clock), 0).unwrap().unwrap();
         let figures = figures(some)();
         assert!(figures.iter().all(|figure| figure.name.starts_with("luminate_auth_")));
         let missing = jwt("auth: {mode: token, jwt: {secret_file: /nowhere/secret}}");

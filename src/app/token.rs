@@ -234,7 +234,7 @@ pub enum Verdict {
 
 /// Explains a token; an error is that it cannot even be read, or that the keys cannot.
 pub async fn inspect(source: &KeySource, token: &str, clock: Arc<dyn Clock>) -> anyhow::Result<Inspection> {
-    let (header, claims) = tokens::unverified_content(token)
+    let tokens::Content { header, claims } = tokens::unverified_content(token)
         .map_err(|refusal| anyhow::anyhow!("it is no token: {}", refusal.detail))?;
     let config = match source {
         KeySource::Config(config) if !config.has_keys() => None,

@@ -31,7 +31,7 @@ const MAX_INPUT_BYTES: u64 = 64 << 10;
 #[derive(Clone, Debug, Subcommand)]
 pub enum TokenCommand {
     /// Sign a token and print it.
-    Create(CreateFlags),
+    Create(Box<CreateFlags>),
     /// Tell what a token says, whether it is good, and what it lets its bearer do; by the exit code, too.
     Inspect(InspectFlags),
 }
@@ -238,7 +238,7 @@ mod tests {
     fn flags(more: &[&str]) -> CreateFlags {
         let line = [&["token", "create", "--tenant", "a", "--scope", "read,write"], more].concat();
         match Line::try_parse_from(line).unwrap().command {
-            TokenCommand::Create(flags) => flags,
+            TokenCommand::Create(flags) => *flags,
             TokenCommand::Inspect(_) => unreachable!("it is create"),
         }
     }

@@ -904,7 +904,8 @@ async fn active_series_are_bounded_and_those_that_are_there_keep_flowing(on: &mu
     assert!(over.retry_after.is_some());
     on.settle().await;
 
-    let taken: Vec<usize> = (0..14).filter(|number| !refused.contains(&(*number as u32))).collect();
+    let taken: Vec<usize> =
+        (0..14_u32).filter(|number| !refused.contains(number)).map(|number| number as usize).collect();
     let third = on.append(bounded(0..14, minute + 2_000, &bounds)).await;
     assert_eq!(third.samples, 10);
     assert_eq!(refused_for(Limit::ActiveSeries, &third).len(), 4);

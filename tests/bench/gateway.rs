@@ -68,6 +68,8 @@ impl Gateway {
             .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--log.level", "error", "--data-dir"])
             .arg(dir.path())
             .env("LUMINATE_SELF_SCRAPE__ENABLED", "false")
+            // A burst is at least what one request may have, and here it is a second's worth.
+            .env("LUMINATE_SERVER__LIMITS__MAX_BODY_BYTES", "256KiB")
             // What the disk does is no part of this.
             .env("LUMINATE_STORAGE__EMBEDDED__WAL__SYNC", "os")
             .stdout(Stdio::null());

@@ -1,7 +1,7 @@
 //! Whether the time it takes to refuse a key tells anything of the secret, and how long it takes to know a good one.
 //!
 //! Two classes of wrong guesses are timed in random order, and Welch's t of their times is printed: beyond 4.5 they
-//! can be told apart. One class is nearly right (the hash differs in its last byte; the secret in its last letter), the
+//! can be told apart. One class is nearly right (the hash differs in its last byte; the secret in its last letters), the
 //! other wrong from the beginning. The slowest twentieth of each class is left out: it is what else the machine did.
 #![allow(
     clippy::unwrap_used,
@@ -52,20 +52,17 @@ fn compare_hashes() -> f64 {
     })
 }
 
+/// Guesses are made the same way in both classes, each of two secrets being nearly right for its own key and wrong for
+/// the other: what differs is only what they are held against.
 fn verify_guesses() -> f64 {
-    let (keys, runtime, key) = keys();
+    let (keys, runtime, [one, other]) = keys();
     let mut guess = 0_u64;
     t_of(|is_near| {
         // No guess comes twice: it would be remembered.
         guess += 1;
-        let tail = format!("{guess:08}");
-        let secret = &key.secret.0;
-        let wrong = if is_near {
-            format!("{}{tail}", &secret[..secret.len() - 8])
-        } else {
-            format!("{tail}{}", &secret[8..])
-        };
-        let wrong = format!("lum_{}_{wrong}", key.id);
+        let (asked, not_asked) = if guess.is_multiple_of(2) { (&one, &other) } else { (&other, &one) };
+        let secret = if is_near { &asked.secret.0 } else { &not_asked.secret.0 };
+        let wrong = format!("lum_{}_{}{guess:08}", asked.id, &secret[..secret.len() - 8]);
         let began = Instant::now();
         let refused = runtime.block_on(keys.verify(&wrong)).is_err();
         let took = began.elapsed();
@@ -75,7 +72,7 @@ fn verify_guesses() -> f64 {
 }
 
 fn know() -> Duration {
-    let (keys, runtime, key) = keys();
+    let (keys, runtime, [key, _]) = keys();
     let key = key.reveal().0;
     runtime.block_on(async {
         keys.verify(&key).await.unwrap();
@@ -87,12 +84,13 @@ fn know() -> Duration {
     })
 }
 
-fn keys() -> (ApiKeys, tokio::runtime::Runtime, Key) {
+/// A file with two keys.
+fn keys() -> (ApiKeys, tokio::runtime::Runtime, [Key; 2]) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let store = FileKeyStore::open_or_new(&dir.path().join("keys.yaml")).unwrap();
-    let key = Key::draw().unwrap();
-    let record = KeyRecord {
+    let both = [Key::draw().unwrap(), Key::draw().unwrap()];
+    let record = |key: &Key| KeyRecord {
         id: key.id.clone(),
         sha256: Sha256::of(&key.secret.0),
         name: String::new(),
@@ -107,11 +105,13 @@ fn keys() -> (ApiKeys, tokio::runtime::Runtime, Key) {
         disabled: false,
         revoked: None,
     };
-    runtime.block_on(store.put(record)).unwrap();
+    for key in &both {
+        runtime.block_on(store.put(record(key))).unwrap();
+    }
     let minute = Duration::from_secs(60);
     let rules = CacheRules { size: NonZeroUsize::new(1000).unwrap(), ttl: minute, stale_ttl: minute };
     let clock: Arc<dyn Clock> = SystemClock::start();
-    (ApiKeys::new(store, rules, clock), runtime, key)
+    (ApiKeys::new(store, rules, clock), runtime, both)
 }
 
 /// Welch's t of the times of two classes.

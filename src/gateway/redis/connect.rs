@@ -72,7 +72,7 @@ pub struct Connector {
 }
 
 enum Target {
-    Server(Client),
+    Server(Box<Client>),
     Cluster(Box<ClusterClient>),
 }
 
@@ -115,7 +115,7 @@ impl Connector {
                 Some(certificates) => Client::build_with_tls(node, certificates),
                 None => Client::open(node),
             };
-            Target::Server(client.map_err(RedisConfigError)?)
+            Target::Server(Box::new(client.map_err(RedisConfigError)?))
         };
         let mut probe = redis::cmd("SET");
         probe.arg(format!("{}:probe", config.prefix)).arg(1).arg("PX").arg(60_000);

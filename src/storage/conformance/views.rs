@@ -35,6 +35,9 @@ async fn write_teams(s: &mut Subject<'_>) -> Vec<Labels> {
     all
 }
 
+/// Sets of matchers, and which labels they are to find.
+type Selection = (Vec<Vec<Matcher>>, fn(&Labels) -> bool);
+
 fn filtered(tenant: &TenantId, filters: &[&[Matcher]]) -> View {
     let filters = filters.iter().map(|set| set.to_vec()).collect();
     View::new(vec![tenant.clone()], filters).expect("there is a tenant")
@@ -63,7 +66,7 @@ pub(super) async fn filters_show_what_one_of_them_matches(s: &mut Subject<'_>) {
         let shown = |labels: &&Labels| teams.contains(&labels.get("team").unwrap_or_default());
         let expect: Vec<Labels> = all.iter().filter(shown).cloned().collect();
         // By what they have and what they have not, by several selectors, and by none.
-        let selections: [(Vec<Vec<Matcher>>, fn(&Labels) -> bool); 5] = [
+        let selections: [Selection; 5] = [
             (vec![], |_| true),
             (vec![vec![]], |_| true),
             (vec![vec![Matcher::equal("team", "b")]], |l| l.get("team") == Some("b")),

@@ -323,11 +323,20 @@ pub enum Unverified {
     Unavailable(String),
 }
 
-/// What a token says, whether it is true or not; for people to look at.
-pub fn unverified_content(token: &str) -> Result<(Map<String, Value>, Map<String, Value>), Refusal> {
+/// What a token says, whether it is true or not.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// Of itself.
+    pub header: Map<String, Value>,
+    /// Of its bearer.
+    pub claims: Map<String, Value>,
+}
+
+/// Reads what a token says, for people to look at.
+pub fn unverified_content(token: &str) -> Result<Content, Refusal> {
     let parsed = Parsed::new(token)?;
     let claims = parsed.claims()?;
-    Ok((parsed.header, claims))
+    Ok(Content { header: parsed.header, claims })
 }
 
 /// What claims would make of the bearer of a token that has them.

@@ -148,6 +148,7 @@ mod tests {
         }
     }
 
+    #[expect(clippy::print_stderr, reason = "tests are skipped loudly")]
     /// One on a free port; none, told loudly, if there is no such program here.
     fn server() -> Option<Server> {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

@@ -179,7 +179,7 @@ fn a_jwk_that_will_not_do_is_told_of() {
         (json!({}), "does not say what it is"),
         (json!(5), "is no object"),
     ] {
-        let error = of_jwks(&[jwk.clone()]).unwrap_err();
+        let error = of_jwks(std::slice::from_ref(&jwk)).unwrap_err();
         assert!(error.starts_with("auth.jwt.jwks_file: ") && error.contains(wrong), "{jwk}: {error}");
         // In a file of ours one that will not do is a mistake, whatever else there is.
         let error = of_jwks(&[P384.jwk("good"), jwk]).unwrap_err();
