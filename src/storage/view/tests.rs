@@ -31,10 +31,9 @@ fn a_view_is_the_same_however_it_was_said() {
         let tenants = tenants.iter().map(|name| tenant(name)).collect();
         View::new(tenants, filters.iter().map(|set| set.to_vec()).collect())
     };
-    let (x, y) = (equal("x", "1"), equal("y", "2"));
-    let one = of(&["a", "b"], &[&[x.clone(), y.clone()], &[y.clone()]]).unwrap();
-    let other =
-        of(&["b", "a", "b"], &[&[y.clone()], &[y.clone(), x.clone(), x.clone()], &[y.clone()]]).unwrap();
+    let (x, y, only_y) = (equal("x", "1"), equal("y", "2"), [equal("y", "2")]);
+    let one = of(&["a", "b"], &[&[x.clone(), y.clone()], &only_y]).unwrap();
+    let other = of(&["b", "a", "b"], &[&only_y, &[y.clone(), x.clone(), x.clone()], &only_y]).unwrap();
     assert_eq!(one, other);
     assert_eq!(one.digest(), other.digest());
     assert_eq!(of(&[], &[]), None);
