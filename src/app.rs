@@ -352,6 +352,7 @@ fn gateway_config(config: &Config, address: SocketAddr, request_id_seed: u64) ->
         max_body_bytes_in_flight: in_flight,
         request_timeout: limits.request_timeout,
         open_to_scrapers: config.server.admin_open || admin_ip.is_some_and(|ip| ip.is_loopback()),
+        disabled_tenants: config.auth.disabled_tenants.clone(),
         request_id_seed,
         ..defaults
     }
