@@ -486,9 +486,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_tenant_may_have_less_time_than_the_service_gives_and_not_more() {
-        let limits = QueryLimits { timeout: Duration::from_millis(20), ..QueryLimits::default() };
-        for (own, slow) in [(5, 15), (60_000, 60_000)] {
-            let service = service(Duration::from_millis(slow), limits.clone());
+        // Were the longer of the two to count, this would take an hour.
+        const HOUR: u64 = 3_600_000;
+        for (own, service_gives) in [(5, HOUR), (HOUR, 20)] {
+            let limits =
+                QueryLimits { timeout: Duration::from_millis(service_gives), ..QueryLimits::default() };
+            let service = service(Duration::from_millis(2 * HOUR), limits);
             let reader = reader(TenantLimits::unlimited().with(Limit::QueryTimeout, own));
             let error = service.instant(&reader, instant("1")).await.unwrap_err();
             assert_eq!(error.to_string(), "query timed out in expression evaluation");
