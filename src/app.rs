@@ -46,6 +46,7 @@ use crate::{
             buckets::Buckets,
             local::{self, LocalBuckets},
         },
+        reload::Reload,
         request::RequestCounters,
     },
     ingest::{Ingest, IngestLimits},
@@ -113,7 +114,7 @@ pub async fn run(
     };
     let opened =
         Opened { figures: opened.figures.into_iter().chain(listeners.figures()).collect(), ..opened };
-    let parts = Parts::build(&config, opened, Arc::clone(&clock), seeds, address)?;
+    let parts = Parts::build(&config, opened, Arc::clone(&clock), seeds, address, listeners.reload())?;
 
     let kept_current = limits::keep_current(&parts.state, config.storage.backend, hangups).await;
     parts.readiness.enter(Stage::Serving);
@@ -225,6 +226,7 @@ impl Parts {
         clock: Arc<dyn Clock>,
         seeds: Seeds,
         address: SocketAddr,
+        certificates: Option<Arc<dyn Reload>>,
     ) -> anyhow::Result<Self> {
         let Opened { storage, figures: store_figures } = opened;
         let ingest = Arc::new(Ingest::new(
@@ -243,16 +245,17 @@ impl Parts {
         ));
         let counters = Arc::new(RequestCounters::default());
         let readiness = Arc::new(Readiness::default());
-        let limits = Limits::build(config, &storage, &clock)?;
         let redis = redis::link(&config.redis, seeds.request_ids, Arc::clone(&clock))?;
         let buckets: Arc<dyn Buckets> =
             match redis::buckets(&config.redis, redis.as_ref(), Arc::clone(&clock)) {
                 Some(shared) => shared,
                 None => Arc::new(LocalBuckets::new(Arc::clone(&clock), local::TENANTS)),
             };
+        let callers = auth::callers(config, &clock, seeds.request_ids, redis.as_ref())?;
+        let audit = Arc::new(auth::audit(&config.audit, Arc::clone(&clock))?);
+        let others = callers.reloads.into_iter().chain(certificates).collect();
+        let limits = Limits::build(config, &storage, others, Arc::clone(&audit), &clock)?;
         let limiter = Arc::new(Limiter::new(Arc::clone(&limits.table), buckets));
-        let (auth, auth_figures) = auth::auth(config, &clock, seeds.request_ids, redis.as_ref())?;
-        let auth = Arc::new(auth);
         let mut sources = vec![
             telemetry::requests::source(Arc::clone(&counters)),
             figures::ingest(Arc::clone(&ingest)),
@@ -260,7 +263,7 @@ impl Parts {
             figures::limits::limits(Arc::clone(&limiter)),
             figures::limits::reloads(Arc::clone(&limits.reloads), Arc::clone(&limits.table)),
         ];
-        sources.extend(auth_figures);
+        sources.extend(callers.figures);
         sources.extend(store_figures);
         sources.push(figures::health(Arc::clone(&storage)));
         sources.extend(redis.clone().map(figures::redis::link));
@@ -274,8 +277,8 @@ impl Parts {
             clock: Arc::clone(&clock),
             render_metrics: MetricsRenderer(Arc::new(move || rendered.render())),
             config: gateway_config(config, address, seeds.request_ids),
-            audit: Arc::new(auth::audit(&config.audit, Arc::clone(&clock))?),
-            auth,
+            audit,
+            auth: Arc::new(callers.auth),
             limiter,
             user_overrides: limits.users,
             reloads: limits.reloads,
@@ -352,6 +355,7 @@ fn gateway_config(config: &Config, address: SocketAddr, request_id_seed: u64) ->
         max_body_bytes_in_flight: in_flight,
         request_timeout: limits.request_timeout,
         open_to_scrapers: config.server.admin_open || admin_ip.is_some_and(|ip| ip.is_loopback()),
+        disabled_tenants: config.auth.disabled_tenants.clone(),
         request_id_seed,
         ..defaults
     }

@@ -21,25 +21,35 @@ use crate::{
             guard::Guard,
         },
         redis::RedisLink,
+        reload::Reload,
     },
     telemetry,
 };
 
-/// What tells callers apart, and its figures; keys are fetched and read again from now on.
-pub(super) fn auth(
+/// What tells callers apart.
+pub(super) struct Callers {
+    pub(super) auth: Auth,
+    pub(super) figures: Vec<telemetry::Source>,
+    /// What of it is read again while we run.
+    pub(super) reloads: Vec<Arc<dyn Reload>>,
+}
+
+/// What tells callers apart; published keys are fetched from now on.
+pub(super) fn callers(
     config: &Config,
     clock: &Arc<dyn Clock>,
     seed: u64,
     link: Option<&Arc<RedisLink>>,
-) -> anyhow::Result<(Auth, Vec<telemetry::Source>)> {
+) -> anyhow::Result<Callers> {
+    let mut callers = Callers { auth: Auth::open(), figures: Vec::new(), reloads: Vec::new() };
     match config.auth.mode {
-        AuthMode::None => Ok((Auth::open(), Vec::new())),
+        AuthMode::None => {}
         AuthMode::Token => {
-            let mut figures = Vec::new();
-            let checks = checks(config, clock, seed, link, &mut figures)?;
-            Ok((Auth::Closed(Box::new(checks)), figures))
+            let checks = checks(config, clock, seed, link, &mut callers)?;
+            callers.auth = Auth::Closed(Box::new(checks));
         }
     }
+    Ok(callers)
 }
 
 fn checks(
@@ -47,24 +57,25 @@ fn checks(
     clock: &Arc<dyn Clock>,
     seed: u64,
     link: Option<&Arc<RedisLink>>,
-    sources: &mut Vec<telemetry::Source>,
+    callers: &mut Callers,
 ) -> anyhow::Result<Checks> {
     let auth = &config.auth;
     let tokens =
         jwt::verifier(&auth.jwt, Arc::clone(clock), seed).context("cannot verify tokens (auth.jwt)")?;
-    sources.extend(tokens.clone().map(jwt::figures));
+    callers.figures.extend(tokens.clone().map(jwt::figures));
+    callers.reloads.extend(tokens.clone().map(|tokens| Arc::new(jwt::TokenFiles(tokens)) as Arc<dyn Reload>));
     let file = FileKeys::open(&auth.api_keys).context("cannot read API keys (auth.api_keys.file)")?;
     let keys = file.map(|file| {
-        file.watch();
-        sources.push(file.figures());
+        callers.figures.push(file.figures());
+        callers.reloads.push(file.reload());
         keys::verifier(file.store(), keys::rules(config), Arc::clone(clock))
     });
     let in_redis = redis::key_store(&config.redis, link);
     let keys = keys.or_else(|| Some(keys::verifier(in_redis?, keys::rules(config), Arc::clone(clock))));
-    sources.extend(keys.clone().map(figures::auth::keys));
+    callers.figures.extend(keys.clone().map(figures::auth::keys));
     let guard = Arc::new(Guard::new(auth.max_failures_per_minute, Arc::clone(clock)));
     let failures = Arc::new(Failures::default());
-    sources.push(figures::auth::callers(Arc::clone(&failures), Arc::clone(&guard)));
+    callers.figures.push(figures::auth::callers(Arc::clone(&failures), Arc::clone(&guard)));
     let certificates = certificate_rules(config);
     let proxy_scopes: Scopes = auth.proxy_scopes.iter().filter_map(|name| Scope::of_name(name)).collect();
     if tokens.is_none() && keys.is_none() && certificates.is_none() && proxy_scopes.is_empty() {

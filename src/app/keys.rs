@@ -8,15 +8,20 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use async_trait::async_trait;
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use super::{figures, redis};
 use crate::{
     clock::Clock,
     config::{self, Config},
-    gateway::auth::keys::{ApiKeys, CacheRules, FileKeyStore, Key, KeyStore, Sha256},
+    gateway::{
+        auth::keys::{ApiKeys, CacheRules, FileKeyStore, Key, KeyStore, Sha256, file::Looked},
+        reload::Reload,
+    },
     model::{Secret, Timestamp},
-    task, telemetry,
+    telemetry,
 };
 
 pub use crate::gateway::auth::keys::{KeyId, KeyRecord, record::OutOfUse};
@@ -159,9 +164,51 @@ impl FileKeys {
         figures::auth::key_file(Arc::clone(&self.store))
     }
 
-    /// Looks at the file now and then, for as long as the process lives.
-    pub(super) fn watch(&self) {
-        task::spawn("key_file", Arc::clone(&self.store).watch(self.reload_interval));
+    /// The file as something that is read again while we run.
+    pub(super) fn reload(&self) -> Arc<dyn Reload> {
+        let Self { store, reload_interval } = self;
+        Arc::new(KeyFile { store: Arc::clone(store), every: *reload_interval, told: Mutex::default() })
+    }
+}
+
+/// A file of keys that is read again while we run.
+#[derive(Debug)]
+struct KeyFile {
+    store: Arc<FileKeyStore>,
+    every: Duration,
+    /// What was told last about it, so that it is told once.
+    told: Mutex<Option<String>>,
+}
+
+#[async_trait]
+impl Reload for KeyFile {
+    fn name(&self) -> &'static str {
+        "api_keys"
+    }
+
+    fn every(&self) -> Duration {
+        self.every
+    }
+
+    async fn reload(self: Arc<Self>) -> Result<(), String> {
+        self.store.read_aside().await.map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    async fn look(self: Arc<Self>) -> Option<Result<(), String>> {
+        let looked = self.store.look_aside().await;
+        let mut told = self.told.lock();
+        match looked {
+            Ok(Looked::Unchanged) => None,
+            Ok(Looked::Read(_)) => {
+                *told = None;
+                Some(Ok(()))
+            }
+            Err(error) => {
+                let error = error.to_string();
+                let is_new = told.replace(error.clone()).as_ref() != Some(&error);
+                is_new.then_some(Err(error))
+            }
+        }
     }
 }
 

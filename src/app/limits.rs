@@ -10,6 +10,7 @@ use crate::{
     config::{Backend, Config},
     gateway::{
         State,
+        audit::Audit,
         limit::{
             file::{self, OverridesFile},
             table::{LimitTable, Rules},
@@ -31,10 +32,13 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// Reads the overrides file, which has to be right; what the API set is not asked for yet.
+    /// Reads the overrides file, which has to be right; what the API set is not asked for yet. `others` were read,
+    /// too, and are to be read again like these.
     pub(super) fn build(
         config: &Config,
         storage: &Arc<dyn Storage>,
+        others: Vec<Arc<dyn Reload>>,
+        audit: Arc<Audit>,
         clock: &Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
         let table = Arc::new(LimitTable::new(rules(config)));
@@ -45,7 +49,8 @@ impl Limits {
             let file = file.map_err(anyhow::Error::msg).context("cannot use limits.overrides_file")?;
             parts.push((Arc::new(file), Some(clock.now())));
         }
-        Ok(Self { table, users, reloads: Arc::new(Reloads::new(parts, Arc::clone(clock))) })
+        parts.extend(others.into_iter().map(|other| (other, Some(clock.now()))));
+        Ok(Self { table, users, reloads: Arc::new(Reloads::new(parts, audit, Arc::clone(clock))) })
     }
 }
 
@@ -84,8 +89,7 @@ pub(super) async fn keep_current(state: &State, backend: Backend, mut hangups: S
     match backend {
         // It answers at once, so that no request goes by other limits than were set.
         Backend::Embedded => {
-            // What could not be read was logged, and is tried again.
-            let _ = reloads.reload().await;
+            reloads.begin().await;
         }
         // It may not answer for long, and until it does there is nothing to limit.
         Backend::ClickHouse => {}

@@ -2,12 +2,14 @@
 //!
 //! Each [part](Reload) is looked at from time to time, and all are read at once when somebody asks (SIGHUP,
 //! `POST /-/reload`). What cannot be read leaves everything as it was: that is told once, and shown until it is over.
+//! Each time goes to the audit log.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
+use super::audit::{Audit, Entry, Outcome};
 use crate::{clock::Clock, model::Timestamp, task};
 
 /// Something that is read again.
@@ -39,15 +41,20 @@ pub struct Standing {
 #[derive(Debug)]
 pub struct Reloads {
     parts: Vec<(Arc<dyn Reload>, Mutex<Standing>)>,
+    audit: Arc<Audit>,
     clock: Arc<dyn Clock>,
 }
 
 impl Reloads {
     /// Parts, each of which was read just now or not yet.
-    pub fn new(parts: Vec<(Arc<dyn Reload>, Option<Timestamp>)>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        parts: Vec<(Arc<dyn Reload>, Option<Timestamp>)>,
+        audit: Arc<Audit>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let standing = |at: Option<Timestamp>| Mutex::new(Standing { successful: at.is_some(), at });
         let parts = parts.into_iter().map(|(part, at)| (part, standing(at))).collect();
-        Self { parts, clock }
+        Self { parts, audit, clock }
     }
 
     /// Reads all of it now, or tells what could not be read.
@@ -59,6 +66,16 @@ impl Reloads {
             errors.extend(outcome.err());
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    /// Reads what was not read yet; what cannot be is looked at again.
+    pub async fn begin(&self) {
+        for (part, standing) in &self.parts {
+            if standing.lock().at.is_none() {
+                let outcome = Arc::clone(part).reload().await;
+                self.settle(part.name(), standing, &outcome);
+            }
+        }
     }
 
     /// Looks at each part from time to time, for ever.
@@ -81,6 +98,15 @@ impl Reloads {
     }
 
     fn note(&self, name: &'static str, standing: &Mutex<Standing>, outcome: &Result<(), String>) {
+        let (result, detail) = match outcome {
+            Ok(()) => (Outcome::Done, ""),
+            Err(error) => (Outcome::Failed, error.as_str()),
+        };
+        self.audit.record(&Entry { action: &format!("reload {name}"), result, detail, ..Entry::default() });
+        self.settle(name, standing, outcome);
+    }
+
+    fn settle(&self, name: &'static str, standing: &Mutex<Standing>, outcome: &Result<(), String>) {
         let now = self.clock.now();
         let mut standing = standing.lock();
         match outcome {
@@ -144,7 +170,10 @@ mod tests {
         let parts = ["a", "b"].map(|name| Arc::new(Told(name, Mutex::new(Ok(())))));
         let all = parts.iter().zip([Some(Timestamp(1)), None]);
         let all = all.map(|(part, at)| (Arc::clone(part) as Arc<dyn Reload>, at)).collect();
-        let reloads = Arc::new(Reloads::new(all, Arc::clone(&clock) as Arc<dyn Clock>));
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("audit.log");
+        let audit = Arc::new(Audit::to_file(&log, 1 << 20, Arc::clone(&clock) as Arc<dyn Clock>).unwrap());
+        let reloads = Arc::new(Reloads::new(all, audit, Arc::clone(&clock) as Arc<dyn Clock>));
         let standing = |successful, at: Option<i64>| Standing { successful, at: at.map(Timestamp) };
         assert_eq!(reloads.standings(), [("a", standing(true, Some(1))), ("b", standing(false, None))]);
         *parts[0].1.lock() = Err("no".to_owned());
@@ -154,6 +183,12 @@ mod tests {
             [("a", standing(false, Some(1))), ("b", standing(true, Some(1000)))],
             "one does not keep the other"
         );
+        let kept = std::fs::read_to_string(&log).unwrap();
+        let kept: Vec<&str> = kept.lines().map(|line| &line[line.find("\"action\"").unwrap()..]).collect();
+        let failed = r#""action":"reload a","result":"failed","detail":"no"}"#;
+        assert_eq!(kept, [failed, r#""action":"reload b","result":"done"}"#]);
+        reloads.begin().await;
+        assert_eq!(std::fs::read_to_string(&log).unwrap().lines().count(), 2, "all were read before");
         *parts[0].1.lock() = Ok(());
         clock.advance(Duration::from_secs(1));
         let running = task::spawn("test", Arc::clone(&reloads).run());

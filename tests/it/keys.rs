@@ -18,7 +18,7 @@ fn run(arguments: &[&str]) -> (i32, String, String) {
 }
 
 /// Makes a key; gives it and its id.
-fn create(file: &Path, more: &[&str]) -> (String, String) {
+pub fn create(file: &Path, more: &[&str]) -> (String, String) {
     let arguments = [&["key", "create", "--file", file.to_str().unwrap()], more].concat();
     let (code, out, err) = run(&arguments);
     assert_eq!(code, 0, "{err}");
@@ -116,7 +116,7 @@ fn a_key_is_made_taken_and_taken_back_and_never_seen_again() {
     let good = fs::read_to_string(&file).unwrap();
     fs::write(&file, "keys: [").unwrap();
     server.wait_for("the bad file is told of", || {
-        fs::read_to_string(&server.log).unwrap().contains("keys_not_reloaded")
+        fs::read_to_string(&server.log).unwrap().contains("reload_failed")
     });
     assert_eq!(server.query_with(&reader), 200);
     fs::write(&file, good).unwrap();

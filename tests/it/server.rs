@@ -182,11 +182,6 @@ impl Server {
         rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).unwrap();
     }
 
-    /// Asks the process to read its files again.
-    pub fn ask_to_reload(&self) {
-        rustix::process::kill_process(self.pid(), rustix::process::Signal::HUP).unwrap();
-    }
-
     /// Asks the process to stop, and gives its exit status.
     pub fn terminate(self) -> ExitStatus {
         self.ask_to_stop();

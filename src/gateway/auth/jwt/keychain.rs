@@ -159,26 +159,22 @@ impl Keychain {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Looks at all files again.
-    pub(super) fn poll_files(&self) {
+    /// Looks at all files again: whether anything is new about them, and whether all can be used.
+    pub(super) fn poll_files(&self) -> (bool, Result<(), String>) {
         let mut sources = self.sources.lock();
-        for polled in sources.local.poll(self.clock.now()) {
-            match polled {
-                Polled::Same => {}
-                Polled::Changed => {
-                    self.counters.file_reloads.fetch_add(1, Ordering::Relaxed);
-                    tracing::info!(
-                        event = "token_keys_changed",
-                        "a file of keys or revoked tokens was read again"
-                    );
-                }
-                Polled::Wrong(wrong) => {
-                    self.counters.failed_file_reloads.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(event = "token_keys_unreadable", %wrong, "what it said before holds");
-                }
-            }
+        let news = sources.local.poll(self.clock.now());
+        for polled in &news {
+            let counter = match polled {
+                Polled::Same => continue,
+                Polled::Changed => &self.counters.file_reloads,
+                Polled::Wrong(_) => &self.counters.failed_file_reloads,
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
         }
         self.rebuild(&sources);
+        let complaints = sources.local.complaints();
+        let standing = if complaints.is_empty() { Ok(()) } else { Err(complaints.join("; ")) };
+        (!news.is_empty(), standing)
     }
 
     /// Fetches all published keys, or waits for the refresh that runs.

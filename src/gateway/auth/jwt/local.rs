@@ -92,6 +92,12 @@ impl Local {
         files.chain(revoked).filter(|polled| *polled != Polled::Same).collect()
     }
 
+    /// What is wrong with files as they are now.
+    pub(super) fn complaints(&self) -> Vec<&str> {
+        let files = self.files.iter().filter_map(Watched::complaint);
+        files.chain(self.revoked.iter().filter_map(Watched::complaint)).collect()
+    }
+
     /// All keys.
     pub(super) fn keys(&self) -> impl Iterator<Item = &Key> {
         self.inline.iter().chain(self.files.iter().flat_map(Watched::value))

@@ -51,8 +51,8 @@ use token::Parsed;
 pub use claims::{ClaimRules, standard::StandardRules};
 pub use remote::check_url;
 
-/// How often files are looked at.
-const FILE_POLL: Duration = Duration::from_secs(5);
+/// How often files are to be looked at.
+pub const FILE_POLL: Duration = Duration::from_secs(5);
 /// How soon keys that could not be fetched at all are asked for again, at first.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
@@ -176,21 +176,9 @@ impl JwtVerifier {
         }))
     }
 
-    /// Fetches keys and looks at files from now on, until nobody verifies tokens any more. `seed` keeps processes that
-    /// were started together from asking together.
+    /// Fetches keys from now on, until nobody verifies tokens any more. `seed` keeps processes that were started
+    /// together from asking together.
     pub fn start(self: &Arc<Self>, seed: u64) {
-        let verifier = Arc::downgrade(self);
-        task::spawn("token_files", async move {
-            loop {
-                tokio::time::sleep(FILE_POLL).await;
-                let Some(verifier) = verifier.upgrade() else { return };
-                // Reading may take as long as the disk likes.
-                let polled = tokio::task::spawn_blocking(move || verifier.keychain.poll_files()).await;
-                if polled.is_err() {
-                    tracing::error!(event = "token_files_panicked");
-                }
-            }
-        });
         if self.keychain.has_remotes() {
             task::spawn("token_keys", keep_fresh(Arc::downgrade(self), seed));
         }
@@ -213,9 +201,15 @@ impl JwtVerifier {
         self.cache.len()
     }
 
-    /// Reads all files again that changed.
-    pub fn reload_files(&self) {
-        self.keychain.poll_files();
+    /// Reads all files again that changed; how they stand, if anything is new about them.
+    pub fn look_at_files(&self) -> Option<Result<(), String>> {
+        let (is_new, standing) = self.keychain.poll_files();
+        is_new.then_some(standing)
+    }
+
+    /// Reads all files again that changed, or tells which cannot be used.
+    pub fn reload_files(&self) -> Result<(), String> {
+        self.keychain.poll_files().1
     }
 
     /// Fetches all published keys.

@@ -53,7 +53,7 @@ impl<T> fmt::Debug for Watched<T> {
 pub(super) enum Polled {
     /// It says what it said.
     Same,
-    /// It says something else now.
+    /// It says something else now, or can be used again.
     Changed,
     /// It cannot be used; what it said before holds. Told once for each way of being wrong.
     Wrong(String),
@@ -90,12 +90,17 @@ impl<T> Watched<T> {
         &self.value
     }
 
+    /// Why the file cannot be used as it is now.
+    pub(super) fn complaint(&self) -> Option<&str> {
+        self.complaint.as_deref()
+    }
+
     /// Looks at the file again.
     pub(super) fn poll(&mut self, now: Timestamp) -> Polled {
         match self.read_again(now) {
             Ok(changed) => {
-                self.complaint = None;
-                if changed { Polled::Changed } else { Polled::Same }
+                let mended = self.complaint.take().is_some();
+                if changed || mended { Polled::Changed } else { Polled::Same }
             }
             Err(wrong) => {
                 let wrong = format!("{}: {} {wrong}", self.setting, self.path.display());
@@ -177,6 +182,10 @@ mod tests {
         fs::write(&path, "x").unwrap();
         assert!(matches!(file.poll(now), Polled::Wrong(wrong) if wrong.contains("is no number")));
         assert_eq!((file.poll(now), *file.value()), (Polled::Same, 2));
+        assert!(file.complaint().is_some());
+        fs::write(&path, "2").unwrap();
+        assert_eq!((file.poll(now), file.complaint()), (Polled::Changed, None));
+        assert_eq!(file.poll(now), Polled::Same);
         fs::remove_file(&path).unwrap();
         assert!(matches!(file.poll(now), Polled::Wrong(wrong) if wrong.contains("No such file")));
         fs::write(&path, "12345678901").unwrap();

@@ -26,7 +26,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -194,31 +193,29 @@ impl FileKeyStore {
         Ok(Looked::Read(count))
     }
 
-    /// Looks at the file now and then, for as long as it is polled; what is wrong with it is told once.
-    pub async fn watch(self: Arc<Self>, every: Duration) {
-        let mut told = String::new();
-        loop {
-            tokio::time::sleep(every).await;
-            match self.look_aside().await {
-                Ok(Looked::Unchanged) => {}
-                Ok(Looked::Read(count)) => {
-                    told.clear();
-                    tracing::info!(event = "keys_reloaded", keys = count);
-                }
-                Err(error) if error.to_string() == told => {}
-                Err(error) => {
-                    told = error.to_string();
-                    tracing::error!(event = "keys_not_reloaded", %error, "the keys from before stay in force");
-                }
-            }
-        }
+    /// Reads the file again, whether it is another one or not.
+    pub fn read_again(&self) -> Result<Looked, KeyFileError> {
+        *self.seen.lock() = None;
+        self.look()
     }
 
-    /// Looks at the file, on a thread that may wait for disks.
+    /// [Looks](Self::look) at the file, on a thread that may wait for disks.
     pub async fn look_aside(self: &Arc<Self>) -> Result<Looked, KeyFileError> {
+        self.aside(Self::look).await
+    }
+
+    /// [Reads](Self::read_again) the file, on a thread that may wait for disks.
+    pub async fn read_aside(self: &Arc<Self>) -> Result<Looked, KeyFileError> {
+        self.aside(Self::read_again).await
+    }
+
+    async fn aside(
+        self: &Arc<Self>,
+        work: fn(&Self) -> Result<Looked, KeyFileError>,
+    ) -> Result<Looked, KeyFileError> {
         let store = Arc::clone(self);
-        let looked = tokio::task::spawn_blocking(move || store.look()).await;
-        looked.unwrap_or_else(|stopped| Err(cannot_read(&self.path, io::Error::other(stopped))))
+        let done = tokio::task::spawn_blocking(move || work(&store)).await;
+        done.unwrap_or_else(|stopped| Err(cannot_read(&self.path, io::Error::other(stopped))))
     }
 
     /// How many keys there are.

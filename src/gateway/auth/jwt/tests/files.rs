@@ -202,19 +202,19 @@ async fn case_15_a_file_that_changes_is_read_again_and_one_that_is_wrong_is_not_
     assert_eq!(verdict(&verifier, &old).await, "good");
     for wrong in ["", "short", "changeme-changeme-changeme-changeme-changeme"] {
         std::fs::write(&path, wrong).unwrap();
-        verifier.reload_files();
+        verifier.look_at_files();
         assert_eq!(verdict(&verifier, &old).await, "good", "{wrong}");
     }
     assert_eq!(verifier.counters().failed_file_reloads.load(Ordering::Relaxed), 3);
     let next = "3vN7yQm2Zx8Kc5Rt9Wb4Hf6Js1Lp0Dg+";
     std::fs::write(&path, format!("{next}\n")).unwrap();
-    verifier.reload_files();
+    verifier.look_at_files();
     assert_eq!(verdict(&verifier, &old).await, "signature");
     let key = EncodingKey::from_secret(next.as_bytes());
     let new = signed(r#"{"alg":"HS256"}"#, &good().to_string(), &key, Algorithm::HS256);
     assert_eq!(verdict(&verifier, &new).await, "good");
     std::fs::remove_file(&path).unwrap();
-    verifier.reload_files();
+    verifier.look_at_files();
     assert_eq!(verdict(&verifier, &new).await, "good");
     assert_eq!(verifier.counters().file_reloads.load(Ordering::Relaxed), 1);
 }
