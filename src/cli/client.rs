@@ -1,11 +1,14 @@
 //! Speaks HTTP to a running server.
 
-use std::time::Duration;
+use std::{fs, io::Read, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use clap::Args;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, StatusCode, Uri, header};
+use hyper::{
+    Method, Request, StatusCode, Uri,
+    header::{self, HeaderValue},
+};
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -16,6 +19,9 @@ use super::{CommandError, tls::TlsFlags};
 
 /// More than this is not an answer a terminal is for.
 const MAX_ANSWER_BYTES: usize = 1 << 30;
+
+/// More than this is no token.
+const MAX_TOKEN_BYTES: u64 = 64 << 10;
 
 /// Which server to ask, and as whom.
 #[derive(Clone, Debug, Args)]
@@ -32,6 +38,9 @@ pub struct ServerFlags {
     /// The tenant to act for [default: anonymous].
     #[arg(long, value_name = "TENANT", env = "LUMINATE_TENANT")]
     pub tenant: Option<String>,
+    /// The file with a token or an API key to show.
+    #[arg(long = "token.file", value_name = "FILE", env = "LUMINATE_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
     /// TLS, for an `https://` URL.
     #[command(flatten)]
     pub tls: TlsFlags,
@@ -107,9 +116,28 @@ impl ServerFlags {
         if let Some(tenant) = &self.tenant {
             request = request.header("X-Scope-OrgID", tenant);
         }
+        if let Some(shown) = self.authorization()? {
+            request = request.header(header::AUTHORIZATION, shown);
+        }
         request
             .body(Full::new(body))
             .map_err(|_| CommandError::Usage(format!("{:?} cannot be sent", self.tenant)))
+    }
+
+    /// What the file of the token says, as a header. What is wrong with it is told without what is in it.
+    fn authorization(&self) -> Result<Option<HeaderValue>, CommandError> {
+        let Some(path) = &self.token_file else { return Ok(None) };
+        let wrong = |why: &dyn std::fmt::Display| CommandError::Usage(format!("{}: {why}", path.display()));
+        let mut token = String::new();
+        let file = fs::File::open(path).map_err(|e| wrong(&e))?;
+        file.take(MAX_TOKEN_BYTES).read_to_string(&mut token).map_err(|e| wrong(&e))?;
+        let token = token.trim();
+        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(wrong(&"there is no token in it"));
+        }
+        let mut shown = HeaderValue::try_from(format!("Bearer {token}")).map_err(|e| wrong(&e))?;
+        shown.set_sensitive(true);
+        Ok(Some(shown))
     }
 
     pub(super) fn uri(&self, path: &str) -> Result<Uri, CommandError> {
@@ -167,9 +195,13 @@ pub(super) fn percent(text: &str) -> String {
 mod tests {
     use super::*;
 
+    fn flags(server: &str) -> ServerFlags {
+        let tls = TlsFlags::default();
+        ServerFlags { server: server.to_owned(), tenant: None, token_file: None, tls }
+    }
+
     fn uri(server: &str) -> Result<String, String> {
-        let flags = ServerFlags { server: server.to_owned(), tenant: None, tls: TlsFlags::default() };
-        flags.uri("/x").map(|uri| uri.to_string()).map_err(|e| e.to_string())
+        flags(server).uri("/x").map(|uri| uri.to_string()).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -192,10 +224,28 @@ mod tests {
 
     #[test]
     fn a_server_that_is_not_there_is_a_failure_with_its_name() {
-        let flags =
-            ServerFlags { server: "http://127.0.0.1:1".to_owned(), tenant: None, tls: TlsFlags::default() };
-        let error = flags.get("/", Duration::from_secs(5)).unwrap_err();
+        let error = flags("http://127.0.0.1:1").get("/", Duration::from_secs(5)).unwrap_err();
         assert_eq!(error.exit_code(), 1);
         assert!(error.to_string().starts_with("http://127.0.0.1:1: "), "{error}");
+    }
+    #[test]
+    fn a_token_is_shown_from_its_file_and_never_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let shown = |content: &str| {
+            fs::write(&path, content).unwrap();
+            let flags = ServerFlags { token_file: Some(path.clone()), ..flags("http://h") };
+            let request = flags.request(Method::GET, "/", &[], Bytes::new()).map_err(|e| e.to_string())?;
+            let told = format!("{request:?}");
+            assert!(!told.contains("s3cret"), "{told}");
+            Ok::<_, String>(request.headers()[header::AUTHORIZATION].to_str().unwrap().to_owned())
+        };
+        assert_eq!(shown("s3cret\n"), Ok("Bearer s3cret".to_owned()));
+        for wrong in ["", "\n", "s3cret s3cret", "s3cret\ns3cret", "s3cr\u{e9}t"] {
+            let error = shown(wrong).unwrap_err();
+            assert!(error.contains("there is no token in it") && !error.contains("s3cr"), "{error}");
+        }
+        let missing = ServerFlags { token_file: Some(folder.path().join("none")), ..flags("http://h") };
+        assert!(missing.request(Method::GET, "/", &[], Bytes::new()).is_err());
     }
 }

@@ -1,6 +1,8 @@
 //! API keys from the command line to the server: made, shown, taken back.
 
 use std::{
+    cell::Cell,
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::{Child, Output, Stdio},
@@ -9,7 +11,10 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use crate::server::{free_port, luminate};
+use crate::{
+    server::{self, free_port, luminate},
+    token,
+};
 
 fn run(arguments: &[&str]) -> (i32, String, String) {
     let Output { status, stdout, stderr } = luminate().args(arguments).output().unwrap();
@@ -112,6 +117,14 @@ fn a_key_is_made_taken_and_taken_back_and_never_seen_again() {
     let wrong = format!("{}{}", &reader[..reader.len() - 1], if reader.ends_with('x') { 'y' } else { 'x' });
     assert_eq!(server.query_with(&wrong), 401);
 
+    // Our own commands show what is in a file, so that no other process sees it.
+    let shown = dir.path().join("reader");
+    fs::write(&shown, format!("{reader}\n")).unwrap();
+    let query = ["query", "up", "--server", &server.url];
+    let (code, _, err) = run(&[&query[..], &["--token.file", shown.to_str().unwrap()]].concat());
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(run(&query).0, 1);
+
     // A bad file changes nothing; what is revoked in a good one is out once it was read.
     let good = fs::read_to_string(&file).unwrap();
     fs::write(&file, "keys: [").unwrap();
@@ -126,7 +139,11 @@ fn a_key_is_made_taken_and_taken_back_and_never_seen_again() {
     assert_eq!(server.query_with(&writer), 403);
 
     // Who guesses is told to wait, and who shows a good key from the same address is not.
-    server.wait_for("guessing is held back", || server.query_with(&wrong) == 429);
+    let guesses = Cell::new(1000);
+    server.wait_for("guessing is held back", || {
+        guesses.set(guesses.get() + 1);
+        server.query_with(&format!("{}{}", &reader[..reader.len() - 4], guesses.get())) == 429
+    });
     assert_eq!(server.query_with(&writer), 403);
 
     let (code, list, _) = run(&["key", "list", "--file", file.to_str().unwrap()]);
@@ -223,4 +240,25 @@ fn a_maker_of_keys_that_is_killed_leaves_a_whole_file() {
         }
         assert!(list.contains("first"), "{list}");
     }
+}
+
+/// A name that two parts use would be two values of one series.
+#[test]
+fn no_figure_is_told_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("keys.yaml");
+    create(&file, &["--tenant", "a", "--scope", "read"]);
+    let options = token::options().env("LUMINATE_AUTH__API_KEYS__FILE", file.to_str().unwrap());
+    let server = server::Server::start(&dir.path().join("data"), &options);
+    let mut answer = ureq::get(server.url("/metrics"))
+        .header("Authorization", format!("Bearer {}", token::token("a", "admin")))
+        .call()
+        .unwrap();
+    let text = answer.body_mut().read_to_string().unwrap();
+    let mut seen = BTreeSet::new();
+    for line in text.lines().filter(|line| !line.starts_with("# HELP") && *line != "# EOF") {
+        let (name, _) = line.rsplit_once(' ').unwrap();
+        assert!(seen.insert(name), "{name} is there twice:\n{text}");
+    }
+    assert!(seen.contains("luminate_auth_keys") && seen.contains("luminate_auth_token_keys"), "{text}");
 }
