@@ -6,19 +6,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use async_compression::tokio::bufread::GzipEncoder;
 use futures_util::FutureExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use tokio::io::AsyncReadExt;
 
 use super::*;
 use crate::{
-    gateway::{
-        access::Access,
-        auth::Principal,
-        limit::local::LocalBuckets,
-        routes::{ROUTES, Route},
-    },
+    gateway::{auth::Principal, limit::local::LocalBuckets},
     ingest::decode::encode::{Series, compress, write_request2},
     model::Limit,
 };
@@ -330,39 +323,6 @@ async fn no_spelling_of_a_request_has_a_rate_of_its_own() {
         ["/api/v1/%6cabels", "/api/v1//labels", "/api/v1/./labels", "/API/v1/labels", "/api/v1/labels/"]
     {
         assert_eq!(ask("GET", path, "X-Scope-OrgID").await, 404, "{path}");
-    }
-}
-
-#[tokio::test]
-async fn what_is_small_and_becomes_large_is_refused_on_every_route() {
-    let gateway = Limited::to(limits()).await;
-    let zeros = vec![0; 64 << 20];
-    let mut gzip = Vec::new();
-    GzipEncoder::new(&zeros[..]).read_to_end(&mut gzip).await.unwrap();
-    let bodies = [
-        ("snappy", compress(&zeros)),
-        ("gzip", Bytes::from(gzip)),
-        ("zstd", Bytes::from(zstd::bulk::compress(&zeros, 1).unwrap())),
-    ];
-    drop(zeros);
-    let takes_data = |route: &&Route| {
-        matches!(route.access, Access::Write | Access::Read | Access::Delete)
-            || route.path == "/api/v1/user-overrides"
-    };
-    for route in ROUTES.iter().filter(takes_data) {
-        for (encoding, body) in &bodies {
-            let request = Request::post(route.path.replace("{name}", "job"))
-                .header("content-encoding", *encoding)
-                .header("content-type", "application/x-protobuf");
-            let reply = gateway.app.send(request.body(Body::from(body.clone())).unwrap()).await;
-            let refused = reply.status.is_client_error() || route.access != Access::Write;
-            assert!(
-                refused && !reply.status.is_server_error(),
-                "{} {encoding}: {}",
-                route.path,
-                reply.status
-            );
-        }
     }
 }
 
