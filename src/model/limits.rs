@@ -121,6 +121,11 @@ impl Limit {
         }
     }
 
+    /// For what may be had at once, the rate it is of.
+    pub fn rate(self) -> Option<Self> {
+        Self::ALL.into_iter().find(|rate| rate.burst() == Some(self))
+    }
+
     /// The numbers it may have.
     pub fn range(self) -> RangeInclusive<u64> {
         match (self, self.unit()) {
@@ -281,11 +286,17 @@ impl TenantLimits {
 
     /// Makes every limit at least as strict as `other`'s.
     pub fn cap(&mut self, other: &Self) {
-        for (value, cap) in self.values.iter_mut().zip(other.values) {
-            *value = match (*value, cap) {
-                (Some(value), Some(cap)) => Some(value.min(cap)),
-                (value, cap) => value.or(cap),
+        // Rates stand before their bursts.
+        for (limit, cap) in other.iter() {
+            let Some(cap) = cap else { continue };
+            let is_less = |rate| self.get(rate).is_none_or(|rate| rate <= cap);
+            let value = match self.get(limit) {
+                Some(value) => Some(value.min(cap)),
+                // A second's worth, which may be less.
+                None if limit.rate().is_some_and(is_less) => None,
+                None => Some(cap),
             };
+            self.set(limit, value);
         }
     }
 
@@ -313,7 +324,8 @@ pub struct OverLimit {
 impl fmt::Display for OverLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { limit, allowed, asked, .. } = self;
-        write!(f, "over the limit {} of {allowed}: {asked}", limit.name())
+        let show = |number: &u64| limit.show(Some(*number));
+        write!(f, "over the limit {} of {}: {}", limit.name(), show(allowed), show(asked))
     }
 }
 
@@ -327,6 +339,7 @@ mod tests {
     fn limits_have_names_of_their_own_and_fit_the_set() {
         for limit in Limit::ALL {
             assert_eq!(Limit::of_name(limit.name()), Some(limit));
+            assert!(limit.rate().is_none_or(|rate| rate < limit && rate.burst() == Some(limit)));
         }
         assert!(Limit::ALL.len() <= 64);
         assert_eq!(Limit::of_name("max_label_nam"), None);
@@ -380,6 +393,19 @@ mod tests {
         assert_eq!(limits.get(Limit::Bytes), Some(5));
         assert_eq!(limits.get(Limit::Queries), Some(1));
         assert_eq!(limits.get(Limit::ActiveSeries), None);
+        // A burst that is not said is a second's worth, and no cap makes more of it.
+        for (rate, burst, expected) in [
+            (Some(10), None, None),
+            (Some(500), None, Some(100)),
+            (Some(10), Some(500), Some(100)),
+            (None, None, Some(100)),
+        ] {
+            let mut limits = TenantLimits::unlimited();
+            limits.set(Limit::Bytes, rate);
+            limits.set(Limit::BytesBurst, burst);
+            limits.cap(&TenantLimits::unlimited().with(Limit::Bytes, 400).with(Limit::BytesBurst, 100));
+            assert_eq!(limits.get(Limit::BytesBurst), expected, "{rate:?} {burst:?}");
+        }
     }
 
     #[test]

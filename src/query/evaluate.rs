@@ -518,6 +518,6 @@ mod tests {
         assert_eq!(list(series(4), 4).await, Ok(4), "no more are wanted");
         assert!(list(series(4), 5).await.is_err());
         let bytes = TenantLimits::unlimited().with(Limit::QueryBytes, 100);
-        assert!(list(bytes, 0).await.unwrap_err().starts_with("over the limit max_query_bytes of 100: "));
+        assert!(list(bytes, 0).await.unwrap_err().starts_with("over the limit max_query_bytes of 100B: "));
     }
 }

@@ -90,11 +90,13 @@ impl Allowance {
     pub(crate) fn over(&self, active: u64) -> Vec<OverLimit> {
         let mut over = Vec::new();
         if self.refused_for_active > 0 {
+            let allowed = self.max_active.unwrap_or(u64::MAX);
             over.push(OverLimit {
                 limit: Limit::ActiveSeries,
-                allowed: self.max_active.unwrap_or(u64::MAX),
+                allowed,
                 asked: active.saturating_add(self.refused_for_active),
-                retry_after: Some(super::batch::ACTIVE_RETRY),
+                // Where none may be there is nothing to wait for.
+                retry_after: (allowed > 0).then_some(super::batch::ACTIVE_RETRY),
                 for_good: false,
             });
         }
@@ -161,6 +163,9 @@ mod tests {
         let (active, refused, over) = begin(Bounds(Some(100), 2), 8, 5).await;
         assert_eq!((active, refused), (10, vec![Limit::NewSeries; 3]));
         assert_eq!((over[0].limit, over.len()), (Limit::NewSeries, 1));
+
+        let (_, refused, over) = begin(Bounds(Some(0), 100), 0, 1).await;
+        assert_eq!((refused, over[0].retry_after), (vec![Limit::ActiveSeries], None));
 
         let (active, refused, over) = begin(Bounds(None, 100), 8, 5).await;
         assert_eq!((active, refused.len(), over.len()), (13, 0, 0));

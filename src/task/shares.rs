@@ -75,12 +75,14 @@ impl<K: Clone + Eq + Hash> Shares<K> {
     }
 
     /// How much somebody holds.
-    pub fn held(&self, who: &K) -> usize {
+    #[cfg(test)]
+    fn held(&self, who: &K) -> usize {
         self.0.held.lock().held.get(who).copied().unwrap_or(0)
     }
 
     /// Whether there was ever more than one.
-    pub fn several(&self) -> bool {
+    #[cfg(test)]
+    fn several(&self) -> bool {
         self.0.several.load(Ordering::Relaxed)
     }
 

@@ -55,9 +55,10 @@ fn a_refused_small_body_leaves_the_connection_as_good_as_before() {
     let mut stream = connect(&server);
     let body = one_sample(0);
     let mut statuses = Vec::new();
+    // At once, so that the body is there with the head however busy the machine is.
+    let request = [head(&format!("Content-Length: {}", body.len())).as_bytes(), &body].concat();
     for _ in 0..20 {
-        stream.write_all(head(&format!("Content-Length: {}", body.len())).as_bytes()).unwrap();
-        stream.write_all(&body).unwrap();
+        stream.write_all(&request).unwrap();
         let (status, head) = answer(&mut stream);
         assert_eq!(head.contains("retry-after: 1\r\n"), status == 429, "{head}");
         assert!(!head.contains("connection: close"), "{head}");
@@ -67,8 +68,7 @@ fn a_refused_small_body_leaves_the_connection_as_good_as_before() {
     assert!(statuses.contains(&429), "{statuses:?}");
     // Who waits as told is let in, on the same connection.
     std::thread::sleep(Duration::from_secs(1));
-    stream.write_all(head(&format!("Content-Length: {}", body.len())).as_bytes()).unwrap();
-    stream.write_all(&body).unwrap();
+    stream.write_all(&request).unwrap();
     assert_eq!(answer(&mut stream).0, 204);
     let (_, metrics) = server.get("/metrics");
     let line = metrics.lines().find(|line| {
@@ -124,7 +124,7 @@ fn who_announces_much_and_sends_nothing_is_answered_at_once() {
 #[test]
 fn what_is_let_through_in_a_flood_is_the_rate_and_who_obeys_succeeds() {
     let dir = tempfile::tempdir().unwrap();
-    let server = server(dir.path(), &[("samples_per_second", "200"), ("samples_burst", "200")]);
+    let server = server(dir.path(), &[("samples_per_second", "20"), ("samples_burst", "200")]);
     let label = |n: usize| vec![("__name__".to_owned(), "up".to_owned()), ("n".to_owned(), n.to_string())];
     let batch = |turn: i64| {
         let series: Vec<_> = (0..20).map(|n| (label(n), vec![(now_ms() - 60_000 + turn, 1.0)])).collect();
@@ -132,16 +132,16 @@ fn what_is_let_through_in_a_flood_is_the_rate_and_who_obeys_succeeds() {
     };
     let began = Instant::now();
     let (mut admitted, mut refused) = (0_u32, 0_u32);
-    while began.elapsed() < Duration::from_secs(3) {
+    // However slow the machine is, ten writes come faster than ten seconds' samples.
+    while refused < 20 {
         match server.try_write(&batch(i64::from(admitted)), None).unwrap().0 {
             204 => admitted += 20,
             429 => refused += 1,
             other => panic!("{other}"),
         }
     }
-    let allowed = 200.0 + 200.0 * began.elapsed().as_secs_f64();
-    assert!(f64::from(admitted) <= allowed + 20.0, "{admitted} of {allowed}");
-    assert!(refused > 0);
+    let allowed = 200.0 + 20.0 * began.elapsed().as_secs_f64();
+    assert!((200.0..=allowed).contains(&f64::from(admitted)), "{admitted} of {allowed}");
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(server.try_write(&batch(5000), None).unwrap().0, 204);
     let told = server.api("/api/v1/status/rejections", &[]);

@@ -7,6 +7,8 @@
 //! |---|---|
 //! | all written | 204 |
 //! | lines that cannot be read, or samples refused; the rest is written | 400, the body says what and why |
+//! | … only for limits on series, which may pass | 429 with `Retry-After`, the body says which limit |
+//! | out of requests, or of samples or bytes for longer than anybody waits | 429 with `Retry-After`, or 400 for good |
 //! | another compression | 415 |
 //! | nothing came for too long | 408 |
 //! | no room now, or the store cannot take writes | 503 with `Retry-After` |
@@ -14,7 +16,7 @@
 //! Every answer says what was written up to then (`X-Luminate-Import-Samples` and its like) and the checksum
 //! of what came, so that a sender can compare it with what it sent.
 
-use std::{io, sync::Arc};
+use std::{error::Error, io, sync::Arc};
 
 use async_compression::{
     tokio::bufread::{GzipDecoder, ZstdDecoder},
@@ -39,6 +41,7 @@ use crate::{
         limit::door::Refused,
     },
     ingest::{Import, Imported, IngestError, Sender},
+    model::OverLimit,
 };
 
 /// How much is read at a time.
@@ -80,9 +83,10 @@ async fn take_in(import: &mut Import, reader: &mut Plain, limits: BodyLimits) ->
             Ok(Ok(read)) => read,
             Ok(Err(error)) => {
                 // What came whole before the break is kept; the sender is told of the break.
-                return Err(match import.cut_off().await {
-                    Ok(()) => Failure::Body(broken(&error)),
-                    Err(failed) => Failure::Ingest(failed),
+                return Err(match (import.cut_off().await, over_limit(&error)) {
+                    (Ok(()), None) => Failure::Body(broken(&error)),
+                    (Ok(()), Some(over)) => Failure::Ingest(over.clone().into()),
+                    (Err(failed), _) => Failure::Ingest(failed),
                 });
             }
             Err(_) => return Err(Failure::Body(ApiError::body_too_slow(limits.timeout))),
@@ -92,6 +96,25 @@ async fn take_in(import: &mut Import, reader: &mut Plain, limits: BodyLimits) ->
         }
         import.push(&piece[..read]).await.map_err(Failure::Ingest)?;
     }
+}
+
+/// The limit for which a body is not read on, if that is why it broke off.
+fn over_limit(error: &io::Error) -> Option<&OverLimit> {
+    fn inside(error: &io::Error) -> Option<&(dyn Error + 'static)> {
+        Some(error.get_ref()?)
+    }
+    let mut cause = inside(error);
+    while let Some(error) = cause {
+        if let Some(over) = error.downcast_ref() {
+            return Some(over);
+        }
+        // This one names what is behind what it holds as its source, and not what it holds.
+        cause = match error.downcast_ref() {
+            Some(error) => inside(error),
+            None => error.source(),
+        };
+    }
+    None
 }
 
 fn broken(error: &io::Error) -> ApiError {
@@ -144,7 +167,14 @@ fn answer(imported: &Imported) -> Response {
     if told.is_empty() {
         StatusCode::NO_CONTENT.into_response()
     } else {
-        let mut response = ApiError::bad_data(told.join("\n")).into_response();
+        let told = told.join("\n");
+        let error = match imported.outcome.rejected.retry_after() {
+            Some(after) if imported.bad_lines == 0 => {
+                ApiError::new(ErrorKind::TooManyRequests, told).retry_after(after)
+            }
+            Some(_) | None => ApiError::bad_data(told),
+        };
+        let mut response = error.into_response();
         response.extensions_mut().insert(Refused(Arc::new(imported.outcome.rejected.clone())));
         response
     }

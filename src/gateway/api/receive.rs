@@ -24,8 +24,8 @@ pub async fn samples(State(state): Shared, sender: Sender, request: Request) -> 
     let body = body::read(body, &parts.extensions, state.config.write_body).await?;
     if !announced {
         let bytes = body.bytes.len() as u64;
-        let charged = state.limiter.charge(&sender.tenant, &sender.limits, Limit::Bytes, bytes).await;
-        if let Err(over) = charged {
+        let taken = state.limiter.take(&sender.tenant, &sender.limits, &[(Limit::Bytes, bytes)]).await;
+        if let Err(over) = taken {
             return Ok(over_limit(over));
         }
     }

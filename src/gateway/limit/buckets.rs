@@ -31,7 +31,7 @@ pub struct Short {
 /// How a bucket stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level {
-    /// What is in it; nothing if it owes.
+    /// What is in it.
     pub left: u64,
     /// When it will have what a [`Draw`] costs; none is never.
     pub enough_in: Option<Duration>,
@@ -44,9 +44,6 @@ pub struct Level {
 pub trait Buckets: fmt::Debug + Send + Sync + 'static {
     /// Takes from several buckets of a tenant, from all or from none. Told is the one that is short for longest.
     async fn take(&self, tenant: &TenantId, draws: &[Draw]) -> Result<(), Short>;
-
-    /// Takes what has been used already: a bucket that does not have as much owes the rest, up to one burst.
-    async fn charge(&self, tenant: &TenantId, draw: Draw);
 
     /// How a bucket stands, as far as that is known without asking anybody; none is not known.
     fn level(&self, tenant: &TenantId, draw: &Draw) -> Option<Level>;
@@ -61,8 +58,6 @@ impl Buckets for NoBuckets {
     async fn take(&self, _: &TenantId, _: &[Draw]) -> Result<(), Short> {
         Ok(())
     }
-
-    async fn charge(&self, _: &TenantId, _: Draw) {}
 
     fn level(&self, _: &TenantId, _: &Draw) -> Option<Level> {
         None

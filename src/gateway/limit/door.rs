@@ -59,7 +59,7 @@ impl Cost {
             (Access::Write, "/api/v1/import") => Some(Self::Import),
             (Access::Write, _) => Some(Self::Write),
             // Who asks why they are refused is not refused.
-            (Access::Read, "/api/v1/status/rejections" | "/api/v1/user_limits") => None,
+            (Access::Read, "/api/v1/status/rejections") => None,
             (Access::Read, _) => Some(Self::Query),
             (Access::Open | Access::Known | Access::Delete | Access::Admin | Access::Watch, _) => None,
         }
@@ -181,11 +181,13 @@ impl Door {
             Cost::Import => limiter.take(tenant, limits, &[(Limit::WriteRequests, 1)]).await?,
             Cost::Write => {
                 if limits.get(Limit::Samples).is_some() {
-                    let likely = limiter.densities.at_least(tenant, announced.unwrap_or(0));
+                    // What is dropped when it is refused is not refused on a guess.
+                    let guessed = announced.filter(|_| !limits.refuses_for_good(Limit::Samples));
+                    let likely = limiter.densities.at_least(tenant, guessed.unwrap_or(0));
                     limiter.look_likely(tenant, limits, likely)?;
                 }
-                // What is too large to be read is refused for that, and what comes without its length is charged when
-                // that is known.
+                // What is too large to be read is refused for that, and what comes without its length pays when that is
+                // known.
                 let readable = |bytes: &u64| *bytes <= self.state.config.write_body.max_bytes as u64;
                 match announced.filter(readable) {
                     Some(bytes) => {
@@ -247,7 +249,7 @@ impl Door {
         if let (Limit::Samples, Some(bytes)) = (over.limit, announced) {
             limiter.densities.learn(tenant, bytes, over.asked);
         }
-        match (over.limit, limiter.remaining_of(tenant, limits, rate_of(over.limit))) {
+        match (over.limit, limiter.remaining_of(tenant, limits, over.limit.rate().unwrap_or(over.limit))) {
             (Limit::ConcurrentWrites | Limit::ConcurrentQueries, _) => {
                 fields::of_places(answer.headers_mut(), &over);
             }
@@ -276,11 +278,6 @@ impl Limiter {
         let most = super::draw(limits, Limit::Samples, 0).map_or(1, |draw| draw.burst.max(1));
         self.look(tenant, limits, Limit::Samples, likely.min(most))
     }
-}
-
-/// The rate that a limit is part of.
-fn rate_of(limit: Limit) -> Limit {
-    super::RATES.into_iter().find(|rate| rate.burst() == Some(limit)).unwrap_or(limit)
 }
 
 /// A body that comes no faster than its tenant has bytes left.

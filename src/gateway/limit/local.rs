@@ -144,10 +144,6 @@ impl Buckets for LocalBuckets {
         })
     }
 
-    async fn charge(&self, tenant: &TenantId, draw: Draw) {
-        self.with(tenant, |held, now| bucket_of(held, &draw, &self.clock, now).charge(draw.cost, now));
-    }
-
     fn level(&self, tenant: &TenantId, draw: &Draw) -> Option<Level> {
         let now = self.clock.elapsed();
         let shard = self.shard(tenant).lock();

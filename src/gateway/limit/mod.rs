@@ -149,23 +149,6 @@ impl Limiter {
         self.buckets.take(tenant, &draws).await.map_err(|short| over(limits, short))
     }
 
-    /// Takes what was used before anybody knew how much it is. What is more than a tenant ever has at once is
-    /// refused, though it was used; what is more than it has now is owed.
-    pub async fn charge(
-        &self,
-        tenant: &TenantId,
-        limits: &TenantLimits,
-        limit: Limit,
-        cost: u64,
-    ) -> Result<(), OverLimit> {
-        let Some(draw) = draw(limits, limit, cost) else { return Ok(()) };
-        self.buckets.charge(tenant, draw).await;
-        if cost > draw.burst {
-            return Err(over(limits, Short { draw, retry_after: None }));
-        }
-        Ok(())
-    }
-
     /// Whether there is as much as something will cost, as far as that is known without asking; takes nothing.
     pub fn look(
         &self,
@@ -199,11 +182,6 @@ impl Limiter {
             retry_after: (allowed > 0).then_some(PLACE_RETRY),
             for_good: limits.refuses_for_good(limit),
         })
-    }
-
-    /// What a tenant has left of each rate that has a bound.
-    pub fn remaining(&self, tenant: &TenantId, limits: &TenantLimits) -> Vec<Remaining> {
-        RATES.into_iter().filter_map(|limit| self.remaining_of(tenant, limits, limit)).collect()
     }
 
     /// What a tenant has left of a rate; none if it has no bound, or is no rate.

@@ -3,6 +3,8 @@
 //! Buckets give all or nothing, and here a part is worth having: when a bucket is short it says when it will
 //! have enough, which tells what it has now, and that is taken. No more than three draws are made.
 
+use std::time::Duration;
+
 use super::Limiter;
 use crate::{
     model::{Limit, OverLimit, TenantId, TenantLimits},
@@ -47,27 +49,27 @@ impl Limiter {
 
     fn short_of(&self, limits: &TenantLimits, rate: u64, wanted: u64, short: Option<OverLimit>) -> OverLimit {
         // More than the burst comes in parts, of which the next is there in a second.
-        let retry_after =
-            short.and_then(|over| over.retry_after).unwrap_or(std::time::Duration::from_secs(1));
+        let next = || short.and_then(|over| over.retry_after).unwrap_or(Duration::from_secs(1));
+        let never = rate == 0 || limits.get(Limit::NewSeriesBurst) == Some(0);
         OverLimit {
             limit: Limit::NewSeries,
             allowed: rate,
             asked: wanted,
-            retry_after: Some(retry_after),
+            retry_after: (!never).then(next),
             for_good: limits.refuses_for_good(Limit::NewSeries),
         }
     }
 }
 
 /// What comes into a bucket in a time, rounded up.
-fn in_time(rate: u64, time: std::time::Duration) -> u64 {
+fn in_time(rate: u64, time: Duration) -> u64 {
     let whole = u128::from(rate).saturating_mul(time.as_nanos()).div_ceil(1_000_000_000);
     u64::try_from(whole).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::sync::Arc;
 
     use async_trait::async_trait;
     use parking_lot::Mutex;
@@ -102,8 +104,6 @@ mod tests {
             *has -= draw.cost;
             Ok(())
         }
-
-        async fn charge(&self, _: &TenantId, _: Draw) {}
 
         fn level(&self, _: &TenantId, _: &Draw) -> Option<Level> {
             None
@@ -145,5 +145,17 @@ mod tests {
         );
         let limits = TenantLimits::unlimited();
         assert_eq!(limiter.begin_series(&TenantId::anonymous(), &limits, 9).await, Granted::all(9));
+    }
+
+    #[tokio::test]
+    async fn who_may_begin_none_is_not_told_to_come_again() {
+        let bucket = Arc::new(Bucket(Mutex::new((100, 0, 0))));
+        let limiter = Limiter::new(Arc::new(LimitTable::of(TenantLimits::default())), bucket);
+        for (rate, burst, again) in [(0, 100, false), (7, 0, false), (7, 3, true)] {
+            let limits =
+                TenantLimits::unlimited().with(Limit::NewSeries, rate).with(Limit::NewSeriesBurst, burst);
+            let granted = limiter.begin_series(&TenantId::anonymous(), &limits, 200).await;
+            assert_eq!(granted.over.unwrap().retry_after.is_some(), again, "{rate} {burst}");
+        }
     }
 }

@@ -57,8 +57,9 @@ impl Meter {
         (self.limit, self.rate, self.burst) == (draw.limit, draw.rate, draw.burst)
     }
 
-    /// The same at a later moment.
+    /// The same at a later moment. Who comes with an earlier one was overtaken, and time does not go back for them.
     fn at(mut self, now: Duration) -> Self {
+        let now = now.max(self.at);
         let back = u128::from(self.rate).saturating_mul(now.saturating_sub(self.at).as_nanos());
         (self.used, self.at) = (self.used.saturating_sub(back), now);
         self
@@ -154,17 +155,6 @@ impl Buckets for Share {
         })
     }
 
-    async fn charge(&self, tenant: &TenantId, draw: Draw) {
-        let (now, n) = (self.clock.elapsed(), self.n());
-        self.with(tenant, |meters| {
-            let mut meter = meter_of(meters, &draw, now);
-            let most = 2 * u128::from(draw.burst) * NANOS;
-            let charged = meter.used + u128::from(draw.cost) * NANOS * n;
-            meter.used = charged.min(most.max(meter.used));
-            keep(meters, meter);
-        });
-    }
-
     fn level(&self, tenant: &TenantId, draw: &Draw) -> Option<Level> {
         let now = self.clock.elapsed();
         let meter = self.with(tenant, |meters| meter_of(meters, draw, now));
@@ -232,6 +222,16 @@ mod tests {
         assert_eq!(share.take(&tenant(), &[large]).await, Ok(()));
     }
 
+    #[test]
+    fn nothing_comes_in_twice_where_one_overtakes_another() {
+        let seconds = Duration::from_secs;
+        let meter = Meter { used: 100 * NANOS, ..Meter::full(&draw(Limit::Samples, 10, 100, 1)) };
+        let in_turn = meter.at(seconds(5)).at(seconds(6));
+        let overtaken = meter.at(seconds(5)).at(seconds(3)).at(seconds(6));
+        assert_eq!((overtaken.used, overtaken.at), (in_turn.used, in_turn.at));
+        assert_eq!(in_turn.used, 40 * NANOS);
+    }
+
     #[tokio::test]
     async fn it_is_all_or_nothing_and_the_longest_wait_is_told() {
         let (share, _) = share(1);
@@ -259,28 +259,6 @@ mod tests {
         let stopped = draw(Limit::Queries, 0, 5, 5);
         assert_eq!(share.take(&tenant(), &[stopped]).await, Ok(()));
         assert_eq!(share.take(&tenant(), &[stopped]).await.unwrap_err().retry_after, None);
-    }
-
-    #[tokio::test]
-    async fn what_was_used_already_is_owed() {
-        let (share, clock) = share(2);
-        let used = draw(Limit::Bytes, 100, 200, 150);
-        share.charge(&tenant(), used).await;
-        let one = draw(Limit::Bytes, 100, 200, 1);
-        // 100 may be had at once, 50 more are owed, and 50 come back in a second.
-        let level = share.level(&tenant(), &one).unwrap();
-        assert_eq!(level.left, 0);
-        assert_eq!(level.enough_in, Some(Duration::from_millis(1020)));
-        assert_eq!(level.full_in, Duration::from_secs(3));
-        share.charge(&tenant(), draw(Limit::Bytes, 100, 200, 100_000)).await;
-        assert_eq!(
-            share.level(&tenant(), &one).unwrap().full_in,
-            Duration::from_secs(4),
-            "one burst at most"
-        );
-        clock.advance(Duration::from_secs(4));
-        let level = share.level(&tenant(), &one).unwrap();
-        assert_eq!((level.left, level.enough_in), (100, Some(Duration::ZERO)));
     }
 
     #[tokio::test]

@@ -1,7 +1,6 @@
--- Takes from several token buckets of one tenant, from all or from none; or charges for what was used already.
+-- Takes from several token buckets of one tenant, from all or from none.
 --
--- KEYS: the buckets. ARGV: "take" or "charge"; then for each bucket its ticks in a second, rate, burst and cost,
--- whole numbers.
+-- KEYS: the buckets. ARGV: for each bucket its ticks in a second, rate, burst and cost, whole numbers.
 --
 -- A bucket is a hash: `used`, what is gone from it, in units of one token divided by the ticks in a second, so that
 -- in each tick exactly `rate` units come back; `at`, the microsecond up to which they have. All numbers stay below
@@ -10,7 +9,6 @@
 -- Answers which bucket is short, or 0; in how many microseconds it is not, or -1 for never; and of each bucket
 -- what is gone from it now.
 
-local charges = ARGV[1] == 'charge'
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local whole = function(number) return string.format('%.0f', number) end
@@ -19,8 +17,8 @@ local short, longest = 0, 0
 local answer = { 0, 0 }
 local after = {}
 for i = 1, #KEYS do
-  local ticks, rate = tonumber(ARGV[4 * i - 2]), tonumber(ARGV[4 * i - 1])
-  local burst, cost = tonumber(ARGV[4 * i]) * ticks, tonumber(ARGV[4 * i + 1]) * ticks
+  local ticks, rate = tonumber(ARGV[4 * i - 3]), tonumber(ARGV[4 * i - 2])
+  local burst, cost = tonumber(ARGV[4 * i - 1]) * ticks, tonumber(ARGV[4 * i]) * ticks
   local span = 1000000 / ticks
   local kept = redis.call('HMGET', KEYS[i], 'used', 'at')
   local used, at = tonumber(kept[1] or '') or 0, tonumber(kept[2] or '') or now
@@ -36,11 +34,7 @@ for i = 1, #KEYS do
   end
   local missing = used + cost - burst
   answer[i + 2] = used
-  if charges then
-    -- What is owed is one more burst at most.
-    used = math.min(used + cost, 2 * burst)
-    answer[i + 2] = used
-  elseif missing > 0 then
+  if missing > 0 then
     local wait = -1
     if cost <= burst and rate > 0 then
       wait = math.ceil(missing / rate) * span - (now - at)

@@ -34,7 +34,7 @@ use crate::{
 /// The script that takes.
 const SCRIPT: &str = include_str!("shared.lua");
 
-/// The largest number of units that Redis counts exactly, with room for what is owed.
+/// The largest number of units that Redis counts exactly, with room for a sum of two.
 const MAX_UNITS: u64 = 1 << 51;
 
 /// Tenants whose buckets are remembered as they were seen last.
@@ -108,13 +108,6 @@ const NANOS: u128 = 1_000_000_000;
 /// breaker closed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What the script is asked to do.
-#[derive(Clone, Copy, Debug)]
-enum Act {
-    Take,
-    Charge,
-}
-
 impl SharedBuckets {
     /// Buckets behind `link`; without it, the share of one of `replicas` gateways.
     pub fn new(link: Arc<RedisLink>, clock: Arc<dyn Clock>, patience: Duration, replicas: u32) -> Self {
@@ -165,23 +158,18 @@ impl SharedBuckets {
         Some(())
     }
 
-    /// Takes or charges in Redis.
-    async fn ask(
-        &self,
-        tenant: &TenantId,
-        draws: &[Draw],
-        act: Act,
-    ) -> Result<Result<(), Short>, RedisFailure> {
+    /// Takes in Redis.
+    async fn ask(&self, tenant: &TenantId, draws: &[Draw]) -> Result<Result<(), Short>, RedisFailure> {
         // A bucket was as it is told a moment later than this, so that it may be thought fuller than it is, never emptier.
         let began = self.clock.elapsed();
         if self.is_paused(tenant, began) {
             return Err(RedisFailure::Away);
         }
-        let by_name = self.command(tenant, draws, act, "EVALSHA", &self.sha1);
+        let by_name = self.command(tenant, draws, "EVALSHA", &self.sha1);
         let asked = match self.link.call(&by_name, self.patience).await {
             // It was flushed, or this is another server; the whole text leaves it there again.
             Err(RedisFailure::NoScript) => {
-                self.link.call(&self.command(tenant, draws, act, "EVAL", SCRIPT), self.patience).await
+                self.link.call(&self.command(tenant, draws, "EVAL", SCRIPT), self.patience).await
             }
             asked => asked,
         };
@@ -205,7 +193,7 @@ impl SharedBuckets {
     }
 
     /// Nothing of a tenant's becomes part of the script: names are keys, and numbers are arguments.
-    fn command(&self, tenant: &TenantId, draws: &[Draw], act: Act, verb: &str, script: &str) -> Cmd {
+    fn command(&self, tenant: &TenantId, draws: &[Draw], verb: &str, script: &str) -> Cmd {
         let mut command = redis::cmd(verb);
         command.arg(script).arg(draws.len());
         for draw in draws {
@@ -213,10 +201,6 @@ impl SharedBuckets {
             let Draw { rate, burst, .. } = draw;
             command.arg(format!("{prefix}:{{{}}}:{limit}:{rate}:{burst}", tenant.as_str()));
         }
-        command.arg(match act {
-            Act::Take => "take",
-            Act::Charge => "charge",
-        });
         for draw in draws {
             let Units { ticks, rate, burst, cost } = Units::of(draw);
             command.arg(ticks).arg(rate).arg(burst).arg(cost);
@@ -273,19 +257,10 @@ impl Buckets for SharedBuckets {
         if let Some(short) = self.known_short(tenant, &draws) {
             return Err(short);
         }
-        match self.ask(tenant, &draws, Act::Take).await {
+        match self.ask(tenant, &draws).await {
             Ok(taken) => taken,
             // Said once by the link, and counted by it.
             Err(_) => self.share.take(tenant, &draws).await,
-        }
-    }
-
-    async fn charge(&self, tenant: &TenantId, draw: Draw) {
-        if draw.cost == 0 {
-            return;
-        }
-        if self.ask(tenant, &[draw], Act::Charge).await.is_err() {
-            self.share.charge(tenant, draw).await;
         }
     }
 
@@ -323,8 +298,8 @@ mod tests {
         assert_eq!(level(1001, 9500), (100, None, 9000));
         assert_eq!(level(1000, 60_000), (1000, Some(0), 0));
         assert!(seen.serves(&draw(1)) && !seen.serves(&Draw { rate: 101, ..draw(1) }));
-        let owing = Seen { used: 1500 * NANOS, rate: 0, ..seen };
-        assert_eq!(owing.level(1, Duration::from_secs(9)).enough_in, None);
+        let stopped = Seen { used: 1000 * NANOS, rate: 0, ..seen };
+        assert_eq!(stopped.level(1, Duration::from_secs(9)).enough_in, None);
     }
 
     #[test]

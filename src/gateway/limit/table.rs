@@ -43,7 +43,8 @@ impl Rules {
             .iter()
             .filter_map(|(limit, value)| {
                 let most = strictest(self.hard.get(*limit), self.queries.get(*limit))?;
-                let exceeds = value.is_none_or(|value| value > most);
+                // A burst that is not said is a second's worth.
+                let exceeds = value.map_or(limit.rate().is_none(), |value| value > most);
                 exceeds.then(|| {
                     let (asked, most) = (limit.show(*value), limit.show(Some(most)));
                     let message = format!("{asked} is more than anybody may have, which is {most}");
@@ -55,6 +56,17 @@ impl Rules {
             errors.push(error);
         }
         if errors.is_empty() { Ok(()) } else { Err(OverrideErrors(errors)) }
+    }
+
+    /// Where nobody may have more than so much in a second, nobody has more than that at once either, or than everybody
+    /// has.
+    fn bound_bursts(&mut self) {
+        for rate in Limit::ALL {
+            let Some((burst, most)) = rate.burst().zip(self.hard.get(rate)) else { continue };
+            if self.hard.get(burst).is_none() {
+                self.hard.set(burst, Some(most.max(self.defaults.get(burst).unwrap_or(0))));
+            }
+        }
     }
 
     /// Whether somebody may have conflicts settled so.
@@ -147,7 +159,8 @@ impl LimitTable {
     }
 
     /// Limits within these rules; nothing is written down yet.
-    pub fn new(rules: Rules) -> Self {
+    pub fn new(mut rules: Rules) -> Self {
+        rules.bound_bursts();
         let written = Written::default();
         let snapshot = ArcSwap::from_pointee(Snapshot::of(&rules, &written));
         Self { rules, written: Mutex::new(written), snapshot }
@@ -357,6 +370,27 @@ mod tests {
         assert_eq!(of("b", &none, Limit::Samples), Some(10));
         assert_eq!(of("c", &none, Limit::Bytes), Some(1));
         assert_eq!(table.counts(), (0, 2));
+    }
+
+    #[test]
+    fn a_rate_that_nobody_has_more_of_is_not_had_in_one_burst() {
+        let defaults = TenantLimits::default().with(Limit::Bytes, 10).with(Limit::BytesBurst, 5000);
+        let hard = TenantLimits::unlimited().with(Limit::Samples, 1000).with(Limit::Bytes, 1000);
+        let table = LimitTable::new(Rules { hard, ..Rules::of(defaults) });
+        let bursts = |own| {
+            let limits = table.limits_of(&tenant("a"), &overrides(own));
+            (limits.get(Limit::SamplesBurst), limits.get(Limit::BytesBurst))
+        };
+        assert_eq!(bursts(json!({})), (None, Some(5000)));
+        assert_eq!(bursts(json!({"samples_per_second": 7})), (None, Some(5000)));
+        let most = json!({"samples_burst": 1_000_000, "bytes_burst": "1GiB"});
+        assert_eq!(bursts(most.clone()), (Some(1000), Some(5000)));
+        assert_eq!(
+            table.rules().check(&overrides(most)).unwrap_err().to_string(),
+            "samples_burst: 1000000 is more than anybody may have, which is 1000; \
+             bytes_burst: 1GiB is more than anybody may have, which is 5KB"
+        );
+        assert_eq!(table.rules().check(&overrides(json!({"samples_burst": "unlimited"}))), Ok(()));
     }
 
     #[test]

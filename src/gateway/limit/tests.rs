@@ -41,28 +41,16 @@ async fn what_has_no_limit_costs_nothing_and_what_is_left_is_told() {
     let (_, limiter) = limiter();
     let limits = TenantLimits::unlimited().with(Limit::Queries, 10);
     limiter.take(&tenant(), &limits, &[(Limit::Samples, u64::MAX), (Limit::Queries, 4)]).await.unwrap();
-    let remaining = limiter.remaining(&tenant(), &limits);
-    assert_eq!(remaining.len(), 1);
-    let level = remaining[0].level.unwrap();
-    assert_eq!((remaining[0].limit, remaining[0].burst, level.left), (Limit::Queries, 10, 6));
+    let remaining = limiter.remaining_of(&tenant(), &limits, Limit::Queries).unwrap();
+    let level = remaining.level.unwrap();
+    assert_eq!((remaining.limit, remaining.burst, level.left), (Limit::Queries, 10, 6));
+    for limit in [Limit::Samples, Limit::QueriesBurst, Limit::ConcurrentQueries] {
+        assert_eq!(limiter.remaining_of(&tenant(), &limits, limit), None, "{}", limit.name());
+    }
     assert_eq!(level.full_in, Duration::from_millis(400));
     assert!(limiter.look(&tenant(), &limits, Limit::Queries, 6).is_ok());
     assert!(limiter.look(&tenant(), &limits, Limit::Queries, 7).is_err());
     assert!(limiter.look(&tenant(), &limits, Limit::Samples, 7).is_ok());
-}
-
-#[tokio::test]
-async fn what_was_used_unasked_is_charged_and_too_much_at_once_refused_for_it() {
-    let (clock, limiter) = limiter();
-    let limits = TenantLimits::unlimited().with(Limit::Bytes, 100);
-    limiter.charge(&tenant(), &limits, Limit::Bytes, 60).await.unwrap();
-    limiter.charge(&tenant(), &limits, Limit::Bytes, 60).await.unwrap();
-    assert!(limiter.look(&tenant(), &limits, Limit::Bytes, 1).is_err());
-    clock.advance(Duration::from_millis(210));
-    assert!(limiter.look(&tenant(), &limits, Limit::Bytes, 1).is_ok());
-    let over = limiter.charge(&tenant(), &limits, Limit::Bytes, 101).await.unwrap_err();
-    assert_eq!((over.retry_after, over.asked), (None, 101));
-    assert!(limiter.look(&tenant(), &limits, Limit::Bytes, 1).is_err());
 }
 
 #[tokio::test]

@@ -182,7 +182,7 @@ async fn requests_and_bytes_above_the_rate_are_refused_unread() {
     gateway.wait(500);
     let (body, _) = watched(Bytes::from(vec![0; 200_001]), true);
     let reply = gateway.write(body).await;
-    assert_eq!(reply.text(), "over the limit bytes_per_second of 200000: 200001");
+    assert_eq!(reply.text(), "over the limit bytes_per_second of 200KB: 200001B");
     assert_eq!(reply.status, 400);
     assert_eq!(gateway.app.state.limiter.counters().unread.load(Ordering::Relaxed), 3);
     // The body was only read on behalf of the connection, by somebody else, if at all.
@@ -209,21 +209,25 @@ async fn a_small_body_is_read_for_the_connections_sake_and_a_large_one_ends_it()
 }
 
 #[tokio::test]
-async fn a_body_of_unknown_length_is_charged_when_it_has_come() {
+async fn a_body_of_unknown_length_pays_when_it_has_come() {
     let gateway = Limited::to(limits().with(Limit::Bytes, 200)).await;
     let body = || watched(samples(20), false).0;
     let size = samples(20).len() as u64;
     assert!((120..200).contains(&size), "{size}");
+    // There is a little left after the first, so that the others are read; however many come, no byte is let in
+    // that is not there.
     assert_eq!(gateway.write(body()).await.status, 204);
-    // There is a little left, so that it is let in, and what it had too much is owed.
+    for _ in 0..3 {
+        let reply = gateway.write(body()).await;
+        assert_eq!(reply.text(), format!("over the limit bytes_per_second of 200B: {size}B"));
+        assert_eq!((reply.status.as_u16(), header(&reply, "retry-after")), (429, "1"));
+    }
+    gateway.wait(1000);
     assert_eq!(gateway.write(body()).await.status, 204);
-    let reply = gateway.write(body()).await;
-    assert_eq!(reply.text(), "over the limit bytes_per_second of 200: 1");
-    assert_eq!((reply.status.as_u16(), header(&reply, "retry-after")), (429, "1"));
-    gateway.wait(10_000);
+    gateway.wait(1000);
     let reply = gateway.write(watched(Bytes::from(vec![0; 201]), false).0).await;
-    assert_eq!((reply.status.as_u16(), reply.text()), (400, "over the limit bytes_per_second of 200: 201"));
-    assert_eq!(gateway.write(body()).await.status, 429);
+    assert_eq!((reply.status.as_u16(), reply.text()), (400, "over the limit bytes_per_second of 200B: 201B"));
+    assert_eq!(gateway.exceeded(Limit::Bytes), 4);
 }
 
 #[tokio::test]
@@ -238,6 +242,20 @@ async fn one_who_is_out_of_samples_is_refused_before_the_body_is_read() {
     assert_eq!(gateway.app.state.limiter.counters().unread.load(Ordering::Relaxed), 1);
     gateway.wait(500);
     assert_eq!(gateway.write(samples(60)).await.status, 204);
+}
+
+#[tokio::test]
+async fn nothing_is_refused_for_good_on_a_guess() {
+    let mut allowed = limits().with(Limit::Samples, 100);
+    allowed.refuse_for_good(Limit::Samples, true);
+    let gateway = Limited::to(allowed).await;
+    assert_eq!(gateway.write(samples(90)).await.status, 204);
+    assert_eq!(gateway.write(samples(60)).await.status, 400);
+    // As large as the one before, and with fewer samples than that lets one think.
+    let long: String = (1..1000_u64).map(|n| (n * n * 2_654_435_761 % 1000).to_string()).collect();
+    assert!(samples(60).len() < 1500);
+    let one = compress(&write_request2(&[Series::new(&[("__name__", "up"), ("a", &long)]).sample(1, 1.0)]));
+    assert_eq!(gateway.write(one).await.status, 204);
 }
 
 #[tokio::test]
@@ -276,6 +294,39 @@ async fn queries_of_all_kinds_are_counted_in_number_and_at_a_time() {
 }
 
 #[tokio::test]
+async fn no_spelling_of_a_request_has_a_rate_of_its_own() {
+    let gateway = Limited::to(limits().with(Limit::Queries, 1).with(Limit::WriteRequests, 1)).await;
+    let ask = async |method: &str, path: &str, header: &str| {
+        let headers = [(header, "a"), ("content-type", "application/x-www-form-urlencoded")];
+        gateway.app.call(method, path, &headers, "").await.status.as_u16()
+    };
+    assert_eq!(ask("GET", "/api/v1/labels", "X-Scope-OrgID").await, 200);
+    assert_eq!(ask("POST", "/api/v1/write", "X-Scope-OrgID").await, 415);
+    for (method, path, header) in [
+        ("GET", "/api/v1/labels", "X-Scope-OrgID"),
+        ("HEAD", "/api/v1/labels", "x-scope-orgid"),
+        ("POST", "/api/v1/labels", "THANOS-TENANT"),
+        ("GET", "/api/v1/labels?x=1", "thanos-tenant"),
+        ("GET", "/prometheus/api/v1/labels", "X-Scope-OrgID"),
+        ("GET", "/api/v1/label/%6aob/values", "X-Scope-OrgID"),
+        ("POST", "/api/v1/query", "X-Scope-OrgID"),
+        ("GET", "/api/v1/export?match[]=up", "X-Scope-OrgID"),
+        ("POST", "/api/v1/write", "thanos-tenant"),
+        ("POST", "/prometheus/api/v1/write", "X-Scope-OrgID"),
+        ("POST", "/api/v1/push", "X-Scope-OrgID"),
+        ("POST", "/api/v1/receive", "X-Scope-OrgID"),
+        ("POST", "/api/v1/import", "X-Scope-OrgID"),
+    ] {
+        assert_eq!(ask(method, path, header).await, 429, "{method} {path} {header}");
+    }
+    for path in
+        ["/api/v1/%6cabels", "/api/v1//labels", "/api/v1/./labels", "/API/v1/labels", "/api/v1/labels/"]
+    {
+        assert_eq!(ask("GET", path, "X-Scope-OrgID").await, 404, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn who_has_no_limits_is_told_of_none() {
     let gateway = Limited::to(limits()).await;
     for reply in [gateway.write(samples(5)).await, gateway.app.get("/api/v1/labels").await] {
@@ -310,11 +361,15 @@ async fn tenants_see_what_was_refused_of_them() {
 async fn who_may_see_only_some_series_sees_no_examples() {
     let matcher = crate::model::Matcher::equal("job", "mine");
     let caller = Principal { filters: vec![vec![matcher]], ..Principal::anyone() };
-    let gateway = Limited::for_caller(limits(), caller).await;
+    let gateway = Limited::for_caller(limits().with(Limit::Samples, 10), caller).await;
     let bad = Series::new(&[("job", "theirs")]).sample(1, 1.0);
     assert_eq!(gateway.write(compress(&write_request2(&[bad]))).await.status, 400);
     let told = gateway.rejections("a").await;
     assert_eq!((&told[0]["reason"], &told[0]["example"]), (&json!("missing_metric_name"), &Json::Null));
+    // Nor how much others use.
+    assert_eq!(gateway.write(samples(11)).await.status, 400);
+    let told = gateway.rejections("a").await;
+    assert_eq!((&told[0]["limit"], &told[0]["current"]), (&json!(10), &Json::Null));
 }
 
 #[tokio::test]
@@ -340,6 +395,34 @@ async fn an_import_waits_for_its_bytes_and_samples() {
     };
     assert_eq!((reply.status.as_u16(), header(&reply, "x-luminate-import-samples")), (204, "2000"));
     assert!(gateway.app.state.limiter.counters().waits.load(Ordering::Relaxed) > 0);
+}
+
+#[tokio::test]
+async fn an_import_is_told_of_the_limit_that_ended_it() {
+    let import = async |limits: TenantLimits, encoding: &str, body: Vec<u8>| {
+        let gateway = Limited::to(limits).await;
+        let request =
+            Request::post("/api/v1/import").header("content-encoding", encoding).header("X-Scope-OrgID", "a");
+        let reply = gateway.app.send(request.body(Body::from(body)).unwrap()).await;
+        let exceeded = [Limit::Bytes, Limit::ActiveSeries].map(|limit| gateway.exceeded(limit));
+        (reply.status.as_u16(), header(&reply, "retry-after").to_owned(), reply.text().to_owned(), exceeded)
+    };
+    let line = |name: &str| {
+        format!("{{\"metric\":{{\"__name__\":\"{name}\"}},\"values\":[1],\"timestamps\":[1]}}\n")
+    };
+    for encoding in ["identity", "gzip", "zstd"] {
+        let told = import(limits().with(Limit::Bytes, 0), encoding, line("a").into_bytes()).await;
+        let text = "over the limit bytes_per_second of 0B: 1B".to_owned();
+        assert_eq!(told, (400, "-".to_owned(), text, [1, 0]), "{encoding}");
+    }
+    let few = || limits().with(Limit::ActiveSeries, 1);
+    let two = line("a") + &line("b");
+    let (status, again, text, exceeded) = import(few(), "identity", two.clone().into_bytes()).await;
+    assert_eq!((status, &*again, exceeded), (429, "60", [0, 1]), "{text}");
+    assert!(text.contains("over the limit max_active_series of 1: 2"), "{text}");
+    // A line that cannot be read would be refused again.
+    let (status, again, text, _) = import(few(), "identity", (two + "{\n").into_bytes()).await;
+    assert_eq!((status, &*again), (400, "-"), "{text}");
 }
 
 #[tokio::test]

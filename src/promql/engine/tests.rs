@@ -536,9 +536,9 @@ async fn a_query_holds_no_more_bytes_and_samples_than_it_may() {
     let bytes = |most| QueryOptions { max_bytes: Some(most), ..QueryOptions::default() };
     assert_eq!(limited(&bench, "rate(a[5m])", 300, bytes(100_000)).await, Ok(2));
     let error = limited(&bench, "rate(a[5m])", 300, bytes(1_000)).await.unwrap_err();
-    assert!(error.starts_with("over the limit max_query_bytes of 1000: "), "{error}");
+    assert!(error.starts_with("over the limit max_query_bytes of 1KB: "), "{error}");
     let error = limited(&bench, "count({x=~\".+\"})", 0, bytes(100)).await.unwrap_err();
-    assert_eq!(error, "over the limit max_query_bytes of 100: 101", "the labels alone are too much");
+    assert_eq!(error, "over the limit max_query_bytes of 100B: 101B", "the labels alone are too much");
 
     let samples = |most| QueryOptions { max_samples: Some(most), ..QueryOptions::default() };
     assert_eq!(limited(&bench, "rate(a[5m])", 300, samples(10_000)).await, Ok(2));
@@ -556,17 +556,15 @@ async fn a_query_reaches_no_further_than_it_may() {
     let bench = three_series().await;
     let within =
         |seconds: i64| QueryOptions { max_range: Some(Millis(seconds * 1000)), ..QueryOptions::default() };
-    let over = |most: u64, asked: u64| {
-        Err(format!("over the limit max_query_range of {}: {}", most * 1000, asked * 1000))
-    };
+    let over = |most: &str, asked: &str| Err(format!("over the limit max_query_range of {most}: {asked}"));
     assert_eq!(limited(&bench, "a", 300, within(300)).await, Ok(2));
-    assert_eq!(limited(&bench, "a", 301, within(300)).await, over(300, 301));
+    assert_eq!(limited(&bench, "a", 301, within(300)).await, over("5m", "5m1s"));
     // As far again for each selector; offsets and the lookback do not count.
     assert_eq!(limited(&bench, "a offset 1w", 300, within(300)).await, Ok(0));
     assert_eq!(limited(&bench, "rate(a[5m])", 300, within(300)).await, Ok(2));
     for text in ["rate(a[1h])", "max_over_time(rate(a[5m])[1h:1m])", "a or rate(b[1h])", "rate(a[1h] @ 600)"]
     {
         let error = limited(&bench, text, 60, within(300)).await.unwrap_err();
-        assert!(error.starts_with("over the limit max_query_range of 300000: "), "{text}: {error}");
+        assert!(error.starts_with("over the limit max_query_range of 5m: "), "{text}: {error}");
     }
 }

@@ -313,7 +313,7 @@ mod tests {
         assert!(told(10, samples(100), 11).contains("too many samples"));
         let bytes = Costs { bytes: Some(160), ..Costs::default() };
         assert_eq!(told(100, bytes, 10), "");
-        assert_eq!(told(100, bytes, 11), "over the limit max_query_bytes of 160: 176");
+        assert_eq!(told(100, bytes, 11), "over the limit max_query_bytes of 160B: 176B");
     }
 
     #[test]
@@ -330,6 +330,6 @@ mod tests {
         assert_eq!(error, "over the limit max_query_series of 5: 6");
         let budget = Budget::with(100, Costs { bytes: Some(100), ..Costs::default() });
         let error = budget.hold_series(&labels).unwrap_err().to_string();
-        assert!(error.starts_with("over the limit max_query_bytes of 100: "), "{error}");
+        assert!(error.starts_with("over the limit max_query_bytes of 100B: "), "{error}");
     }
 }

@@ -98,22 +98,6 @@ async fn several_buckets_give_all_or_nothing_and_the_longest_wait_is_told() {
 }
 
 #[tokio::test]
-async fn what_was_used_already_is_owed_up_to_a_burst() {
-    let Some(server) = RedisServer::start(&[]) else { return };
-    let gateway = Gateway::connected(&config(&server)).await;
-    let team = tenant("a");
-    gateway.buckets.charge(&team, samples(1, 1000, 1_500)).await;
-    let level = gateway.buckets.level(&team, &samples(1, 1000, 1)).unwrap();
-    assert_eq!(level.left, 0);
-    assert!((490..=501).contains(&level.enough_in.unwrap().as_secs()), "{level:?}");
-    assert!(!gateway.takes(&team, samples(1, 1000, 1)).await);
-    gateway.buckets.charge(&team, samples(1, 1000, 1_000_000)).await;
-    let level = gateway.buckets.level(&team, &samples(1, 1000, 1)).unwrap();
-    assert!((990..=1001).contains(&level.enough_in.unwrap().as_secs()), "{level:?}");
-    gateway.buckets.charge(&team, samples(1, 1000, 0)).await;
-}
-
-#[tokio::test]
 async fn a_full_bucket_is_not_kept_and_the_largest_numbers_are_counted() {
     let Some(server) = RedisServer::start(&[]) else { return };
     let gateway = Gateway::connected(&config(&server)).await;

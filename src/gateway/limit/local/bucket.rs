@@ -147,8 +147,7 @@ impl Bucket {
         let scale = Scale::of(rate, burst);
         let full_at = FullAt::default();
         if let Some(before) = before {
-            let (left, owed) = before.stands(now);
-            let missing = scale.burst.saturating_sub(left).saturating_add(owed.min(scale.burst));
+            let missing = scale.burst.saturating_sub(before.left(now));
             full_at.set(missing.saturating_mul(scale.thing));
         }
         let quota = if rate == 0 || burst == 0 { None } else { scale.quota() };
@@ -216,36 +215,24 @@ impl Bucket {
         Ok(())
     }
 
-    /// Takes things out that may not be there.
-    pub(super) fn charge(&mut self, cost: u64, now: Duration) {
-        let tick = self.tick(now);
-        let owed = tick.saturating_add(2 * self.scale.burst * self.scale.thing);
-        let ticks = cost.saturating_mul(self.scale.thing);
-        let full_at = self.full_at.get().max(tick).saturating_add(ticks);
-        self.full_at.set(full_at.min(owed.max(self.full_at.get())));
-    }
-
     /// How it stands for one who wants `cost`.
     pub(super) fn level(&self, cost: u64, now: Duration) -> Level {
         let missing = self.full_at.get().saturating_sub(self.tick(now));
-        let (left, _) = self.stands(now);
         let enough_in = (cost <= self.burst && self.limiter.is_some()).then(|| {
             let may_miss = (self.scale.burst.saturating_sub(cost.saturating_sub(self.paid)))
                 .saturating_mul(self.scale.thing);
             self.scale.time(missing.saturating_sub(may_miss))
         });
         Level {
-            left: if self.limiter.is_some() { left } else { 0 },
+            left: if self.limiter.is_some() { self.left(now) } else { 0 },
             enough_in,
             full_in: self.scale.time(missing),
         }
     }
 
-    /// What is left, and what is owed: one of the two is nothing.
-    fn stands(&self, now: Duration) -> (u64, u64) {
+    fn left(&self, now: Duration) -> u64 {
         let missing = self.full_at.get().saturating_sub(self.tick(now)).div_ceil(self.scale.thing);
-        let missing = missing.saturating_sub(self.paid);
-        (self.scale.burst.saturating_sub(missing), missing.saturating_sub(self.scale.burst))
+        self.scale.burst.saturating_sub(missing.saturating_sub(self.paid))
     }
 
     fn tick(&self, now: Duration) -> u64 {

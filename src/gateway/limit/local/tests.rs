@@ -35,10 +35,6 @@ impl Bench {
         futures_util::FutureExt::now_or_never(self.buckets.take(&tenant("a"), draws)).unwrap()
     }
 
-    fn charge(&self, draw: Draw) {
-        futures_util::FutureExt::now_or_never(self.buckets.charge(&tenant("a"), draw)).unwrap();
-    }
-
     fn left(&self, draw: Draw) -> u64 {
         self.buckets.level(&tenant("a"), &draw).unwrap().left
     }
@@ -120,22 +116,6 @@ fn tokens_with_limits_of_their_own_do_not_empty_each_others_buckets() {
     }
     let shard = bench.buckets.shard(&tenant("a")).lock();
     assert!(shard.peek(&tenant("a")).unwrap().len() <= VARIANTS);
-}
-
-#[test]
-fn what_was_used_unasked_is_owed_up_to_one_burst() {
-    let bench = Bench::new();
-    bench.charge(samples(10, 20, 25));
-    assert_eq!(bench.left(samples(10, 20, 1)), 0);
-    let short = bench.take(&[samples(10, 20, 1)]).unwrap_err();
-    assert_eq!(short.retry_after, Some(Duration::from_millis(600)));
-    bench.charge(samples(10, 20, u64::MAX));
-    let level = bench.buckets.level(&tenant("a"), &samples(10, 20, 1)).unwrap();
-    assert_eq!((level.full_in, level.enough_in), (Duration::from_secs(4), Some(Duration::from_millis(2100))));
-    // A debt is not lost by another limit.
-    assert!(bench.take(&[samples(20, 40, 1)]).is_err());
-    bench.wait(4000);
-    assert_eq!(bench.left(samples(10, 20, 1)), 20);
 }
 
 #[test]

@@ -191,6 +191,10 @@ impl Writes {
         let registered = part.another();
         let registered = Slip::then(move |outcome| {
             registration.settle(&outcome);
+            // They are there now, whether or not anybody still waits to hear of it.
+            if let Some(places) = places.filter(|_| outcome.is_ok()) {
+                places.settle();
+            }
             registered.settle(&outcome);
         });
         let registration = claim.ahead_registration;
@@ -209,9 +213,6 @@ impl Writes {
             flight.outcome().await.map_err(write_error)?;
         }
 
-        if let Some(places) = places.take() {
-            places.settle();
-        }
         appended.over = over;
         for metadata in &batch.metadata {
             self.metadata.told(tenant, metadata, self.clock.as_ref());
