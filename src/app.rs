@@ -1,7 +1,7 @@
 //! Builds the parts from the configuration, runs them, and takes them down in order.
 //!
 //! ```text
-//! up:    signals ─ port ─ store ─ ingest, engine, query ─ gateway ─ ready ─ self-scrape
+//! up:    signals ─ ports ─ store ─ ingest, engine, query ─ limits, Redis, auth ─ gateway ─ ready ─ self-scrape
 //! down:  signal ─ not ready ─ delay ─ no new connections ─ requests end ─ self-scrape ends ─ store closes
 //! ```
 //!
@@ -23,6 +23,7 @@ pub mod limits;
 mod listeners;
 mod open_files;
 mod redis;
+mod reloads;
 pub mod schema;
 mod secret;
 mod signals;
@@ -111,11 +112,9 @@ pub async fn run(
             return Ok(());
         }
     };
-    let opened =
-        Opened { figures: opened.figures.into_iter().chain(listeners.figures()).collect(), ..opened };
-    let parts = Parts::build(&config, opened, Arc::clone(&clock), seeds, address)?;
+    let parts = Parts::build(&config, opened, &listeners, Arc::clone(&clock), seeds)?;
 
-    let kept_current = limits::keep_current(&parts.state, config.storage.backend, hangups).await;
+    let kept_current = reloads::keep_current(&parts.state, config.storage.backend, hangups).await;
     parts.readiness.enter(Stage::Serving);
     tracing::info!(
         event = "started",
@@ -222,9 +221,9 @@ impl Parts {
     fn build(
         config: &Config,
         opened: Opened,
+        listeners: &Listeners,
         clock: Arc<dyn Clock>,
         seeds: Seeds,
-        address: SocketAddr,
     ) -> anyhow::Result<Self> {
         let Opened { storage, figures: store_figures } = opened;
         let ingest = Arc::new(Ingest::new(
@@ -251,17 +250,20 @@ impl Parts {
                 None => Arc::new(LocalBuckets::new(Arc::clone(&clock), local::TENANTS)),
             };
         let limiter = Arc::new(Limiter::new(Arc::clone(&limits.table), buckets));
-        let (auth, auth_figures) = auth::auth(config, &clock, seeds.request_ids, redis.as_ref())?;
-        let auth = Arc::new(auth);
+        let auth::Built { auth, figures: auth_figures, mut files } =
+            auth::auth(config, &clock, seeds.request_ids, redis.as_ref())?;
+        files.extend(listeners.certificates());
+        let reloads = reloads::reloads(limits.sources, files, &clock);
         let mut sources = vec![
             telemetry::requests::source(Arc::clone(&counters)),
             figures::ingest(Arc::clone(&ingest)),
             figures::query(Arc::clone(&query)),
             figures::limits::limits(Arc::clone(&limiter)),
-            figures::limits::reloads(Arc::clone(&limits.reloads), Arc::clone(&limits.table)),
+            figures::limits::reloads(Arc::clone(&reloads), Arc::clone(&limits.table)),
         ];
         sources.extend(auth_figures);
         sources.extend(store_figures);
+        sources.extend(listeners.figures());
         sources.push(figures::health(Arc::clone(&storage)));
         sources.extend(redis.clone().map(figures::redis::link));
         sources.push(telemetry::process::source(Arc::clone(&clock)));
@@ -273,12 +275,12 @@ impl Parts {
             storage,
             clock: Arc::clone(&clock),
             render_metrics: MetricsRenderer(Arc::new(move || rendered.render())),
-            config: gateway_config(config, address, seeds.request_ids),
+            config: gateway_config(config, listeners.public(), seeds.request_ids),
             audit: Arc::new(auth::audit(&config.audit, Arc::clone(&clock))?),
-            auth,
+            auth: Arc::new(auth),
             limiter,
             user_overrides: limits.users,
-            reloads: limits.reloads,
+            reloads,
             redis,
             readiness: Arc::clone(&readiness),
             counters,

@@ -21,25 +21,35 @@ use crate::{
             guard::Guard,
         },
         redis::RedisLink,
+        reload::Reload,
     },
     telemetry,
 };
 
-/// What tells callers apart, and its figures; keys are fetched and read again from now on.
+/// What tells callers apart.
+pub(super) struct Built {
+    pub(super) auth: Auth,
+    pub(super) figures: Vec<telemetry::Source>,
+    /// What was read, and may change.
+    pub(super) files: Vec<Arc<dyn Reload>>,
+}
+
+/// Builds what tells callers apart; keys are fetched from now on.
 pub(super) fn auth(
     config: &Config,
     clock: &Arc<dyn Clock>,
     seed: u64,
     link: Option<&Arc<RedisLink>>,
-) -> anyhow::Result<(Auth, Vec<telemetry::Source>)> {
+) -> anyhow::Result<Built> {
+    let mut built = Built { auth: Auth::open(), figures: Vec::new(), files: Vec::new() };
     match config.auth.mode {
-        AuthMode::None => Ok((Auth::open(), Vec::new())),
+        AuthMode::None => {}
         AuthMode::Token => {
-            let mut figures = Vec::new();
-            let checks = checks(config, clock, seed, link, &mut figures)?;
-            Ok((Auth::Closed(Box::new(checks)), figures))
+            let checks = checks(config, clock, seed, link, &mut built)?;
+            built.auth = Auth::Closed(Box::new(checks));
         }
     }
+    Ok(built)
 }
 
 fn checks(
@@ -47,17 +57,19 @@ fn checks(
     clock: &Arc<dyn Clock>,
     seed: u64,
     link: Option<&Arc<RedisLink>>,
-    sources: &mut Vec<telemetry::Source>,
+    Built { figures: sources, files, .. }: &mut Built,
 ) -> anyhow::Result<Checks> {
     let auth = &config.auth;
     let tokens =
         jwt::verifier(&auth.jwt, Arc::clone(clock), seed).context("cannot verify tokens (auth.jwt)")?;
     sources.extend(tokens.clone().map(jwt::figures));
+    files.extend(tokens.clone().map(|tokens| tokens as Arc<dyn Reload>));
     let file = FileKeys::open(&auth.api_keys).context("cannot read API keys (auth.api_keys.file)")?;
     let keys = file.map(|file| {
-        file.watch();
         sources.push(file.figures());
-        keys::verifier(file.store(), keys::rules(config), Arc::clone(clock))
+        let verifier = keys::verifier(file.store(), keys::rules(config), Arc::clone(clock));
+        files.push(Arc::new(file));
+        verifier
     });
     let in_redis = redis::key_store(&config.redis, link);
     let keys = keys.or_else(|| Some(keys::verifier(in_redis?, keys::rules(config), Arc::clone(clock))));

@@ -108,21 +108,16 @@ pub fn figures(verifier: Arc<JwtVerifier>) -> Source {
         }));
         for (result, counter) in [("ok", &c.refreshes), ("failed", &c.failed_refreshes)] {
             let fetched =
-                Figure::counter("luminate_auth_key_fetches", "Fetches of tokens' keys", read(counter));
+                Figure::counter("luminate_auth_token_key_fetches", "Fetches of tokens' keys", read(counter));
             figures.push(fetched.with("result", result));
         }
-        for (result, counter) in [("ok", &c.file_reloads), ("failed", &c.failed_file_reloads)] {
-            let help = "Files of tokens' keys, or of revoked tokens, that changed";
-            figures.push(
-                Figure::counter("luminate_auth_key_file_reloads", help, read(counter)).with("result", result),
-            );
-        }
-        figures.push(Figure::gauge("luminate_auth_keys", "Keys that tokens are held against", read(&c.keys)));
+        let help = "Keys that tokens are held against";
+        figures.push(Figure::gauge("luminate_auth_token_keys", help, read(&c.keys)));
         figures.push(Figure::gauge("luminate_auth_known_tokens", "Tokens known to be good", size(good)));
         figures.push(Figure::gauge("luminate_auth_known_bad_tokens", "Tokens known to be bad", size(bad)));
         if let Some(age) = verifier.keys_age() {
-            let help = "Since keys were last fetched";
-            figures.push(Figure::gauge("luminate_auth_keys_age_seconds", help, age.as_secs_f64()));
+            let help = "Since tokens' keys were last fetched";
+            figures.push(Figure::gauge("luminate_auth_token_keys_age_seconds", help, age.as_secs_f64()));
         }
         figures
     })

@@ -8,15 +8,22 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use async_trait::async_trait;
 use serde_json::{Map, Value};
 
 use super::{figures, redis};
 use crate::{
     clock::Clock,
     config::{self, Config},
-    gateway::auth::keys::{ApiKeys, CacheRules, FileKeyStore, Key, KeyStore, Sha256},
+    gateway::{
+        auth::keys::{
+            ApiKeys, CacheRules, FileKeyStore, Key, KeyStore, Sha256,
+            file::{KeyFileError, Looked},
+        },
+        reload::Reload,
+    },
     model::{Secret, Timestamp},
-    task, telemetry,
+    telemetry,
 };
 
 pub use crate::gateway::auth::keys::{KeyId, KeyRecord, record::OutOfUse};
@@ -159,9 +166,37 @@ impl FileKeys {
         figures::auth::key_file(Arc::clone(&self.store))
     }
 
-    /// Looks at the file now and then, for as long as the process lives.
-    pub(super) fn watch(&self) {
-        task::spawn("key_file", Arc::clone(&self.store).watch(self.reload_interval));
+    /// Reads the file on a thread that may wait for disks.
+    async fn aside(&self, read: fn(&FileKeyStore) -> Result<Looked, KeyFileError>) -> Result<Looked, String> {
+        let store = Arc::clone(&self.store);
+        let read = tokio::task::spawn_blocking(move || read(&store)).await;
+        match read {
+            Ok(looked) => looked.map_err(|error| error.to_string()),
+            Err(stopped) => Err(stopped.to_string()),
+        }
+    }
+}
+
+#[async_trait]
+impl Reload for FileKeys {
+    fn name(&self) -> &'static str {
+        "auth.api_keys.file"
+    }
+
+    fn every(&self) -> Duration {
+        self.reload_interval
+    }
+
+    async fn reload(self: Arc<Self>) -> Result<(), String> {
+        self.aside(FileKeyStore::read_again).await.map(|_| ())
+    }
+
+    async fn look(self: Arc<Self>) -> Option<Result<(), String>> {
+        match self.aside(FileKeyStore::look).await {
+            Ok(Looked::Unchanged) => None,
+            Ok(Looked::Read(_)) => Some(Ok(())),
+            Err(error) => Some(Err(error)),
+        }
     }
 }
 

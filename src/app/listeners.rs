@@ -3,11 +3,8 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
-    task::JoinHandle,
-};
+use async_trait::async_trait;
+use tokio::{sync::watch, task::JoinHandle};
 
 use super::raised;
 use crate::{
@@ -20,8 +17,9 @@ use crate::{
         },
         listener::{
             TrustedProxies,
-            tls::{ClientCertificates, Tls, TlsFiles},
+            tls::{ClientCertificates, Tls, TlsError, TlsFiles},
         },
+        reload::Reload,
         router,
     },
     task,
@@ -39,8 +37,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 pub(super) struct Listeners {
     public: Listener,
     admin: Option<Listener>,
-    /// With what has its certificates read again: heard from the beginning, because who does not hear it ends.
-    tls: Option<(Arc<Tls>, Signal)>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Listeners {
@@ -71,8 +68,6 @@ impl Listeners {
                 Some(Listener::bind(address, admin).await?)
             }
         };
-        let hangup = || signal(SignalKind::hangup()).context("cannot listen for signals");
-        let tls = tls.map(|tls| Ok::<_, anyhow::Error>((tls, hangup()?))).transpose()?;
         Ok(Self { public, admin, tls })
     }
 
@@ -88,21 +83,23 @@ impl Listeners {
 
     /// Gives the figures of TLS.
     pub(super) fn figures(&self) -> Option<Source> {
-        self.tls.as_ref().map(|(tls, _)| figures(Arc::clone(tls)))
+        self.tls.clone().map(figures)
+    }
+
+    /// What reads certificates again.
+    pub(super) fn certificates(&self) -> Option<Arc<dyn Reload>> {
+        self.tls.clone().map(|tls| Arc::new(Certificates(tls)) as Arc<dyn Reload>)
     }
 
     /// Serves until `draining` is raised, and then until the requests at hand are done; tells how many
     /// connections had to be cut.
     pub(super) fn serve(self, state: &Arc<State>, draining: watch::Receiver<bool>) -> JoinHandle<usize> {
-        let Self { public, admin, tls } = self;
+        let Self { public, admin, tls: _ } = self;
         let door = if admin.is_some() { Door::Public } else { Door::Both };
         let public = gateway::serve(public, router(Arc::clone(state), door), raised(draining.clone()));
         let admin = admin.map(|listener| {
-            gateway::serve(listener, router(Arc::clone(state), Door::Admin), raised(draining.clone()))
+            gateway::serve(listener, router(Arc::clone(state), Door::Admin), raised(draining))
         });
-        if let Some((tls, hangup)) = tls {
-            task::spawn("tls", keep_fresh(tls, hangup, draining));
-        }
         task::spawn("gateway", async move {
             let admin = async {
                 match admin {
@@ -159,25 +156,38 @@ pub(super) fn certificate_rules(config: &Config) -> Option<CertificateRules> {
     })
 }
 
-/// Reads certificates again when their files change, and when told to by SIGHUP.
-async fn keep_fresh(tls: Arc<Tls>, mut hangup: Signal, draining: watch::Receiver<bool>) {
-    let mut draining = std::pin::pin!(raised(draining));
-    loop {
-        let told = tokio::select! {
-            () = &mut draining => return,
-            () = tokio::time::sleep(LOOK_EVERY) => false,
-            _ = hangup.recv() => true,
-        };
-        let tls = Arc::clone(&tls);
-        let read = move || if told { tls.reload().map(|()| true) } else { tls.reload_if_changed() };
-        match tokio::task::spawn_blocking(read).await {
-            Ok(Ok(true)) => tracing::info!(event = "tls_reloaded"),
-            Ok(Ok(false)) => {}
-            Ok(Err(error)) => {
-                tracing::error!(event = "tls_reload_failed", %error, "what was in force still is");
-            }
-            Err(error) => tracing::error!(event = "tls_reload_failed", %error),
+/// Certificates whose files may change.
+#[derive(Debug)]
+struct Certificates(Arc<Tls>);
+
+impl Certificates {
+    /// Reads files on a thread that may wait for disks.
+    async fn aside<T: Send + 'static>(&self, read: fn(&Tls) -> Result<T, TlsError>) -> Result<T, String> {
+        let tls = Arc::clone(&self.0);
+        match tokio::task::spawn_blocking(move || read(&tls)).await {
+            Ok(read) => read.map_err(|error| error.to_string()),
+            Err(stopped) => Err(stopped.to_string()),
         }
+    }
+}
+
+#[async_trait]
+impl Reload for Certificates {
+    fn name(&self) -> &'static str {
+        "server.tls"
+    }
+
+    fn every(&self) -> Duration {
+        LOOK_EVERY
+    }
+
+    async fn reload(self: Arc<Self>) -> Result<(), String> {
+        self.aside(Tls::reload).await
+    }
+
+    async fn look(self: Arc<Self>) -> Option<Result<(), String>> {
+        let read = self.aside(Tls::reload_if_changed).await;
+        read.map(|changed| changed.then_some(())).transpose()
     }
 }
 

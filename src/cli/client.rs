@@ -1,11 +1,19 @@
 //! Speaks HTTP to a running server.
 
-use std::time::Duration;
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use clap::Args;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, StatusCode, Uri, header};
+use hyper::{
+    Method, Request, StatusCode, Uri,
+    header::{self, HeaderValue},
+};
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -16,6 +24,12 @@ use super::{CommandError, tls::TlsFlags};
 
 /// More than this is not an answer a terminal is for.
 const MAX_ANSWER_BYTES: usize = 1 << 30;
+
+/// More than this is not a credential.
+const MAX_TOKEN_BYTES: u64 = 16 << 10;
+
+/// The credential itself, for those who have no file; no flag takes it, because every process sees flags.
+const TOKEN_VARIABLE: &str = "LUMINATE_TOKEN";
 
 /// Which server to ask, and as whom.
 #[derive(Clone, Debug, Args)]
@@ -32,6 +46,9 @@ pub struct ServerFlags {
     /// The tenant to act for [default: anonymous].
     #[arg(long, value_name = "TENANT", env = "LUMINATE_TENANT")]
     pub tenant: Option<String>,
+    /// A file with the token or API key to show [default: what the variable LUMINATE_TOKEN says].
+    #[arg(long, value_name = "FILE", env = "LUMINATE_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
     /// TLS, for an `https://` URL.
     #[command(flatten)]
     pub tls: TlsFlags,
@@ -89,6 +106,22 @@ impl ServerFlags {
         })
     }
 
+    /// What says who we are; read each time, so that a file may be replaced while much is moved.
+    fn authorization(&self) -> Result<Option<HeaderValue>, CommandError> {
+        let (token, place) = match &self.token_file {
+            Some(file) => (token_in(file)?, file.display().to_string()),
+            None => match std::env::var(TOKEN_VARIABLE) {
+                Ok(token) if !token.is_empty() => (token, TOKEN_VARIABLE.to_owned()),
+                Ok(_) | Err(_) => return Ok(None),
+            },
+        };
+        // What is wrong with it is not told with it.
+        let mut value = HeaderValue::try_from(format!("Bearer {}", token.trim()))
+            .map_err(|_| CommandError::Usage(format!("{place}: there is more than a token or key in it")))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+
     /// A request to `path`, as the tenant to act for.
     pub(super) fn request(
         &self,
@@ -107,6 +140,9 @@ impl ServerFlags {
         if let Some(tenant) = &self.tenant {
             request = request.header("X-Scope-OrgID", tenant);
         }
+        if let Some(authorization) = self.authorization()? {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
         request
             .body(Full::new(body))
             .map_err(|_| CommandError::Usage(format!("{:?} cannot be sent", self.tenant)))
@@ -122,6 +158,18 @@ impl ServerFlags {
         }
         let uri: Uri = format!("{server}{path}").parse().map_err(|_| wrong())?;
         if uri.host().is_none_or(str::is_empty) { Err(wrong()) } else { Ok(uri) }
+    }
+}
+
+fn token_in(file: &Path) -> Result<String, CommandError> {
+    let wrong = |why: &dyn std::fmt::Display| CommandError::Usage(format!("{}: {why}", file.display()));
+    let mut token = String::new();
+    let opened = fs::File::open(file).map_err(|error| wrong(&error))?;
+    opened.take(MAX_TOKEN_BYTES + 1).read_to_string(&mut token).map_err(|error| wrong(&error))?;
+    match token.len() as u64 {
+        _ if token.trim().is_empty() => Err(wrong(&"there is nothing in it")),
+        bytes if bytes > MAX_TOKEN_BYTES => Err(wrong(&"there is more than a token or key in it")),
+        _ => Ok(token),
     }
 }
 
@@ -167,9 +215,12 @@ pub(super) fn percent(text: &str) -> String {
 mod tests {
     use super::*;
 
+    fn flags(server: &str) -> ServerFlags {
+        ServerFlags { server: server.to_owned(), tenant: None, token_file: None, tls: TlsFlags::default() }
+    }
+
     fn uri(server: &str) -> Result<String, String> {
-        let flags = ServerFlags { server: server.to_owned(), tenant: None, tls: TlsFlags::default() };
-        flags.uri("/x").map(|uri| uri.to_string()).map_err(|e| e.to_string())
+        flags(server).uri("/x").map(|uri| uri.to_string()).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -183,6 +234,31 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_read_from_its_file_and_never_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        let flags = ServerFlags { token_file: Some(path.clone()), ..flags("http://h") };
+        let request = || flags.request(Method::GET, "/", &[], Bytes::new());
+        fs::write(&path, "hunter2\n").unwrap();
+        let sent = request().unwrap();
+        assert_eq!(sent.headers()["authorization"], "Bearer hunter2");
+        assert!(!format!("{sent:?}{flags:?}").contains("hunter2"));
+        for (text, wrong) in [
+            ("", "nothing in it"),
+            (" \n", "nothing in it"),
+            ("hunter2\nhunter3", "more than a token"),
+            (&"x".repeat(20_000), "more than a token"),
+        ] {
+            fs::write(&path, text).unwrap();
+            let error = request().unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(wrong) && !error.to_string().contains("hunter"), "{error}");
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(request().unwrap_err().to_string().contains("No such file"));
+    }
+
+    #[test]
     fn a_form_holds_any_text() {
         assert_eq!(
             encode_form(&[("q", "a+b{c=\"é\"}".to_owned()), ("t", "1".to_owned())]),
@@ -192,9 +268,7 @@ mod tests {
 
     #[test]
     fn a_server_that_is_not_there_is_a_failure_with_its_name() {
-        let flags =
-            ServerFlags { server: "http://127.0.0.1:1".to_owned(), tenant: None, tls: TlsFlags::default() };
-        let error = flags.get("/", Duration::from_secs(5)).unwrap_err();
+        let error = flags("http://127.0.0.1:1").get("/", Duration::from_secs(5)).unwrap_err();
         assert_eq!(error.exit_code(), 1);
         assert!(error.to_string().starts_with("http://127.0.0.1:1: "), "{error}");
     }

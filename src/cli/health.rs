@@ -48,7 +48,7 @@ pub fn check(flags: &HealthFlags) -> Result<(), CommandError> {
 
 impl HealthFlags {
     fn server(&self) -> Result<ServerFlags, CommandError> {
-        let at = |server: String, tls| ServerFlags { server, tenant: None, tls };
+        let at = |server: String, tls| ServerFlags { server, tenant: None, token_file: None, tls };
         match &self.server {
             Some(server) => Ok(at(server.clone(), self.tls.clone())),
             None => {

@@ -193,6 +193,7 @@ mod tests {
         let server = ServerFlags {
             server: "http://h".to_owned(),
             tenant: None,
+            token_file: None,
             tls: crate::cli::tls::TlsFlags::default(),
         };
         let answer = |status, body: &str| Answer { status, body: body.to_owned() };

@@ -1,7 +1,7 @@
 //! What is read again while we run: files and documents that somebody changes under us.
 //!
 //! Each [part](Reload) is looked at from time to time, and all are read at once when somebody asks (SIGHUP,
-//! `POST /-/reload`). What cannot be read leaves everything as it was: that is told once, and shown until it is over.
+//! `POST /-/reload`). What cannot be read leaves everything as it was: that is logged once, and shown until it is over.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ pub trait Reload: fmt::Debug + Send + Sync + 'static {
     /// Reads it, changed or not.
     async fn reload(self: Arc<Self>) -> Result<(), String>;
 
-    /// Looks whether it changed, and reads it then: how that went, or none if there is nothing to tell.
+    /// Looks whether it changed, and reads it then: how that went, or none if there is nothing new to tell.
     async fn look(self: Arc<Self>) -> Option<Result<(), String>>;
 }
 
@@ -35,30 +35,53 @@ pub struct Standing {
     pub at: Option<Timestamp>,
 }
 
+/// A part, and when it was read; none if it was not yet.
+pub type Part = (Arc<dyn Reload>, Option<Timestamp>);
+
 /// All that is read again.
 #[derive(Debug)]
 pub struct Reloads {
-    parts: Vec<(Arc<dyn Reload>, Mutex<Standing>)>,
+    parts: Vec<(Arc<dyn Reload>, Mutex<State>)>,
     clock: Arc<dyn Clock>,
 }
 
+#[derive(Debug)]
+struct State {
+    standing: Standing,
+    /// What was last logged about it, while it holds.
+    wrong: Option<String>,
+}
+
 impl Reloads {
-    /// Parts, each of which was read just now or not yet.
-    pub fn new(parts: Vec<(Arc<dyn Reload>, Option<Timestamp>)>, clock: Arc<dyn Clock>) -> Self {
-        let standing = |at: Option<Timestamp>| Mutex::new(Standing { successful: at.is_some(), at });
-        let parts = parts.into_iter().map(|(part, at)| (part, standing(at))).collect();
+    /// Of these parts.
+    pub fn new(parts: Vec<Part>, clock: Arc<dyn Clock>) -> Self {
+        let state = |at: Option<Timestamp>| {
+            Mutex::new(State { standing: Standing { successful: at.is_some(), at }, wrong: None })
+        };
+        let parts = parts.into_iter().map(|(part, at)| (part, state(at))).collect();
         Self { parts, clock }
     }
 
     /// Reads all of it now, or tells what could not be read.
     pub async fn reload(&self) -> Result<(), Vec<String>> {
         let mut errors = Vec::new();
-        for (part, standing) in &self.parts {
+        for (part, state) in &self.parts {
             let outcome = Arc::clone(part).reload().await;
-            self.note(part.name(), standing, &outcome);
+            state.lock().wrong = None;
+            self.note(part.name(), state, &outcome);
             errors.extend(outcome.err());
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    /// Reads what was not read yet; what cannot be is logged, and looked at again in its time.
+    pub async fn read_first(&self) {
+        for (part, state) in &self.parts {
+            if state.lock().standing.at.is_none() {
+                let outcome = Arc::clone(part).reload().await;
+                self.note(part.name(), state, &outcome);
+            }
+        }
     }
 
     /// Looks at each part from time to time, for ever.
@@ -66,11 +89,11 @@ impl Reloads {
         let looks = (0..self.parts.len()).map(|i| {
             let all = Arc::clone(&self);
             task::spawn("reload", async move {
-                let (part, standing) = &all.parts[i];
+                let (part, state) = &all.parts[i];
                 loop {
                     tokio::time::sleep(part.every()).await;
                     if let Some(outcome) = Arc::clone(part).look().await {
-                        all.note(part.name(), standing, &outcome);
+                        all.note(part.name(), state, &outcome);
                     }
                 }
             })
@@ -80,24 +103,27 @@ impl Reloads {
         drop(looks);
     }
 
-    fn note(&self, name: &'static str, standing: &Mutex<Standing>, outcome: &Result<(), String>) {
+    fn note(&self, name: &'static str, state: &Mutex<State>, outcome: &Result<(), String>) {
         let now = self.clock.now();
-        let mut standing = standing.lock();
+        let mut state = state.lock();
         match outcome {
             Ok(()) => {
                 tracing::info!(event = "reloaded", part = name);
-                *standing = Standing { successful: true, at: Some(now) };
+                *state = State { standing: Standing { successful: true, at: Some(now) }, wrong: None };
             }
             Err(error) => {
-                tracing::error!(event = "reload_failed", part = name, error, "what was before holds on");
-                standing.successful = false;
+                state.standing.successful = false;
+                if state.wrong.as_ref() != Some(error) {
+                    tracing::error!(event = "reload_failed", part = name, error, "what was before holds on");
+                    state.wrong = Some(error.clone());
+                }
             }
         }
     }
 
     /// How each part stands.
     pub fn standings(&self) -> Vec<(&'static str, Standing)> {
-        self.parts.iter().map(|(part, standing)| (part.name(), *standing.lock())).collect()
+        self.parts.iter().map(|(part, state)| (part.name(), state.lock().standing)).collect()
     }
 }
 
@@ -147,6 +173,8 @@ mod tests {
         let reloads = Arc::new(Reloads::new(all, Arc::clone(&clock) as Arc<dyn Clock>));
         let standing = |successful, at: Option<i64>| Standing { successful, at: at.map(Timestamp) };
         assert_eq!(reloads.standings(), [("a", standing(true, Some(1))), ("b", standing(false, None))]);
+        reloads.read_first().await;
+        assert_eq!(reloads.standings(), [("a", standing(true, Some(1))), ("b", standing(true, Some(1000)))]);
         *parts[0].1.lock() = Err("no".to_owned());
         assert_eq!(reloads.reload().await, Err(vec!["no".to_owned()]));
         assert_eq!(

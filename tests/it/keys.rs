@@ -37,6 +37,10 @@ struct Server {
 
 impl Server {
     fn start(dir: &Path, keys: &Path) -> Self {
+        Self::start_with(dir, keys, &[("LUMINATE_AUTH__API_KEYS__RELOAD_INTERVAL", "1s")])
+    }
+
+    fn start_with(dir: &Path, keys: &Path, more: &[(&str, &str)]) -> Self {
         let (port, log) = (free_port(), dir.join("log"));
         let child = luminate()
             .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--log.level", "debug"])
@@ -45,8 +49,8 @@ impl Server {
             .env("LUMINATE_AUTH__MODE", "token")
             .env("LUMINATE_AUTH__HEADER", "X-Api-Key")
             .env("LUMINATE_AUTH__API_KEYS__FILE", keys)
-            .env("LUMINATE_AUTH__API_KEYS__RELOAD_INTERVAL", "1s")
             .env("LUMINATE_AUTH__MAX_FAILURES_PER_MINUTE", "20")
+            .envs(more.iter().copied())
             .stdout(Stdio::null())
             .stderr(fs::File::create(&log).unwrap())
             .spawn()
@@ -64,6 +68,14 @@ impl Server {
             request = request.header(*name, *value);
         }
         request.call().map_or(0, |answer| answer.status().as_u16())
+    }
+
+    /// What somebody is told who asks for files to be read again.
+    fn reload(&self, key: &str) -> (u16, String) {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let request = agent.post(format!("{}/-/reload", self.url));
+        let mut answer = request.header("Authorization", format!("Bearer {key}")).send_empty().unwrap();
+        (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
     }
 
     fn query(&self, headers: &[(&str, &str)]) -> u16 {
@@ -116,7 +128,7 @@ fn a_key_is_made_taken_and_taken_back_and_never_seen_again() {
     let good = fs::read_to_string(&file).unwrap();
     fs::write(&file, "keys: [").unwrap();
     server.wait_for("the bad file is told of", || {
-        fs::read_to_string(&server.log).unwrap().contains("keys_not_reloaded")
+        fs::read_to_string(&server.log).unwrap().contains("reload_failed")
     });
     assert_eq!(server.query_with(&reader), 200);
     fs::write(&file, good).unwrap();
@@ -141,6 +153,70 @@ fn a_key_is_made_taken_and_taken_back_and_never_seen_again() {
             assert!(!text.contains(&secret[..12]), "a secret is in the {place}:\n{text}");
         }
         assert!(!text.contains(&basic[8..40]), "a secret is in the {place}:\n{text}");
+    }
+}
+
+#[test]
+fn who_asks_has_keys_of_both_kinds_read_again_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, secret) = (dir.path().join("keys.yaml"), dir.path().join("secret"));
+    fs::write(&secret, "kH8s1vVxQe0Zt3Wq9LrNb7MyUc5Df2a+").unwrap();
+    let (admin, _) = create(&file, &["--tenant", "a", "--scope", "admin"]);
+    let more = [
+        // Long enough for what is asked for to be told from what happens by itself.
+        ("LUMINATE_AUTH__API_KEYS__RELOAD_INTERVAL", "1h"),
+        ("LUMINATE_AUTH__JWT__SECRET_FILE", secret.to_str().unwrap()),
+    ];
+    let server = Server::start_with(dir.path(), &file, &more);
+    let (reader, id) = create(&file, &["--tenant", "a", "--scope", "read"]);
+    assert_eq!(server.query_with(&reader), 401);
+    assert_eq!(server.reload(&reader).0, 401);
+    assert_eq!(server.reload(&admin), (200, String::new()));
+    assert_eq!(server.query_with(&reader), 200);
+    assert_eq!(server.reload(&reader).0, 403);
+
+    assert_eq!(run(&["key", "revoke", &id, "--file", file.to_str().unwrap()]).0, 0);
+    let pid = rustix::process::Pid::from_child(&server.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    server.wait_for("the key is out", || server.query_with(&reader) == 401);
+
+    let good = (fs::read(&file).unwrap(), fs::read(&secret).unwrap());
+    fs::write(&secret, "hunter2").unwrap();
+    fs::write(&file, "keys: [").unwrap();
+    for _ in 0..2 {
+        let (status, told) = server.reload(&admin);
+        assert_eq!(status, 500);
+        for part in ["keys.yaml", "auth.jwt.secret_file: "] {
+            assert!(told.contains(part), "{part} is not in {told}");
+        }
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+    fs::write(&file, good.0).unwrap();
+    fs::write(&secret, good.1).unwrap();
+    assert_eq!(server.reload(&admin), (200, String::new()));
+}
+
+#[test]
+fn commands_show_the_key_in_a_file_or_a_variable() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("keys.yaml");
+    let (key, _) = create(&file, &["--tenant", "a", "--scope", "read"]);
+    let server = Server::start(dir.path(), &file);
+    let kept = dir.path().join("key");
+    fs::write(&kept, format!("{key}\n")).unwrap();
+    let query = |variable: Option<(&str, &str)>| {
+        let mut command = luminate();
+        command.args(["query", "vector(7)", "--server", &server.url]).envs(variable);
+        let Output { status, stdout, stderr } = command.output().unwrap();
+        let said = String::from_utf8(stderr).unwrap();
+        assert!(!said.contains(&key), "{said}");
+        (status.code().unwrap(), String::from_utf8(stdout).unwrap(), said)
+    };
+    let (code, _, said) = query(None);
+    assert!(code == 1 && said.contains("no valid credentials"), "{code} {said}");
+    for variable in [("LUMINATE_TOKEN_FILE", kept.to_str().unwrap()), ("LUMINATE_TOKEN", &key)] {
+        let (code, out, said) = query(Some(variable));
+        assert!(code == 0 && out.contains('7'), "{out} {said}");
     }
 }
 

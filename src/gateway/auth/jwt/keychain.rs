@@ -33,7 +33,6 @@ use super::{
     refusal::JwtCounters,
     remote::{Place, Remote, check_url},
     ring::Ring,
-    watched::Polled,
 };
 use crate::{clock::Clock, task};
 
@@ -159,26 +158,13 @@ impl Keychain {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Looks at all files again.
-    pub(super) fn poll_files(&self) {
+    /// Looks at all files again: whether any says something else now, or what is wrong. What the others say counts
+    /// all the same.
+    pub(super) fn poll_files(&self) -> Result<bool, String> {
         let mut sources = self.sources.lock();
-        for polled in sources.local.poll(self.clock.now()) {
-            match polled {
-                Polled::Same => {}
-                Polled::Changed => {
-                    self.counters.file_reloads.fetch_add(1, Ordering::Relaxed);
-                    tracing::info!(
-                        event = "token_keys_changed",
-                        "a file of keys or revoked tokens was read again"
-                    );
-                }
-                Polled::Wrong(wrong) => {
-                    self.counters.failed_file_reloads.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(event = "token_keys_unreadable", %wrong, "what it said before holds");
-                }
-            }
-        }
+        let polled = sources.local.poll(self.clock.now());
         self.rebuild(&sources);
+        polled
     }
 
     /// Fetches all published keys, or waits for the refresh that runs.

@@ -28,16 +28,21 @@ mod watched;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Weak, atomic::Ordering},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
+use async_trait::async_trait;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use serde_json::{Map, Value};
 
 use super::{AuthError, Principal};
 use crate::{
     clock::Clock,
+    gateway::reload::Reload,
     model::{Secret, Timestamp},
     task,
 };
@@ -144,6 +149,8 @@ pub struct JwtVerifier {
     cache: TokenCache,
     clock: Arc<dyn Clock>,
     counters: Arc<JwtCounters>,
+    /// Whether a file could not be used the last time.
+    files_wrong: AtomicBool,
 }
 
 /// A token that is good.
@@ -173,24 +180,13 @@ impl JwtVerifier {
             cache: TokenCache::new(),
             clock,
             counters,
+            files_wrong: AtomicBool::new(false),
         }))
     }
 
-    /// Fetches keys and looks at files from now on, until nobody verifies tokens any more. `seed` keeps processes that
-    /// were started together from asking together.
+    /// Fetches keys from now on, until nobody verifies tokens any more. `seed` keeps processes that were started
+    /// together from asking together.
     pub fn start(self: &Arc<Self>, seed: u64) {
-        let verifier = Arc::downgrade(self);
-        task::spawn("token_files", async move {
-            loop {
-                tokio::time::sleep(FILE_POLL).await;
-                let Some(verifier) = verifier.upgrade() else { return };
-                // Reading may take as long as the disk likes.
-                let polled = tokio::task::spawn_blocking(move || verifier.keychain.poll_files()).await;
-                if polled.is_err() {
-                    tracing::error!(event = "token_files_panicked");
-                }
-            }
-        });
         if self.keychain.has_remotes() {
             task::spawn("token_keys", keep_fresh(Arc::downgrade(self), seed));
         }
@@ -213,9 +209,16 @@ impl JwtVerifier {
         self.cache.len()
     }
 
-    /// Reads all files again that changed.
-    pub fn reload_files(&self) {
-        self.keychain.poll_files();
+    /// Reads all files again that changed: whether any did, or what is wrong.
+    pub fn reload_files(&self) -> Result<bool, String> {
+        self.keychain.poll_files()
+    }
+
+    /// The same, where it may take as long as the disk likes.
+    async fn reload_files_aside(self: &Arc<Self>) -> Result<bool, String> {
+        let verifier = Arc::clone(self);
+        let read = tokio::task::spawn_blocking(move || verifier.reload_files()).await;
+        read.unwrap_or_else(|error| Err(error.to_string()))
     }
 
     /// Fetches all published keys.
@@ -314,6 +317,33 @@ impl JwtVerifier {
         let principal = Arc::new(claims::principal(&claims, &self.claims)?);
         let until = times.end(self.standard.leeway);
         Ok(Verified { principal, key: key.source.clone(), until, generation: snapshot.generation })
+    }
+}
+
+/// The files with keys and the names of tokens that were taken back.
+#[async_trait]
+impl Reload for JwtVerifier {
+    fn name(&self) -> &'static str {
+        "auth.jwt"
+    }
+
+    fn every(&self) -> Duration {
+        FILE_POLL
+    }
+
+    async fn reload(self: Arc<Self>) -> Result<(), String> {
+        let read = self.reload_files_aside().await;
+        self.files_wrong.store(read.is_err(), Ordering::Relaxed);
+        read.map(|_| ())
+    }
+
+    async fn look(self: Arc<Self>) -> Option<Result<(), String>> {
+        let read = self.reload_files_aside().await;
+        let was_wrong = self.files_wrong.swap(read.is_err(), Ordering::Relaxed);
+        match read {
+            Ok(changed) => (changed || was_wrong).then_some(Ok(())),
+            Err(wrong) => Some(Err(wrong)),
+        }
     }
 }
 
