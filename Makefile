@@ -28,7 +28,7 @@ test: setup ## Run all tests, installing the programs they compare with
 
 # What of the integration tests has a stage of its own; the rest is together in one.
 FAULTS := kill::
-PEERS := prometheus::
+PEERS := prometheus:: credentials::
 CLICKHOUSE := clickhouse::
 REDIS := redis::
 GATEWAYS := clickhouse::gateways

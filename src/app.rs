@@ -1,7 +1,7 @@
 //! Builds the parts from the configuration, runs them, and takes them down in order.
 //!
 //! ```text
-//! up:    signals ─ ports ─ store ─ ingest, engine, query ─ limits, Redis, auth ─ gateway ─ ready ─ self-scrape
+//! up:    signals ─ port ─ store ─ ingest, engine, query ─ gateway ─ ready ─ self-scrape
 //! down:  signal ─ not ready ─ delay ─ no new connections ─ requests end ─ self-scrape ends ─ store closes
 //! ```
 //!
@@ -23,7 +23,6 @@ pub mod limits;
 mod listeners;
 mod open_files;
 mod redis;
-mod reloads;
 pub mod schema;
 mod secret;
 mod signals;
@@ -47,6 +46,7 @@ use crate::{
             buckets::Buckets,
             local::{self, LocalBuckets},
         },
+        reload::Reload,
         request::RequestCounters,
     },
     ingest::{Ingest, IngestLimits},
@@ -112,9 +112,11 @@ pub async fn run(
             return Ok(());
         }
     };
-    let parts = Parts::build(&config, opened, &listeners, Arc::clone(&clock), seeds)?;
+    let opened =
+        Opened { figures: opened.figures.into_iter().chain(listeners.figures()).collect(), ..opened };
+    let parts = Parts::build(&config, opened, Arc::clone(&clock), seeds, address, listeners.reload())?;
 
-    let kept_current = reloads::keep_current(&parts.state, config.storage.backend, hangups).await;
+    let kept_current = limits::keep_current(&parts.state, config.storage.backend, hangups).await;
     parts.readiness.enter(Stage::Serving);
     tracing::info!(
         event = "started",
@@ -221,9 +223,10 @@ impl Parts {
     fn build(
         config: &Config,
         opened: Opened,
-        listeners: &Listeners,
         clock: Arc<dyn Clock>,
         seeds: Seeds,
+        address: SocketAddr,
+        certificates: Option<Arc<dyn Reload>>,
     ) -> anyhow::Result<Self> {
         let Opened { storage, figures: store_figures } = opened;
         let ingest = Arc::new(Ingest::new(
@@ -242,28 +245,26 @@ impl Parts {
         ));
         let counters = Arc::new(RequestCounters::default());
         let readiness = Arc::new(Readiness::default());
-        let limits = Limits::build(config, &storage, &clock)?;
         let redis = redis::link(&config.redis, seeds.request_ids, Arc::clone(&clock))?;
         let buckets: Arc<dyn Buckets> =
             match redis::buckets(&config.redis, redis.as_ref(), Arc::clone(&clock)) {
                 Some(shared) => shared,
                 None => Arc::new(LocalBuckets::new(Arc::clone(&clock), local::TENANTS)),
             };
+        let callers = auth::callers(config, &clock, seeds.request_ids, redis.as_ref())?;
+        let audit = Arc::new(auth::audit(&config.audit, Arc::clone(&clock))?);
+        let others = callers.reloads.into_iter().chain(certificates).collect();
+        let limits = Limits::build(config, &storage, others, Arc::clone(&audit), &clock)?;
         let limiter = Arc::new(Limiter::new(Arc::clone(&limits.table), buckets));
-        let auth::Built { auth, figures: auth_figures, mut files } =
-            auth::auth(config, &clock, seeds.request_ids, redis.as_ref())?;
-        files.extend(listeners.certificates());
-        let reloads = reloads::reloads(limits.sources, files, &clock);
         let mut sources = vec![
             telemetry::requests::source(Arc::clone(&counters)),
             figures::ingest(Arc::clone(&ingest)),
             figures::query(Arc::clone(&query)),
             figures::limits::limits(Arc::clone(&limiter)),
-            figures::limits::reloads(Arc::clone(&reloads), Arc::clone(&limits.table)),
+            figures::limits::reloads(Arc::clone(&limits.reloads), Arc::clone(&limits.table)),
         ];
-        sources.extend(auth_figures);
+        sources.extend(callers.figures);
         sources.extend(store_figures);
-        sources.extend(listeners.figures());
         sources.push(figures::health(Arc::clone(&storage)));
         sources.extend(redis.clone().map(figures::redis::link));
         sources.push(telemetry::process::source(Arc::clone(&clock)));
@@ -275,12 +276,12 @@ impl Parts {
             storage,
             clock: Arc::clone(&clock),
             render_metrics: MetricsRenderer(Arc::new(move || rendered.render())),
-            config: gateway_config(config, listeners.public(), seeds.request_ids),
-            audit: Arc::new(auth::audit(&config.audit, Arc::clone(&clock))?),
-            auth: Arc::new(auth),
+            config: gateway_config(config, address, seeds.request_ids),
+            audit,
+            auth: Arc::new(callers.auth),
             limiter,
             user_overrides: limits.users,
-            reloads,
+            reloads: limits.reloads,
             redis,
             readiness: Arc::clone(&readiness),
             counters,
@@ -354,6 +355,7 @@ fn gateway_config(config: &Config, address: SocketAddr, request_id_seed: u64) ->
         max_body_bytes_in_flight: in_flight,
         request_timeout: limits.request_timeout,
         open_to_scrapers: config.server.admin_open || admin_ip.is_some_and(|ip| ip.is_loopback()),
+        disabled_tenants: config.auth.disabled_tenants.clone(),
         request_id_seed,
         ..defaults
     }

@@ -27,29 +27,29 @@ use crate::{
 };
 
 /// What tells callers apart.
-pub(super) struct Built {
+pub(super) struct Callers {
     pub(super) auth: Auth,
     pub(super) figures: Vec<telemetry::Source>,
-    /// What was read, and may change.
-    pub(super) files: Vec<Arc<dyn Reload>>,
+    /// What of it is read again while we run.
+    pub(super) reloads: Vec<Arc<dyn Reload>>,
 }
 
-/// Builds what tells callers apart; keys are fetched from now on.
-pub(super) fn auth(
+/// What tells callers apart; published keys are fetched from now on.
+pub(super) fn callers(
     config: &Config,
     clock: &Arc<dyn Clock>,
     seed: u64,
     link: Option<&Arc<RedisLink>>,
-) -> anyhow::Result<Built> {
-    let mut built = Built { auth: Auth::open(), figures: Vec::new(), files: Vec::new() };
+) -> anyhow::Result<Callers> {
+    let mut callers = Callers { auth: Auth::open(), figures: Vec::new(), reloads: Vec::new() };
     match config.auth.mode {
         AuthMode::None => {}
         AuthMode::Token => {
-            let checks = checks(config, clock, seed, link, &mut built)?;
-            built.auth = Auth::Closed(Box::new(checks));
+            let checks = checks(config, clock, seed, link, &mut callers)?;
+            callers.auth = Auth::Closed(Box::new(checks));
         }
     }
-    Ok(built)
+    Ok(callers)
 }
 
 fn checks(
@@ -57,26 +57,25 @@ fn checks(
     clock: &Arc<dyn Clock>,
     seed: u64,
     link: Option<&Arc<RedisLink>>,
-    Built { figures: sources, files, .. }: &mut Built,
+    callers: &mut Callers,
 ) -> anyhow::Result<Checks> {
     let auth = &config.auth;
     let tokens =
         jwt::verifier(&auth.jwt, Arc::clone(clock), seed).context("cannot verify tokens (auth.jwt)")?;
-    sources.extend(tokens.clone().map(jwt::figures));
-    files.extend(tokens.clone().map(|tokens| tokens as Arc<dyn Reload>));
+    callers.figures.extend(tokens.clone().map(jwt::figures));
+    callers.reloads.extend(tokens.clone().map(|tokens| Arc::new(jwt::TokenFiles(tokens)) as Arc<dyn Reload>));
     let file = FileKeys::open(&auth.api_keys).context("cannot read API keys (auth.api_keys.file)")?;
     let keys = file.map(|file| {
-        sources.push(file.figures());
-        let verifier = keys::verifier(file.store(), keys::rules(config), Arc::clone(clock));
-        files.push(Arc::new(file));
-        verifier
+        callers.figures.push(file.figures());
+        callers.reloads.push(file.reload());
+        keys::verifier(file.store(), keys::rules(config), Arc::clone(clock))
     });
     let in_redis = redis::key_store(&config.redis, link);
     let keys = keys.or_else(|| Some(keys::verifier(in_redis?, keys::rules(config), Arc::clone(clock))));
-    sources.extend(keys.clone().map(figures::auth::keys));
+    callers.figures.extend(keys.clone().map(figures::auth::keys));
     let guard = Arc::new(Guard::new(auth.max_failures_per_minute, Arc::clone(clock)));
     let failures = Arc::new(Failures::default());
-    sources.push(figures::auth::callers(Arc::clone(&failures), Arc::clone(&guard)));
+    callers.figures.push(figures::auth::callers(Arc::clone(&failures), Arc::clone(&guard)));
     let certificates = certificate_rules(config);
     let proxy_scopes: Scopes = auth.proxy_scopes.iter().filter_map(|name| Scope::of_name(name)).collect();
     if tokens.is_none() && keys.is_none() && certificates.is_none() && proxy_scopes.is_empty() {

@@ -1,13 +1,23 @@
 //! Tokens as the configuration has them, and what is counted of them.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use async_trait::async_trait;
 
 use crate::{
     clock::Clock,
     config::Jwt,
-    gateway::auth::{
-        Scope,
-        jwt::{ClaimRules, JwtConfig, JwtVerifier, KeyFile, StandardRules, refusal::Reason},
+    gateway::{
+        auth::{
+            Scope,
+            jwt::{
+                ClaimRules, FILE_POLL, JwtConfig, JwtVerifier, KeyFile, StandardRules, refusal::Reason,
+            },
+        },
+        reload::Reload,
     },
     telemetry::{Figure, Source, as_value},
 };
@@ -20,6 +30,32 @@ pub fn verifier(config: &Jwt, clock: Arc<dyn Clock>, seed: u64) -> anyhow::Resul
     let verifier = JwtVerifier::open(&self::config(config), clock)?;
     verifier.start(seed);
     Ok(Some(verifier))
+}
+
+/// The files of tokens' keys, and of revoked tokens, as something that is read again while we run.
+#[derive(Debug)]
+pub(super) struct TokenFiles(pub(super) Arc<JwtVerifier>);
+
+#[async_trait]
+impl Reload for TokenFiles {
+    fn name(&self) -> &'static str {
+        "tokens"
+    }
+
+    fn every(&self) -> Duration {
+        FILE_POLL
+    }
+
+    async fn reload(self: Arc<Self>) -> Result<(), String> {
+        // Reading may take as long as the disk likes.
+        let read = tokio::task::spawn_blocking(move || self.0.reload_files()).await;
+        read.unwrap_or_else(|stopped| Err(stopped.to_string()))
+    }
+
+    async fn look(self: Arc<Self>) -> Option<Result<(), String>> {
+        let looked = tokio::task::spawn_blocking(move || self.0.look_at_files()).await;
+        looked.unwrap_or_else(|stopped| Some(Err(stopped.to_string())))
+    }
 }
 
 /// Whether tokens could be verified as configured: reads all files, and asks no issuer.
@@ -111,12 +147,17 @@ pub fn figures(verifier: Arc<JwtVerifier>) -> Source {
                 Figure::counter("luminate_auth_token_key_fetches", "Fetches of tokens' keys", read(counter));
             figures.push(fetched.with("result", result));
         }
-        let help = "Keys that tokens are held against";
-        figures.push(Figure::gauge("luminate_auth_token_keys", help, read(&c.keys)));
+        for (result, counter) in [("ok", &c.file_reloads), ("failed", &c.failed_file_reloads)] {
+            let help = "Files of tokens' keys, or of revoked tokens, that changed";
+            figures.push(
+                Figure::counter("luminate_auth_token_file_reloads", help, read(counter)).with("result", result),
+            );
+        }
+        figures.push(Figure::gauge("luminate_auth_token_keys", "Keys that tokens are held against", read(&c.keys)));
         figures.push(Figure::gauge("luminate_auth_known_tokens", "Tokens known to be good", size(good)));
         figures.push(Figure::gauge("luminate_auth_known_bad_tokens", "Tokens known to be bad", size(bad)));
         if let Some(age) = verifier.keys_age() {
-            let help = "Since tokens' keys were last fetched";
+            let help = "Since keys were last fetched";
             figures.push(Figure::gauge("luminate_auth_token_keys_age_seconds", help, age.as_secs_f64()));
         }
         figures

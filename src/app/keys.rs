@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use super::{figures, redis};
@@ -16,10 +17,7 @@ use crate::{
     clock::Clock,
     config::{self, Config},
     gateway::{
-        auth::keys::{
-            ApiKeys, CacheRules, FileKeyStore, Key, KeyStore, Sha256,
-            file::{KeyFileError, Looked},
-        },
+        auth::keys::{ApiKeys, CacheRules, FileKeyStore, Key, KeyStore, Sha256, file::Looked},
         reload::Reload,
     },
     model::{Secret, Timestamp},
@@ -166,36 +164,50 @@ impl FileKeys {
         figures::auth::key_file(Arc::clone(&self.store))
     }
 
-    /// Reads the file on a thread that may wait for disks.
-    async fn aside(&self, read: fn(&FileKeyStore) -> Result<Looked, KeyFileError>) -> Result<Looked, String> {
-        let store = Arc::clone(&self.store);
-        let read = tokio::task::spawn_blocking(move || read(&store)).await;
-        match read {
-            Ok(looked) => looked.map_err(|error| error.to_string()),
-            Err(stopped) => Err(stopped.to_string()),
-        }
+    /// The file as something that is read again while we run.
+    pub(super) fn reload(&self) -> Arc<dyn Reload> {
+        let Self { store, reload_interval } = self;
+        Arc::new(KeyFile { store: Arc::clone(store), every: *reload_interval, told: Mutex::default() })
     }
 }
 
+/// A file of keys that is read again while we run.
+#[derive(Debug)]
+struct KeyFile {
+    store: Arc<FileKeyStore>,
+    every: Duration,
+    /// What was told last about it, so that it is told once.
+    told: Mutex<Option<String>>,
+}
+
 #[async_trait]
-impl Reload for FileKeys {
+impl Reload for KeyFile {
     fn name(&self) -> &'static str {
-        "auth.api_keys.file"
+        "api_keys"
     }
 
     fn every(&self) -> Duration {
-        self.reload_interval
+        self.every
     }
 
     async fn reload(self: Arc<Self>) -> Result<(), String> {
-        self.aside(FileKeyStore::read_again).await.map(|_| ())
+        self.store.read_aside().await.map(|_| ()).map_err(|error| error.to_string())
     }
 
     async fn look(self: Arc<Self>) -> Option<Result<(), String>> {
-        match self.aside(FileKeyStore::look).await {
+        let looked = self.store.look_aside().await;
+        let mut told = self.told.lock();
+        match looked {
             Ok(Looked::Unchanged) => None,
-            Ok(Looked::Read(_)) => Some(Ok(())),
-            Err(error) => Some(Err(error)),
+            Ok(Looked::Read(_)) => {
+                *told = None;
+                Some(Ok(()))
+            }
+            Err(error) => {
+                let error = error.to_string();
+                let is_new = told.replace(error.clone()).as_ref() != Some(&error);
+                is_new.then_some(Err(error))
+            }
         }
     }
 }

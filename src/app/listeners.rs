@@ -17,7 +17,7 @@ use crate::{
         },
         listener::{
             TrustedProxies,
-            tls::{ClientCertificates, Tls, TlsError, TlsFiles},
+            tls::{ClientCertificates, Tls, TlsFiles},
         },
         reload::Reload,
         router,
@@ -86,8 +86,8 @@ impl Listeners {
         self.tls.clone().map(figures)
     }
 
-    /// What reads certificates again.
-    pub(super) fn certificates(&self) -> Option<Arc<dyn Reload>> {
+    /// Certificates, as something that is read again while we run.
+    pub(super) fn reload(&self) -> Option<Arc<dyn Reload>> {
         self.tls.clone().map(|tls| Arc::new(Certificates(tls)) as Arc<dyn Reload>)
     }
 
@@ -98,7 +98,7 @@ impl Listeners {
         let door = if admin.is_some() { Door::Public } else { Door::Both };
         let public = gateway::serve(public, router(Arc::clone(state), door), raised(draining.clone()));
         let admin = admin.map(|listener| {
-            gateway::serve(listener, router(Arc::clone(state), Door::Admin), raised(draining))
+            gateway::serve(listener, router(Arc::clone(state), Door::Admin), raised(draining.clone()))
         });
         task::spawn("gateway", async move {
             let admin = async {
@@ -156,25 +156,14 @@ pub(super) fn certificate_rules(config: &Config) -> Option<CertificateRules> {
     })
 }
 
-/// Certificates whose files may change.
+/// Certificates, as something that is read again while we run.
 #[derive(Debug)]
 struct Certificates(Arc<Tls>);
-
-impl Certificates {
-    /// Reads files on a thread that may wait for disks.
-    async fn aside<T: Send + 'static>(&self, read: fn(&Tls) -> Result<T, TlsError>) -> Result<T, String> {
-        let tls = Arc::clone(&self.0);
-        match tokio::task::spawn_blocking(move || read(&tls)).await {
-            Ok(read) => read.map_err(|error| error.to_string()),
-            Err(stopped) => Err(stopped.to_string()),
-        }
-    }
-}
 
 #[async_trait]
 impl Reload for Certificates {
     fn name(&self) -> &'static str {
-        "server.tls"
+        "tls"
     }
 
     fn every(&self) -> Duration {
@@ -182,12 +171,18 @@ impl Reload for Certificates {
     }
 
     async fn reload(self: Arc<Self>) -> Result<(), String> {
-        self.aside(Tls::reload).await
+        let read = tokio::task::spawn_blocking(move || self.0.reload()).await;
+        read.map_err(|stopped| stopped.to_string())?.map_err(|error| error.to_string())
     }
 
     async fn look(self: Arc<Self>) -> Option<Result<(), String>> {
-        let read = self.aside(Tls::reload_if_changed).await;
-        read.map(|changed| changed.then_some(())).transpose()
+        let looked = tokio::task::spawn_blocking(move || self.0.reload_if_changed()).await;
+        match looked {
+            Ok(Ok(false)) => None,
+            Ok(Ok(true)) => Some(Ok(())),
+            Ok(Err(error)) => Some(Err(error.to_string())),
+            Err(stopped) => Some(Err(stopped.to_string())),
+        }
     }
 }
 

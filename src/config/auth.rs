@@ -12,6 +12,7 @@ use super::{
     reader::Reader,
     tls::{ClientCertificates, client_certificates},
 };
+use crate::model::TenantId;
 
 /// Who may come in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct Auth {
     pub header: Option<String>,
     /// Bad credentials from an address in a minute, before it is told to come back; 0 is without bound.
     pub max_failures_per_minute: u32,
+    /// Tenants for whom nobody may act.
+    pub disabled_tenants: Vec<TenantId>,
     /// Where API keys are.
     pub api_keys: Keys,
     /// Which tokens are good.
@@ -54,6 +57,7 @@ pub(super) fn auth(keys: &mut Reader<'_>) -> Auth {
         client_certificates: client_certificates(keys),
         header: keys::header(keys),
         max_failures_per_minute: keys::max_failures(keys),
+        disabled_tenants: keys.get("auth.disabled_tenants", "[]", |v| tenants(&list(v)?)),
         api_keys: keys::keys(keys),
         jwt: jwt(keys),
     }
@@ -67,6 +71,11 @@ pub(super) fn scopes(value: &Value) -> Result<Vec<String>, String> {
         Some(other) => Err(format!("{other:?} is not one of {}", SCOPES.join(", "))),
         None => Ok(scopes),
     }
+}
+
+/// Names of tenants, not patterns.
+fn tenants(items: &[String]) -> Result<Vec<TenantId>, String> {
+    items.iter().map(|item| TenantId::new(item).map_err(|wrong| format!("{item:?}: {wrong}"))).collect()
 }
 
 /// Networks in CIDR notation; an address stands for itself.

@@ -52,7 +52,7 @@ pub(super) fn max_failures(keys: &mut Reader<'_>) -> u32 {
 }
 
 /// Headers that are read for something else; the credential they would carry could end up in logs.
-const TAKEN: [&str; 16] = [
+const TAKEN: [&str; 17] = [
     "accept",
     "accept-encoding",
     "authorization",
@@ -64,6 +64,7 @@ const TAKEN: [&str; 16] = [
     "forwarded",
     "host",
     "origin",
+    "thanos-tenant",
     "transfer-encoding",
     "user-agent",
     "x-forwarded-for",

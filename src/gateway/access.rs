@@ -6,7 +6,10 @@
 //!
 //! Nothing else makes a [`Sender`] or a [`Reader`]: a handler that takes one cannot be reached without.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::{
     extract::{FromRequestParts, Request, State as Extract},
@@ -72,7 +75,8 @@ impl Access {
         }
     }
 
-    fn is_about_tenants(self) -> bool {
+    /// Whether it is done for tenants that the request names.
+    pub fn is_about_tenants(self) -> bool {
         match self {
             Self::Write | Self::Read | Self::Delete => true,
             Self::Open | Self::Known | Self::Admin | Self::Watch => false,
@@ -80,7 +84,7 @@ impl Access {
     }
 }
 
-/// A caller who is known, and for whom they act; in the extensions of the request, and of its answer for the log.
+/// A caller who is known, and for whom they act; in the extensions of the request.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// What the route asks.
@@ -100,6 +104,17 @@ impl Caller {
     }
 }
 
+/// Where whoever watches a request learns who sent it, even if there is never an answer; in its extensions.
+#[derive(Clone, Debug, Default)]
+pub struct CallerSlot(Arc<OnceLock<Caller>>);
+
+impl CallerSlot {
+    /// Who, if that is known by now.
+    pub fn caller(&self) -> Option<&Caller> {
+        self.0.get()
+    }
+}
+
 /// Lets a caller through to a route, or tells them why not.
 pub async fn enter(
     Extract((state, access)): Extract<(Arc<State>, Access)>,
@@ -116,15 +131,18 @@ pub async fn enter(
     };
     let limits = Arc::new(TenantLimits::unlimited());
     let mut caller = Caller { access, principal, tenants: Arc::new([]), limits };
-    let mut response = match caller.authorise(&state, &parts.headers) {
+    let authorised = caller.authorise(&state, &parts.headers);
+    if let Some(CallerSlot(slot)) = parts.extensions.get() {
+        // It is set once, for a route has one such layer.
+        let _ = slot.set(caller.clone());
+    }
+    match authorised {
         Ok(()) => {
-            parts.extensions.insert(caller.clone());
+            parts.extensions.insert(caller);
             next.run(Request::from_parts(parts, body)).await
         }
         Err(error) => error.into_response(),
-    };
-    response.extensions_mut().insert(caller);
-    response
+    }
 }
 
 fn is_open(state: &State, access: Access, request: &Request) -> bool {
@@ -155,6 +173,7 @@ impl Caller {
             return Ok(());
         }
         self.tenants = tenant::named(headers, &self.principal.tenants, self.access == Access::Read)?.into();
+        self.tenants.iter().try_for_each(|tenant| refuse_disabled(state, tenant))?;
         let table = state.limiter.table();
         // Of several tenants the strictest limit holds.
         let limits = self.tenants.iter().map(|tenant| table.limits_of(tenant, &self.principal.limits));
@@ -165,6 +184,14 @@ impl Caller {
         self.limits = strictest.unwrap_or_else(|| Arc::clone(&self.limits));
         Ok(())
     }
+}
+
+/// Refuses to act for a tenant that is closed; only who may act for it is told so.
+pub fn refuse_disabled(state: &State, tenant: &TenantId) -> Result<(), ApiError> {
+    if state.config.disabled_tenants.contains(tenant) {
+        return Err(ApiError::forbidden(format!("tenant {tenant} is disabled")));
+    }
+    Ok(())
 }
 
 /// Takes the caller out of a request.

@@ -53,7 +53,7 @@ use redis::RedisLink;
 use reload::Reloads;
 use request::RequestCounters;
 
-use crate::{clock::Clock, ingest::Ingest, query::QueryService, storage::Storage};
+use crate::{clock::Clock, ingest::Ingest, model::TenantId, query::QueryService, storage::Storage};
 
 pub use listener::{Drained, ListenError, Listener, ListenerConfig, ListenerLimits, serve};
 pub use router::router;
@@ -79,6 +79,8 @@ pub struct GatewayConfig {
     pub max_body_bytes_in_flight: usize,
     /// Whether whoever reaches the listener of [`Door::Admin`] may see figures and health without credentials.
     pub open_to_scrapers: bool,
+    /// Tenants for whom nobody may act.
+    pub disabled_tenants: Vec<TenantId>,
     /// Makes the ids of this process's requests unlike those of others.
     pub request_id_seed: u64,
 }
@@ -95,6 +97,7 @@ impl Default for GatewayConfig {
             max_in_flight: 2048,
             max_body_bytes_in_flight: 256 * 1024 * 1024,
             open_to_scrapers: false,
+            disabled_tenants: Vec::new(),
             request_id_seed: 0,
         }
     }

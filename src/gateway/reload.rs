@@ -1,13 +1,15 @@
 //! What is read again while we run: files and documents that somebody changes under us.
 //!
 //! Each [part](Reload) is looked at from time to time, and all are read at once when somebody asks (SIGHUP,
-//! `POST /-/reload`). What cannot be read leaves everything as it was: that is logged once, and shown until it is over.
+//! `POST /-/reload`). What cannot be read leaves everything as it was: that is told once, and shown until it is over.
+//! Each time goes to the audit log.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
+use super::audit::{Audit, Entry, Outcome};
 use crate::{clock::Clock, model::Timestamp, task};
 
 /// Something that is read again.
@@ -22,7 +24,7 @@ pub trait Reload: fmt::Debug + Send + Sync + 'static {
     /// Reads it, changed or not.
     async fn reload(self: Arc<Self>) -> Result<(), String>;
 
-    /// Looks whether it changed, and reads it then: how that went, or none if there is nothing new to tell.
+    /// Looks whether it changed, and reads it then: how that went, or none if there is nothing to tell.
     async fn look(self: Arc<Self>) -> Option<Result<(), String>>;
 }
 
@@ -35,51 +37,43 @@ pub struct Standing {
     pub at: Option<Timestamp>,
 }
 
-/// A part, and when it was read; none if it was not yet.
-pub type Part = (Arc<dyn Reload>, Option<Timestamp>);
-
 /// All that is read again.
 #[derive(Debug)]
 pub struct Reloads {
-    parts: Vec<(Arc<dyn Reload>, Mutex<State>)>,
+    parts: Vec<(Arc<dyn Reload>, Mutex<Standing>)>,
+    audit: Arc<Audit>,
     clock: Arc<dyn Clock>,
 }
 
-#[derive(Debug)]
-struct State {
-    standing: Standing,
-    /// What was last logged about it, while it holds.
-    wrong: Option<String>,
-}
-
 impl Reloads {
-    /// Of these parts.
-    pub fn new(parts: Vec<Part>, clock: Arc<dyn Clock>) -> Self {
-        let state = |at: Option<Timestamp>| {
-            Mutex::new(State { standing: Standing { successful: at.is_some(), at }, wrong: None })
-        };
-        let parts = parts.into_iter().map(|(part, at)| (part, state(at))).collect();
-        Self { parts, clock }
+    /// Parts, each of which was read just now or not yet.
+    pub fn new(
+        parts: Vec<(Arc<dyn Reload>, Option<Timestamp>)>,
+        audit: Arc<Audit>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let standing = |at: Option<Timestamp>| Mutex::new(Standing { successful: at.is_some(), at });
+        let parts = parts.into_iter().map(|(part, at)| (part, standing(at))).collect();
+        Self { parts, audit, clock }
     }
 
     /// Reads all of it now, or tells what could not be read.
     pub async fn reload(&self) -> Result<(), Vec<String>> {
         let mut errors = Vec::new();
-        for (part, state) in &self.parts {
+        for (part, standing) in &self.parts {
             let outcome = Arc::clone(part).reload().await;
-            state.lock().wrong = None;
-            self.note(part.name(), state, &outcome);
+            self.note(part.name(), standing, &outcome);
             errors.extend(outcome.err());
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
-    /// Reads what was not read yet; what cannot be is logged, and looked at again in its time.
-    pub async fn read_first(&self) {
-        for (part, state) in &self.parts {
-            if state.lock().standing.at.is_none() {
+    /// Reads what was not read yet; what cannot be is looked at again.
+    pub async fn begin(&self) {
+        for (part, standing) in &self.parts {
+            if standing.lock().at.is_none() {
                 let outcome = Arc::clone(part).reload().await;
-                self.note(part.name(), state, &outcome);
+                self.settle(part.name(), standing, &outcome);
             }
         }
     }
@@ -89,11 +83,11 @@ impl Reloads {
         let looks = (0..self.parts.len()).map(|i| {
             let all = Arc::clone(&self);
             task::spawn("reload", async move {
-                let (part, state) = &all.parts[i];
+                let (part, standing) = &all.parts[i];
                 loop {
                     tokio::time::sleep(part.every()).await;
                     if let Some(outcome) = Arc::clone(part).look().await {
-                        all.note(part.name(), state, &outcome);
+                        all.note(part.name(), standing, &outcome);
                     }
                 }
             })
@@ -103,27 +97,33 @@ impl Reloads {
         drop(looks);
     }
 
-    fn note(&self, name: &'static str, state: &Mutex<State>, outcome: &Result<(), String>) {
+    fn note(&self, name: &'static str, standing: &Mutex<Standing>, outcome: &Result<(), String>) {
+        let (result, detail) = match outcome {
+            Ok(()) => (Outcome::Done, ""),
+            Err(error) => (Outcome::Failed, error.as_str()),
+        };
+        self.audit.record(&Entry { action: &format!("reload {name}"), result, detail, ..Entry::default() });
+        self.settle(name, standing, outcome);
+    }
+
+    fn settle(&self, name: &'static str, standing: &Mutex<Standing>, outcome: &Result<(), String>) {
         let now = self.clock.now();
-        let mut state = state.lock();
+        let mut standing = standing.lock();
         match outcome {
             Ok(()) => {
                 tracing::info!(event = "reloaded", part = name);
-                *state = State { standing: Standing { successful: true, at: Some(now) }, wrong: None };
+                *standing = Standing { successful: true, at: Some(now) };
             }
             Err(error) => {
-                state.standing.successful = false;
-                if state.wrong.as_ref() != Some(error) {
-                    tracing::error!(event = "reload_failed", part = name, error, "what was before holds on");
-                    state.wrong = Some(error.clone());
-                }
+                tracing::error!(event = "reload_failed", part = name, error, "what was before holds on");
+                standing.successful = false;
             }
         }
     }
 
     /// How each part stands.
     pub fn standings(&self) -> Vec<(&'static str, Standing)> {
-        self.parts.iter().map(|(part, state)| (part.name(), state.lock().standing)).collect()
+        self.parts.iter().map(|(part, standing)| (part.name(), *standing.lock())).collect()
     }
 }
 
@@ -170,11 +170,12 @@ mod tests {
         let parts = ["a", "b"].map(|name| Arc::new(Told(name, Mutex::new(Ok(())))));
         let all = parts.iter().zip([Some(Timestamp(1)), None]);
         let all = all.map(|(part, at)| (Arc::clone(part) as Arc<dyn Reload>, at)).collect();
-        let reloads = Arc::new(Reloads::new(all, Arc::clone(&clock) as Arc<dyn Clock>));
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("audit.log");
+        let audit = Arc::new(Audit::to_file(&log, 1 << 20, Arc::clone(&clock) as Arc<dyn Clock>).unwrap());
+        let reloads = Arc::new(Reloads::new(all, audit, Arc::clone(&clock) as Arc<dyn Clock>));
         let standing = |successful, at: Option<i64>| Standing { successful, at: at.map(Timestamp) };
         assert_eq!(reloads.standings(), [("a", standing(true, Some(1))), ("b", standing(false, None))]);
-        reloads.read_first().await;
-        assert_eq!(reloads.standings(), [("a", standing(true, Some(1))), ("b", standing(true, Some(1000)))]);
         *parts[0].1.lock() = Err("no".to_owned());
         assert_eq!(reloads.reload().await, Err(vec!["no".to_owned()]));
         assert_eq!(
@@ -182,6 +183,12 @@ mod tests {
             [("a", standing(false, Some(1))), ("b", standing(true, Some(1000)))],
             "one does not keep the other"
         );
+        let kept = std::fs::read_to_string(&log).unwrap();
+        let kept: Vec<&str> = kept.lines().map(|line| &line[line.find("\"action\"").unwrap()..]).collect();
+        let failed = r#""action":"reload a","result":"failed","detail":"no"}"#;
+        assert_eq!(kept, [failed, r#""action":"reload b","result":"done"}"#]);
+        reloads.begin().await;
+        assert_eq!(std::fs::read_to_string(&log).unwrap().lines().count(), 2, "all were read before");
         *parts[0].1.lock() = Ok(());
         clock.advance(Duration::from_secs(1));
         let running = task::spawn("test", Arc::clone(&reloads).run());

@@ -12,7 +12,7 @@ use std::{
 
 use axum::{
     extract::{Request, State as Extract},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -22,7 +22,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{
     State,
-    access::Caller,
+    access::{Caller, CallerSlot},
     audit::{Audit, Entry, Outcome},
     error::{ApiError, Cause},
     peer::Peer,
@@ -31,6 +31,18 @@ use crate::clock::Clock;
 
 /// The header that carries a request's id, both ways.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What every answer tells browsers, so that text of somebody's data never becomes a page or a script, and is not
+/// put into another's; and caches, which would not ask whose it is.
+const GUARDS: [(HeaderName, &str); 4] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::CACHE_CONTROL, "no-store"),
+];
 
 /// The longest id taken over from a caller.
 const MAX_ID_BYTES: usize = 64;
@@ -46,6 +58,7 @@ pub async fn observe(Extract(state): Extract<Arc<State>>, mut request: Request, 
     let id = state.counters.request_id(request.headers(), state.config.request_id_seed);
     let mut seen = Seen::begin(&state, &id, &request);
     request.headers_mut().insert(REQUEST_ID, id.clone());
+    request.extensions_mut().insert(seen.caller.clone());
 
     let span = tracing::info_span!("request", request_id = id.to_str().unwrap_or_default());
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span).await;
@@ -54,7 +67,9 @@ pub async fn observe(Extract(state): Extract<Arc<State>>, mut request: Request, 
 
     seen.finish(&response);
     response.headers_mut().insert(REQUEST_ID, id);
-    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    for (name, value) in GUARDS {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
     response
 }
 
@@ -79,6 +94,7 @@ struct Seen {
     path: String,
     audit: Arc<Audit>,
     client: Option<IpAddr>,
+    caller: CallerSlot,
     began: Duration,
     finished: bool,
 }
@@ -101,30 +117,22 @@ impl Seen {
             path: path.get(..path.floor_char_boundary(LOGGED_PATH)).unwrap_or_default().to_owned(),
             audit: Arc::clone(&state.audit),
             client: request.extensions().get::<Peer>().map(|peer| peer.client),
+            caller: CallerSlot::default(),
             began: state.clock.elapsed(),
             finished: false,
         }
     }
 
     fn finish(&mut self, response: &Response) {
-        let caller = response.extensions().get::<Caller>();
-        let tenant = caller.map(Caller::tenant_names).unwrap_or_default();
+        let detail = response.extensions().get::<Detail>().map(|detail| detail.0.as_str());
         let cause = response.extensions().get::<Cause>().map(|cause| cause.0.as_str());
-        let status = response.status();
-        self.audit(status, caller, &tenant, response.extensions().get::<Detail>(), cause);
-        self.end(status.as_u16(), &tenant, caller, cause);
+        self.end(response.status().as_u16(), detail, cause);
     }
 
-    /// Keeps what was denied, and what changed something.
-    fn audit(
-        &self,
-        status: StatusCode,
-        caller: Option<&Caller>,
-        tenant: &str,
-        detail: Option<&Detail>,
-        cause: Option<&str>,
-    ) {
-        let denied = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+    /// Keeps what was denied, and what changed something or was about to when its caller left.
+    fn audit(&self, status: u16, tenant: &str, detail: &str) {
+        let caller = self.caller.caller();
+        let denied = [401, 403].contains(&status);
         let changes =
             !self.method.is_safe() && caller.is_some_and(|caller| caller.access.is_administrative());
         if !denied && !changes {
@@ -132,33 +140,36 @@ impl Seen {
         }
         let result = match status {
             _ if denied => Outcome::Denied,
-            status if status.is_success() => Outcome::Done,
+            200..300 => Outcome::Done,
             _ => Outcome::Failed,
         };
         self.audit.record(&Entry {
             action: &format!("{} {}", self.method, self.path),
             result,
-            status: status.as_u16(),
+            status,
             who: caller.map_or("", |caller| caller.principal.name.as_str()),
             known: caller.map_or("", |caller| caller.principal.known.as_str()),
             tenant,
             client: &self.client.map(|client| client.to_string()).unwrap_or_default(),
             request_id: &self.id,
-            detail: detail.map(|detail| detail.0.as_str()).or(cause).unwrap_or_default(),
+            detail,
         });
     }
 
-    fn end(&mut self, status: u16, tenant: &str, caller: Option<&Caller>, cause: Option<&str>) {
+    fn end(&mut self, status: u16, detail: Option<&str>, cause: Option<&str>) {
         self.finished = true;
         let took = self.clock.elapsed().saturating_sub(self.began);
         self.counters.end(self.endpoint, status, took);
+        let caller = self.caller.caller();
+        let tenant = caller.map(Caller::tenant_names).unwrap_or_default();
+        self.audit(status, &tenant, detail.or(cause).unwrap_or_default());
         // The level has to be known when compiling, so the line stands here once for each.
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
                     event = "request",
                     request_id = self.id,
-                    tenant,
+                    tenant = tenant.as_str(),
                     client = self.client.map(tracing::field::display),
                     method = self.method.as_str(),
                     path = self.path,
@@ -180,7 +191,7 @@ impl Seen {
 impl Drop for Seen {
     fn drop(&mut self) {
         if !self.finished {
-            self.end(CALLER_LEFT, "", None, Some("the caller left"));
+            self.end(CALLER_LEFT, None, Some("the caller left"));
         }
     }
 }

@@ -41,6 +41,7 @@ use crate::{
     storage::{BatchExemplar, BatchSample, Storage, StorageError, View, WriteBatch, memory::MemoryStore},
 };
 
+mod audit;
 mod limits;
 mod listening;
 mod moving;
@@ -240,6 +241,7 @@ impl TestApp {
         readiness.enter(Stage::Serving);
         let table = Arc::new(LimitTable::new(rules));
         let users = Arc::new(UserOverrides::new(Arc::clone(&storage), Arc::clone(&table)));
+        let audit = Arc::new(Audit::to_log(Arc::clone(&clock)));
         let state = Arc::new(State {
             ingest: Arc::new(ingest(&storage, &clock)),
             query: Arc::new(query),
@@ -247,10 +249,14 @@ impl TestApp {
             clock: Arc::clone(&clock),
             render_metrics: MetricsRenderer(Arc::new(|| "# EOF\n".to_owned())),
             config,
-            audit: Arc::new(Audit::to_log(Arc::clone(&clock))),
+            audit: Arc::clone(&audit),
             auth: Arc::new(Auth::open()),
             limiter: Arc::new(Limiter::new(Arc::clone(&table), Arc::new(NoBuckets))),
-            reloads: Arc::new(Reloads::new(vec![(Arc::clone(&users) as _, None)], Arc::clone(&clock))),
+            reloads: Arc::new(Reloads::new(
+                vec![(Arc::clone(&users) as _, None)],
+                audit,
+                Arc::clone(&clock),
+            )),
             user_overrides: users,
             redis: None,
             readiness,

@@ -9,8 +9,15 @@ use crate::{
 /// The parameter selectors come in.
 const MATCH: &str = "match[]";
 
+/// Selectors of one request: each is looked for, and a body has room for a million.
+const MAX_SELECTORS: usize = 1_000;
+
 /// Reads selectors; none at all is no set at all, which matches every series.
 pub fn parse_selectors(texts: &[String], max_bytes: usize) -> Result<MatcherSets, QueryFailure> {
+    if texts.len() > MAX_SELECTORS {
+        let reason = format!("is given {} times, at most {MAX_SELECTORS} are looked for", texts.len());
+        return Err(QueryFailure::parameter(MATCH, reason));
+    }
     let mut sets = MatcherSets::with_capacity(texts.len());
     for text in texts {
         if text.len() > max_bytes {

@@ -18,7 +18,7 @@ fn run(arguments: &[&str]) -> (i32, String, String) {
 }
 
 /// Makes a key; gives it and its id.
-fn create(file: &Path, more: &[&str]) -> (String, String) {
+pub fn create(file: &Path, more: &[&str]) -> (String, String) {
     let arguments = [&["key", "create", "--file", file.to_str().unwrap()], more].concat();
     let (code, out, err) = run(&arguments);
     assert_eq!(code, 0, "{err}");

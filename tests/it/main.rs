@@ -9,11 +9,13 @@
     reason = "tests"
 )]
 
+mod attacks;
 mod attacks_http;
 mod certificates;
 mod cli;
 mod clickhouse;
 mod config;
+mod credentials;
 mod golden;
 mod http;
 mod keys;

@@ -77,7 +77,7 @@ fn the_overrides_file_is_read_again_when_it_changes_and_when_somebody_asks() {
     assert_eq!(samples(&server, "a")["value"], 2);
 
     overrides_file(folder.path(), "overrides: {a: {samples_per_second: 3}, '*': {queries_burst: 4}}");
-    server.ask_to_reload();
+    server.hang_up();
     until("SIGHUP is heard", || samples(&server, "a")["value"] == 3);
     assert_eq!(limit(&server, "b", "queries_burst"), json!({"value": 4, "source": "override"}));
 

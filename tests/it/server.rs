@@ -172,14 +172,14 @@ impl Server {
         rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap()
     }
 
+    /// Asks the process to read again what it reads while it runs.
+    pub fn hang_up(&self) {
+        rustix::process::kill_process(self.pid(), rustix::process::Signal::HUP).unwrap();
+    }
+
     /// Asks the process to stop, and does not wait.
     pub fn ask_to_stop(&self) {
         rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).unwrap();
-    }
-
-    /// Asks the process to read its files again.
-    pub fn ask_to_reload(&self) {
-        rustix::process::kill_process(self.pid(), rustix::process::Signal::HUP).unwrap();
     }
 
     /// Asks the process to stop, and gives its exit status.

@@ -169,7 +169,7 @@ fn new_certificates_are_taken_up_when_their_files_change() {
 #[test]
 fn a_signal_has_certificates_read_again_at_once() {
     let secure = start("off", &[]);
-    secure.server.ask_to_reload();
+    secure.server.hang_up();
     wait_until("reloaded", || metric(&secure, "luminate_tls_reloads_total") > 0.0);
 }
 

@@ -1,6 +1,6 @@
 //! What telling callers apart counts.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{counter, read};
 use crate::{
@@ -66,7 +66,26 @@ pub(in crate::app) fn keys(keys: Arc<ApiKeys>) -> Source {
 /// Gives the figures of a file of keys.
 pub(in crate::app) fn key_file(file: Arc<FileKeyStore>) -> Source {
     Box::new(move || {
-        vec![Figure::gauge("luminate_auth_keys", "API keys in the file, in use or not", size(file.len()))]
+        let state = file.state();
+        let is_good = !state.is_broken.load(Ordering::Relaxed);
+        vec![
+            Figure::gauge("luminate_auth_keys", "Keys in the file, in use or not", size(file.len())),
+            Figure::gauge(
+                "luminate_auth_key_file_valid",
+                "Whether the file of keys could be read when it last changed",
+                if is_good { 1.0 } else { 0.0 },
+            ),
+            counter(
+                "luminate_auth_key_file_reloads",
+                "Times the file of keys had changed and was read",
+                &state.reloads,
+            ),
+            counter(
+                "luminate_auth_key_file_failures",
+                "Times the file of keys had changed and could not be read",
+                &state.failures,
+            ),
+        ]
     })
 }
 

@@ -45,9 +45,20 @@ fn keys_that_nobody_is_asked_for_are_refused() {
 #[test]
 fn another_header_is_one_that_means_nothing_else() {
     assert_eq!(auth("header: X-Api-Key").unwrap().header, Some("x-api-key".to_owned()));
-    for wrong in ["authorization", "X-Scope-OrgID", "Host", "\"x y\"", "\"x:\"", "é", "\"x\\r\\ny\"", "[a]"]
+    for wrong in ["authorization", "X-Scope-OrgID", "THANOS-TENANT", "Host", "\"x y\"", "\"x:\"", "é", "\"x\\r\\ny\"", "[a]"]
     {
         let errors = auth(&format!("header: {wrong}")).unwrap_err();
         assert!(errors[0].starts_with("auth.header: "), "{errors:?}");
+    }
+}
+
+#[test]
+fn tenants_are_disabled_by_their_names() {
+    let names = |auth: Auth| auth.disabled_tenants.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(names(auth("disabled_tenants: [team-a, \"1-5\"]").unwrap()), ["team-a", "1-5"]);
+    assert_eq!(names(auth("").unwrap()), [""; 0]);
+    for wrong in ["[a/b]", "[..]", "[\"\"]", "[a|b]", "{a: b}", "[1]"] {
+        let errors = auth(&format!("disabled_tenants: {wrong}")).unwrap_err();
+        assert!(errors[0].starts_with("auth.disabled_tenants: "), "{errors:?}");
     }
 }

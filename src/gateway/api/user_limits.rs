@@ -23,7 +23,7 @@ use super::{Shared, respond};
 use crate::{
     gateway::{
         self,
-        access::Caller,
+        access::{Caller, refuse_disabled},
         body::{self, BodyLimits},
         error::ApiError,
         form::Form,
@@ -78,7 +78,8 @@ pub async fn of_caller(
     State(state): Shared,
     About(tenant): About,
     Extension(caller): Extension<Caller>,
-) -> Response {
+) -> Result<Response, ApiError> {
+    refuse_disabled(&state, &tenant)?;
     let explained = state.limiter.table().explain(&tenant, &caller.principal.limits);
     let limits: Map<String, Value> = Limit::ALL
         .into_iter()
@@ -104,12 +105,12 @@ pub async fn of_caller(
         .map(Limit::name)
         .collect();
     let (on_conflict, source) = explained.on_conflict;
-    respond(json::document(&value!({
+    Ok(respond(json::document(&value!({
         "tenant": tenant.as_str(),
         "limits": limits,
         "answer_400": answer_400,
         "on_conflict": {"value": on_conflict.as_str(), "source": source.as_str()},
-    })))
+    }))))
 }
 
 fn used(state: &gateway::State, tenant: &TenantId, limit: Limit) -> Option<u64> {

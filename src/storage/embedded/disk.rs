@@ -7,7 +7,7 @@
 use std::{
     fmt, fs, io,
     ops::Deref,
-    os::unix::fs::FileExt,
+    os::unix::fs::{DirBuilderExt, FileExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -185,7 +185,8 @@ impl Disk for SystemDisk {
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path)
+        // What tenants keep is not for everybody on this machine.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

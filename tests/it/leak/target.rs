@@ -149,6 +149,7 @@ fn state(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>) -> State {
     };
     let table = Arc::new(LimitTable::of(TenantLimits::default()));
     let users = Arc::new(UserOverrides::new(Arc::clone(&storage), Arc::clone(&table)));
+    let audit = Arc::new(Audit::to_log(Arc::clone(&clock)));
     State {
         ingest: Arc::new(Ingest::new(
             Arc::clone(&storage),
@@ -161,10 +162,10 @@ fn state(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>) -> State {
         clock: Arc::clone(&clock),
         render_metrics: MetricsRenderer(Arc::new(|| "# EOF\n".to_owned())),
         config: GatewayConfig { host_guard: None, ..GatewayConfig::default() },
-        audit: Arc::new(Audit::to_log(Arc::clone(&clock))),
+        audit: Arc::clone(&audit),
         auth: Arc::new(Auth::Closed(Box::new(checks))),
         limiter: Arc::new(Limiter::new(table, Arc::new(NoBuckets))),
-        reloads: Arc::new(Reloads::new(Vec::new(), Arc::clone(&clock))),
+        reloads: Arc::new(Reloads::new(Vec::new(), audit, Arc::clone(&clock))),
         user_overrides: users,
         redis: None,
         readiness,

@@ -33,6 +33,7 @@ use super::{
     refusal::JwtCounters,
     remote::{Place, Remote, check_url},
     ring::Ring,
+    watched::Polled,
 };
 use crate::{clock::Clock, task};
 
@@ -158,13 +159,22 @@ impl Keychain {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Looks at all files again: whether any says something else now, or what is wrong. What the others say counts
-    /// all the same.
-    pub(super) fn poll_files(&self) -> Result<bool, String> {
+    /// Looks at all files again: whether anything is new about them, and whether all can be used.
+    pub(super) fn poll_files(&self) -> (bool, Result<(), String>) {
         let mut sources = self.sources.lock();
-        let polled = sources.local.poll(self.clock.now());
+        let news = sources.local.poll(self.clock.now());
+        for polled in &news {
+            let counter = match polled {
+                Polled::Same => continue,
+                Polled::Changed => &self.counters.file_reloads,
+                Polled::Wrong(_) => &self.counters.failed_file_reloads,
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
         self.rebuild(&sources);
-        polled
+        let complaints = sources.local.complaints();
+        let standing = if complaints.is_empty() { Ok(()) } else { Err(complaints.join("; ")) };
+        (!news.is_empty(), standing)
     }
 
     /// Fetches all published keys, or waits for the refresh that runs.

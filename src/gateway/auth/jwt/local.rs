@@ -6,7 +6,7 @@ use super::{
     JwtConfig,
     jwks::{self, Policy},
     key::{Key, without_newline},
-    watched::Watched,
+    watched::{Polled, Watched},
 };
 use crate::model::Timestamp;
 
@@ -85,18 +85,17 @@ impl Local {
         Ok(local)
     }
 
-    /// Looks at all files again: whether any says something else now, or all that is wrong.
-    pub(super) fn poll(&mut self, now: Timestamp) -> Result<bool, String> {
+    /// Looks at all files again; what each gave that changed or is wrong.
+    pub(super) fn poll(&mut self, now: Timestamp) -> Vec<Polled> {
         let files = self.files.iter_mut().map(|file| file.poll(now));
         let revoked = self.revoked.iter_mut().map(|file| file.poll(now));
-        let (mut changed, mut wrong) = (false, Vec::new());
-        for polled in files.chain(revoked) {
-            match polled {
-                Ok(this) => changed |= this,
-                Err(why) => wrong.push(why),
-            }
-        }
-        if wrong.is_empty() { Ok(changed) } else { Err(wrong.join("; ")) }
+        files.chain(revoked).filter(|polled| *polled != Polled::Same).collect()
+    }
+
+    /// What is wrong with files as they are now.
+    pub(super) fn complaints(&self) -> Vec<&str> {
+        let files = self.files.iter().filter_map(Watched::complaint);
+        files.chain(self.revoked.iter().filter_map(Watched::complaint)).collect()
     }
 
     /// All keys.

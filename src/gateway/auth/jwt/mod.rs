@@ -28,21 +28,16 @@ mod watched;
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
 
-use async_trait::async_trait;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use serde_json::{Map, Value};
 
 use super::{AuthError, Principal};
 use crate::{
     clock::Clock,
-    gateway::reload::Reload,
     model::{Secret, Timestamp},
     task,
 };
@@ -56,8 +51,8 @@ use token::Parsed;
 pub use claims::{ClaimRules, standard::StandardRules};
 pub use remote::check_url;
 
-/// How often files are looked at.
-const FILE_POLL: Duration = Duration::from_secs(5);
+/// How often files are to be looked at.
+pub const FILE_POLL: Duration = Duration::from_secs(5);
 /// How soon keys that could not be fetched at all are asked for again, at first.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
@@ -149,8 +144,6 @@ pub struct JwtVerifier {
     cache: TokenCache,
     clock: Arc<dyn Clock>,
     counters: Arc<JwtCounters>,
-    /// Whether a file could not be used the last time.
-    files_wrong: AtomicBool,
 }
 
 /// A token that is good.
@@ -180,7 +173,6 @@ impl JwtVerifier {
             cache: TokenCache::new(),
             clock,
             counters,
-            files_wrong: AtomicBool::new(false),
         }))
     }
 
@@ -209,16 +201,15 @@ impl JwtVerifier {
         self.cache.len()
     }
 
-    /// Reads all files again that changed: whether any did, or what is wrong.
-    pub fn reload_files(&self) -> Result<bool, String> {
-        self.keychain.poll_files()
+    /// Reads all files again that changed; how they stand, if anything is new about them.
+    pub fn look_at_files(&self) -> Option<Result<(), String>> {
+        let (is_new, standing) = self.keychain.poll_files();
+        is_new.then_some(standing)
     }
 
-    /// The same, where it may take as long as the disk likes.
-    async fn reload_files_aside(self: &Arc<Self>) -> Result<bool, String> {
-        let verifier = Arc::clone(self);
-        let read = tokio::task::spawn_blocking(move || verifier.reload_files()).await;
-        read.unwrap_or_else(|error| Err(error.to_string()))
+    /// Reads all files again that changed, or tells which cannot be used.
+    pub fn reload_files(&self) -> Result<(), String> {
+        self.keychain.poll_files().1
     }
 
     /// Fetches all published keys.
@@ -317,33 +308,6 @@ impl JwtVerifier {
         let principal = Arc::new(claims::principal(&claims, &self.claims)?);
         let until = times.end(self.standard.leeway);
         Ok(Verified { principal, key: key.source.clone(), until, generation: snapshot.generation })
-    }
-}
-
-/// The files with keys and the names of tokens that were taken back.
-#[async_trait]
-impl Reload for JwtVerifier {
-    fn name(&self) -> &'static str {
-        "auth.jwt"
-    }
-
-    fn every(&self) -> Duration {
-        FILE_POLL
-    }
-
-    async fn reload(self: Arc<Self>) -> Result<(), String> {
-        let read = self.reload_files_aside().await;
-        self.files_wrong.store(read.is_err(), Ordering::Relaxed);
-        read.map(|_| ())
-    }
-
-    async fn look(self: Arc<Self>) -> Option<Result<(), String>> {
-        let read = self.reload_files_aside().await;
-        let was_wrong = self.files_wrong.swap(read.is_err(), Ordering::Relaxed);
-        match read {
-            Ok(changed) => (changed || was_wrong).then_some(Ok(())),
-            Err(wrong) => Some(Err(wrong)),
-        }
     }
 }
 

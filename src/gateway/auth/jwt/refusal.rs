@@ -127,6 +127,10 @@ pub struct JwtCounters {
     pub refreshes: AtomicU64,
     /// Fetches of keys that failed.
     pub failed_refreshes: AtomicU64,
+    /// Files that were read again and taken.
+    pub file_reloads: AtomicU64,
+    /// Files that were read again and could not be used.
+    pub failed_file_reloads: AtomicU64,
     /// Keys that tokens are held against.
     pub keys: AtomicU64,
     /// When keys were last fetched, in milliseconds since 1970; 0 is never.

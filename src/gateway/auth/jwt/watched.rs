@@ -34,8 +34,8 @@ pub(super) struct Watched<T> {
     /// How it looked when it was last read, and when that was; none if it could not even be looked at.
     seen: Option<(Look, Timestamp)>,
     content: Vec<u8>,
-    /// Whether it could not be used the last time.
-    is_wrong: bool,
+    /// What was told last about it, so that it is told once.
+    complaint: Option<String>,
     value: T,
 }
 
@@ -46,6 +46,17 @@ impl<T> fmt::Debug for Watched<T> {
             .field("setting", &self.setting)
             .finish_non_exhaustive()
     }
+}
+
+/// What came of looking at a file again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Polled {
+    /// It says what it said.
+    Same,
+    /// It says something else now, or can be used again.
+    Changed,
+    /// It cannot be used; what it said before holds. Told once for each way of being wrong.
+    Wrong(String),
 }
 
 impl<T> Watched<T> {
@@ -68,7 +79,7 @@ impl<T> Watched<T> {
             load,
             seen: Some((look, now)),
             content,
-            is_wrong: false,
+            complaint: None,
             value,
             setting,
         })
@@ -79,16 +90,33 @@ impl<T> Watched<T> {
         &self.value
     }
 
-    /// Looks at the file again: whether it says something else now. While it cannot be used, what it said before holds.
-    pub(super) fn poll(&mut self, now: Timestamp) -> Result<bool, String> {
-        let polled = self.read_again(now);
-        self.is_wrong = polled.is_err();
-        polled.map_err(|wrong| format!("{}: {} {wrong}", self.setting, self.path.display()))
+    /// Why the file cannot be used as it is now.
+    pub(super) fn complaint(&self) -> Option<&str> {
+        self.complaint.as_deref()
+    }
+
+    /// Looks at the file again.
+    pub(super) fn poll(&mut self, now: Timestamp) -> Polled {
+        match self.read_again(now) {
+            Ok(changed) => {
+                let mended = self.complaint.take().is_some();
+                if changed || mended { Polled::Changed } else { Polled::Same }
+            }
+            Err(wrong) => {
+                let wrong = format!("{}: {} {wrong}", self.setting, self.path.display());
+                if self.complaint.as_ref() == Some(&wrong) {
+                    return Polled::Same;
+                }
+                self.complaint = Some(wrong.clone());
+                Polled::Wrong(wrong)
+            }
+        }
     }
 
     fn read_again(&mut self, now: Timestamp) -> Result<bool, String> {
         let look = look(&self.path)?;
-        if !self.is_wrong && self.seen.is_some_and(|(seen, at)| seen == look && is_settled(look.modified, at))
+        if self.complaint.is_none()
+            && self.seen.is_some_and(|(seen, at)| seen == look && is_settled(look.modified, at))
         {
             return Ok(false);
         }
@@ -147,25 +175,26 @@ mod tests {
         assert!(error.starts_with("some.key: /") && error.contains("No such file"), "{error}");
         fs::write(&path, "1").unwrap();
         let mut file = open(10).unwrap();
-        assert_eq!((*file.value(), file.poll(now)), (1, Ok(false)));
+        assert_eq!((*file.value(), file.poll(now)), (1, Polled::Same));
         // The same number of bytes, and likely within the same tick of the file system's clock.
         fs::write(&path, "2").unwrap();
-        assert_eq!((file.poll(now), *file.value()), (Ok(true), 2));
+        assert_eq!((file.poll(now), *file.value()), (Polled::Changed, 2));
         fs::write(&path, "x").unwrap();
-        for _ in 0..2 {
-            assert!(file.poll(now).unwrap_err().contains("is no number"));
-            assert_eq!(*file.value(), 2);
-        }
+        assert!(matches!(file.poll(now), Polled::Wrong(wrong) if wrong.contains("is no number")));
+        assert_eq!((file.poll(now), *file.value()), (Polled::Same, 2));
+        assert!(file.complaint().is_some());
+        fs::write(&path, "2").unwrap();
+        assert_eq!((file.poll(now), file.complaint()), (Polled::Changed, None));
+        assert_eq!(file.poll(now), Polled::Same);
         fs::remove_file(&path).unwrap();
-        assert!(file.poll(now).unwrap_err().contains("No such file"));
+        assert!(matches!(file.poll(now), Polled::Wrong(wrong) if wrong.contains("No such file")));
         fs::write(&path, "12345678901").unwrap();
-        assert!(file.poll(now).unwrap_err().contains("larger than 10"));
+        assert!(matches!(file.poll(now), Polled::Wrong(wrong) if wrong.contains("larger than 10")));
         assert_eq!(*file.value(), 2);
         let next = dir.path().join("next");
         fs::write(&next, "3").unwrap();
         fs::rename(&next, &path).unwrap();
-        assert_eq!((file.poll(now), *file.value()), (Ok(true), 3));
-        assert_eq!(file.poll(now), Ok(false));
+        assert_eq!((file.poll(now), *file.value()), (Polled::Changed, 3));
         assert!(open(0).unwrap_err().contains("larger than 0"));
     }
 

@@ -8,8 +8,8 @@
 //!   scopes: [write]
 //! ```
 //!
-//! The file is read whole and checked whole, and so again when it changes. One that cannot be read changes nothing: the
-//! keys from before stay in force.
+//! The file is read whole, checked whole, and looked at again every few seconds; a change counts from then on. One that
+//! cannot be read changes nothing: the keys from before stay in force, and the log and the metrics say so.
 //!
 //! It is written whole, too, beside the old one, and put in its place when it is on the disk ([`replace`]); who is
 //! interrupted leaves the old file. Writers take turns by a lock on the file. Comments do not survive.
@@ -24,7 +24,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -55,6 +55,18 @@ pub struct FileKeyStore {
     /// The file as it was when it was last read, well or not; held while it is read.
     seen: Mutex<Option<Signature>>,
     generation: AtomicU64,
+    state: FileState,
+}
+
+/// How reading the file goes.
+#[derive(Debug, Default)]
+pub struct FileState {
+    /// Times it was read because it had changed.
+    pub reloads: AtomicU64,
+    /// Times it could not be.
+    pub failures: AtomicU64,
+    /// Whether the last time was such a one.
+    pub is_broken: AtomicBool,
 }
 
 /// Why a file of keys is of no use. Nothing of what is in it is told but ids and names of fields.
@@ -118,6 +130,7 @@ impl FileKeyStore {
             keys: ArcSwap::default(),
             seen: Mutex::new(None),
             generation: AtomicU64::new(0),
+            state: FileState::default(),
         };
         store.look()?;
         Ok(Arc::new(store))
@@ -144,15 +157,19 @@ impl FileKeyStore {
             Ok(metadata) => *seen != Some(Signature::of(&metadata)),
             Err(_) => true,
         };
-        if changed { self.read_into(&mut seen) } else { Ok(Looked::Unchanged) }
+        if !changed {
+            return Ok(Looked::Unchanged);
+        }
+        self.state.reloads.fetch_add(1, Ordering::Relaxed);
+        let looked = self.reload(&mut seen);
+        self.state.is_broken.store(looked.is_err(), Ordering::Relaxed);
+        if looked.is_err() {
+            self.state.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        looked
     }
 
-    /// Reads the file again, whether it changed or not; gives how many keys it has.
-    pub fn read_again(&self) -> Result<Looked, KeyFileError> {
-        self.read_into(&mut self.seen.lock())
-    }
-
-    fn read_into(&self, seen: &mut Option<Signature>) -> Result<Looked, KeyFileError> {
+    fn reload(&self, seen: &mut Option<Signature>) -> Result<Looked, KeyFileError> {
         // A file that is being written while it is read is read again the next time.
         *seen = None;
         let metadata = fs::metadata(&self.path).map_err(|source| cannot_read(&self.path, source))?;
@@ -176,6 +193,31 @@ impl FileKeyStore {
         Ok(Looked::Read(count))
     }
 
+    /// Reads the file again, whether it is another one or not.
+    pub fn read_again(&self) -> Result<Looked, KeyFileError> {
+        *self.seen.lock() = None;
+        self.look()
+    }
+
+    /// [Looks](Self::look) at the file, on a thread that may wait for disks.
+    pub async fn look_aside(self: &Arc<Self>) -> Result<Looked, KeyFileError> {
+        self.aside(Self::look).await
+    }
+
+    /// [Reads](Self::read_again) the file, on a thread that may wait for disks.
+    pub async fn read_aside(self: &Arc<Self>) -> Result<Looked, KeyFileError> {
+        self.aside(Self::read_again).await
+    }
+
+    async fn aside(
+        self: &Arc<Self>,
+        work: fn(&Self) -> Result<Looked, KeyFileError>,
+    ) -> Result<Looked, KeyFileError> {
+        let store = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || work(&store)).await;
+        done.unwrap_or_else(|stopped| Err(cannot_read(&self.path, io::Error::other(stopped))))
+    }
+
     /// How many keys there are.
     pub fn len(&self) -> usize {
         self.keys.load().len()
@@ -184,6 +226,11 @@ impl FileKeyStore {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// How reading the file goes.
+    pub fn state(&self) -> &FileState {
+        &self.state
     }
 
     /// Changes the file, on a thread that may wait, and reads it again.

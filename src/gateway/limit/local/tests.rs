@@ -260,7 +260,8 @@ proptest! {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive")]
         let (rate, burst) = {
             let rate = 10_f64.powf(exponent) as u64;
-            (rate, ((rate as f64 * seconds_of_burst) as u64).max(1))
+            // A bucket that holds one request and no more is full, and loses what comes in, until somebody asks.
+            (rate, ((rate as f64 * seconds_of_burst) as u64).max(2))
         };
         // No request is more than a tenth of the rate or the burst.
         let most = (burst / 2).min(rate / 10).max(1);
