@@ -1,5 +1,5 @@
 //! Debian's Prometheus scrapes Luminate and itself and writes everything to Luminate; then both are asked
-//! the same questions. And it writes by every kind of credential.
+//! the same questions.
 //!
 //! Prometheus 2.42 has closed ranges and 3.x, like Luminate, left-open ones. The grids below keep
 //! every sample at least a millisecond off each window's edge, where the two agree. What differs
@@ -17,14 +17,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::Value;
 
-use crate::{
-    certificates::{Authority, Client, with_tls},
-    server::{Options, Server, api, free_port, have, luminate, now_ms, text},
-    token,
-};
+use crate::server::{Options, Server, api, free_port, have, now_ms, text};
 
 /// How long Prometheus writes before the questions are asked.
 const WRITING: Duration = Duration::from_secs(75);
@@ -364,73 +359,3 @@ const EXPRESSIONS: &[&str] = &[
     r#"go_goroutines{job="prometheus"} @ end() + 0 * go_goroutines{job="prometheus"}"#,
     r#"1 + 2 * 3 ^ 2 - 4 % 3"#,
 ];
-
-#[test]
-fn prometheus_writes_and_grafana_reads_by_a_token_by_basic_authentication_and_by_a_certificate() {
-    if !have("prometheus") {
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let file = |name: &str| dir.path().join(name).display().to_string();
-    let authority = Authority::new("of the test");
-    authority.server().write(dir.path(), "server");
-    fs::write(file("ca.pem"), &authority.pem).unwrap();
-    let certificate = authority.client("prometheus", "by-certificate");
-    certificate.write(dir.path(), "client");
-    let token = token::token("by-token", "read write");
-    fs::write(file("token"), &token).unwrap();
-    let made = ["key", "create", "--file", &file("keys.yaml"), "--tenant", "by-key", "--scope", "read,write"];
-    let key = String::from_utf8(luminate().args(made).output().unwrap().stdout).unwrap();
-    fs::write(file("key"), &key).unwrap();
-
-    let options = with_tls(token::options(), dir.path(), "optional")
-        .env("LUMINATE_AUTH__API_KEYS__FILE", &file("keys.yaml"))
-        .env("LUMINATE_AUTH__CLIENT_CERTIFICATES__ENABLED", "true");
-    let server = Server::spawn(&dir.path().join("data"), &options);
-    let stranger = Client::new(&authority, None);
-    wait_for("Luminate to be ready", || {
-        stranger.get(server.port, "/-/ready").is_ok_and(|(status, _)| status == 200)
-    });
-    let url = format!("https://127.0.0.1:{}/api/v1/write", server.port);
-    let (ca, cert, private) = (file("ca.pem"), file("client.pem"), file("client.key"));
-    let _prometheus = Prometheus::with_config(dir.path(), 0, |own| {
-        format!(
-            "global: {{scrape_interval: 1s}}\n\
-             scrape_configs:\n- job_name: prometheus\n  static_configs: [{{targets: ['127.0.0.1:{own}']}}]\n\
-             remote_write:\n\
-             - {{name: t, url: '{url}', authorization: {{credentials_file: '{token}'}}, \
-               tls_config: {{ca_file: '{ca}'}}}}\n\
-             - {{name: k, url: '{url}', basic_auth: {{username: anyone, password_file: '{key}'}}, \
-               tls_config: {{ca_file: '{ca}'}}}}\n\
-             - {{name: c, url: '{url}', \
-               tls_config: {{ca_file: '{ca}', cert_file: '{cert}', key_file: '{private}'}}}}\n",
-            token = file("token"),
-            key = file("key"),
-        )
-    });
-
-    // As Grafana asks: by a form.
-    let ask = |client: &Client, authorization: Option<&str>, tenant: Option<&str>| {
-        let mut headers = vec![("Content-Type", "application/x-www-form-urlencoded")];
-        headers.extend(authorization.map(|value| ("Authorization", value)));
-        headers.extend(tenant.map(|value| ("X-Scope-OrgID", value)));
-        client.send(server.port, "POST", "/api/v1/query", &headers, b"query=count(up)").unwrap()
-    };
-    let bearer = format!("Bearer {token}");
-    let basic = format!("Basic {}", BASE64_STANDARD.encode(format!("grafana:{}", key.trim_end())));
-    let certified = Client::new(&authority, Some(&certificate));
-    for (client, authorization, other) in [
-        (&stranger, Some(bearer.as_str()), "by-key"),
-        (&stranger, Some(basic.as_str()), "by-certificate"),
-        (&certified, None, "by-token"),
-    ] {
-        wait_for("what Prometheus wrote", || {
-            let (status, body) = ask(client, authorization, None);
-            assert_eq!(status, 200, "{body}");
-            // One, and not three: each has written its own.
-            body.contains(r#","1"]"#)
-        });
-        assert_eq!(ask(client, authorization, Some(other)).0, 403);
-    }
-    assert_eq!(ask(&stranger, None, None).0, 401);
-}
