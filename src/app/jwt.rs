@@ -13,9 +13,7 @@ use crate::{
     gateway::{
         auth::{
             Scope,
-            jwt::{
-                ClaimRules, FILE_POLL, JwtConfig, JwtVerifier, KeyFile, StandardRules, refusal::Reason,
-            },
+            jwt::{ClaimRules, FILE_POLL, JwtConfig, JwtVerifier, KeyFile, StandardRules, refusal::Reason},
         },
         reload::Reload,
     },
@@ -150,10 +148,15 @@ pub fn figures(verifier: Arc<JwtVerifier>) -> Source {
         for (result, counter) in [("ok", &c.file_reloads), ("failed", &c.failed_file_reloads)] {
             let help = "Files of tokens' keys, or of revoked tokens, that changed";
             figures.push(
-                Figure::counter("luminate_auth_token_file_reloads", help, read(counter)).with("result", result),
+                Figure::counter("luminate_auth_token_file_reloads", help, read(counter))
+                    .with("result", result),
             );
         }
-        figures.push(Figure::gauge("luminate_auth_token_keys", "Keys that tokens are held against", read(&c.keys)));
+        figures.push(Figure::gauge(
+            "luminate_auth_token_keys",
+            "Keys that tokens are held against",
+            read(&c.keys),
+        ));
         figures.push(Figure::gauge("luminate_auth_known_tokens", "Tokens known to be good", size(good)));
         figures.push(Figure::gauge("luminate_auth_known_bad_tokens", "Tokens known to be bad", size(bad)));
         if let Some(age) = verifier.keys_age() {

@@ -252,11 +252,7 @@ impl TestApp {
             audit: Arc::clone(&audit),
             auth: Arc::new(Auth::open()),
             limiter: Arc::new(Limiter::new(Arc::clone(&table), Arc::new(NoBuckets))),
-            reloads: Arc::new(Reloads::new(
-                vec![(Arc::clone(&users) as _, None)],
-                audit,
-                Arc::clone(&clock),
-            )),
+            reloads: Arc::new(Reloads::new(vec![(Arc::clone(&users) as _, None)], audit, Arc::clone(&clock))),
             user_overrides: users,
             redis: None,
             readiness,

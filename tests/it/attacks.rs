@@ -42,7 +42,11 @@ type Case = (u8, &'static str, &'static [(&'static str, &'static str)]);
 const CASES: &[Case] = &[
     (1, "alg: none", &[(JWT, "case_1_no_algorithm_is_none_in_any_spelling")]),
     (2, "a public key as secret", &[(JWT, "case_2_a_public_key_is_no_secret")]),
-    (3, "an algorithm that is not the key's", &[(JWT, "case_3_an_algorithm_that_is_not_the_keys_is_refused")]),
+    (
+        3,
+        "an algorithm that is not the key's",
+        &[(JWT, "case_3_an_algorithm_that_is_not_the_keys_is_refused")],
+    ),
     (4, "a secret that can be guessed", &[(JWT, "case_4_a_secret_that_can_be_guessed_does_not_start")]),
     (5, "no signature", &[(JWT, "case_5_a_signature_that_is_empty_stripped_or_cut_is_none")]),
     (
@@ -75,7 +79,11 @@ const CASES: &[Case] = &[
             (JWT_FILES, "case_15_a_file_that_changes_is_read_again_and_one_that_is_wrong_is_not_taken"),
         ],
     ),
-    (16, "a token for another use", &[(JWT, "case_16_a_token_for_another_use_is_refused_if_one_is_asked_for")]),
+    (
+        16,
+        "a token for another use",
+        &[(JWT, "case_16_a_token_for_another_use_is_refused_if_one_is_asked_for")],
+    ),
     (
         17,
         "a token that was taken back",
@@ -137,7 +145,10 @@ const CASES: &[Case] = &[
     (
         27,
         "two names, and several at once",
-        &[(TENANT, "headers_that_contradict_each_other_are_refused"), (TENANT, "several_tenants_are_for_reads")],
+        &[
+            (TENANT, "headers_that_contradict_each_other_are_refused"),
+            (TENANT, "several_tenants_are_for_reads"),
+        ],
     ),
     (
         28,
@@ -171,7 +182,14 @@ const CASES: &[Case] = &[
         "Redis commands in a tenant's name",
         &[("tests/it/redis/buckets.rs", "a_tenants_name_is_part_of_a_key_and_nothing_more")],
     ),
-    (33, "a snappy bomb", &[(HERE, "a_bomb_goes_off_on_no_route"), (DECODE, "the_declared_size_is_checked_before_anything_else")]),
+    (
+        33,
+        "a snappy bomb",
+        &[
+            (HERE, "a_bomb_goes_off_on_no_route"),
+            (DECODE, "the_declared_size_is_checked_before_anything_else"),
+        ],
+    ),
     (34, "a gzip bomb", &[(HERE, "a_bomb_goes_off_on_no_route")]),
     (35, "a zstd bomb", &[(HERE, "a_bomb_goes_off_on_no_route")]),
     (
@@ -191,7 +209,11 @@ const CASES: &[Case] = &[
             (DECODE, "a_million_labels_are_too_many_for_a_series_and_no_trouble"),
         ],
     ),
-    (39, "too many series", &[("src/storage/embedded/tests/active.rs", "flushes_do_not_make_room_for_too_many")]),
+    (
+        39,
+        "too many series",
+        &[("src/storage/embedded/tests/active.rs", "flushes_do_not_make_room_for_too_many")],
+    ),
     (
         40,
         "queries of death",
@@ -375,7 +397,9 @@ impl Logging {
             .spawn()
             .unwrap();
         let server = Self { child, port, dir };
-        wait_for("the server to be ready", || server.ask("GET", "/-/ready", &[]).is_some_and(|(s, _)| s == 200));
+        wait_for("the server to be ready", || {
+            server.ask("GET", "/-/ready", &[]).is_some_and(|(s, _)| s == 200)
+        });
         server
     }
 
@@ -451,7 +475,12 @@ fn what_is_denied_or_ordered_is_kept_and_text_of_callers_makes_no_lines() {
             // These are nobody's business but the caller's.
             (200, "GET", "/api/v1/query?query=up", &[shown]),
             (400, "GET", "/api/v1/query?query=%0d%0a%7B%22event%22:%22forged%22%7D%1b[31m", &[shown]),
-            (400, "GET", "/api/v1/query?query=up", &[shown, ("X-Scope-OrgID", "a\u{e9}{\"event\":\"forged\"}")]),
+            (
+                400,
+                "GET",
+                "/api/v1/query?query=up",
+                &[shown, ("X-Scope-OrgID", "a\u{e9}{\"event\":\"forged\"}")],
+            ),
         ];
         for (expected, method, path, headers) in asked {
             assert_eq!(server.status(method, path, headers), expected, "{method} {path}");
@@ -463,7 +492,8 @@ fn what_is_denied_or_ordered_is_kept_and_text_of_callers_makes_no_lines() {
         }
         if format == "json" {
             for line in log.lines() {
-                let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+                let line: Value =
+                    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
                 assert_ne!(line["event"], "forged");
             }
         }
@@ -536,9 +566,13 @@ fn secrets_are_in_nothing_that_is_written_or_answered() {
     assert!(log.contains(&id) && audit.contains(&id), "the id may be told, and is");
     let command = fs::read_to_string(format!("/proc/{}/cmdline", server.child.id())).unwrap();
     let kept = fs::read_to_string(&file).unwrap();
-    for (place, text) in
-        [("log", &log), ("audit log", &audit), ("answers", &answers), ("command line", &command), ("file", &kept)]
-    {
+    for (place, text) in [
+        ("log", &log),
+        ("audit log", &audit),
+        ("answers", &answers),
+        ("command line", &command),
+        ("file", &kept),
+    ] {
         assert!(!text.contains(token::SECRET), "the secret that signs is in the {place}");
         for shown in [&key, &token, &wrong_key, &wrong_token] {
             let secret = shown.rsplit(if shown.contains('.') { '.' } else { '_' }).next().unwrap();
@@ -586,7 +620,9 @@ fn what_is_read_while_we_run_is_read_again_at_once_when_somebody_asks() {
     server.hang_up();
     wait_for("a signal to have them read again", || (may(&key), may(&named)) == (200, 200));
     let audit = server.text("audit.log");
-    for part in ["reload api_keys\",\"result\":\"failed\"", "reload api_keys\",\"result\":\"done\"", "reload tokens"] {
+    for part in
+        ["reload api_keys\",\"result\":\"failed\"", "reload api_keys\",\"result\":\"done\"", "reload tokens"]
+    {
         assert!(audit.contains(part), "{part}: {audit}");
     }
 }
@@ -631,7 +667,8 @@ fn a_bomb_goes_off_on_no_route() {
                 // It may hang up on what it does not read.
                 let Ok(answer) = sent else { continue };
                 let status = answer.status().as_u16();
-                let written = ["/write", "/push", "/receive", "/import"].iter().any(|end| path.ends_with(end));
+                let written =
+                    ["/write", "/push", "/receive", "/import"].iter().any(|end| path.ends_with(end));
                 assert!(status < 500 && !(written && status < 400), "{path}, {encoding}: {status}");
             }
         }

@@ -24,15 +24,39 @@ const GRAFANA: &[(&str, &str, &str)] = &[
     ("POST", "/api/v1/labels", "limit=40000&start={start}&end={end}"),
     ("GET", "/api/v1/label/job/values", "limit=40000&start={start}&end={end}"),
     ("GET", "/api/v1/label/instance/values", "limit=40000&start={start}&end={end}&match%5B%5D=up"),
-    ("GET", "/api/v1/label/instance/values", "limit=40000&start={start}&end={end}&match%5B%5D=up%7Bjob%3D%22node%22%7D"),
-    ("GET", "/api/v1/label/__name__/values", "limit=40000&start={start}&end={end}&match%5B%5D=%7B__name__%3D%7E%22node_.*%22%7D"),
+    (
+        "GET",
+        "/api/v1/label/instance/values",
+        "limit=40000&start={start}&end={end}&match%5B%5D=up%7Bjob%3D%22node%22%7D",
+    ),
+    (
+        "GET",
+        "/api/v1/label/__name__/values",
+        "limit=40000&start={start}&end={end}&match%5B%5D=%7B__name__%3D%7E%22node_.*%22%7D",
+    ),
     ("POST", "/api/v1/query", "query=topk%283%2C+up%29&time={end}"),
     ("POST", "/api/v1/series", "match%5B%5D=up&start={start}&end={end}"),
-    ("POST", "/api/v1/labels", "limit=40000&start={start}&end={end}&match%5B%5D=%7B__name__%3D%7E%22.*go.*%22%7D"),
-    ("POST", "/api/v1/labels", "limit=40000&start={start}&end={end}&match%5B%5D=%7B__name__%3D%7E%22up%22%7D"),
-    ("GET", "/api/v1/label/job/values", "limit=40000&start={start}&end={end}&match%5B%5D=%7Binstance%3D%22x%22%7D"),
+    (
+        "POST",
+        "/api/v1/labels",
+        "limit=40000&start={start}&end={end}&match%5B%5D=%7B__name__%3D%7E%22.*go.*%22%7D",
+    ),
+    (
+        "POST",
+        "/api/v1/labels",
+        "limit=40000&start={start}&end={end}&match%5B%5D=%7B__name__%3D%7E%22up%22%7D",
+    ),
+    (
+        "GET",
+        "/api/v1/label/job/values",
+        "limit=40000&start={start}&end={end}&match%5B%5D=%7Binstance%3D%22x%22%7D",
+    ),
     ("POST", "/api/v1/labels", "limit=40000&start={start}&end={end}&match%5B%5D=%7B__name__%3D%22up%22%7D"),
-    ("GET", "/api/v1/label/job/values", "limit=40000&start={start}&end={end}&match%5B%5D=%7B__name__%3D%22up%22%7D"),
+    (
+        "GET",
+        "/api/v1/label/job/values",
+        "limit=40000&start={start}&end={end}&match%5B%5D=%7B__name__%3D%22up%22%7D",
+    ),
 ];
 
 /// A tenant, and how a client that acts for it is let in.
@@ -43,7 +67,12 @@ struct Way {
 }
 
 impl Way {
-    fn ask(&self, port: u16, (method, path, params): (&str, &str, &str), more: &[(&str, &str)]) -> (u16, String) {
+    fn ask(
+        &self,
+        port: u16,
+        (method, path, params): (&str, &str, &str),
+        more: &[(&str, &str)],
+    ) -> (u16, String) {
         let mut headers = more.to_vec();
         headers.extend(self.authorization.as_deref().map(|shown| ("Authorization", shown)));
         let asked = if method == "GET" {
@@ -99,11 +128,7 @@ fn prometheus_writes_and_grafana_reads_by_a_token_by_a_password_and_by_a_certifi
             client: anybody.clone(),
             authorization: Some(format!("Basic {}", BASE64_STANDARD.encode(format!("grafana:{key}")))),
         },
-        Way {
-            tenant: "by-certificate",
-            client: Client::new(&authority, Some(&agent)),
-            authorization: None,
-        },
+        Way { tenant: "by-certificate", client: Client::new(&authority, Some(&agent)), authorization: None },
     ];
     let prometheus = Prometheus::with_config(dir.path(), 0, |own| {
         let ca = file("ca.pem");

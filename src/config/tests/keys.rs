@@ -45,8 +45,17 @@ fn keys_that_nobody_is_asked_for_are_refused() {
 #[test]
 fn another_header_is_one_that_means_nothing_else() {
     assert_eq!(auth("header: X-Api-Key").unwrap().header, Some("x-api-key".to_owned()));
-    for wrong in ["authorization", "X-Scope-OrgID", "THANOS-TENANT", "Host", "\"x y\"", "\"x:\"", "é", "\"x\\r\\ny\"", "[a]"]
-    {
+    for wrong in [
+        "authorization",
+        "X-Scope-OrgID",
+        "THANOS-TENANT",
+        "Host",
+        "\"x y\"",
+        "\"x:\"",
+        "é",
+        "\"x\\r\\ny\"",
+        "[a]",
+    ] {
         let errors = auth(&format!("header: {wrong}")).unwrap_err();
         assert!(errors[0].starts_with("auth.header: "), "{errors:?}");
     }

@@ -82,7 +82,10 @@ async fn a_disabled_tenant_is_refused_on_every_route_and_nobody_else_is() {
 async fn an_order_is_kept_even_if_its_caller_leaves() {
     let (app, lines) = audited(TestApp::start().await);
     let ordered = [("x-scope-orgid", "a"), ("x-request-id", "order-1")];
-    assert_eq!(app.call("POST", "/api/v1/admin/tsdb/delete_series?match[]=up", &ordered, "").await.status, 204);
+    assert_eq!(
+        app.call("POST", "/api/v1/admin/tsdb/delete_series?match[]=up", &ordered, "").await.status,
+        204
+    );
     // Half of what it says has come when its caller hangs up.
     let half = stream::iter([Ok::<_, std::io::Error>(Bytes::from("{"))]);
     let body = Body::from_stream(futures_util::StreamExt::chain(half, stream::pending()));
@@ -119,7 +122,10 @@ async fn every_answer_tells_browsers_and_caches_to_keep_out() {
         assert!(policy.contains("default-src 'none'") && !policy.contains("script-src"), "{policy}");
         // Nobody is ever sent elsewhere.
         assert!(!reply.status.is_redirection() && !reply.headers.contains_key(header::LOCATION), "{path}");
-        let html = reply.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+        let html = reply
+            .headers
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
         assert_eq!(html, path == "/", "{path}");
     }
 }
