@@ -340,7 +340,13 @@ fn gateway_config(config: &Config, address: SocketAddr, request_id_seed: u64) ->
             any_address: !(address.ip().is_loopback() && admin_ip.is_none_or(|ip| ip.is_loopback())),
             cors_origins: config.server.cors_origins.clone(),
         }),
-        // A web page has no credentials to show: browsers send none by themselves that we take.
+        // A browser shows its user's certificate for any page; by which name we are called, TLS has checked.
+        AuthMode::Token if config.auth.client_certificates.enabled => Some(HostGuard {
+            allowed_hosts: vec!["*".to_owned()],
+            any_address: true,
+            cors_origins: config.server.cors_origins.clone(),
+        }),
+        // Of what else we take browsers send nothing by themselves.
         AuthMode::Token => None,
     };
     let in_flight = limits.max_in_flight_bytes.as_usize();

@@ -46,7 +46,7 @@ fn render(config: &Config, store: &Store, address: SocketAddr, configured: bool)
     let (credentials, shown) = match config.auth.mode {
         AuthMode::None => ("", ""),
         AuthMode::Token => {
-            (", authorization: {credentials_file: FILE}", "-H \"Authorization: Bearer $LUMINATE_TOKEN\" ")
+            (", authorization: {credentials_file: FILE}", "-H \"Authorization: Bearer $TOKEN\" ")
         }
     };
     let retention = config.storage.retention.map_or_else(|| "forever".to_owned(), format_duration);
@@ -125,9 +125,7 @@ mod tests {
         let file = ConfigFile::parse("luminate.yaml", yaml).unwrap();
         let (config, _) = Config::check(&Sources { file, ..Sources::none() }).unwrap();
         let card = render(&config, &Store::of(&config.storage), "0.0.0.0:8080".parse().unwrap(), true);
-        for line in
-            ["authorization: {credentials_file: FILE}}]", "Bearer $LUMINATE_TOKEN", "luminate key create"]
-        {
+        for line in ["authorization: {credentials_file: FILE}}]", "Bearer $TOKEN", "luminate key create"] {
             assert!(card.contains(line), "{line}\nis not in\n{card}");
         }
         assert!(!card.contains("nobody is asked"), "{card}");

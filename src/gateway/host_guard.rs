@@ -9,6 +9,8 @@
 //! * whose `Host` is neither loopback, nor an IP address we may be reached by, nor a configured name;
 //! * whose `Origin` is another than the host it is sent to, and not allowed by `server.cors_origins`;
 //! * which says it comes from another site, unless it is a person following a link to a page.
+//!
+//! The last two hold where clients' certificates are credentials, too: a browser shows that of its user for any page.
 
 use std::net::IpAddr;
 
@@ -45,7 +47,7 @@ pub enum Refusal {
         origin: String,
     },
     /// Called by a page from another site.
-    #[error("cross-site requests are not allowed without authentication; see server.cors_origins")]
+    #[error("cross-site requests are not allowed; see server.cors_origins")]
     CrossSite,
 }
 

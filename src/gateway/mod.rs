@@ -39,6 +39,7 @@ pub mod request;
 pub mod router;
 pub mod routes;
 pub mod tenant;
+pub mod unread;
 pub mod wire;
 
 use std::{fmt, sync::Arc, time::Duration};

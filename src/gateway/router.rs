@@ -20,9 +20,10 @@ use super::{
     cors, deadline,
     error::{ApiError, ErrorKind},
     in_flight::{self, InFlight},
-    limit::{self, door::Cost, unread::Unread},
+    limit::{self, door::Cost},
     request,
     routes::{Door, ROUTES},
+    unread::{self, Unread},
 };
 
 /// Smaller answers are not worth compressing.
@@ -31,14 +32,13 @@ const COMPRESSED_FROM: u16 = 1024;
 /// Builds the router of a listener: of all routes where there is only one listener, else of those behind `door`.
 pub fn router(state: Arc<State>, door: Door) -> Router {
     let in_flight = InFlight::new(&state.config);
-    let unread = Unread::default();
     let mut router = Router::new();
     for route in ROUTES.iter().filter(|route| door == Door::Both || [door, Door::Both].contains(&route.door))
     {
         // A layer stands before those above it: read them from below.
         let mut methods = (route.methods)();
         if let Some(cost) = Cost::of(route) {
-            let door = limit::door::Door::new(&state, &in_flight, &unread, cost);
+            let door = limit::door::Door::new(&state, &in_flight, cost);
             methods = methods.route_layer(from_fn_with_state(door, limit::door::enter));
         }
         methods = methods.route_layer(from_fn_with_state((Arc::clone(&state), route.access), access::enter));
@@ -59,16 +59,18 @@ pub fn router(state: Arc<State>, door: Door) -> Router {
     router
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        // 4. Large answers are compressed, if the caller can read that.
+        // 5. Large answers are compressed, if the caller can read that.
         .layer(
             CompressionLayer::new()
                 .quality(CompressionLevel::Fastest)
                 .compress_when(SizeAbove::new(COMPRESSED_FROM)),
         )
-        // 3. Pages of configured origins may read the answer.
+        // 4. Pages of configured origins may read the answer.
         .layer(from_fn_with_state(Arc::clone(&state), cors::allow_origins))
-        // 2. Web pages are kept out while there is no other door.
+        // 3. Web pages are kept out while there is no other door.
         .layer(from_fn_with_state(Arc::clone(&state), guard_host))
+        // 2. What is left of a body does not spoil its connection.
+        .layer(from_fn_with_state(Unread::default(), unread::forget_the_rest))
         // 1. An id, a log line, a place in the counters.
         .layer(from_fn_with_state(Arc::clone(&state), request::observe))
         .with_state(state)

@@ -5,9 +5,6 @@ use std::sync::Arc;
 use super::{Figure, FigureValue, Source, as_value};
 use crate::gateway::request::{Endpoint, LATENCY_BOUNDS, RequestCounters};
 
-/// The status of a request that was refused because a limit was reached.
-const RATE_LIMITED: u16 = 429;
-
 /// Gives the figures of the gateway.
 pub fn source(counters: Arc<RequestCounters>) -> Source {
     Box::new(move || figures(&counters))
@@ -45,13 +42,6 @@ fn figures(counters: &RequestCounters) -> Vec<Figure> {
             ),
         }
     }
-    let refused =
-        [Endpoint::Write, Endpoint::Query, Endpoint::QueryRange, Endpoint::Catalog].map(|endpoint| {
-            let n = count(&ended, endpoint, RATE_LIMITED);
-            let help = "Requests refused because a limit was reached";
-            Figure::counter("luminate_rate_limit_exceeded", help, as_value(n))
-                .with("endpoint", endpoint.as_str())
-        });
     let in_flight = Endpoint::ALL.map(|endpoint| {
         let n = as_value(counters.in_flight(endpoint));
         Figure::gauge("luminate_http_in_flight_requests", "Requests being answered", n)
@@ -71,7 +61,6 @@ fn figures(counters: &RequestCounters) -> Vec<Figure> {
     let mut figures = writes;
     figures.extend(queries);
     figures.extend(others);
-    figures.extend(refused);
     figures.extend(in_flight);
     figures.extend(latencies);
     figures.push(write_latency);
@@ -113,7 +102,6 @@ mod tests {
             "luminate_write_requests_total{status=\"204\"} 0.0",
             "luminate_query_requests_total{endpoint=\"query\",status=\"200\"} 0.0",
             "luminate_query_latency_seconds_bucket{le=\"+Inf\",endpoint=\"query_range\"} 0",
-            "luminate_rate_limit_exceeded_total{endpoint=\"write\"} 0.0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\nis not in\n{text}");
         }

@@ -11,6 +11,7 @@
 
 mod attacks;
 mod attacks_http;
+mod attacks_server;
 mod certificates;
 mod cli;
 mod clickhouse;

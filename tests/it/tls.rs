@@ -292,6 +292,11 @@ fn a_certificate_lets_its_holder_in_for_the_tenant_it_names_and_nobody_else() {
     assert!(write(&ours, &[("X-Scope-OrgID", "team-a")]) < 300);
     assert_eq!(write(&ours, &[("X-Scope-OrgID", "team-b")]), 403);
     assert_eq!((count(&ours), count(&theirs)), (1, 0));
+    // A page in the browser of somebody who has a certificate.
+    let forged = |header| ours.send(port, "POST", "/api/v1/labels", &[header], b"").unwrap().0;
+    assert_eq!(forged(("Origin", "https://evil.example")), 403);
+    assert_eq!(forged(("Sec-Fetch-Site", "cross-site")), 403);
+    assert_eq!(forged(("Origin", "https://localhost")), 200);
     // Nobody in particular, and what a certificate is not good for.
     assert_eq!(write(&Client::new(&secure.authority, None), &[]), 401);
     assert_eq!(write(&client("../team-a"), &[]), 401);

@@ -23,7 +23,7 @@ use futures_util::{StreamExt, stream};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use smallvec::SmallVec;
 
-use super::{Limiter, fields, places::Place, unread::Unread};
+use super::{Limiter, fields, places::Place};
 use crate::{
     gateway::{
         State,
@@ -87,14 +87,13 @@ impl Cost {
 pub struct Door {
     state: Arc<State>,
     in_flight: Arc<InFlight>,
-    unread: Unread,
     cost: Cost,
 }
 
 impl Door {
     /// The door of a route.
-    pub fn new(state: &Arc<State>, in_flight: &Arc<InFlight>, unread: &Unread, cost: Cost) -> Self {
-        Self { state: Arc::clone(state), in_flight: Arc::clone(in_flight), unread: unread.clone(), cost }
+    pub fn new(state: &Arc<State>, in_flight: &Arc<InFlight>, cost: Cost) -> Self {
+        Self { state: Arc::clone(state), in_flight: Arc::clone(in_flight), cost }
     }
 }
 
@@ -108,7 +107,7 @@ pub async fn enter(Extract(door): Extract<Door>, mut request: Request, next: Nex
     let held = match door.admit(&caller, announced).await {
         Ok(held) => held,
         Err(refusal) => {
-            let mut answer = match refusal {
+            let answer = match refusal {
                 Refusal::Full(full) => full.into_response(),
                 Refusal::Over(tenant, over) => {
                     let mut answer = door.cost.refuse(over);
@@ -118,8 +117,6 @@ pub async fn enter(Extract(door): Extract<Door>, mut request: Request, next: Nex
                 }
             };
             door.state.limiter.counters.unread.fetch_add(1, Ordering::Relaxed);
-            let version = request.version();
-            door.unread.forget(request.into_body(), version, &mut answer).await;
             return answer;
         }
     };

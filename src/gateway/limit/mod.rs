@@ -12,8 +12,7 @@
 //!   [`share`]: while that is away.
 //! * `series`: how many series may begin.
 //! * [`places`]: what runs at a time. [`density`]: how many samples a body likely has.
-//! * [`door`]: stands before each route that costs a tenant something, with [`unread`] for the bodies of those it
-//!   turns away and [`fields`] for what their answers say.
+//! * [`door`]: stands before each route that costs a tenant something, with [`fields`] for what answers say of them.
 //! * [`rejections`]: what was refused lately, for whoever wonders where their samples are.
 
 pub mod buckets;
@@ -29,7 +28,6 @@ mod series;
 pub mod share;
 pub mod shared;
 pub mod table;
-pub mod unread;
 pub mod user;
 
 use std::{
