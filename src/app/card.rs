@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use crate::config::{Backend, Config, Storage, value::format_duration};
+use crate::config::{AuthMode, Backend, Config, Storage, value::format_duration};
 
 /// Where samples are kept, for a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,14 +43,20 @@ fn render(config: &Config, store: &Store, address: SocketAddr, configured: bool)
     let scheme = if config.server.tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{}", reachable(address));
     let metric = if config.self_scrape.enabled { "up" } else { "vector(1)" };
+    let (credentials, shown) = match config.auth.mode {
+        AuthMode::None => ("", ""),
+        AuthMode::Token => {
+            (", authorization: {credentials_file: FILE}", "-H \"Authorization: Bearer $TOKEN\" ")
+        }
+    };
     let retention = config.storage.retention.map_or_else(|| "forever".to_owned(), format_duration);
     let mut card = format!(
         "\nLuminate {version}   store: {backend}  {place}{new}   retention: {retention}\n\n  \
          Page        {url}/\n  \
-         Prometheus  remote_write: [{{url: {url}/api/v1/write}}]\n  \
+         Prometheus  remote_write: [{{url: {url}/api/v1/write{credentials}}}]\n  \
          Query       {url}/api/v1/query\n  \
          Grafana     data source of type Prometheus, URL {url}\n  \
-         Try         curl '{url}/api/v1/query?query={metric}'\n  \
+         Try         curl {shown}'{url}/api/v1/query?query={metric}'\n  \
          {indent}luminate query '{metric}'{server}\n\n",
         version = env!("CARGO_PKG_VERSION"),
         backend = config.storage.backend.name(),
@@ -62,13 +68,15 @@ fn render(config: &Config, store: &Store, address: SocketAddr, configured: bool)
     if !configured {
         card.push_str("No configuration file; defaults in use. `luminate config print` shows them.\n");
     }
-    if address.ip().is_loopback() {
-        card.push_str("Listening on loopback only, and nobody is asked who they are.\n");
-    } else {
-        card.push_str(
-            "Listening on the network, and nobody is asked who they are: anybody can read and delete.\n",
-        );
-    }
+    card.push_str(match (config.auth.mode, address.ip().is_loopback()) {
+        (AuthMode::Token, _) => {
+            "Everybody is asked who they are: `luminate key create` and `luminate token create` make credentials.\n"
+        }
+        (AuthMode::None, true) => "Listening on loopback only, and nobody is asked who they are.\n",
+        (AuthMode::None, false) => {
+            "Listening on the network, and nobody is asked who they are: anybody can read and delete.\n"
+        }
+    });
     card.push('\n');
     card
 }
@@ -109,6 +117,18 @@ mod tests {
         ] {
             assert!(card.contains(line), "{line}\nis not in\n{card}");
         }
+    }
+
+    #[test]
+    fn a_card_of_a_server_that_asks_for_credentials_says_so() {
+        let yaml = "auth: {mode: token, api_keys: {file: keys.yaml}}";
+        let file = ConfigFile::parse("luminate.yaml", yaml).unwrap();
+        let (config, _) = Config::check(&Sources { file, ..Sources::none() }).unwrap();
+        let card = render(&config, &Store::of(&config.storage), "0.0.0.0:8080".parse().unwrap(), true);
+        for line in ["authorization: {credentials_file: FILE}}]", "Bearer $TOKEN", "luminate key create"] {
+            assert!(card.contains(line), "{line}\nis not in\n{card}");
+        }
+        assert!(!card.contains("nobody is asked"), "{card}");
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub struct ServeFlags {
     /// How long samples are kept; 0 is forever [default: 30d].
     #[arg(long, value_name = "DURATION")]
     retention: Option<String>,
-    /// How callers are told apart: none.
+    /// How callers are told apart: none, or token [default: none].
     #[arg(long = "auth.mode", value_name = "MODE")]
     auth_mode: Option<String>,
     /// Features to switch on, by Prometheus' names, with commas between.

@@ -268,6 +268,10 @@ impl From<StorageError> for ApiError {
                 StorageError::Overloaded { retry_after, .. }
                 | StorageError::Unavailable { retry_after: Some(retry_after), .. },
             ) => Self::new(ErrorKind::Unavailable, error.to_string()).retry_after(*retry_after),
+            // The detail names files.
+            (_, StorageError::DiskFull { .. }) => {
+                Self::unavailable("the store's disk is full").because(error.to_string())
+            }
             (Fault::Caller, _) => Self::new(ErrorKind::Execution, error.to_string()),
             (Fault::Passing, _) => Self::new(ErrorKind::Unavailable, error.to_string()),
             (Fault::Ours, _) => Self::internal(with_sources(&error)),
@@ -353,6 +357,11 @@ mod tests {
         let response = error.into_response();
         let Cause(cause) = response.extensions().get::<Cause>().unwrap();
         assert_eq!(cause, "/secret/parts/7 is damaged at byte 42: checksum");
+        let full = ApiError::from(StorageError::DiskFull { detail: "cannot write /secret/wal/7".to_owned() });
+        assert_eq!((full.status().as_u16(), full.message()), (503, "the store's disk is full"));
+        let response = full.into_response();
+        let Cause(cause) = response.extensions().get::<Cause>().unwrap();
+        assert_eq!(cause, "disk is full: cannot write /secret/wal/7");
     }
 
     #[test]

@@ -1,16 +1,19 @@
 //! HTTP: the one layer that knows of it.
 //!
 //! [`listener`] carries connections, [`routes`] lists every route and what it asks of its caller, and
-//! [`router`](mod@router) has, in the order a request meets it, the stack before them. A handler ([`api`]) parses, asks a lower layer, and answers; rules live below
-//! it. What travels is written in [`wire`], what goes wrong becomes a status in [`error`].
+//! [`router`](mod@router) has, in the order a request meets it, the stack before them. A handler ([`api`]) parses, asks
+//! a lower layer, and answers; rules live below it. What travels is written in [`wire`], what goes wrong becomes a
+//! status in [`error`].
 //!
-//! * [`request`]: each request has an id, one log line and its place in the counters.
+//! * [`peer`]: who is at the other end of a connection.
+//! * [`request`]: each request has an id, one log line and its place in the counters; [`audit`] keeps what was denied
+//!   and changed.
 //! * [`host_guard`] and [`cors`]: what web pages may do.
 //! * [`access`]: who may do what, by [`auth`] and [`tenant`]; it alone makes the
 //!   [`Sender`](crate::ingest::Sender) or [`Reader`](crate::query::Reader) that handlers of tenants' data take.
 //! * [`deadline`]: how long a request may take.
 //! * [`limit`]: how much a tenant may use; [`redis`](mod@redis): what several gateways share.
-//! * [`reload`]: what is read again while we run.
+//! * [`reload`]: what is read again while we run; [`health`]: whether requests are wanted.
 //! * [`form`] and [`body`]: parameters and bodies, with bounds; [`in_flight`]: the bounds on all together.
 //!
 //! Nothing here reads the clock or a backend: both come in with the [`State`].

@@ -29,9 +29,9 @@ pub enum QueryFailure {
         retry_after: Duration,
     },
     /// As many exports run as may.
-    #[error("{limit} exports are running, and no more may at one time")]
+    #[error("no more exports may run now; there are {limit} places, shared between tenants")]
     Exporting {
-        /// How many run.
+        /// How many may run.
         limit: usize,
         /// When to try again.
         retry_after: Duration,

@@ -197,9 +197,9 @@ pub(super) async fn several_tenants_are_one(s: &mut Subject<'_>) {
     let mut all = of(&one, "mine");
     all.append(&mut of(&two, "theirs"));
     all.sort();
-    use MatchOp::{Equal, Matches, NotEqual};
+    use MatchOp::{Equal, Matches, NotEqual, NotMatches};
     type Case<'a> = (&'a [(MatchOp, &'a str, &'a str)], &'a dyn Fn(&Labels) -> bool);
-    let cases: [Case<'_>; 9] = [
+    let cases: [Case<'_>; 14] = [
         (&[], &|_| true),
         (&[(Equal, "__name__", "m"), (Equal, "__tenant_id__", one.as_str())], &|l| {
             l.metric_name() == Some("m") && l.get("__tenant_id__") == Some(one.as_str())
@@ -209,7 +209,12 @@ pub(super) async fn several_tenants_are_one(s: &mut Subject<'_>) {
         (&[(Matches, "__tenant_id__", ".*-one|elsewhere")], &|l| {
             l.get("__tenant_id__") == Some(one.as_str())
         }),
+        (&[(NotMatches, "__tenant_id__", ".*-one")], &|l| l.get("__tenant_id__") == Some(two.as_str())),
         (&[(Equal, "__tenant_id__", "")], &|_| false),
+        (&[(NotEqual, "__tenant_id__", "")], &|_| true),
+        (&[(Matches, "__tenant_id__", "")], &|_| false),
+        (&[(NotMatches, "__tenant_id__", ".+")], &|_| false),
+        (&[(Matches, "__tenant_id__", ".*-one"), (NotMatches, "__tenant_id__", ".*-one")], &|_| false),
         (&[(Equal, "__tenant_id__", "forged")], &|_| false),
         (&[(Equal, "original___tenant_id__", "forged")], &|l| l.get("original___tenant_id__").is_some()),
         (&[(NotEqual, "original_original___tenant_id__", "")], &|l| {
@@ -245,6 +250,25 @@ pub(super) async fn several_tenants_are_one(s: &mut Subject<'_>) {
             assert_eq!(found, values, "{name} {matchers:?}");
         }
     }
+    // Sets that mean one tenant each, and one that means none.
+    let sets = [("job", "x", one.as_str()), ("__name__", "theirs", two.as_str()), ("job", "x", "elsewhere")];
+    let sets: Vec<Vec<Matcher>> = sets
+        .map(|(name, value, tenant)| {
+            vec![Matcher::equal(name, value), Matcher::equal("__tenant_id__", tenant)]
+        })
+        .to_vec();
+    let request = || LabelsRequest { matchers: sets.clone(), range: TimeRange::ALL, limit: 0 };
+    let expect: Vec<Labels> = all
+        .iter()
+        .filter(|l| match l.get("__tenant_id__") {
+            Some(tenant) if tenant == one.as_str() => l.get("job") == Some("x"),
+            _ => l.metric_name() == Some("theirs"),
+        })
+        .cloned()
+        .collect();
+    assert_eq!(view.series(store, request()).await.expect("series"), expect);
+    let tenants = view.label_values(store, "__tenant_id__", request()).await.expect("values");
+    assert_eq!(tenants, [one.as_str(), two.as_str()]);
     let metadata = view.metadata(store, Some("m")).await.expect("metadata");
     assert_eq!(metadata.iter().map(|m| &m.help[..]).collect::<Vec<_>>(), [one.as_str(), two.as_str()]);
     // Of one tenant the label is one like any other.

@@ -238,8 +238,8 @@ impl Engine {
         // In this order: a tombstone goes after the samples it hides have gone from the view.
         let tombstones = self.register.tombstones(tenant);
         let view = self.view.load_full();
-        let warnings = self.damage.lock().clone();
-        look(Sight { view: &view, tenant, tombstones: &tombstones, warnings })
+        let damaged = !self.damage.lock().is_empty();
+        look(Sight { view: &view, tenant, tombstones: &tombstones, damaged })
     }
 
     pub(crate) fn select(&self, tenant: &TenantId, request: &SelectRequest) -> Result<Selected> {

@@ -30,9 +30,12 @@ pub(crate) struct Sight<'a> {
     pub(crate) view: &'a Arc<View>,
     pub(crate) tenant: &'a TenantId,
     pub(crate) tombstones: &'a [Tombstone],
-    /// Damage that is known, for a person.
-    pub(crate) warnings: Vec<String>,
+    /// Whether something is known not to be readable.
+    pub(crate) damaged: bool,
 }
+
+/// What a reader is told of damage; where it is, is for the log and the operator.
+const DAMAGED: &str = "a part of the data is damaged and was left out";
 
 #[derive(Clone, Debug)]
 enum Source {
@@ -72,7 +75,8 @@ impl Sight<'_> {
             series.iter().map(|labels| hidden(self.tombstones, labels)).collect()
         };
         let runs = Runs::SeriesMajor(Arc::new(Selection { sources, places, range, hidden }));
-        Ok(Selected { series, runs, taken: 0, warnings: self.warnings })
+        let warnings = if self.damaged { vec![DAMAGED.to_owned()] } else { Vec::new() };
+        Ok(Selected { series, runs, taken: 0, warnings })
     }
 
     /// The series that pass and have visible samples in the range.
@@ -223,11 +227,7 @@ impl Sight<'_> {
     /// None, and a warning, if a part's index is damaged: it is left out.
     fn unless_damaged<T>(&mut self, sealed: &Sealed, outcome: Result<T>) -> Result<Option<T>> {
         let outcome = sealed.noting(outcome);
-        if let Some(damage) = sealed.damage()
-            && !self.warnings.contains(&damage)
-        {
-            self.warnings.push(damage);
-        }
+        self.damaged |= sealed.damage().is_some();
         match outcome {
             Ok(found) => Ok(Some(found)),
             Err(StorageError::Corrupt { .. }) => Ok(None),
