@@ -57,12 +57,13 @@ fn render(config: &Config, store: &Store, address: SocketAddr, configured: bool)
          Query       {url}/api/v1/query\n  \
          Grafana     data source of type Prometheus, URL {url}\n  \
          Try         curl {shown}'{url}/api/v1/query?query={metric}'\n  \
-         {indent}luminate query '{metric}'{server}\n\n",
+         {indent}luminate query '{metric}'{server}{token}\n\n",
         version = env!("CARGO_PKG_VERSION"),
         backend = config.storage.backend.name(),
         place = store.place,
         new = if store.is_new { " (new)" } else { "" },
         indent = "            ",
+        token = if shown.is_empty() { "" } else { " --token.file FILE" },
         server = if url == DEFAULT { String::new() } else { format!(" --server {url}") },
     );
     if !configured {
@@ -125,7 +126,12 @@ mod tests {
         let file = ConfigFile::parse("luminate.yaml", yaml).unwrap();
         let (config, _) = Config::check(&Sources { file, ..Sources::none() }).unwrap();
         let card = render(&config, &Store::of(&config.storage), "0.0.0.0:8080".parse().unwrap(), true);
-        for line in ["authorization: {credentials_file: FILE}}]", "Bearer $TOKEN", "luminate key create"] {
+        for line in [
+            "authorization: {credentials_file: FILE}}]",
+            "Bearer $TOKEN",
+            "query 'up' --token.file FILE",
+            "luminate key create",
+        ] {
             assert!(card.contains(line), "{line}\nis not in\n{card}");
         }
         assert!(!card.contains("nobody is asked"), "{card}");
