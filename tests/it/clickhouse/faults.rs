@@ -17,6 +17,8 @@ use luminate::{
     storage::{BatchSample, LabelsRequest, SelectRequest, Storage, WriteBatch, conformance::read_all},
 };
 
+use serde_json::Value;
+
 use super::{
     front::Front,
     proxy::{Cut, Fault, Mode, Proxy},
@@ -286,6 +288,14 @@ fn a_clickhouse_may_be_killed_and_started_again() {
     stage.check("killed", &gateway);
 }
 
+/// Whether the gateway uses all of its servers.
+fn uses_all_servers(gateway: &Server) -> bool {
+    let report: Value = serde_json::from_str(&gateway.get("/health/deep").1).unwrap();
+    let checks = report["data"]["checks"].as_array().unwrap();
+    let is_server = |check: &&Value| check["name"].as_str().is_some_and(|name| name.starts_with("server "));
+    checks.iter().filter(is_server).all(|server| server["status"] == "ok")
+}
+
 #[test]
 fn one_of_three_addresses_may_be_dead() {
     let Some(stage) = Stage::shared() else { return };
@@ -299,7 +309,8 @@ fn one_of_three_addresses_may_be_dead() {
                 let on = stage.witness.wait_progress();
                 println!("address {number} is dead ({mode:?}): on after {:.2} s", on.as_secs_f64());
                 way.set(Mode::Pass);
-                stage.witness.wait_progress();
+                // Only one is to be dead at a time, and who was is asked again after a while.
+                wait_for("all servers to be used", || uses_all_servers(&gateway));
             }
         }
     });
