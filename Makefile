@@ -19,12 +19,19 @@ run: ## Run the server, optimised, with the defaults
 test: setup ## Run all tests, installing the programs they compare with
 	@tests/stage "build" $(CARGO) test --locked --no-run
 	@tests/stage "unit" $(CARGO) test --locked --lib
-	@tests/stage "PromQL, command line, configuration" $(CARGO) test --locked --test it -- $(patsubst %,--skip %,$(FAULTS) $(PEERS) $(CLICKHOUSE) $(REDIS))
+	@tests/stage "PromQL, command line, configuration" $(CARGO) test --locked --test it -- $(patsubst %,--skip %,$(FAULTS) $(PEERS) $(CLICKHOUSE) $(REDIS) $(DEPLOY))
 	@tests/stage "faults" $(CARGO) test --locked --test it -- $(FAULTS)
 	@tests/stage "comparison with Prometheus" $(CARGO) test --locked --test it -- $(PEERS)
 	@tests/stage "Redis" $(CARGO) test --locked --test it -- $(REDIS)
 	@tests/stage "ClickHouse" $(CARGO) test --locked --test it -- $(CLICKHOUSE) --skip $(GATEWAYS)
 	@tests/stage "gateways" $(CARGO) test --locked --test it -- $(GATEWAYS) --nocapture
+	@$(MAKE) --no-print-directory test-deploy
+
+.PHONY: test-deploy
+test-deploy: setup ## Check all of deployments/ and docker/, and run what they deploy
+	@tests/stage "binary to deploy" $(CARGO) build --locked
+	@tests/stage "deployments" tests/deploy/run
+	@tests/stage "deployments, running" $(CARGO) test --locked --test it -- $(DEPLOY)
 
 # What of the integration tests has a stage of its own; the rest is together in one.
 FAULTS := kill::
@@ -32,6 +39,7 @@ PEERS := prometheus:: credentials::
 CLICKHOUSE := clickhouse::
 REDIS := redis::
 GATEWAYS := clickhouse::gateways
+DEPLOY := deploy::
 
 # Where the targets below look for ClickHouse.
 CLICKHOUSE_URL ?= http://127.0.0.1:8123
