@@ -29,7 +29,7 @@ test: setup ## Run all tests, installing the programs they compare with
 
 .PHONY: test-deploy
 test-deploy: setup ## Check all of deployments/ and docker/, and run what they deploy
-	@tests/stage "binary to deploy" $(CARGO) build --locked
+	@tests/stage "binary to deploy" $(CARGO) test --locked --no-run --test it
 	@tests/stage "deployments" tests/deploy/run
 	@tests/stage "deployments, running" $(CARGO) test --locked --test it -- $(DEPLOY)
 
