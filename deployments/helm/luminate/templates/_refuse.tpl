@@ -1,0 +1,2 @@
+{{- define "luminate.refuse" -}}
+{{- end -}}
