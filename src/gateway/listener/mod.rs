@@ -18,6 +18,7 @@
 //!   is in, and those that do not within `grace` are cut.
 
 mod connection;
+mod count;
 mod guarded;
 mod limits;
 mod places;
@@ -39,9 +40,11 @@ use super::routes::Door;
 use crate::task;
 
 use connection::Shared;
+use count::Open;
 use places::{Place, Places};
 use tls::Tls;
 
+pub use count::ConnectionCount;
 pub use limits::ListenerLimits;
 pub use proxies::TrustedProxies;
 pub use requests::Unhurried;
@@ -111,6 +114,7 @@ pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
     config: ListenerConfig,
+    count: Arc<ConnectionCount>,
 }
 
 /// How a listener ended.
@@ -141,7 +145,13 @@ impl Listener {
         };
         let socket = TcpListener::bind(address).await.map_err(refused)?;
         let address = socket.local_addr().map_err(refused)?;
-        Ok(Self { socket, address, config })
+        let count = Arc::new(ConnectionCount::of(config.limits.max_connections));
+        Ok(Self { socket, address, config, count })
+    }
+
+    /// Its connections, counted.
+    pub fn count(&self) -> Arc<ConnectionCount> {
+        Arc::clone(&self.count)
     }
 
     /// Where it listens; with port 0 asked for, the port the system chose.
@@ -152,11 +162,11 @@ impl Listener {
 
 /// Serves `router` until `shutdown` is done, and then until the requests at hand are.
 pub async fn serve(listener: Listener, router: Router, shutdown: impl Future<Output = ()>) -> Drained {
-    let Listener { socket, config, .. } = listener;
+    let Listener { socket, config, count, .. } = listener;
     let limits = Arc::new(config.limits.clone());
     let places = Places::new(limits.max_connections, limits.max_connections_per_client);
     let grace = limits.grace;
-    let shared = Arc::new(Shared { config, limits, places, router });
+    let shared = Arc::new(Shared { config, limits, places, router, count: Arc::clone(&count) });
     let graceful = GracefulShutdown::new();
     let (turn_phase, phase) = watch::channel(Phase::Serving);
 
@@ -170,7 +180,11 @@ pub async fn serve(listener: Listener, router: Router, shutdown: impl Future<Out
         let watcher = graceful.watcher();
         let connection =
             connection::serve(stream, address, Arc::clone(&shared), watcher, phase.clone(), place);
-        task::spawn("connection", connection);
+        let open = Open::one_more(&count);
+        task::spawn("connection", async move {
+            connection.await;
+            drop(open);
+        });
     }
 
     drop(socket);
