@@ -16,6 +16,7 @@ mod auth;
 pub mod backup;
 mod card;
 mod clickhouse;
+pub mod dependencies;
 mod exposure;
 mod figures;
 pub mod jwt;
