@@ -516,7 +516,7 @@ class Cluster:
                 spec.setdefault("replicas", 1)
                 if old is not None:
                     document["status"] = old["status"]
-                document.setdefault("status", {})
+                document.setdefault("status", {"replicas": 0})
             case "Service":
                 spec.setdefault("type", "ClusterIP")
                 spec.setdefault("clusterIP", (old or {}).get("spec", {}).get("clusterIP") or f"10.96.{self.clock // 250}.{self.clock % 250 + 1}")
@@ -715,6 +715,9 @@ def openapi(api):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # An answer is one packet, and does not wait for another to be acknowledged.
+    wbufsize = -1
+    disable_nagle_algorithm = True
 
     def log_message(self, *_):
         pass
@@ -859,6 +862,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        self.wfile.flush()
 
         def say(event, document):
             line = json.dumps({"type": event, "object": document}).encode() + b"\n"
