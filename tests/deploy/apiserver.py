@@ -530,7 +530,9 @@ class Cluster:
         if resource.kind in ("Deployment", "StatefulSet", "DaemonSet"):
             if spec["selector"] != before["selector"]:
                 return "spec.selector: Invalid value: field is immutable"
-            labels = spec["template"]["metadata"].get("labels", {})
+            if not spec["template"].get("spec"):
+                return "spec.template.spec.containers: Required value"
+            labels = spec["template"].get("metadata", {}).get("labels", {})
             if any(labels.get(name) != value for name, value in spec["selector"].get("matchLabels", {}).items()):
                 return "spec.template.metadata.labels: Invalid value: `selector` does not match template `labels`"
         if resource.kind == "StatefulSet":
@@ -785,6 +787,9 @@ class Handler(BaseHTTPRequestHandler):
             return 200, {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
         if path in apis:
             return 200, discovery(apis[path])
+        if path == "/openapi/v2":
+            # In protobuf, where nothing at all is a document that knows nothing.
+            return 200, ""
         if path == "/openapi/v3":
             return 200, {"paths": {place.lstrip("/"): {"serverRelativeURL": f"/openapi/v3{place}"} for place in apis}}
         if path.removeprefix("/openapi/v3") in apis and path.startswith("/openapi/v3"):
