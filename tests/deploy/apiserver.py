@@ -478,6 +478,10 @@ class Cluster:
         # As they are everywhere; a Role may have a colon.
         if not re.fullmatch(r"[a-z0-9]([-a-z0-9.:]{0,251}[a-z0-9])?", name):
             raise invalid(resource, name, f'metadata.name: Invalid value: "{name}"')
+        # How it is, is not for who writes it to say.
+        document.pop("status", None)
+        if old is not None and "status" in old:
+            document["status"] = old["status"]
         self.default(resource, old, document)
         # kubectl writes null for what it has no time for.
         document["metadata"] = {field: value for field, value in document["metadata"].items() if value is not None}
@@ -519,7 +523,7 @@ class Cluster:
                 spec.setdefault("replicas", 1)
                 if old is not None:
                     document["status"] = old["status"]
-                document.setdefault("status", {})
+                document.setdefault("status", {"replicas": 0})
             case "Service":
                 spec.setdefault("type", "ClusterIP")
                 spec.setdefault("clusterIP", (old or {}).get("spec", {}).get("clusterIP") or f"10.96.{self.clock // 250}.{self.clock % 250 + 1}")
