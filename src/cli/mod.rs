@@ -9,6 +9,7 @@
 //! | 1 | it failed: the server said no, is not there, or stopped with an error |
 //! | 2 | the command line or the configuration is wrong |
 
+pub mod admin;
 pub mod backup;
 pub mod client;
 pub mod config;
@@ -84,7 +85,7 @@ enum Command {
     },
     /// Operate a running server.
     #[command(subcommand)]
-    Admin(Admin),
+    Admin(admin::Admin),
     /// Print the version.
     Version,
     /// Print a completion script for a shell.
@@ -110,12 +111,6 @@ enum Check {
 enum ConfigCommand {
     /// Print the configuration in effect.
     Print(config::PrintFlags),
-}
-
-#[derive(Debug, Subcommand)]
-enum Admin {
-    /// Make everything the server holds in memory durable in its final place.
-    Flush(client::ServerFlags),
 }
 
 /// Why a command did not do what was asked.
@@ -185,7 +180,7 @@ fn dispatch(arguments: Arguments) -> Result<(), CommandError> {
             health::sleep(time);
             Ok(())
         }
-        Command::Admin(Admin::Flush(flags)) => health::flush(&flags),
+        Command::Admin(command) => admin::run(&command),
         Command::Version => Ok(writeln!(io::stdout(), "luminate {}", env!("CARGO_PKG_VERSION"))?),
         Command::Completions { shell } => completions(shell),
     }

@@ -1,0 +1,33 @@
+//! `luminate admin`: operating a server, and finding out what is wrong where there is no shell.
+//!
+//! * [`smoke`]: samples go in and come back, once.
+//! * [`canary`]: the same for ever, with metrics about it.
+//! * `flush`: everything in memory becomes durable in its final place.
+
+pub mod canary;
+pub mod samples;
+pub mod smoke;
+
+use clap::Subcommand;
+
+use super::{CommandError, client::ServerFlags, health};
+
+/// What an operator asks for.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Admin {
+    /// Make everything the server holds in memory durable in its final place.
+    Flush(ServerFlags),
+    /// Write a few samples to a running server and read them back, step by step.
+    Smoke(smoke::SmokeFlags),
+    /// Write known samples for ever, verify that all of them stay, and tell by metrics.
+    Canary(canary::CanaryFlags),
+}
+
+/// Does what is asked.
+pub fn run(command: &Admin) -> Result<(), CommandError> {
+    match command {
+        Admin::Flush(flags) => health::flush(flags),
+        Admin::Smoke(flags) => smoke::run(flags),
+        Admin::Canary(flags) => canary::run(flags),
+    }
+}
