@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 
 # How long a command may take, and one that goes on running to say what it is to say.
-PATIENCE = 120
+PATIENCE = 60
 
 FENCE = re.compile(r"^( *)```(\S*)\s*$")
 COMMENT = re.compile(r"^\s*<!-- *([a-z ]+?)(?:: *(.*?))? *-->\s*$")
