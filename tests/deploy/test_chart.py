@@ -40,3 +40,8 @@ def test_the_chart_says_what_the_kustomization_says():
     # Helm needs the namespace to be there before it installs, so it is rendered only when asked for.
     assert objects(chart("--set", "namespace.create=true").stdout) == objects(kustomize("."))
     assert {key(d)[0] for d in documents(kustomize("."))} - {key(d)[0] for d in documents(chart().stdout)} == {"Namespace"}
+
+
+def test_standalone_the_chart_says_what_the_overlay_says():
+    rendered = chart("--set", "namespace.create=true,mode=standalone").stdout
+    assert objects(rendered) == objects(kustomize("overlays/standalone"))
