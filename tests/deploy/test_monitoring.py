@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +19,17 @@ ALERTS = sorted((MONITORING / "alerts").glob("*.yaml"))
 TESTS = sorted((MONITORING / "tests").glob("*.yaml"))
 DASHBOARDS = sorted((MONITORING / "dashboards").glob("*.json"))
 RUNBOOK = "https://github.com/luminate/luminate/blob/main/deployments/monitoring/runbook.md"
+
+METRICS_HEAD = """\
+# Metrics
+
+What `/metrics` tells, by parts. It is on the admin port (8081; on the only port where there is no other) and asks for
+no token there. Which parts there are depends on the configuration: `clickhouse` and `redis` where they are used, `wal`,
+`head`, `flush`, `compaction`, `disk` and `recovery` with the embedded store, `tls` with certificates; `canary` is told
+by `luminate admin canary`. No metric carries a tenant.
+
+This page is written by a test from what runs.
+"""
 
 # Names of metrics, wherever they are written; what ends in an underscore or a star is a family of them.
 METRIC = re.compile(r"\b(?:(?:luminate|kube)_[a-z0-9_]*[a-z0-9]|job:luminate_\w+:\w+)\b(?!_?\*)")
@@ -178,18 +190,8 @@ def test_every_metric_that_is_named_is_there(fleet):
     assert not sorted((where, name) for where, name in named if name not in there | families)
 
 
-def metrics(fleet):
-    """What everything tells of itself, in the format that promtool reads."""
-    canary = json.loads(call(fleet.prometheus_url + "/api/v1/targets")[1])["data"]["activeTargets"]
-    canary = next(target["scrapeUrl"] for target in canary if target["labels"]["job"] == "canary")
-    for url in (fleet.edge_admin + "/metrics", fleet.gateway_admin + "/metrics", canary):
-        status, text = call(url)
-        assert status == 200, text
-        yield text
-
-
 def test_metrics_are_as_prometheus_wants_them(fleet):
-    for text in metrics(fleet):
+    for text in fleet.metrics():
         checked = run(program("promtool"), "check", "metrics", input=text, check=False)
         assert checked.returncode == 0, checked.stderr + checked.stdout
         for kind in ("TYPE", "HELP"):
@@ -197,6 +199,33 @@ def test_metrics_are_as_prometheus_wants_them(fleet):
             assert len(told) == len(set(told)), "a metric is told twice"
 
 
+def reference(fleet):
+    """metrics.md: what each metric is, by parts."""
+    told = {}
+    for text in fleet.metrics():
+        for name, words in re.findall(r"^# HELP (\S+) (.+)", text, re.M):
+            kind = re.search(rf"^# TYPE {name} (\w+)", text, re.M).group(1)
+            samples = re.findall(rf"^{name}(?:_bucket)?{{(.*)}} ", text, re.M)
+            labels = {label for sample in samples for label in re.findall(r'(\w+)="', sample)} - {"le"}
+            told[name] = (kind, ", ".join(sorted(labels)), words)
+    parts = {}
+    for name in sorted(told):
+        parts.setdefault(name.split("_")[1], []).append(name)
+    lines = [METRICS_HEAD]
+    for part, names in parts.items():
+        lines += [f"## {part}\n", "| metric | type | labels | |", "|---|---|---|---|"]
+        lines += ["| `{}` | {} | {} | {} |".format(name, *told[name]) for name in names]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def test_the_list_of_metrics_is_current(fleet):
+    path, current = MONITORING / "metrics.md", reference(fleet)
+    if os.environ.get("LUMINATE_TEST_GOLDEN") == "rewrite":
+        path.write_text(current)
+    assert path.read_text() == current, "LUMINATE_TEST_GOLDEN=rewrite tests/deploy/run -k list_of_metrics writes it anew"
+
+
 def test_no_metric_has_a_tenant(fleet):
-    for text in metrics(fleet):
+    for text in fleet.metrics():
         assert not re.search(r'[{,]tenant="', text)
