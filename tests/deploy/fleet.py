@@ -295,26 +295,8 @@ class Fleet:
 
     def canary(self):
         port = free_port()
-        if subprocess.run([luminate(), "admin", "canary", "--help"], capture_output=True).returncode:
-            return self.fake_canary()  # TEMP
         self.spawn("canary", luminate(), "admin", "canary", "--server", self.store, "--interval", "1s", "--listen", f"127.0.0.1:{port}")
         return f"127.0.0.1:{port}"
-
-    def fake_canary(self):  # TEMP
-        class Page(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                self.send_response(200)
-                self.end_headers()
-                text = "".join(f"# HELP {n} x\n# TYPE {n} {k}\n{n} {v}\n" for n, k, v in [("luminate_canary_rounds_total", "counter", 5), ("luminate_canary_failed_rounds_total", "counter", 0), ("luminate_canary_last_success_timestamp_seconds", "gauge", time.time()), ("luminate_canary_visible_seconds", "gauge", 1)])
-                self.wfile.write(text.encode())
-
-            def log_message(self, *_):
-                pass
-
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
-        self.stack.callback(server.shutdown)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return f"127.0.0.1:{server.server_address[1]}"
 
     def traffic(self):
         """Asks what people ask, and what is refused."""

@@ -1,5 +1,6 @@
 """Alerts that begin when they should, dashboards on which nothing is dead, and a runbook for each alert."""
 
+import functools
 import json
 import math
 import os
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from fleet import Fleet, call, until
-from house import DEPLOYMENTS, program, run
+from house import DEPLOYMENTS, ROOT, luminate, program, run
 
 MONITORING = DEPLOYMENTS / "monitoring"
 ALERTS = sorted((MONITORING / "alerts").glob("*.yaml"))
@@ -83,6 +84,78 @@ def test_alerts_say_what_whoever_is_woken_needs():
         assert alert["annotations"]["runbook_url"] == f"{RUNBOOK}#{name.lower()}"
         assert "tenant=" not in alert["expr"] and "tenant)" not in alert["expr"], name
     assert len(alerts()) == sum("alert" in rule for rule in rules()), "a name is there twice"
+
+
+def sections():
+    """The runbook's headings by their anchors, with what stands below each."""
+    text = (MONITORING / "runbook.md").read_text()
+    parts = re.split(r"^#+ (.+)$", text, flags=re.M)
+    anchors = [re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in parts[1::2]]
+    assert len(anchors) == len(set(anchors)), "a heading is there twice"
+    return text, dict(zip(anchors, parts[2::2]))
+
+
+def test_every_alert_has_its_page_in_the_runbook():
+    text, told = sections()
+    names = {name.lower() for name in alerts()}
+    assert {anchor for anchor in told if anchor.startswith("luminate")} == names
+    for name in names:
+        parts = re.findall(r"^\* \*\*(\w+)\.\*\* \S", told[name], re.M)
+        assert parts == ["Meaning", "Impact", "Check", "Fix", "Escalate"], name
+    linked = re.findall(r"\]\(#([^)]+)\)", text)
+    assert linked and not set(linked) - set(told)
+
+
+@functools.cache
+def helped(*words):
+    """What a command says of itself; none if there is no such command."""
+    done = run(luminate(), *words, "--help", check=False)
+    return done.stdout if done.returncode == 0 else None
+
+
+def commands_of(text):
+    """What it tells to type: lines of blocks, and code in sentences."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
+    sentences = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", sentences)]
+    return [line.split(" #")[0] for block in blocks for line in block.splitlines()] + spans
+
+
+def test_the_commands_of_the_runbook_are_ours():
+    tried = 0
+    for command in commands_of(sections()[0]):
+        for words in re.findall(r"(?:^|-- |\d )luminate ((?:[a-z]|--).*)", command):
+            words, path = words.split(), []
+            while words and f"\n  {words[0]} " in (helped(*path) or "").partition("Commands:")[2].partition("Options:")[0]:
+                path.append(words.pop(0))
+            assert path, f"luminate {command}: there is no such command"
+            options = {word for word in words if word.startswith("--")}
+            unknown = {option for option in options if f"{option} " not in helped(*path) and f"{option}\n" not in helped(*path)}
+            assert not unknown, f"{command}: {unknown}"
+            tried += 1
+    assert tried > 20
+
+
+def test_the_runbook_names_what_there_is():
+    """Keys of the configuration, events of the log, files and objects."""
+    text = " ".join(commands_of(sections()[0]))
+    keys, path = set(), []
+    for line in run(luminate(), "config", "print").stdout.splitlines():
+        if found := re.match(r"( *)([a-z_]+):", line):
+            path[len(found[1]) // 2 :] = [found[2]]
+            keys |= {".".join(path[: n + 1]) for n in range(len(path))}
+    named = set(re.findall(r"(?<![\w./-])((?:server|auth|limits|storage|query|redis|audit|log)\.[a-z_.]+[a-z_])", text))
+    named = {name for name in named if not name.endswith((".md", ".yaml"))}
+    assert len(named) > 15 and not named - keys
+    source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.rs"))
+    for event in set(re.findall(r'"event":"(\w+)"', text)):
+        assert f'event = "{event}"' in source, event
+    said = re.findall(r"Logs[^`]* `([a-z ]{8,})`", sections()[0])
+    assert len(said) >= 4
+    for words in said:
+        assert words in source, words
+    for limit in set(re.findall(r"\b((?:max|new)_[a-z_]+)\b", text)):
+        assert f'"{limit}"' in source or limit in source, limit
 
 
 def test_dashboards_are_as_they_are_written():
