@@ -178,6 +178,10 @@
 {{- end -}}
 {{- end -}}
 
+{{- if and $v.canary.enabled (not $v.canary.existingSecret) -}}
+{{- $wrong = append $wrong "canary.existingSecret: is empty; the canary writes and reads with a token, whose Secret it names" -}}
+{{- end -}}
+
 {{- /* Ways in. */ -}}
 {{- if $v.ingress.enabled -}}
 {{- if not $v.ingress.hosts -}}
