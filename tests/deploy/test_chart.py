@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import jsonschema
 import pytest
 import yaml
 
@@ -223,9 +224,9 @@ def refused(*arguments):
 def test_the_schema_is_one_and_is_strict():
     schema = CHART / "values.schema.json"
     run(VENV / "python", "-m", "check_jsonschema", "--check-metaschema", schema)
-    run(VENV / "python", "-m", "check_jsonschema", "--schemafile", schema, CHART / "values.yaml")
-    for name in VALUES[1:]:
-        run(VENV / "python", "-m", "check_jsonschema", "--schemafile", schema, CHART / name)
+    check = jsonschema.Draft7Validator(json.loads(schema.read_text()))
+    for name in ["values.yaml", *VALUES[1:]]:
+        assert not [error.message for error in check.iter_errors(yaml.safe_load((CHART / name).read_text()))], name
 
     def look(node, path):
         if isinstance(node, dict):
