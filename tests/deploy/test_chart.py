@@ -311,6 +311,8 @@ def test_the_schema_refuses(given, said):
     (["commonLabels.app\\.kubernetes\\.io/instance=a"], "commonLabels: app.kubernetes.io/instance"),
     (["service.loadBalancerClass=a"], "are for type: LoadBalancer"),
     (["service.nodePort=30080"], "not for type: ClusterIP"),
+    (["schemaJob.enabled=true", "schemaJob.username=admin"], "schemaJob.username: and its password?"),
+    (["backup.enabled=true", "backup.username=admin"], "backup.username: and its password?"),
     (["canary.enabled=true"], "canary.existingSecret: is empty"),
 ])
 def test_what_cannot_be_meant_is_refused(given, said):
@@ -502,14 +504,16 @@ def test_with_certificates_demanded_of_clients_probes_go_where_none_is():
 
 
 def test_the_tables_are_made_before_all_else_and_with_what_is_there_then():
-    found = rendered("ci/secrets.yaml")
+    found = rendered("ci/secrets.yaml", "--set", "schemaJob.existingSecret=,schemaJob.username=")
     hooks = {key(d): d for d in found if "pre-install" in d["metadata"].get("annotations", {}).get("helm.sh/hook", "")}
     job = hooks["Job", "luminate", "luminate-schema"]
     for volume in job["spec"]["template"]["spec"]["volumes"]:
         if "configMap" in volume:
             assert ("ConfigMap", "luminate", volume["configMap"]["name"]) in hooks
         elif volume["name"] == "secrets":
-            assert ("Secret", "luminate", volume["secret"]["secretName"]) in hooks
+            secret = hooks["Secret", "luminate", volume["secret"]["secretName"]]
+            # And nothing that it does not need.
+            assert list(secret["stringData"]) == [i["key"] for i in volume["secret"]["items"]] == ["clickhouse-password"]
     assert "serviceAccountName" not in job["spec"]["template"]["spec"]
 
 
