@@ -537,7 +537,9 @@ class Cluster:
         if resource.kind in ("Deployment", "StatefulSet", "DaemonSet"):
             if spec["selector"] != before["selector"]:
                 return "spec.selector: Invalid value: field is immutable"
-            labels = spec["template"]["metadata"].get("labels", {})
+            if not spec["template"].get("spec"):
+                return "spec.template.spec.containers: Required value"
+            labels = spec["template"].get("metadata", {}).get("labels", {})
             if any(labels.get(name) != value for name, value in spec["selector"].get("matchLabels", {}).items()):
                 return "spec.template.metadata.labels: Invalid value: `selector` does not match template `labels`"
         if resource.kind == "StatefulSet":
@@ -728,6 +730,9 @@ def openapi(api):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # An answer is one packet, and does not wait for another to be acknowledged.
+    wbufsize = -1
+    disable_nagle_algorithm = True
 
     def log_message(self, *_):
         pass
@@ -799,6 +804,9 @@ class Handler(BaseHTTPRequestHandler):
             return 200, {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
         if path in apis:
             return 200, discovery(apis[path])
+        if path == "/openapi/v2":
+            # In protobuf, where nothing at all is a document that knows nothing.
+            return 200, ""
         if path == "/openapi/v3":
             return 200, {"paths": {place.lstrip("/"): {"serverRelativeURL": f"/openapi/v3{place}"} for place in apis}}
         if path.removeprefix("/openapi/v3") in apis and path.startswith("/openapi/v3"):
@@ -876,6 +884,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        self.wfile.flush()
 
         def say(event, document):
             line = json.dumps({"type": event, "object": document}).encode() + b"\n"
