@@ -390,6 +390,14 @@ def test_pods_are_replaced_when_their_configuration_changed_and_not_for_override
     assert checksum("--set", "clickhouse.database=other") != before
 
 
+def test_pods_are_replaced_when_a_password_of_the_chart_changed():
+    def annotations(*more):
+        return workload(rendered("ci/secrets.yaml", *more))["spec"]["template"]["metadata"]["annotations"]
+
+    before, after = annotations(), annotations("--set", "secrets.clickhousePassword=another")
+    assert before.pop("checksum/secrets") != after.pop("checksum/secrets") and before == after
+
+
 def test_secrets_are_in_secrets_alone():
     given = yaml.safe_load((CHART / "ci/secrets.yaml").read_text())
     secret = [v for v in given["secrets"].values() if v] + [given["tls"]["key"].splitlines()[1]]
