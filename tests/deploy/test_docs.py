@@ -206,8 +206,7 @@ def test_configuration_keys_that_are_named_exist(keys):
     roots = {key.split(".")[0] for key in keys}
     lost = []
     for page in ABOUT_DEPLOYMENT:
-        # Of the chart it is its values, some of which begin as keys do.
-        for code in CODE.findall(prose(page)) if page.parent != CHART else ():
+        for code in CODE.findall(prose(page)):
             match = re.fullmatch(r"([a-z_]+(?:\.[a-z_]+)+)(?::.*)?", code)
             if match and match[1].split(".")[0] in roots and match[1] not in keys | parents:
                 if not match[1].endswith((".yaml", ".yml", ".json", ".md", ".conf", ".service", ".sh")):
