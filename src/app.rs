@@ -16,6 +16,8 @@ mod auth;
 pub mod backup;
 mod card;
 mod clickhouse;
+pub mod dependencies;
+mod exposure;
 mod figures;
 pub mod jwt;
 pub mod keys;
@@ -101,6 +103,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let hangups = signals::hangups().context("cannot listen for signals")?;
+    exposure::warn(&config);
     let listeners = Listeners::bind(&config, open_files::raise_limit()).await?;
     let (address, admin_address) = (listeners.public(), listeners.admin());
     let store = card::Store::of(&config.storage);
@@ -245,7 +248,7 @@ impl Parts {
             query_limits(config),
         ));
         let counters = Arc::new(RequestCounters::default());
-        let readiness = Arc::new(Readiness::default());
+        let readiness = Arc::new(Readiness::new(config.health.ready_requires_storage));
         let redis = redis::link(&config.redis, seeds.request_ids, Arc::clone(&clock))?;
         let buckets: Arc<dyn Buckets> =
             match redis::buckets(&config.redis, redis.as_ref(), Arc::clone(&clock)) {

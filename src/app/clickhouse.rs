@@ -12,7 +12,8 @@ use crate::{
 /// other process.
 pub(super) fn config(storage: &Storage, seed: u64) -> anyhow::Result<ClickHouseConfig> {
     let config = &storage.clickhouse;
-    let password = secret::read(config.password.as_ref(), "storage.clickhouse.password_file")?;
+    let password =
+        secret::read(&config.username, config.password.as_ref(), "storage.clickhouse.password_file")?;
     Ok(ClickHouseConfig {
         addresses: config.addresses.clone(),
         database: config.database.clone(),

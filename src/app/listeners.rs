@@ -29,6 +29,9 @@ use crate::{
 /// Connections to be operated by; there is room for them however many others there are.
 const ADMIN_CONNECTIONS: usize = 128;
 
+/// How long idle connections are kept on our way out, at most.
+const LINGER: Duration = Duration::from_millis(500);
+
 /// How often the files of certificates are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -119,6 +122,7 @@ impl Listeners {
 fn limits(config: &Config, most_connections: usize) -> ListenerLimits {
     let limits = config.server.limits;
     let grace = config.server.shutdown.grace;
+    let linger = LINGER.min(grace / 6);
     ListenerLimits {
         max_connections: limits.max_connections.min(most_connections),
         max_connections_per_client: limits.max_connections_per_client,
@@ -126,8 +130,9 @@ fn limits(config: &Config, most_connections: usize) -> ListenerLimits {
         header_timeout: limits.header_timeout,
         idle_timeout: limits.idle_timeout,
         request_timeout: limits.request_timeout,
+        linger,
         // The rest of the grace is for closing the store.
-        grace: grace.saturating_sub((grace / 3).min(Duration::from_secs(10))),
+        grace: grace.saturating_sub((grace / 3).min(Duration::from_secs(10))).saturating_sub(linger),
         ..ListenerLimits::default()
     }
 }

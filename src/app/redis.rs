@@ -63,7 +63,7 @@ pub(super) async fn connected_key_store(config: &config::Redis) -> anyhow::Resul
 }
 
 /// A link as configured; reads the secrets and certificates that are in files.
-fn config(config: &config::Redis, seed: u64) -> anyhow::Result<RedisConfig> {
+pub(super) fn config(config: &config::Redis, seed: u64) -> anyhow::Result<RedisConfig> {
     let servers = match &config.url {
         Some(RedisUrl::Inline(servers)) => servers.clone(),
         Some(RedisUrl::File(path)) => {
@@ -73,7 +73,7 @@ fn config(config: &config::Redis, seed: u64) -> anyhow::Result<RedisConfig> {
         }
         None => bail!("redis.url names no server"),
     };
-    let password = secret::read(config.password.as_ref(), "redis.password_file")?;
+    let password = secret::read("", config.password.as_ref(), "redis.password_file")?;
     let login = config.login(&servers, password.as_ref()).map_err(|(key, why)| anyhow!("{key}: {why}"))?;
     let tls = servers.tls.then(|| tls(&config.tls)).transpose()?;
     Ok(RedisConfig {

@@ -4,17 +4,31 @@ use std::{fs, io::Read, path::Path};
 
 use anyhow::{Context, bail};
 
-use crate::{config::Password, model::Secret};
+use crate::{
+    config::Password,
+    model::{Secret, secret::weakness_of_password},
+};
 
 /// More than this is not a secret.
 const MAX_BYTES: u64 = 4096;
 
-/// A secret as configured; `file_key` is what names its file.
-pub(super) fn read(password: Option<&Password>, file_key: &str) -> anyhow::Result<Option<Secret>> {
+/// The password of a user, as configured; `file_key` is what names its file.
+pub(super) fn read(
+    username: &str,
+    password: Option<&Password>,
+    file_key: &str,
+) -> anyhow::Result<Option<Secret>> {
     match password {
         None => Ok(None),
+        // It was looked at with the configuration.
         Some(Password::Inline(secret)) => Ok(Some(secret.clone())),
-        Some(Password::File(path)) => read_file(path, file_key).map(Some),
+        Some(Password::File(path)) => {
+            let secret = read_file(path, file_key)?;
+            match weakness_of_password(username, &secret) {
+                None => Ok(Some(secret)),
+                Some(why) => bail!("the password in {} ({file_key}) {why}", path.display()),
+            }
+        }
     }
 }
 
@@ -47,7 +61,7 @@ mod tests {
     fn a_secret_is_read_from_its_file_without_the_last_newline() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("password");
-        let read = || read(Some(&Password::File(path.clone())), "x.password_file");
+        let read = || read("admin", Some(&Password::File(path.clone())), "x.password_file");
         for (written, secret) in
             [("hunter2\n", "hunter2"), (" a b", " a b"), ("a\n\n", "a\n"), ("a\r\n", "a")]
         {
@@ -60,6 +74,13 @@ mod tests {
             fs::write(&path, written).unwrap();
             let error = format!("{:#}", read().unwrap_err());
             assert!(error.contains(wrong) && error.contains("x.password_file"), "{error}");
+        }
+        for (written, wrong) in
+            [("your-clickhouse-password\n", "is a placeholder"), ("admin", "everybody tries")]
+        {
+            fs::write(&path, written).unwrap();
+            let error = format!("{:#}", read().unwrap_err());
+            assert!(error.contains(wrong) && error.contains("password (x.password_file)"), "{error}");
         }
         fs::remove_file(&path).unwrap();
         let error = format!("{:#}", read().unwrap_err());

@@ -19,6 +19,7 @@ impl Config {
             Reader::new(&sources.file.name, &sources.file.tree, &sources.environment, &sources.flags);
         let mut config = Self {
             server: server::server(&mut keys),
+            health: observe::health(&mut keys),
             auth: auth::auth(&mut keys),
             limits: limits::limits(&mut keys),
             redis: redis::redis(&mut keys),

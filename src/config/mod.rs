@@ -34,7 +34,7 @@ pub use auth::{Auth, AuthMode};
 pub use jwt::{Jwt, JwtKey};
 pub use keys::Keys;
 pub use limits::Limits;
-pub use observe::{Audit, Log, LogFormat, SelfScrape};
+pub use observe::{Audit, Health, Log, LogFormat, SelfScrape};
 pub use query::{Feature, Query};
 pub use reader::{ConfigError, ConfigErrors, FlagValue, Origin, Setting};
 pub use redis::{Redis, RedisBreaker, RedisKeyStore, RedisLogin, RedisServers, RedisTls, RedisUrl};
@@ -49,6 +49,8 @@ pub use value::ByteSize;
 pub struct Config {
     /// The listener and what it puts up with.
     pub server: Server,
+    /// What health checks say.
+    pub health: Health,
     /// Who may come in.
     pub auth: Auth,
     /// What a tenant may send.

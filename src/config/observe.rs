@@ -1,4 +1,4 @@
-//! What is logged, and whether our own metrics are kept.
+//! What is logged, what health checks say, and whether our own metrics are kept.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -21,6 +21,13 @@ pub struct SelfScrape {
     pub interval: Duration,
     /// As whose data.
     pub tenant: TenantId,
+}
+
+/// What health checks say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Whether we are not ready while a store that was there is lost.
+    pub ready_requires_storage: bool,
 }
 
 /// Where the audit log goes.
@@ -59,6 +66,11 @@ pub(super) fn self_scrape(keys: &mut Reader<'_>) -> SelfScrape {
         interval: keys.get("self_scrape.interval", "15s", at_least(Duration::from_secs(1))),
         tenant: keys.get("self_scrape.tenant", "anonymous", tenant),
     }
+}
+
+/// Reads the section `health`.
+pub(super) fn health(keys: &mut Reader<'_>) -> Health {
+    Health { ready_requires_storage: keys.get("health.ready_requires_storage", "false", boolean) }
 }
 
 /// Reads the section `audit`.

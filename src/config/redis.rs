@@ -16,7 +16,10 @@ use super::{
     reader::Reader,
     value::format_duration,
 };
-use crate::model::Secret;
+use crate::model::{
+    Secret,
+    secret::{is_placeholder, weakness_of_password},
+};
 
 /// A Redis that several gateways share.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -228,6 +231,9 @@ pub(super) fn refuse_lame_redis(config: &Redis, keys: &mut Reader<'_>) {
             keys.refuse(key, message);
         }
     }
+    if config.is_used() {
+        refuse_placeholders(config, keys);
+    }
     match (&config.tls.cert_file, &config.tls.key_file) {
         (Some(_), None) => keys.refuse("redis.tls.cert_file", "needs tls.key_file beside it"),
         (None, Some(_)) => keys.refuse("redis.tls.key_file", "needs tls.cert_file beside it"),
@@ -236,6 +242,24 @@ pub(super) fn refuse_lame_redis(config: &Redis, keys: &mut Reader<'_>) {
     if config.breaker.max_open < config.breaker.min_open {
         let least = format_duration(config.breaker.min_open);
         keys.refuse("redis.breaker.max_open", format!("is less than redis.breaker.min_open, {least}"));
+    }
+}
+
+/// What a guide leaves to be filled in, and has not been.
+fn refuse_placeholders(config: &Redis, keys: &mut Reader<'_>) {
+    if let Some(RedisUrl::Inline(servers)) = &config.url {
+        let placeholder = |host: &str| is_placeholder(host.split('.').next().unwrap_or_default());
+        if let Some((host, _)) = servers.addresses.iter().find(|(host, _)| placeholder(host)) {
+            keys.refuse("redis.url", format!("{host:?} is a placeholder; write where your Redis is"));
+        }
+        if let Some(why) = servers.password.as_ref().and_then(|password| weakness_of_password("", password)) {
+            keys.refuse("redis.url", format!("has a password that {why}"));
+        }
+    }
+    if let Some(Password::Inline(password)) = &config.password
+        && let Some(message) = weakness_of_password("", password)
+    {
+        keys.refuse("redis.password", message);
     }
 }
 

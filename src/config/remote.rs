@@ -9,7 +9,10 @@ use super::{
     parse::{boolean, count, duration, file, list, one_of, positive, quantity, sized, text},
     reader::Reader,
 };
-use crate::model::Secret;
+use crate::model::{
+    Secret,
+    secret::{is_placeholder, weakness_of_password},
+};
 
 /// Where the servers of a ClickHouse are, and how we use them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,11 +200,33 @@ fn cluster(name: &str) -> Result<Option<String>, String> {
     }
 }
 
+/// What a guide leaves to be filled in, and has not been.
+fn refuse_placeholders(config: &ClickHouse, keys: &mut Reader<'_>) {
+    let host = |address: &str| {
+        let (_, rest) = address.split_once("://").unwrap_or(("", address));
+        rest.split([':', '.']).next().unwrap_or_default().to_owned()
+    };
+    if let Some(address) = config.addresses.iter().find(|address| is_placeholder(&host(address))) {
+        let message = format!("{address:?} is a placeholder; write where your ClickHouse is");
+        keys.refuse("storage.clickhouse.addresses", message);
+    }
+    if is_placeholder(&config.username) {
+        let message = format!("{:?} is a placeholder; write who we are to ClickHouse", config.username);
+        keys.refuse("storage.clickhouse.username", message);
+    }
+    if let Some(Password::Inline(password)) = &config.password
+        && let Some(message) = weakness_of_password(&config.username, password)
+    {
+        keys.refuse("storage.clickhouse.password", message);
+    }
+}
+
 pub(super) fn refuse_lame_clickhouse(config: &ClickHouse, keys: &mut Reader<'_>) {
     if config.addresses.is_empty() && !keys.is_refused("storage.clickhouse.addresses") {
         let message = "names no server; write for example [http://clickhouse:8123]";
         keys.refuse("storage.clickhouse.addresses", message);
     }
+    refuse_placeholders(config, keys);
     let tls = &config.tls;
     let encrypted = config.addresses.iter().any(|address| address.starts_with("https://"));
     let given = [

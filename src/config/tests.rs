@@ -162,6 +162,41 @@ fn a_clickhouse_has_an_address() {
 }
 
 #[test]
+fn what_a_guide_leaves_to_be_filled_in_is_refused() {
+    refuses(
+        "storage:
+  backend: clickhouse
+  clickhouse:
+    addresses: [ch, \"your-clickhouse-host:8123\"]
+    username: your-username
+    password: your-clickhouse-password
+redis:
+  rate_limit: {enabled: true}
+  url: redis://:changeme@your-redis-host.default
+",
+        &[
+            "redis.url: \"your-redis-host.default\" is a placeholder; write where your Redis is (luminate.yaml)",
+            "redis.url: has a password that is a placeholder; put the real password there (luminate.yaml)",
+            "storage.clickhouse.addresses: \"http://your-clickhouse-host:8123\" is a placeholder; write where your \
+             ClickHouse is (luminate.yaml)",
+            "storage.clickhouse.username: \"your-username\" is a placeholder; write who we are to ClickHouse \
+             (luminate.yaml)",
+            "storage.clickhouse.password: is a placeholder; put the real password there (luminate.yaml)",
+        ],
+    );
+    refuses(
+        "storage: {backend: clickhouse, clickhouse: {addresses: [a], username: admin, password: admin}}",
+        &[
+            "storage.clickhouse.password: of user admin is admin, which is the first that everybody tries; set \
+           another (luminate.yaml)",
+        ],
+    );
+    // Of what is not used nothing is asked.
+    assert!(check("storage: {clickhouse: {username: your-username, password: changeme}}").is_ok());
+    assert!(check("redis: {url: 'redis://your-redis-host', password: changeme}").is_ok());
+}
+
+#[test]
 fn what_clickhouse_cannot_keep_is_refused() {
     let with = |more: &str| format!("{CLICKHOUSE}\n{more}");
     assert!(check(&with("limits: {defaults: {on_conflict: last}}")).is_ok());

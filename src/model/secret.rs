@@ -48,11 +48,7 @@ pub fn weakness_of_signing_secret(secret: &[u8]) -> Option<String> {
     if secret.len() < MIN_SIGNING_BYTES {
         return Some(format!("has {} bytes; it takes at least {MIN_SIGNING_BYTES}", secret.len()));
     }
-    let plain: String = secret
-        .iter()
-        .filter(|byte| byte.is_ascii_alphanumeric())
-        .map(|byte| char::from(byte.to_ascii_lowercase()))
-        .collect();
+    let plain = plain(secret);
     if plain.starts_with("secret") || PLACEHOLDERS.iter().any(|word| plain.contains(word)) {
         return Some("is a placeholder; draw one, for example with `openssl rand -base64 48`".to_owned());
     }
@@ -62,6 +58,36 @@ pub fn weakness_of_signing_secret(secret: &[u8]) -> Option<String> {
         return Some("is the same few characters over and over".to_owned());
     }
     None
+}
+
+/// Whether it stands where somebody's own name, host or password belongs, as guides have it: `your-clickhouse-host`.
+///
+/// Whoever left one there has not come to that line yet; what would fail later is better told at the start.
+pub fn is_placeholder(text: &str) -> bool {
+    const OURS: &[&str] = &["your", "yourclickhouse", "yourredis"];
+    const WHAT: &[&str] =
+        &["host", "hostname", "server", "address", "username", "user", "password", "secret"];
+    const BARE: &[&str] = &["changeme", "changethis", "replaceme", "replacethis", "placeholder"];
+    let plain = plain(text.as_bytes());
+    let of_guide = OURS.iter().any(|ours| plain.strip_prefix(ours).is_some_and(|what| WHAT.contains(&what)));
+    of_guide || BARE.contains(&plain.as_str())
+}
+
+/// Why a password cannot be meant; none if nothing speaks against it. Whether it is good is for the servers to say.
+pub fn weakness_of_password(username: &str, password: &Secret) -> Option<&'static str> {
+    if is_placeholder(&password.0) {
+        Some("is a placeholder; put the real password there")
+    } else if (username, password.0.as_str()) == ("admin", "admin") {
+        Some("of user admin is admin, which is the first that everybody tries; set another")
+    } else {
+        None
+    }
+}
+
+/// A text without case and punctuation.
+fn plain(text: &[u8]) -> String {
+    let letters = text.iter().filter(|byte| byte.is_ascii_alphanumeric());
+    letters.map(|byte| char::from(byte.to_ascii_lowercase())).collect()
 }
 
 /// Whether it is one beginning again and again, of at most half its length.
@@ -102,6 +128,26 @@ mod tests {
             "correct horse battery staple, twice a day",
         ] {
             assert_eq!(weakness_of_signing_secret(secret.as_bytes()), None);
+        }
+    }
+
+    #[test]
+    fn what_guides_leave_to_be_filled_in_is_known() {
+        for text in [
+            "your-clickhouse-password",
+            "your-password",
+            "your-username",
+            "Your_ClickHouse_Username",
+            "<your-clickhouse-host>",
+            "your-redis-password",
+            "changeme",
+            "Change-Me!",
+            "PLACEHOLDER",
+        ] {
+            assert!(is_placeholder(text), "{text}");
+        }
+        for text in ["", "password", "clickhouse", "yourself", "your-company-db", "changeme2", "hunter2"] {
+            assert!(!is_placeholder(text), "{text}");
         }
     }
 }

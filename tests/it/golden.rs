@@ -60,7 +60,11 @@ fn the_help_of_each_command() {
         &["token", "inspect"],
         &["healthcheck"],
         &["sleep"],
+        &["admin"],
+        &["admin", "check"],
         &["admin", "flush"],
+        &["admin", "smoke"],
+        &["admin", "canary"],
         &["completions"],
     ];
     let help = commands.iter().map(|command| {

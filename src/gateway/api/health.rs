@@ -44,15 +44,21 @@ pub async fn deep(State(state): Shared) -> Response {
     checks.extend(state.redis.as_ref().map(|redis| redis.check()));
     let worst = checks.iter().map(|check| check.state).max().unwrap_or(CheckState::Ok);
     let worst = match (&ready, &store) {
-        (Err(_), _) => CheckState::Failed,
+        (Err(_), _) | (Ok(()), Health::Unavailable { .. } | Health::Starting { .. }) => CheckState::Failed,
         (Ok(()), Health::ReadOnly { .. }) => worst.max(CheckState::Degraded),
-        (Ok(()), _) => worst,
+        (Ok(()), Health::Ready) => worst,
     };
     let checks: Vec<Value> = checks
         .iter()
         .map(|check| value!({"name": check.name, "status": name_of(check.state), "detail": check.detail}))
         .collect();
-    answer(&state, &store, ready, &[("status", value!(name_of(worst))), ("checks", value!(checks))])
+    let more = [("status", value!(name_of(worst))), ("checks", value!(checks))];
+    let mut response = answer(&state, &store, ready, &more);
+    if matches!(store, Health::Unavailable { .. }) {
+        // Who looks this deep is no load balancer: requests may be wanted, to be told when to come back.
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response
 }
 
 fn name_of(state: CheckState) -> &'static str {

@@ -14,8 +14,10 @@
 //!   `request_timeout`. (How long a body may take is the business of whoever reads it.)
 //! * **How big.** Heads above `max_header_bytes` are answered 431 by hyper.
 //! * **How much for nothing.** Who gives up most of what it asks is dropped.
-//! * **How it ends.** On shutdown the port closes at once, every connection finishes the request it
-//!   is in, and those that do not within `grace` are cut.
+//! * **How it ends.** On shutdown the port closes at once. Who is connected by then is answered still: a proxy may be
+//!   about to send a request on any of its idle connections, and cannot tell whether one that breaks was taken. So
+//!   for `linger` requests come as before, and each answer of HTTP/1 says that it is the connection's last; then idle
+//!   connections are closed, every other finishes the request it is in, and those that do not within `grace` are cut.
 
 mod connection;
 mod count;
@@ -51,6 +53,8 @@ pub use requests::Unhurried;
 
 /// How long to wait before accepting again after the system refused (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often to look whether anybody is left.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// How a listener treats its connections.
 #[derive(Clone, Debug)]
@@ -165,29 +169,30 @@ pub async fn serve(listener: Listener, router: Router, shutdown: impl Future<Out
     let Listener { socket, config, count, .. } = listener;
     let limits = Arc::new(config.limits.clone());
     let places = Places::new(limits.max_connections, limits.max_connections_per_client);
-    let grace = limits.grace;
+    let (linger, grace) = (limits.linger, limits.grace);
     let shared = Arc::new(Shared { config, limits, places, router, count: Arc::clone(&count) });
     let graceful = GracefulShutdown::new();
     let (turn_phase, phase) = watch::channel(Phase::Serving);
+    let begin = |(stream, address, place): (TcpStream, SocketAddr, Place)| {
+        let (shared, watcher, phase) = (Arc::clone(&shared), graceful.watcher(), phase.clone());
+        let open = Open::one_more(&count);
+        task::spawn("connection", async move {
+            connection::serve(stream, address, shared, watcher, phase, place).await;
+            drop(open);
+        });
+    };
 
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
-        let (stream, address, place) = tokio::select! {
+        tokio::select! {
             biased;
             () = &mut shutdown => break,
-            accepted = accept(&socket, &shared.places) => accepted,
-        };
-        let watcher = graceful.watcher();
-        let connection =
-            connection::serve(stream, address, Arc::clone(&shared), watcher, phase.clone(), place);
-        let open = Open::one_more(&count);
-        task::spawn("connection", async move {
-            connection.await;
-            drop(open);
-        });
+            accepted = accept(&socket, &shared.places) => begin(accepted),
+        }
     }
+    accept_waiting(socket, &shared.places).into_iter().for_each(begin);
+    wait_for_last_requests(&graceful, linger).await;
 
-    drop(socket);
     drop(phase);
     turn_phase.send_replace(Phase::Draining);
     let open = graceful.count();
@@ -215,6 +220,36 @@ async fn accept(socket: &TcpListener, places: &Places) -> (TcpStream, SocketAddr
             }
         }
     }
+}
+
+/// Closes the port, and takes those connections that wait for us in the kernel's queue: to them it looks as if
+/// we had taken them already.
+fn accept_waiting(socket: TcpListener, places: &Places) -> Vec<(TcpStream, SocketAddr, Place)> {
+    let mut waiting = Vec::new();
+    // As the system has it: the runtime may not have heard yet that somebody is there.
+    let Ok(socket) = socket.into_std() else { return waiting };
+    while let Some(place) = places.try_take() {
+        match socket.accept() {
+            Ok((stream, address)) => {
+                let taken = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                waiting.extend(taken.ok().map(|stream| (stream, address, place)));
+            }
+            Err(error) if is_of_the_peer(&error) => {}
+            Err(_) => break,
+        }
+    }
+    waiting
+}
+
+/// Waits until nobody is connected any more, or for `linger`.
+async fn wait_for_last_requests(connections: &GracefulShutdown, linger: Duration) {
+    let gone = async {
+        while connections.count() > 0 {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    // Those who are left have nothing to ask, or ask for long.
+    let _ = tokio::time::timeout(linger, gone).await;
 }
 
 fn is_of_the_peer(error: &io::Error) -> bool {

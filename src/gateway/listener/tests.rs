@@ -22,6 +22,7 @@ fn limits() -> ListenerLimits {
     ListenerLimits {
         header_timeout: Duration::from_millis(150),
         idle_timeout: Duration::from_millis(400),
+        linger: Duration::from_millis(20),
         grace: Duration::from_secs(5),
         ..ListenerLimits::default()
     }
@@ -178,6 +179,31 @@ async fn a_shutdown_lets_requests_finish_and_takes_no_new_ones() {
     assert!(read_to_end(&mut busy).await.ends_with("slow"));
     assert_eq!(server.ended.await.unwrap(), Drained { cut: 0 });
     assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn who_is_connected_when_a_shutdown_begins_is_answered_still() {
+    let server = start(ListenerLimits { linger: Duration::from_secs(60), ..limits() }).await;
+    let mut idle = connect(&server).await;
+    ask(&mut idle, "/quick").await;
+    assert!(read_some(&mut idle).await.ends_with("quick"));
+    let mut silent = connect(&server).await;
+    // To the system it is connected, whether we have heard of it or not.
+    let waiting = std::net::TcpStream::connect(server.address).unwrap();
+    server.stop.send(()).unwrap();
+    while TcpStream::connect(server.address).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    waiting.set_nonblocking(true).unwrap();
+    let mut waiting = TcpStream::from_std(waiting).unwrap();
+    for stream in [&mut idle, &mut silent, &mut waiting] {
+        ask(stream, "/quick").await;
+        assert!(read_some(stream).await.ends_with("quick"));
+    }
+    drop((idle, silent, waiting));
+    // Nobody is left, so that nobody is waited for.
+    let ended = tokio::time::timeout(Duration::from_secs(30), server.ended).await;
+    assert_eq!(ended.unwrap().unwrap(), Drained { cut: 0 });
 }
 
 #[tokio::test]

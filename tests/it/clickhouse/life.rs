@@ -10,8 +10,9 @@ use serde_json::Value;
 use super::{
     front::Front,
     proxy::{Mode, Proxy},
+    witness,
 };
-use crate::server::{Options, Server, luminate};
+use crate::server::{Options, Server, luminate, now_ms, remote_write};
 
 /// A server over a front, not waited for; it has no place for files of its own.
 fn server(front: &Front) -> Server {
@@ -20,11 +21,20 @@ fn server(front: &Front) -> Server {
 
 /// The same, where the ways to the front are others.
 fn server_at(addresses: &str, front: &Front) -> Server {
-    let options = Options::default()
+    Server::spawn("/nowhere/luminate".as_ref(), &options(addresses, front))
+}
+
+/// One that is not ready while ClickHouse is away.
+fn strict_server(front: &Front) -> Server {
+    let options = options(&front.url, front).env("LUMINATE_HEALTH__READY_REQUIRES_STORAGE", "true");
+    Server::spawn("/nowhere/luminate".as_ref(), &options)
+}
+
+fn options(addresses: &str, front: &Front) -> Options {
+    Options::default()
         .env("LUMINATE_STORAGE__BACKEND", "clickhouse")
         .env("LUMINATE_STORAGE__CLICKHOUSE__ADDRESSES", addresses)
-        .env("LUMINATE_STORAGE__CLICKHOUSE__DATABASE", &front.database);
-    Server::spawn("/nowhere/luminate".as_ref(), &options)
+        .env("LUMINATE_STORAGE__CLICKHOUSE__DATABASE", &front.database)
 }
 
 fn apply(front: &Front) {
@@ -92,22 +102,46 @@ fn a_server_waits_for_clickhouse_and_for_its_schema() {
 }
 
 #[test]
-fn a_server_loses_clickhouse_and_finds_it_again() {
+fn a_server_that_loses_clickhouse_stays_to_tell_senders_when_to_come_back() {
     let Some(mut front) = Front::start_own() else { return };
     apply(&front);
-    let server = server(&front);
-    until(&server, "/health/ready", |status, _| status == 200);
+    let gateway = server(&front);
+    let strict = strict_server(&front);
+    for server in [&gateway, &strict] {
+        until(server, "/health/ready", |status, _| status == 200);
+    }
     for _ in 0..2 {
         front.kill();
-        until(&server, "/health/ready", |status, body| status == 503 && body.contains("unavailable"));
-        assert_eq!(server.get("/health/live").0, 200);
-        assert!(server.get("/metrics").1.contains("luminate_storage_answers_reads 0"));
+        for server in [&gateway, &strict] {
+            until(server, "/health/deep", |status, body| status == 503 && body.contains("unavailable"));
+            assert_eq!(server.get("/health/live").0, 200);
+            assert_eq!(server.get("/health/startup").0, 200);
+            assert!(server.get("/metrics").1.contains("luminate_storage_answers_reads 0"));
+        }
+        // All gateways lose it at once: were none ready, a load balancer would have nobody to send to.
+        assert_eq!(gateway.get("/health/ready").0, 200);
+        assert_eq!(gateway.get("/api/v1/health").0, 200);
+        let report = deep(&gateway);
+        assert_eq!((report["status"].as_str(), report["ready"].as_bool()), (Some("failed"), Some(true)));
+        let series = (vec![("__name__".to_owned(), "lost".to_owned())], vec![(now_ms(), 1.0)]);
+        let (status, later, text) = witness::write(&gateway.url(""), &remote_write(&[series])).unwrap();
+        assert_eq!((status, later), (503, true), "{text}");
+        let (status, _, text) =
+            witness::get(&gateway.url(""), "/api/v1/query", &[("query", "lost")]).unwrap();
+        assert!(status == 503 && text.contains("ClickHouse"), "{status}: {text}");
+        let (status, why) = strict.get("/health/ready");
+        assert!(status == 503 && why.contains("unavailable"), "{status}: {why}");
+
         front.start_again(&[]);
-        let took = until(&server, "/health/ready", |status, _| status == 200);
-        eprintln!("ready {took:?} after ClickHouse was back");
-        assert!(server.get("/metrics").1.contains("luminate_storage_answers_reads 1"));
+        for server in [&gateway, &strict] {
+            let took = until(server, "/health/deep", |status, _| status == 200);
+            eprintln!("well {took:?} after ClickHouse was back");
+            assert_eq!(server.get("/health/ready").0, 200);
+            assert!(server.get("/metrics").1.contains("luminate_storage_answers_reads 1"));
+        }
     }
-    assert!(server.terminate().success());
+    assert!(gateway.terminate().success());
+    assert!(strict.terminate().success());
 }
 
 #[test]

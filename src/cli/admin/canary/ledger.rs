@@ -249,7 +249,7 @@ mod tests {
         let (_, mut found) = stored(&[1, 2]);
         found.get_mut(SINE).unwrap().remove(0);
         let verdict = Ledger::new(100 * STEP).judge_stored(&found, now());
-        assert_eq!(verdict.missing, ["sine at 1970-01-01T00:00:15Z"]);
+        assert_eq!(verdict.missing, ["sine at 1970-01-01T00:00:15.000Z"]);
     }
 
     #[test]
@@ -275,7 +275,7 @@ mod tests {
         }
         assert_eq!(ledger.judge_steps(&found).words(), None);
         found.get_mut(TIME).unwrap()[2].1 = 15.0;
-        assert_eq!(ledger.judge_steps(&found).wrong, ["time at 1970-01-01T00:00:45Z is 15"]);
+        assert_eq!(ledger.judge_steps(&found).wrong, ["time at 1970-01-01T00:00:45.000Z is 15"]);
     }
 
     #[test]

@@ -154,6 +154,16 @@ impl Keychain {
         !self.remotes.is_empty()
     }
 
+    /// Fetches all keys that are published, and keeps none.
+    pub(super) async fn fetch_once(&self) -> Vec<(String, Result<(usize, Vec<String>), String>)> {
+        let mut all = Vec::new();
+        for remote in &self.remotes {
+            let fetched = remote.fetch().await.map(|(keys, left_out)| (keys.len(), left_out));
+            all.push((remote.name(), fetched));
+        }
+        all
+    }
+
     /// Refreshes in a row that did not get all keys.
     pub(super) fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)

@@ -184,6 +184,12 @@ impl JwtVerifier {
         }
     }
 
+    /// Fetches keys once, and gives for each place how many can be used and what is wrong with the others, or why
+    /// they cannot be had. Nothing is held against them.
+    pub async fn fetch_once(&self) -> Vec<(String, Result<(usize, Vec<String>), String>)> {
+        self.keychain.fetch_once().await
+    }
+
     /// What has become of tokens so far.
     pub fn counters(&self) -> &Arc<JwtCounters> {
         &self.counters
