@@ -1,6 +1,6 @@
 //! The listeners: where everybody calls, and, if there is one, where the server is operated.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::ready, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use async_trait::async_trait;
@@ -28,6 +28,9 @@ use crate::{
 
 /// Connections to be operated by; there is room for them however many others there are.
 const ADMIN_CONNECTIONS: usize = 128;
+
+/// How long idle connections are kept on our way out, at most.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// How often the files of certificates are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -99,11 +102,19 @@ impl Listeners {
     pub(super) fn serve(self, state: &Arc<State>, draining: watch::Receiver<bool>) -> JoinHandle<usize> {
         let Self { public, admin, tls: _ } = self;
         let door = if admin.is_some() { Door::Public } else { Door::Both };
-        let public = gateway::serve(public, router(Arc::clone(state), door), raised(draining.clone()));
+        let (public_is_done, public_done) = watch::channel(false);
+        let router = |door| router(Arc::clone(state), door);
+        let public = gateway::serve(public, router(door), raised(draining.clone()), ready(()));
+        // Who operates us can look on until the last request is answered.
         let admin = admin.map(|listener| {
-            gateway::serve(listener, router(Arc::clone(state), Door::Admin), raised(draining.clone()))
+            gateway::serve(listener, router(Door::Admin), raised(draining), raised(public_done))
         });
         task::spawn("gateway", async move {
+            let public = async {
+                let drained = public.await;
+                public_is_done.send_replace(true);
+                drained.cut
+            };
             let admin = async {
                 match admin {
                     Some(admin) => admin.await.cut,
@@ -111,7 +122,7 @@ impl Listeners {
                 }
             };
             let (public, admin) = tokio::join!(public, admin);
-            public.cut + admin
+            public + admin
         })
     }
 }
@@ -119,6 +130,7 @@ impl Listeners {
 fn limits(config: &Config, most_connections: usize) -> ListenerLimits {
     let limits = config.server.limits;
     let grace = config.server.shutdown.grace;
+    let linger = LINGER.min(grace / 6);
     ListenerLimits {
         max_connections: limits.max_connections.min(most_connections),
         max_connections_per_client: limits.max_connections_per_client,
@@ -126,8 +138,9 @@ fn limits(config: &Config, most_connections: usize) -> ListenerLimits {
         header_timeout: limits.header_timeout,
         idle_timeout: limits.idle_timeout,
         request_timeout: limits.request_timeout,
+        linger,
         // The rest of the grace is for closing the store.
-        grace: grace.saturating_sub((grace / 3).min(Duration::from_secs(10))),
+        grace: grace.saturating_sub((grace / 3).min(Duration::from_secs(10))).saturating_sub(linger),
         ..ListenerLimits::default()
     }
 }

@@ -14,6 +14,7 @@
 //! * [`deadline`]: how long a request may take.
 //! * [`limit`]: how much a tenant may use; [`redis`](mod@redis): what several gateways share.
 //! * [`reload`]: what is read again while we run; [`health`]: whether requests are wanted.
+//! * [`late`]: what still comes while we are on our way out.
 //! * [`form`] and [`body`]: parameters and bodies, with bounds; [`in_flight`]: the bounds on all together.
 //!
 //! Nothing here reads the clock or a backend: both come in with the [`State`].
@@ -30,6 +31,7 @@ pub mod form;
 pub mod health;
 pub mod host_guard;
 pub mod in_flight;
+pub mod late;
 pub mod limit;
 pub mod listener;
 pub mod peer;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{Request, State as Extract},
-    http::{Method, Uri},
+    http::{HeaderValue, Method, Uri, Version, header},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
 };
@@ -19,7 +19,9 @@ use super::{
     access::{self, Access},
     cors, deadline,
     error::{ApiError, ErrorKind},
+    health::Stage,
     in_flight::{self, InFlight},
+    late,
     limit::{self, door::Cost},
     request,
     routes::{Door, ROUTES},
@@ -45,6 +47,7 @@ pub fn router(state: Arc<State>, door: Door) -> Router {
         // Health is answered, and the server operated, however much else there is to do.
         if route.access != Access::Open && route.door != Door::Admin {
             methods = methods.route_layer(from_fn_with_state(Arc::clone(&in_flight), in_flight::limit));
+            methods = methods.route_layer(from_fn(late::refuse));
         }
         methods = if route.unhurried {
             methods.route_layer(from_fn(deadline::take_time))
@@ -59,18 +62,20 @@ pub fn router(state: Arc<State>, door: Door) -> Router {
     router
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        // 5. Large answers are compressed, if the caller can read that.
+        // 6. Large answers are compressed, if the caller can read that.
         .layer(
             CompressionLayer::new()
                 .quality(CompressionLevel::Fastest)
                 .compress_when(SizeAbove::new(COMPRESSED_FROM)),
         )
-        // 4. Pages of configured origins may read the answer.
+        // 5. Pages of configured origins may read the answer.
         .layer(from_fn_with_state(Arc::clone(&state), cors::allow_origins))
-        // 3. Web pages are kept out while there is no other door.
+        // 4. Web pages are kept out while there is no other door.
         .layer(from_fn_with_state(Arc::clone(&state), guard_host))
-        // 2. What is left of a body does not spoil its connection.
+        // 3. What is left of a body does not spoil its connection.
         .layer(from_fn_with_state(Unread::default(), unread::forget_the_rest))
+        // 2. On our way out, a connection's answer is its last.
+        .layer(from_fn_with_state(Arc::clone(&state), close_when_draining))
         // 1. An id, a log line, a place in the counters.
         .layer(from_fn_with_state(Arc::clone(&state), request::observe))
         .with_state(state)
@@ -85,6 +90,17 @@ async fn guard_host(Extract(state): Extract<Arc<State>>, request: Request, next:
         Ok(()) => next.run(request).await,
         Err(refusal) => ApiError::new(ErrorKind::Forbidden, refusal.to_string()).into_response(),
     }
+}
+
+/// Sends callers away while there is time: a proxy takes another connection for its next request, and finds
+/// the others of us ready. HTTP/2 has a word of its own for it, which hyper says.
+async fn close_when_draining(Extract(state): Extract<Arc<State>>, request: Request, next: Next) -> Response {
+    let one_by_one = request.version() < Version::HTTP_2;
+    let mut response = next.run(request).await;
+    if one_by_one && state.readiness.stage() == Stage::Draining {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 async fn not_found(uri: Uri) -> ApiError {

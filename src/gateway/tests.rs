@@ -637,6 +637,20 @@ async fn health_follows_the_stages() {
 }
 
 #[tokio::test]
+async fn on_our_way_out_each_answer_is_the_last_of_its_connection() {
+    let app = TestApp::start().await;
+    let closes = async |path: &str| {
+        let reply = app.get(path).await;
+        reply.headers.get("connection").map(|value| value.to_str().unwrap().to_owned())
+    };
+    assert_eq!(closes("/api/v1/query?query=up").await, None);
+    app.state.readiness.enter(Stage::Draining);
+    for path in ["/api/v1/query?query=up", "/health/live", "/health/ready", "/nowhere"] {
+        assert_eq!(closes(path).await.as_deref(), Some("close"), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn status_says_what_we_are_and_hold() {
     let app = TestApp::start().await;
     let build = app.get("/api/v1/status/buildinfo").await.json();

@@ -34,7 +34,9 @@ pub struct ListenerLimits {
     pub ping_interval: Duration,
     /// How long it may take to say so.
     pub ping_timeout: Duration,
-    /// How long requests may take to finish after the shutdown has begun.
+    /// How long idle connections are kept once the shutdown has begun, for requests that are on their way.
+    pub linger: Duration,
+    /// How long requests may take to finish after that.
     pub grace: Duration,
 }
 
@@ -55,6 +57,7 @@ impl Default for ListenerLimits {
             max_given_up: 512,
             ping_interval: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(20),
+            linger: Duration::from_millis(500),
             grace: Duration::from_secs(30),
         }
     }

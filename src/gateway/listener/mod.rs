@@ -14,8 +14,14 @@
 //!   `request_timeout`. (How long a body may take is the business of whoever reads it.)
 //! * **How big.** Heads above `max_header_bytes` are answered 431 by hyper.
 //! * **How much for nothing.** Who gives up most of what it asks is dropped.
-//! * **How it ends.** On shutdown the port closes at once, every connection finishes the request it
-//!   is in, and those that do not within `grace` are cut.
+//! * **How it ends.** Who is connected when a shutdown begins is answered still: a proxy may be about to send a
+//!   request on any of its idle connections, and cannot tell whether one that breaks was taken. So for `linger`
+//!   requests come as before, and each answer of HTTP/1 says that it is the connection's last; then idle connections
+//!   are closed, every other finishes the request it is in, and those that do not within `grace` are cut. Until all of
+//!   them are gone the port stays open, for questions about our health alone ([`Late`]): an orchestrator that finds
+//!   nobody there would take a process that is about to end well for one that is stuck.
+//!
+//! [`Late`]: super::late::Late
 
 mod connection;
 mod count;
@@ -27,7 +33,7 @@ mod proxy_protocol;
 mod requests;
 pub mod tls;
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -51,6 +57,10 @@ pub use requests::Unhurried;
 
 /// How long to wait before accepting again after the system refused (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long those may take who came last, and had their answer at once.
+const LATE_GRACE: Duration = Duration::from_secs(1);
+/// How often to look whether anybody is left.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// How a listener treats its connections.
 #[derive(Clone, Debug)]
@@ -160,49 +170,106 @@ impl Listener {
     }
 }
 
-/// Serves `router` until `shutdown` is done, and then until the requests at hand are.
-pub async fn serve(listener: Listener, router: Router, shutdown: impl Future<Output = ()>) -> Drained {
+/// Serves `router` until `shutdown` is done, then whoever is connected until the requests at hand are done, and
+/// `others` is.
+///
+/// Who comes in the meantime is told how we are, and refused all else.
+pub async fn serve(
+    listener: Listener,
+    router: Router,
+    shutdown: impl Future<Output = ()>,
+    others: impl Future<Output = ()>,
+) -> Drained {
     let Listener { socket, config, count, .. } = listener;
     let limits = Arc::new(config.limits.clone());
     let places = Places::new(limits.max_connections, limits.max_connections_per_client);
-    let grace = limits.grace;
-    let shared = Arc::new(Shared { config, limits, places, router, count: Arc::clone(&count) });
-    let graceful = GracefulShutdown::new();
-    let (turn_phase, phase) = watch::channel(Phase::Serving);
+    let (linger, grace) = (limits.linger, limits.grace);
+    let shared = Arc::new(Shared { config, limits, places, router, count });
 
-    let mut shutdown = std::pin::pin!(shutdown);
-    loop {
-        let (stream, address, place) = tokio::select! {
-            biased;
-            () = &mut shutdown => break,
-            accepted = accept(&socket, &shared.places) => accepted,
+    let connections = Connections::new(Arc::clone(&shared), false);
+    tokio::select! {
+        biased;
+        () = shutdown => {}
+        never = connections.take(&socket) => match never {},
+    }
+    let (waiting, socket) = accept_waiting(socket, &shared.places);
+    waiting.into_iter().for_each(|accepted| connections.begin(accepted));
+
+    let late = Connections::new(Arc::clone(&shared), true);
+    let finish = async {
+        let drained = async {
+            wait_for_last_requests(&connections.graceful, linger).await;
+            connections.finish(grace).await
         };
-        let watcher = graceful.watcher();
-        let connection =
-            connection::serve(stream, address, Arc::clone(&shared), watcher, phase.clone(), place);
-        let open = Open::one_more(&count);
+        let (drained, ()) = tokio::join!(drained, others);
+        drained
+    };
+    let Some(socket) = socket else { return finish.await };
+    let drained = tokio::select! {
+        biased;
+        drained = finish => drained,
+        never = late.take(&socket) => match never {},
+    };
+    accept_waiting(socket, &shared.places).0.into_iter().for_each(|accepted| late.begin(accepted));
+    // Their answers are out, or about to be.
+    late.finish(LATE_GRACE).await;
+    drained
+}
+
+/// Connections that end together.
+#[derive(Debug)]
+struct Connections {
+    shared: Arc<Shared>,
+    /// Whether they came when no more were wanted.
+    late: bool,
+    graceful: GracefulShutdown,
+    turn_phase: watch::Sender<Phase>,
+}
+
+impl Connections {
+    fn new(shared: Arc<Shared>, late: bool) -> Self {
+        let turn_phase = watch::Sender::new(Phase::Serving);
+        Self { shared, late, graceful: GracefulShutdown::new(), turn_phase }
+    }
+
+    /// Takes what comes, for as long as it is asked to.
+    async fn take(&self, socket: &TcpListener) -> Infallible {
+        loop {
+            self.begin(accept(socket, &self.shared.places).await);
+        }
+    }
+
+    fn begin(&self, (stream, address, place): Accepted) {
+        let (shared, watcher) = (Arc::clone(&self.shared), self.graceful.watcher());
+        let open = Open::one_more(&shared.count);
+        let phase = self.turn_phase.subscribe();
+        let connection = connection::serve(stream, address, shared, watcher, phase, place, self.late);
         task::spawn("connection", async move {
             connection.await;
             drop(open);
         });
     }
 
-    drop(socket);
-    drop(phase);
-    turn_phase.send_replace(Phase::Draining);
-    let open = graceful.count();
-    let mut drained = std::pin::pin!(graceful.shutdown());
-    if tokio::time::timeout(grace, &mut drained).await.is_ok() {
-        return Drained { cut: 0 };
+    /// Lets them finish the requests they are in, and cuts what takes longer than `grace`.
+    async fn finish(self, grace: Duration) -> Drained {
+        self.turn_phase.send_replace(Phase::Draining);
+        let open = self.graceful.count();
+        let mut drained = std::pin::pin!(self.graceful.shutdown());
+        if tokio::time::timeout(grace, &mut drained).await.is_ok() {
+            return Drained { cut: 0 };
+        }
+        let left = self.turn_phase.receiver_count();
+        tracing::warn!(event = "connections_cut", open, left, grace_ms = millis(grace));
+        self.turn_phase.send_replace(Phase::Cutting);
+        drained.await;
+        Drained { cut: left }
     }
-    let left = turn_phase.receiver_count();
-    tracing::warn!(event = "connections_cut", open, left, grace_ms = millis(grace));
-    turn_phase.send_replace(Phase::Cutting);
-    drained.await;
-    Drained { cut: left }
 }
 
-async fn accept(socket: &TcpListener, places: &Places) -> (TcpStream, SocketAddr, Place) {
+/// A connection, where it is from, and its place.
+type Accepted = (TcpStream, SocketAddr, Place);
+
+async fn accept(socket: &TcpListener, places: &Places) -> Accepted {
     let place = places.take().await;
     loop {
         match socket.accept().await {
@@ -215,6 +282,36 @@ async fn accept(socket: &TcpListener, places: &Places) -> (TcpStream, SocketAddr
             }
         }
     }
+}
+
+/// Takes those connections that wait for us in the kernel's queue: to them it looks as if we had taken them
+/// already. Gives them, and the port if we can keep it.
+fn accept_waiting(socket: TcpListener, places: &Places) -> (Vec<Accepted>, Option<TcpListener>) {
+    let mut waiting = Vec::new();
+    // As the system has it: the runtime may not have heard yet that somebody is there.
+    let Ok(socket) = socket.into_std() else { return (waiting, None) };
+    while let Some(place) = places.try_take() {
+        match socket.accept() {
+            Ok((stream, address)) => {
+                let taken = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                waiting.extend(taken.ok().map(|stream| (stream, address, place)));
+            }
+            Err(error) if is_of_the_peer(&error) => {}
+            Err(_) => break,
+        }
+    }
+    (waiting, TcpListener::from_std(socket).ok())
+}
+
+/// Waits until nobody is connected any more, or for `linger`.
+async fn wait_for_last_requests(connections: &GracefulShutdown, linger: Duration) {
+    let gone = async {
+        while connections.count() > 0 {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    // Those who are left have nothing to ask, or ask for long.
+    let _ = tokio::time::timeout(linger, gone).await;
 }
 
 fn is_of_the_peer(error: &io::Error) -> bool {

@@ -53,6 +53,11 @@ impl Places {
         all.acquire_owned().await.expect("the semaphore of a listener is never closed")
     }
 
+    /// A place, if there is one now.
+    pub(super) fn try_take(&self) -> Option<Place> {
+        Arc::clone(&self.all).try_acquire_owned().ok()
+    }
+
     /// A place of a client, or none if it has too many.
     pub(super) fn take_for(&self, client: IpAddr) -> Option<ClientPlace> {
         let client = network_of(client);

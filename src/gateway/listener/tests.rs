@@ -1,5 +1,7 @@
 //! Connections as peers see them: slow, many, silent, cut.
 
+use std::future::ready;
+
 use axum::{
     body::Bytes,
     extract::Request,
@@ -16,12 +18,13 @@ use tokio::{
 };
 
 use super::*;
-use crate::gateway::peer::Peer;
+use crate::gateway::{late::Late, peer::Peer};
 
 fn limits() -> ListenerLimits {
     ListenerLimits {
         header_timeout: Duration::from_millis(150),
         idle_timeout: Duration::from_millis(400),
+        linger: Duration::from_millis(20),
         grace: Duration::from_secs(5),
         ..ListenerLimits::default()
     }
@@ -38,6 +41,14 @@ fn router() -> Router {
             }),
         )
         .route("/echo", post(async |body: Bytes| body))
+        .route(
+            "/late",
+            get(
+                async |request: Request| {
+                    if request.extensions().get::<Late>().is_some() { "late" } else { "in time" }
+                },
+            ),
+        )
 }
 
 struct Server {
@@ -55,7 +66,7 @@ async fn start(limits: ListenerLimits) -> Server {
     let shutdown = async move {
         let _ = stopped.await;
     };
-    let ended = task::spawn("listener under test", serve(listener, router(), shutdown));
+    let ended = task::spawn("listener under test", serve(listener, router(), shutdown, ready(())));
     Server { address, stop, ended }
 }
 
@@ -163,6 +174,13 @@ async fn above_the_limit_a_connection_waits_until_another_ends() {
     assert!(read_some(&mut second).await.ends_with("quick"));
 }
 
+/// Whether who comes now comes too late.
+async fn is_late(address: SocketAddr) -> bool {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    ask(&mut stream, "/late").await;
+    read_some(&mut stream).await.ends_with("\r\nlate")
+}
+
 #[tokio::test]
 async fn a_shutdown_lets_requests_finish_and_takes_no_new_ones() {
     let server = start(limits()).await;
@@ -178,6 +196,31 @@ async fn a_shutdown_lets_requests_finish_and_takes_no_new_ones() {
     assert!(read_to_end(&mut busy).await.ends_with("slow"));
     assert_eq!(server.ended.await.unwrap(), Drained { cut: 0 });
     assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn who_is_connected_when_a_shutdown_begins_is_answered_still() {
+    let server = start(ListenerLimits { linger: Duration::from_secs(60), ..limits() }).await;
+    let mut idle = connect(&server).await;
+    ask(&mut idle, "/quick").await;
+    assert!(read_some(&mut idle).await.ends_with("quick"));
+    let mut silent = connect(&server).await;
+    // To the system it is connected, whether we have heard of it or not.
+    let waiting = std::net::TcpStream::connect(server.address).unwrap();
+    server.stop.send(()).unwrap();
+    while !is_late(server.address).await {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    waiting.set_nonblocking(true).unwrap();
+    let mut waiting = TcpStream::from_std(waiting).unwrap();
+    for stream in [&mut idle, &mut silent, &mut waiting] {
+        ask(stream, "/late").await;
+        assert!(read_some(stream).await.ends_with("in time"));
+    }
+    drop((idle, silent, waiting));
+    // Nobody is left, so that nobody is waited for.
+    let ended = tokio::time::timeout(Duration::from_secs(30), server.ended).await;
+    assert_eq!(ended.unwrap().unwrap(), Drained { cut: 0 });
 }
 
 #[tokio::test]
@@ -209,7 +252,11 @@ async fn start_with(router: Router, config: ListenerConfig) -> Server {
     let shutdown = async move {
         let _ = stopped.await;
     };
-    Server { address, stop, ended: task::spawn("listener under test", serve(listener, router, shutdown)) }
+    Server {
+        address,
+        stop,
+        ended: task::spawn("listener under test", serve(listener, router, shutdown, ready(()))),
+    }
 }
 
 /// Reads until the end and gives how much there was.
