@@ -105,6 +105,10 @@ fuzz: ## Fuzz each of FUZZ_TARGETS for FUZZ_SECONDS (needs `cargo install cargo-
 golden: ## Rewrite tests/golden; read the difference before committing it
 	LUMINATE_TEST_GOLDEN=rewrite $(CARGO) test --locked --test it -- golden::
 
+.PHONY: helm-sync helm-docs
+helm-sync helm-docs: ## Make those parts of the Helm chart that are said elsewhere: alerts, dashboards, schema, README
+	@"$$(tests/deploy/setup)/venv/bin/python" deployments/helm/sync
+
 .PHONY: fmt
 fmt: ## Format the source
 	$(CARGO) fmt

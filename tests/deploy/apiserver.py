@@ -4,7 +4,8 @@ An API server in memory: discovery, objects with create, get, list, watch, repla
 JSON patch, apply) and delete, the scale of Deployments, tables, logs. Every object is checked against Kubernetes'
 own schemas, unknown fields and all; namespaces have to exist, and what cannot be changed is not. The controllers
 are played at once: a Deployment or StatefulSet has its pods as soon as it is written, and they are ready if what
-they mount is there. Nothing is scheduled and nothing is scaled: the numbers of pods are those that are asked for.
+they mount is there; a Job, or a pod by itself, has then done its work. Nothing is scheduled and nothing is scaled:
+the numbers of pods are those that are asked for.
 
     with ApiServer() as cluster:
         run(kubectl, "--kubeconfig", cluster.kubeconfig(folder), "apply", "-k", …)
@@ -32,6 +33,8 @@ import jsonschema
 import kubernetes_validate
 import referencing
 import yaml
+
+import protobuf
 
 VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 
@@ -475,6 +478,10 @@ class Cluster:
         # As they are everywhere; a Role may have a colon.
         if not re.fullmatch(r"[a-z0-9]([-a-z0-9.:]{0,251}[a-z0-9])?", name):
             raise invalid(resource, name, f'metadata.name: Invalid value: "{name}"')
+        # How it is, is not for who writes it to say.
+        document.pop("status", None)
+        if old is not None and "status" in old:
+            document["status"] = old["status"]
         self.default(resource, old, document)
         # kubectl writes null for what it has no time for.
         document["metadata"] = {field: value for field, value in document["metadata"].items() if value is not None}
@@ -516,7 +523,7 @@ class Cluster:
                 spec.setdefault("replicas", 1)
                 if old is not None:
                     document["status"] = old["status"]
-                document.setdefault("status", {})
+                document.setdefault("status", {"replicas": 0})
             case "Service":
                 spec.setdefault("type", "ClusterIP")
                 spec.setdefault("clusterIP", (old or {}).get("spec", {}).get("clusterIP") or f"10.96.{self.clock // 250}.{self.clock % 250 + 1}")
@@ -530,7 +537,9 @@ class Cluster:
         if resource.kind in ("Deployment", "StatefulSet", "DaemonSet"):
             if spec["selector"] != before["selector"]:
                 return "spec.selector: Invalid value: field is immutable"
-            labels = spec["template"]["metadata"].get("labels", {})
+            if not spec["template"].get("spec"):
+                return "spec.template.spec.containers: Required value"
+            labels = spec["template"].get("metadata", {}).get("labels", {})
             if any(labels.get(name) != value for name, value in spec["selector"].get("matchLabels", {}).items()):
                 return "spec.template.metadata.labels: Invalid value: `selector` does not match template `labels`"
         if resource.kind == "StatefulSet":
@@ -567,6 +576,12 @@ class Cluster:
             if resource.kind in ("Deployment", "StatefulSet") and (resource, namespace, name) in self.objects:
                 self.play_pods(resource, namespace, name, document)
         for (resource, namespace, name), document in list(self.objects.items()):
+            if resource.kind == "Job" and not self.lacks(namespace, document["spec"]["template"]["spec"]):
+                done = [{"type": kind, "status": "True"} for kind in ("SuccessCriteriaMet", "Complete")]
+                self.status(resource, namespace, name, {"succeeded": 1, "conditions": done})
+            if resource.kind == "Pod" and not document["metadata"].get("ownerReferences"):
+                done = document["spec"].get("restartPolicy") == "Never" and not self.lacks(namespace, document["spec"])
+                self.status(resource, namespace, name, {"phase": "Succeeded" if done else "Pending"})
             if resource.kind == "HorizontalPodAutoscaler":
                 target = self.get(document["spec"]["scaleTargetRef"]["kind"], document["spec"]["scaleTargetRef"]["name"], namespace)
                 count = target["spec"]["replicas"] if target else 0
@@ -715,6 +730,9 @@ def openapi(api):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # An answer is one packet, and does not wait for another to be acknowledged.
+    wbufsize = -1
+    disable_nagle_algorithm = True
 
     def log_message(self, *_):
         pass
@@ -739,8 +757,12 @@ class Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         query = {name: values[-1] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
         try:
-            if body.startswith(b"k8s\0"):
-                raise Refused(415, "UnsupportedMediaType", "protobuf is not understood here: give kubectl a file (-f)")
+            if body.startswith(protobuf.MAGIC):
+                try:
+                    document = protobuf.document(body)
+                except ValueError as error:
+                    raise Refused(415, "UnsupportedMediaType", str(error)) from error
+                body = json.dumps(document).encode()
             self.server.requests.append((method, self.path, body.decode()))
             # YAML, which JSON is, too.
             document = yaml.safe_load(body) if body else {}
@@ -782,6 +804,9 @@ class Handler(BaseHTTPRequestHandler):
             return 200, {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
         if path in apis:
             return 200, discovery(apis[path])
+        if path == "/openapi/v2":
+            # In protobuf, where nothing at all is a document that knows nothing.
+            return 200, ""
         if path == "/openapi/v3":
             return 200, {"paths": {place.lstrip("/"): {"serverRelativeURL": f"/openapi/v3{place}"} for place in apis}}
         if path.removeprefix("/openapi/v3") in apis and path.startswith("/openapi/v3"):
@@ -859,6 +884,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        self.wfile.flush()
 
         def say(event, document):
             line = json.dumps({"type": event, "object": document}).encode() + b"\n"

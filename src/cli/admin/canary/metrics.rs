@@ -16,10 +16,8 @@ use super::ledger::Verdict;
 use crate::{
     cli::CommandError,
     model::Timestamp,
-    telemetry::{Figure, FigureValue, Telemetry, as_value},
+    telemetry::{Figure, FigureValue, MetricsFormat, Telemetry, as_value},
 };
-
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Upper bounds of the time until what was acknowledged is seen.
 const BOUNDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -184,7 +182,10 @@ async fn answer(stream: TcpStream, telemetry: Arc<Telemetry>) {
 
 fn answer_to(request: &Request<Incoming>, telemetry: &Telemetry) -> Response<Full<Bytes>> {
     let (status, kind, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, OPEN_METRICS, telemetry.render()),
+        (&Method::GET | &Method::HEAD, "/metrics") => {
+            let format = MetricsFormat::Prometheus;
+            (StatusCode::OK, format.content_type(), telemetry.render_as(format))
+        }
         (_, "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".to_owned()),
         _ => (StatusCode::NOT_FOUND, "text/plain", "there is only /metrics\n".to_owned()),
     };
