@@ -272,9 +272,10 @@ def start_apiserver(scratch, variables):
     config = scratch / "kubeconfig"
     with open(scratch / "apiserver.log", "w") as log:
         subprocess.Popen([sys.executable, server, "--kubeconfig", config], stdout=log, stderr=log)
-    for _ in range(300):
-        if config.exists():
-            break
+    end = time.monotonic() + PATIENCE
+    while not config.exists():
+        if time.monotonic() > end:
+            raise TimeoutError((scratch / "apiserver.log").read_text())
         time.sleep(0.1)
     variables["KUBECONFIG"] = str(config)
 
