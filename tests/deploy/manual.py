@@ -288,7 +288,8 @@ def follow(page):
         tree.mkdir(), home.mkdir()
         copy_tree(tree)
         variables = environment(home, scratch / "bin")
-        start_apiserver(scratch, variables)
+        if re.search(r"^[$ ]*(kubectl|helm|make k8s-)", page.read_text(), re.M):
+            start_apiserver(scratch, variables)
         terminals, wrong = {}, []
         typed = 0
         for block in blocks(page):
