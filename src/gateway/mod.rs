@@ -113,6 +113,16 @@ pub enum MetricsFormat {
     Prometheus,
 }
 
+impl MetricsFormat {
+    /// What an answer in this format says of itself.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
 /// Writes our own metrics.
 #[derive(Clone)]
 pub struct MetricsRenderer(pub Arc<dyn Fn(MetricsFormat) -> String + Send + Sync>);

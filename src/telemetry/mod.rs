@@ -25,7 +25,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::gateway::MetricsFormat;
+pub use crate::gateway::MetricsFormat;
 
 /// Something a part keeps count of, as it stands now.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,16 +9,13 @@ use axum::{
 use super::Shared;
 use crate::gateway::MetricsFormat;
 
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
-
 /// Writes them: as OpenMetrics for those who name it, and for others as text that everything reads.
 pub async fn render(State(state): Shared, headers: HeaderMap) -> Response {
-    let (format, content_type) = match accepts_open_metrics(&headers) {
-        true => (MetricsFormat::OpenMetrics, OPEN_METRICS),
-        false => (MetricsFormat::Prometheus, PROMETHEUS),
+    let format = match accepts_open_metrics(&headers) {
+        true => MetricsFormat::OpenMetrics,
+        false => MetricsFormat::Prometheus,
     };
-    let head = [(header::CONTENT_TYPE, content_type), (header::VARY, "accept")];
+    let head = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")];
     (head, (state.render_metrics.0)(format)).into_response()
 }
 
