@@ -125,7 +125,8 @@ golden: ## Rewrite tests/golden; read the difference before committing it
 	LUMINATE_TEST_GOLDEN=rewrite $(CARGO) test --locked --test it -- golden::
 
 .PHONY: helm-sync helm-docs
-helm-sync helm-docs: ## Make those parts of the Helm chart that are said elsewhere: alerts, dashboards, schema, README
+helm-docs: helm-sync
+helm-sync: ## Make those parts of the Helm chart that are said elsewhere: alerts, dashboards, schema, README
 	@"$$(tests/deploy/setup)/venv/bin/python" deployments/helm/sync
 
 .PHONY: fmt
