@@ -9,7 +9,7 @@ FUZZ_TARGETS ?= $(basename $(notdir $(wildcard tests/fuzz/targets/*.rs)))
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 20
 
 .PHONY: run
 run: ## Run the server, optimised, with the defaults
@@ -52,6 +52,28 @@ clickhouse-local: ## Run a ClickHouse for trying things out, on 127.0.0.1:8123, 
 clickhouse-setup: ## Make Luminate's tables in the ClickHouse at CLICKHOUSE_URL
 	$(CARGO) run --locked --quiet -- schema apply --address "$(CLICKHOUSE_URL)"
 
+# What is deployed: scalable, gateways over ClickHouse and a Redis, or standalone, one process with a disk. What
+# else can be set is at the top of deployments/kubernetes/deploy.
+OVERLAY ?= scalable
+KUBECTL ?= kubectl
+export OVERLAY KUBECTL
+
+.PHONY: k8s-deploy
+k8s-deploy: ## Deploy to the Kubernetes cluster that KUBECTL reaches (OVERLAY=scalable or standalone)
+	@deployments/kubernetes/deploy up
+
+.PHONY: k8s-status
+k8s-status: ## Show pods, autoscaler and services of what is deployed
+	@deployments/kubernetes/deploy status
+
+.PHONY: k8s-logs
+k8s-logs: ## Follow the logs of all pods
+	@deployments/kubernetes/deploy logs
+
+.PHONY: k8s-delete
+k8s-delete: ## Delete what is deployed, but not disks and secrets (CONFIRM=yes does not ask)
+	@deployments/kubernetes/deploy delete
+
 .PHONY: setup
 setup: ## Install what the tests compare with (Debian packages, once)
 	@tests/setup
@@ -82,6 +104,10 @@ fuzz: ## Fuzz each of FUZZ_TARGETS for FUZZ_SECONDS (needs `cargo install cargo-
 .PHONY: golden
 golden: ## Rewrite tests/golden; read the difference before committing it
 	LUMINATE_TEST_GOLDEN=rewrite $(CARGO) test --locked --test it -- golden::
+
+.PHONY: helm-sync helm-docs
+helm-sync helm-docs: ## Make those parts of the Helm chart that are said elsewhere: alerts, dashboards, schema, README
+	@"$$(tests/deploy/setup)/venv/bin/python" deployments/helm/sync
 
 .PHONY: fmt
 fmt: ## Format the source

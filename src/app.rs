@@ -201,6 +201,7 @@ async fn open_store(config: &StorageConfig, seed: u64, clock: Arc<dyn Clock>) ->
                 .context("cannot set up the connections to ClickHouse")?;
             let figures = vec![
                 figures::clickhouse::client(Arc::clone(&store)),
+                figures::clickhouse::servers(Arc::clone(&store)),
                 figures::clickhouse::writes(Arc::clone(&store)),
                 figures::clickhouse::reads(Arc::clone(&store)),
                 figures::clickhouse::pushdown(Arc::clone(&store)),
@@ -268,7 +269,8 @@ impl Parts {
         ];
         sources.extend(callers.figures);
         sources.extend(store_figures);
-        sources.push(figures::health(Arc::clone(&storage)));
+        sources.push(figures::health(Arc::clone(&storage), Arc::clone(&readiness)));
+        sources.push(figures::limits::crowd(Arc::clone(&limiter), Arc::clone(&storage)));
         sources.extend(redis.clone().map(figures::redis::link));
         sources.push(telemetry::process::source(Arc::clone(&clock)));
         let telemetry = Telemetry::new(sources);
@@ -278,7 +280,7 @@ impl Parts {
             query,
             storage,
             clock: Arc::clone(&clock),
-            render_metrics: MetricsRenderer(Arc::new(move || rendered.render())),
+            render_metrics: MetricsRenderer(Arc::new(move |format| rendered.render_as(format))),
             config: gateway_config(config, address, seeds.request_ids),
             audit,
             auth: Arc::new(callers.auth),

@@ -15,9 +15,14 @@ use std::{
 };
 
 use crate::{
+    gateway::health::Readiness,
     ingest::Ingest,
     query::QueryService,
-    storage::{Health, Storage, embedded::EmbeddedStore},
+    storage::{
+        Health, Storage,
+        embedded::EmbeddedStore,
+        latency::{self, Latencies},
+    },
     telemetry::{Figure, Source, as_value},
 };
 
@@ -39,6 +44,10 @@ fn counter(name: &'static str, help: &'static str, count: &AtomicU64) -> Figure 
 
 fn gauge(name: &'static str, help: &'static str, count: &AtomicU64) -> Figure {
     Figure::gauge(name, help, read(count))
+}
+
+fn latencies(name: &'static str, help: &'static str, latencies: &Latencies) -> Figure {
+    Figure::histogram(name, help, &latency::BOUNDS, &latencies.counts(), latencies.sum().as_secs_f64())
 }
 
 /// Gives the figures of the write path.
@@ -123,6 +132,11 @@ pub(super) fn embedded(store: Arc<EmbeddedStore>) -> Source {
                 "Time spent making the log durable",
                 read_micros(&c.wal_fsync_micros),
             ),
+            latencies(
+                "luminate_wal_fsync_latency_seconds",
+                "How long making the log durable took, each time",
+                &c.wal_fsync_latency,
+            ),
             counter("luminate_wal_failures", "Writes and syncs of the log that failed", &c.wal_failures),
             counter("luminate_wal_segments", "Segments the log has begun", &c.wal_segments),
             gauge("luminate_head_series", "Series in memory", &c.head_series),
@@ -154,6 +168,7 @@ pub(super) fn embedded(store: Arc<EmbeddedStore>) -> Source {
             counter("luminate_flush_failures", "Flushes that failed", &c.flush_failures),
             Figure::counter("luminate_flush_seconds", "Time spent flushing", read_micros(&c.flush_micros)),
             counter("luminate_compaction_runs", "Merges of parts done", &c.merges),
+            counter("luminate_compaction_failures", "Merges of parts that failed", &c.merge_failures),
             gauge("luminate_storage_parts", "Sealed parts that serve", &c.parts),
             gauge(
                 "luminate_storage_quarantined_files",
@@ -165,6 +180,11 @@ pub(super) fn embedded(store: Arc<EmbeddedStore>) -> Source {
                 "Samples of the log that could not be replayed at the start",
                 &c.replay_lost,
             ),
+            gauge(
+                "luminate_recovery_unclean",
+                "Whether the process that had the store before ended without closing it",
+                &c.unclean_start,
+            ),
             gauge("luminate_recovery_samples", "Samples replayed at the start", &c.replay_samples),
             Figure::gauge(
                 "luminate_recovery_seconds",
@@ -175,15 +195,22 @@ pub(super) fn embedded(store: Arc<EmbeddedStore>) -> Source {
     })
 }
 
-/// Gives whether the store can do its work.
-pub(super) fn health(storage: Arc<dyn Storage>) -> Source {
+/// Gives whether the store can do its work, and whether we want requests.
+pub(super) fn health(storage: Arc<dyn Storage>, readiness: Arc<Readiness>) -> Source {
     Box::new(move || {
-        let (writes, reads) = match storage.health() {
+        let health = storage.health();
+        let ready = f64::from(u8::from(readiness.check(&health).is_ok()));
+        let (writes, reads) = match health {
             Health::Ready => (1.0, 1.0),
             Health::ReadOnly { .. } => (0.0, 1.0),
             Health::Starting { .. } | Health::Unavailable { .. } => (0.0, 0.0),
         };
         vec![
+            Figure::gauge(
+                "luminate_gateway_ready",
+                "Whether requests are wanted, as health checks say",
+                ready,
+            ),
             Figure::gauge("luminate_storage_takes_writes", "Whether the store takes writes", writes),
             Figure::gauge("luminate_storage_answers_reads", "Whether the store answers reads", reads),
         ]

@@ -10,7 +10,7 @@ use super::raised;
 use crate::{
     config::{ClientAuth, Config, ProxyProtocol, ServerTls, SubjectPart, TlsVersion},
     gateway::{
-        self, Door, Listener, ListenerConfig, ListenerLimits, State,
+        self, ConnectionCount, Door, Listener, ListenerConfig, ListenerLimits, State,
         auth::{
             Scope,
             certificate::{CertificateRules, SubjectName},
@@ -84,9 +84,12 @@ impl Listeners {
         self.admin.as_ref().map(Listener::local_addr)
     }
 
-    /// Gives the figures of TLS.
-    pub(super) fn figures(&self) -> Option<Source> {
-        self.tls.clone().map(figures)
+    /// Gives the figures of connections, and of TLS.
+    pub(super) fn figures(&self) -> Vec<Source> {
+        let public = ("public", self.public.count());
+        let admin = self.admin.as_ref().map(|admin| ("admin", admin.count()));
+        let counts = [public].into_iter().chain(admin).collect();
+        [connections(counts)].into_iter().chain(self.tls.clone().map(figures)).collect()
     }
 
     /// Certificates, as something that is read again while we run.
@@ -189,6 +192,37 @@ impl Reload for Certificates {
             Err(stopped) => Some(Err(stopped.to_string())),
         }
     }
+}
+
+fn connections(listeners: Vec<(&'static str, Arc<ConnectionCount>)>) -> Source {
+    let size = |count: usize| as_value(u64::try_from(count).unwrap_or(u64::MAX));
+    Box::new(move || {
+        let of_each = |figure: &dyn Fn(&ConnectionCount) -> Figure| -> Vec<Figure> {
+            listeners.iter().map(|(name, count)| figure(count).with("listener", *name)).collect()
+        };
+        let figures = [
+            of_each(&|count| {
+                Figure::gauge(
+                    "luminate_listener_connections",
+                    "Connections that are open",
+                    size(count.open()),
+                )
+            }),
+            of_each(&|count| {
+                let help = "Connections that may be open; more wait in the system's queue";
+                Figure::gauge("luminate_listener_max_connections", help, size(count.most()))
+            }),
+            of_each(&|count| {
+                let help = "Connections that came";
+                Figure::counter("luminate_listener_accepted_connections", help, as_value(count.accepted()))
+            }),
+            of_each(&|count| {
+                let help = "Connections closed at once because their client has too many";
+                Figure::counter("luminate_listener_refused_connections", help, as_value(count.refused()))
+            }),
+        ];
+        figures.concat()
+    })
 }
 
 fn figures(tls: Arc<Tls>) -> Source {

@@ -56,7 +56,7 @@ use request::RequestCounters;
 
 use crate::{clock::Clock, ingest::Ingest, model::TenantId, query::QueryService, storage::Storage};
 
-pub use listener::{Drained, ListenError, Listener, ListenerConfig, ListenerLimits, serve};
+pub use listener::{ConnectionCount, Drained, ListenError, Listener, ListenerConfig, ListenerLimits, serve};
 pub use router::router;
 pub use routes::{Door, ROUTES};
 
@@ -104,9 +104,28 @@ impl Default for GatewayConfig {
     }
 }
 
-/// Writes our own metrics as OpenMetrics text.
+/// How our own metrics are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsFormat {
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// Prometheus' text, which everything reads.
+    Prometheus,
+}
+
+impl MetricsFormat {
+    /// What an answer in this format says of itself.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
+/// Writes our own metrics.
 #[derive(Clone)]
-pub struct MetricsRenderer(pub Arc<dyn Fn() -> String + Send + Sync>);
+pub struct MetricsRenderer(pub Arc<dyn Fn(MetricsFormat) -> String + Send + Sync>);
 
 impl fmt::Debug for MetricsRenderer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

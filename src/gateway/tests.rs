@@ -247,7 +247,7 @@ impl TestApp {
             query: Arc::new(query),
             storage,
             clock: Arc::clone(&clock),
-            render_metrics: MetricsRenderer(Arc::new(|| "# EOF\n".to_owned())),
+            render_metrics: MetricsRenderer(Arc::new(|format| format!("# {format:?}\n"))),
             config,
             audit: Arc::clone(&audit),
             auth: Arc::new(Auth::open()),
@@ -674,7 +674,11 @@ async fn the_page_and_our_metrics_are_served() {
     assert_eq!(page.status, 200);
     assert_eq!(page.headers[header::CONTENT_TYPE], "text/html; charset=utf-8");
     let metrics = app.get("/metrics").await;
-    assert_eq!(metrics.text(), "# EOF\n");
+    assert_eq!(metrics.text(), "# Prometheus\n");
+    assert_eq!(metrics.headers[header::CONTENT_TYPE], "text/plain; version=0.0.4; charset=utf-8");
+    let accept = [("accept", "application/openmetrics-text;version=1.0.0,*/*;q=0.1")];
+    let metrics = app.call("GET", "/metrics", &accept, "").await;
+    assert_eq!(metrics.text(), "# OpenMetrics\n");
     assert_eq!(
         metrics.headers[header::CONTENT_TYPE],
         "application/openmetrics-text; version=1.0.0; charset=utf-8"

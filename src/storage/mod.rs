@@ -13,6 +13,7 @@ pub mod clickhouse;
 pub mod conformance;
 pub mod embedded;
 pub mod error;
+pub mod latency;
 pub mod memory;
 pub mod offer;
 pub mod room;

@@ -2,15 +2,16 @@
 //!
 //! Things are counted where they happen, in plain atomics that know nothing of metrics. They are read
 //! when somebody asks: a [`Source`] gives a part's [`Figure`]s as they stand at that moment, and
-//! [`Telemetry::render`] writes those of all parts as OpenMetrics text. Nothing on the path of a
+//! [`Telemetry::render`] writes those of all parts as OpenMetrics text, or Prometheus' older one. Nothing on the path of a
 //! request pays for metrics beyond an atomic addition.
 //!
 //! Names are `luminate_<part>_<what>_<unit>`, counters end in `_total`; no metric carries a tenant.
 //!
 //! * `requests`: what the gateway saw, under the names that dashboards and alerts rely on.
-//! * [`process`]: what the operating system knows of us.
+//! * [`process`]: what the operating system knows of us; `cgroup`: what it lets us have.
 //! * [`logs`]: log lines.
 
+mod cgroup;
 pub mod logs;
 pub mod process;
 pub mod requests;
@@ -24,8 +25,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// The content type of what [`Telemetry::render`] writes.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub use crate::gateway::MetricsFormat;
 
 /// Something a part keeps count of, as it stands now.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,6 +68,20 @@ impl Figure {
         Self { name, help, labels: Vec::new(), value: FigureValue::Gauge(value) }
     }
 
+    /// How often something took how long: what is in each bucket, by upper bounds in seconds and above the last, and
+    /// all of it together.
+    pub fn histogram(
+        name: &'static str,
+        help: &'static str,
+        bounds: &[f64],
+        counts: &[u64],
+        sum: f64,
+    ) -> Self {
+        let bounds = bounds.iter().copied().chain([f64::MAX]);
+        let buckets = bounds.zip(counts.iter().copied()).collect();
+        Self { name, help, labels: Vec::new(), value: FigureValue::Histogram { buckets, sum } }
+    }
+
     /// The figure with one more label.
     #[must_use]
     pub fn with(mut self, label: &'static str, value: impl Into<String>) -> Self {
@@ -98,6 +112,15 @@ impl Telemetry {
         Arc::new(Self { registry })
     }
 
+    /// All metrics in a format.
+    pub fn render_as(&self, format: MetricsFormat) -> String {
+        let text = self.render();
+        match format {
+            MetricsFormat::OpenMetrics => text,
+            MetricsFormat::Prometheus => as_prometheus(&text),
+        }
+    }
+
     /// All metrics as OpenMetrics text.
     pub fn render(&self) -> String {
         let mut text = String::new();
@@ -105,6 +128,30 @@ impl Telemetry {
             .expect("a string takes whatever is written to it");
         text
     }
+}
+
+/// OpenMetrics text as Prometheus' older format has it, in which a counter is called what its samples are called.
+fn as_prometheus(open_metrics: &str) -> String {
+    let mut text = String::with_capacity(open_metrics.len() + 4096);
+    let mut lines = open_metrics.lines().peekable();
+    while let Some(line) = lines.next() {
+        let described = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' '));
+        let typed = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '));
+        match (described, typed) {
+            (Some((name, help)), _) => {
+                let is_counter = lines.peek().is_some_and(|next| next.ends_with(" counter"));
+                let suffix = if is_counter { "_total" } else { "" };
+                text.push_str(&format!("# HELP {name}{suffix} {help}\n"));
+            }
+            (None, Some((name, "counter"))) => text.push_str(&format!("# TYPE {name}_total counter\n")),
+            (None, _) if line == "# EOF" => {}
+            (None, _) => {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+    }
+    text
 }
 
 impl fmt::Debug for Telemetry {
@@ -168,6 +215,34 @@ fn encode_value(value: &FigureValue, metric: &mut MetricEncoder<'_>) -> fmt::Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prometheus_text_calls_counters_what_their_samples_are_called() {
+        let telemetry = Telemetry::new(vec![Box::new(|| {
+            vec![
+                Figure::counter("luminate_wal_bytes", "Bytes written", 5.0).with("a", "b"),
+                Figure::counter("luminate_wal_bytes", "Bytes written", 6.0).with("a", "c"),
+                Figure::gauge("luminate_head_bytes", "Bytes in memory", 7.0),
+                Figure::histogram("luminate_x_seconds", "Time", &[1.0], &[2, 1], 9.5),
+            ]
+        })]);
+        assert_eq!(
+            telemetry.render_as(MetricsFormat::Prometheus),
+            "# HELP luminate_wal_bytes_total Bytes written\n\
+             # TYPE luminate_wal_bytes_total counter\n\
+             luminate_wal_bytes_total{a=\"b\"} 5.0\n\
+             luminate_wal_bytes_total{a=\"c\"} 6.0\n\
+             # HELP luminate_head_bytes Bytes in memory\n\
+             # TYPE luminate_head_bytes gauge\n\
+             luminate_head_bytes 7.0\n\
+             # HELP luminate_x_seconds Time\n\
+             # TYPE luminate_x_seconds histogram\n\
+             luminate_x_seconds_sum 9.5\n\
+             luminate_x_seconds_count 3\n\
+             luminate_x_seconds_bucket{le=\"1.0\"} 2\n\
+             luminate_x_seconds_bucket{le=\"+Inf\"} 3\n"
+        );
+    }
 
     #[test]
     fn figures_render_as_open_metrics() {

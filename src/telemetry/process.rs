@@ -2,7 +2,10 @@
 
 use std::{fs, sync::Arc};
 
-use super::{Figure, Source};
+use super::{
+    Figure, Source,
+    cgroup::{self, Bounds},
+};
 use crate::{clock::Clock, model::Timestamp};
 
 /// Gives the figures of this process, which started now.
@@ -13,7 +16,10 @@ pub fn source(clock: Arc<dyn Clock>) -> Source {
         let status = fs::read_to_string("/proc/self/status").ok();
         // The directory is open while it is read, which is one that does not count.
         let open_files = fs::read_dir("/proc/self/fd").ok().map(|fds| fds.count().saturating_sub(1));
-        figures(started, stat.as_deref(), status.as_deref(), open_files)
+        let limits = fs::read_to_string("/proc/self/limits").ok();
+        let mut figures = figures(started, stat.as_deref(), status.as_deref(), open_files);
+        figures.extend(of_bounds(limits.as_deref(), cgroup::bounds()));
+        figures
     })
 }
 
@@ -51,6 +57,25 @@ fn figures(
     figures
 }
 
+/// What we may have of what is told above.
+fn of_bounds(limits: Option<&str>, bounds: Bounds) -> Vec<Figure> {
+    let most = "Files that may be open";
+    let memory = "Memory we may use: our control group's limit, or the machine's";
+    let cpus = "Processors we may use: our control group's quota, or the machine's";
+    let figures = [
+        ("luminate_process_max_fds", most, limits.and_then(max_open_files)),
+        ("luminate_process_memory_limit_bytes", memory, bounds.memory_bytes),
+        ("luminate_process_cpu_limit_cores", cpus, bounds.cpus),
+    ];
+    let known = |(name, help, value): (_, _, Option<f64>)| Some(Figure::gauge(name, help, value?));
+    figures.into_iter().filter_map(known).collect()
+}
+
+/// The soft limit: the first number after the name.
+fn max_open_files(limits: &str) -> Option<f64> {
+    number(limits, "Max open files")
+}
+
 fn seconds(at: Timestamp) -> f64 {
     // A float holds milliseconds of any year we will see.
     std::time::Duration::from_millis(u64::try_from(at.millis()).unwrap_or(0)).as_secs_f64()
@@ -65,7 +90,7 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
     Some((user + system) / 100.0)
 }
 
-fn kibibytes(status: &str, name: &str) -> Option<f64> {
+pub(super) fn kibibytes(status: &str, name: &str) -> Option<f64> {
     number(status, name).map(|kib| kib * 1024.0)
 }
 
@@ -85,6 +110,22 @@ mod tests {
         assert_eq!(cpu_seconds(stat), Some(2.0));
         assert_eq!(cpu_seconds("nonsense"), None);
         assert_eq!(cpu_seconds("1 (x) S"), None);
+    }
+
+    #[test]
+    fn bounds_are_told_as_far_as_there_are_some() {
+        let limits = "Limit                     Soft Limit           Hard Limit           Units\n\
+                      Max open files            1024                 524288               files\n";
+        let figures = of_bounds(Some(limits), Bounds { memory_bytes: Some(5.0), cpus: None });
+        let told: Vec<_> = figures.iter().map(|figure| (figure.name, figure.value.clone())).collect();
+        assert_eq!(
+            told,
+            [
+                ("luminate_process_max_fds", FigureValue::Gauge(1024.0)),
+                ("luminate_process_memory_limit_bytes", FigureValue::Gauge(5.0)),
+            ]
+        );
+        assert!(of_bounds(Some("Max open files  unlimited"), Bounds::default()).is_empty());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Figure, FigureValue, Source, as_value};
+use super::{Figure, Source, as_value};
 use crate::gateway::request::{Endpoint, LATENCY_BOUNDS, RequestCounters};
 
 /// Gives the figures of the gateway.
@@ -84,10 +84,7 @@ fn answered_queries(endpoint: Endpoint, status: u16, n: u64) -> Figure {
 
 fn latency(counters: &RequestCounters, name: &'static str, help: &'static str, endpoint: Endpoint) -> Figure {
     let latency = counters.latency(endpoint);
-    let bounds = LATENCY_BOUNDS.into_iter().chain([f64::MAX]);
-    let value =
-        FigureValue::Histogram { buckets: bounds.zip(latency.counts).collect(), sum: latency.sum_seconds };
-    Figure { name, help, labels: Vec::new(), value }
+    Figure::histogram(name, help, &LATENCY_BOUNDS, &latency.counts, latency.sum_seconds)
 }
 
 #[cfg(test)]

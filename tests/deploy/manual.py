@@ -38,10 +38,12 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 
 # How long a command may take, and one that goes on running to say what it is to say.
-PATIENCE = 120
+PATIENCE = 60
 
 FENCE = re.compile(r"^( *)```(\S*)\s*$")
 COMMENT = re.compile(r"^\s*<!-- *([a-z ]+?)(?:: *(.*?))? *-->\s*$")
+# What moves the cursor or colours, and returns of the carriage.
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 NUMBERED = re.compile(r"[\w.:+/-]*\d[\w.:+/-]*")
 MARKS = {"terminal", "file", "edit", "fails", "not run"}
 
@@ -151,7 +153,7 @@ class Terminal:
             except OSError:
                 data = b""
             with self.heard:
-                self.output += data.decode(errors="replace").replace("\r\n", "\n")
+                self.output += ESCAPE.sub("", data.decode(errors="replace"))
                 self.heard.notify_all()
             if not data:
                 return

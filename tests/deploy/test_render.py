@@ -1,11 +1,13 @@
 """Every manifest, overlay and set of chart values renders, reproducibly, to what Kubernetes takes."""
 
 import copy
+import shutil
+from pathlib import Path
 
 import kubernetes_validate
 import pytest
 
-from house import APIS, VERSIONS, documents, kustomize, renders
+from house import APIS, KUBERNETES, VERSIONS, documents, kustomize, missing, renders, run
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +42,16 @@ def test_what_is_wrong_is_found():
 def test_renders_are_reproducible(rendered):
     again = {name: documents(text) for name, text in renders()}
     assert again == rendered
+
+
+def test_older_kustomizes_render_the_same(rendered):
+    """The system's, and the oldest of those that come with the Google Cloud SDK."""
+    found = [path for path in [shutil.which("kubectl")] if path]
+    found += sorted(Path("/usr/lib/google-cloud-sdk/bin").glob("kubectl.1.*"))[:1]
+    if not found:
+        missing("an older kubectl")
+    for kubectl in found:
+        for name, objects in rendered.items():
+            if name.startswith("kubernetes"):
+                folder = KUBERNETES / name.removeprefix("kubernetes").lstrip("/")
+                assert documents(run(kubectl, "kustomize", folder).stdout) == objects, f"{kubectl} {name}"

@@ -227,7 +227,16 @@ fn agent() -> ureq::Agent {
 
 /// `data` of a successful answer of the query API of any server.
 pub fn api(base: &str, path: &str, params: &[(&str, &str)]) -> Value {
-    let mut answer = agent().get(format!("{base}{path}")).query_pairs(params.iter().copied()).call().unwrap();
+    api_as(None, base, path, params)
+}
+
+/// The same for whoever has a token.
+pub fn api_as(token: Option<&str>, base: &str, path: &str, params: &[(&str, &str)]) -> Value {
+    let mut request = agent().get(format!("{base}{path}")).query_pairs(params.iter().copied());
+    if let Some(token) = token {
+        request = request.header("Authorization", format!("Bearer {token}"));
+    }
+    let mut answer = request.call().unwrap();
     let body = answer.body_mut().with_config().limit(1 << 30).read_to_string().unwrap();
     let json: Value =
         serde_json::from_str(&body).unwrap_or_else(|e| panic!("{path} {params:?}: {e}: {body}"));

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{counter, gauge, read_micros};
+use super::{counter, gauge, latencies, read_micros};
 use crate::{
-    storage::clickhouse::{ClickHouseStore, pushdown::probe::Exactness},
+    storage::clickhouse::{
+        ClickHouseStore,
+        client::{BreakerState, EndpointState},
+        pushdown::probe::Exactness,
+    },
     telemetry::{Figure, Source, as_value},
 };
 
@@ -47,6 +51,11 @@ pub(in crate::app) fn client(store: Arc<ClickHouseStore>) -> Source {
                 "Statements ended on the server because nobody waited for them any more",
                 &c.kills,
             ),
+            counter(
+                "luminate_clickhouse_too_many_parts",
+                "Inserts that a server refused because a partition has too many parts",
+                &c.failed_too_many_parts,
+            ),
             failed("unreachable", &c.failed_unreachable),
             failed("overloaded", &c.failed_overloaded),
             failed("read_only", &c.failed_read_only),
@@ -55,6 +64,58 @@ pub(in crate::app) fn client(store: Arc<ClickHouseStore>) -> Source {
             failed("denied", &c.failed_denied),
             failed("broken", &c.failed_broken),
         ]
+    })
+}
+
+/// Gives how each server stands, and how near the tables are to being written to no more.
+pub(in crate::app) fn servers(store: Arc<ClickHouseStore>) -> Source {
+    Box::new(move || {
+        let servers = store.servers();
+        let size = |count: usize| as_value(u64::try_from(count).unwrap_or(u64::MAX));
+        let is_open = |server: &EndpointState| server.breaker != BreakerState::Closed;
+        let open = servers.iter().map(|server| {
+            let help = "Whether a server is given up until it answers a probe";
+            let value = f64::from(u8::from(is_open(server)));
+            Figure::gauge("luminate_clickhouse_breaker_open", help, value)
+                .with("server", server.address.clone())
+        });
+        let in_flight = servers.iter().map(|server| {
+            let help = "Statements under way on a server";
+            Figure::gauge("luminate_clickhouse_in_flight_statements", help, size(server.in_flight))
+                .with("server", server.address.clone())
+        });
+        let mut figures: Vec<Figure> = open.chain(in_flight).collect();
+        let reachable = servers.iter().filter(|server| !is_open(server)).count();
+        figures.push(Figure::gauge(
+            "luminate_clickhouse_reachable_servers",
+            "Servers that statements are sent to",
+            size(reachable),
+        ));
+        let Some(fullest) = store.parts() else { return figures };
+        let gauges = [
+            (
+                "luminate_clickhouse_partition_parts",
+                "Parts of the partition of ours that has most of them",
+                fullest.parts,
+            ),
+            (
+                "luminate_clickhouse_partition_parts_delay",
+                "From how many parts in a partition on inserts are made to wait",
+                fullest.delay,
+            ),
+            (
+                "luminate_clickhouse_partition_parts_limit",
+                "From how many parts in a partition on inserts are refused",
+                fullest.refuse,
+            ),
+            (
+                "luminate_clickhouse_read_only_tables",
+                "Tables of ours that some server cannot write to now",
+                fullest.read_only_tables,
+            ),
+        ];
+        figures.extend(gauges.map(|(name, help, value)| Figure::gauge(name, help, as_value(value))));
+        figures
     })
 }
 
@@ -67,6 +128,11 @@ pub(in crate::app) fn writes(store: Arc<ClickHouseStore>) -> Source {
                 "luminate_clickhouse_queue_bytes",
                 "Bytes of rows that wait or are being written",
                 &c.queue_bytes,
+            ),
+            Figure::gauge(
+                "luminate_clickhouse_queue_limit_bytes",
+                "Bytes of rows that may wait or be written before senders are told to come back",
+                as_value(u64::try_from(store.queue_limit_bytes()).unwrap_or(u64::MAX)),
             ),
             gauge("luminate_clickhouse_queue_rows", "Rows that wait to be written", &c.queue_rows),
             gauge(
@@ -96,6 +162,11 @@ pub(in crate::app) fn writes(store: Arc<ClickHouseStore>) -> Source {
                 "luminate_clickhouse_insert_seconds",
                 "Time inserts took",
                 read_micros(&c.insert_micros),
+            ),
+            latencies(
+                "luminate_clickhouse_insert_latency_seconds",
+                "How long inserts took, with what was tried again",
+                &c.insert_latency,
             ),
             gauge("luminate_clickhouse_inserts_in_flight", "Inserts being sent", &c.inserts_in_flight),
             counter("luminate_clickhouse_written_samples", "Samples written", &c.samples_written),

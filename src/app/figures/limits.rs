@@ -9,6 +9,7 @@ use crate::{
         reload::Reloads,
     },
     model::Limit,
+    storage::Storage,
     telemetry::{Figure, Source, as_value},
 };
 
@@ -38,6 +39,18 @@ pub(crate) fn limits(limiter: Arc<Limiter>) -> Source {
             ),
         ]);
         figures
+    })
+}
+
+/// Gives how many tenants are near the most series they may have.
+pub(crate) fn crowd(limiter: Arc<Limiter>, storage: Arc<dyn Storage>) -> Source {
+    Box::new(move || {
+        let crowded = limiter.crowd().crowded(|tenant| storage.active_series(tenant));
+        let help = "Tenants that have so much of the active series they may have";
+        let tenants = |used: &str, count| {
+            Figure::gauge("luminate_limits_crowded_tenants", help, as_value(count)).with("used", used)
+        };
+        vec![tenants("80%", crowded.near), tenants("100%", crowded.full)]
     })
 }
 

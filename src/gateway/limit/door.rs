@@ -175,6 +175,10 @@ impl Door {
         announced: Option<u64>,
     ) -> Result<Option<Place>, OverLimit> {
         let limiter = &self.state.limiter;
+        match self.cost {
+            Cost::Write | Cost::Import => limiter.crowd.note(tenant, limits),
+            Cost::Query => {}
+        }
         let place = limiter.place(tenant, limits, self.cost.places())?;
         match self.cost {
             Cost::Query => limiter.take(tenant, limits, &[(Limit::Queries, 1)]).await?,

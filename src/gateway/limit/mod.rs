@@ -11,11 +11,12 @@
 //! * [`buckets`]: what is left of the rates; [`local`]: in memory; [`shared`]: in Redis, for several gateways, and
 //!   [`share`]: while that is away.
 //! * `series`: how many series may begin.
-//! * [`places`]: what runs at a time. [`density`]: how many samples a body likely has.
+//! * [`crowd`]: who is near the most series they may have. [`places`]: what runs at a time. [`density`]: how many samples a body likely has.
 //! * [`door`]: stands before each route that costs a tenant something, with [`fields`] for what answers say of them.
 //! * [`rejections`]: what was refused lately, for whoever wonders where their samples are.
 
 pub mod buckets;
+pub mod crowd;
 pub mod density;
 pub mod door;
 pub mod fields;
@@ -48,6 +49,7 @@ use crate::{
 };
 
 use buckets::{Buckets, Draw, Level, Short};
+use crowd::Crowd;
 use density::Densities;
 use places::{Place, Places};
 use rejections::RejectionLog;
@@ -71,6 +73,7 @@ pub struct Limiter {
     places: Places,
     densities: Densities,
     rejections: RejectionLog,
+    crowd: Crowd,
     counters: LimitCounters,
 }
 
@@ -115,6 +118,7 @@ impl Limiter {
             places: Places::default(),
             densities: Densities::default(),
             rejections: RejectionLog::default(),
+            crowd: Crowd::default(),
             counters: LimitCounters::default(),
         }
     }
@@ -127,6 +131,11 @@ impl Limiter {
     /// What was refused lately.
     pub fn rejections(&self) -> &RejectionLog {
         &self.rejections
+    }
+
+    /// The bounds on active series of tenants that write.
+    pub fn crowd(&self) -> &Crowd {
+        &self.crowd
     }
 
     /// What was refused, and what waited, since the start.

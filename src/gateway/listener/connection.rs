@@ -28,7 +28,7 @@ use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 
 use super::{
-    ListenerConfig, ListenerLimits, Phase,
+    ConnectionCount, ListenerConfig, ListenerLimits, Phase,
     guarded::Guarded,
     places::{ClientPlace, Place, Places},
     proxy_protocol,
@@ -46,6 +46,7 @@ pub(super) struct Shared {
     pub(super) limits: Arc<ListenerLimits>,
     pub(super) places: Places,
     pub(super) router: Router,
+    pub(super) count: Arc<ConnectionCount>,
 }
 
 /// Serves a connection until it ends, by itself or with the listener.
@@ -104,7 +105,10 @@ async fn open(
         None
     } else {
         let place = shared.places.take_for(peer.client);
-        Some(place.ok_or_else(|| io::Error::other("too many connections of one client"))?)
+        Some(place.ok_or_else(|| {
+            shared.count.refuse();
+            io::Error::other("too many connections of one client")
+        })?)
     };
     let Some(tls) = &config.tls else {
         return Ok((Stream::Plain(stream), peer, place));

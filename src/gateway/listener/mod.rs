@@ -20,6 +20,7 @@
 //!   connections are closed, every other finishes the request it is in, and those that do not within `grace` are cut.
 
 mod connection;
+mod count;
 mod guarded;
 mod limits;
 mod places;
@@ -41,9 +42,11 @@ use super::routes::Door;
 use crate::task;
 
 use connection::Shared;
+use count::Open;
 use places::{Place, Places};
 use tls::Tls;
 
+pub use count::ConnectionCount;
 pub use limits::ListenerLimits;
 pub use proxies::TrustedProxies;
 pub use requests::Unhurried;
@@ -115,6 +118,7 @@ pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
     config: ListenerConfig,
+    count: Arc<ConnectionCount>,
 }
 
 /// How a listener ended.
@@ -145,7 +149,13 @@ impl Listener {
         };
         let socket = TcpListener::bind(address).await.map_err(refused)?;
         let address = socket.local_addr().map_err(refused)?;
-        Ok(Self { socket, address, config })
+        let count = Arc::new(ConnectionCount::of(config.limits.max_connections));
+        Ok(Self { socket, address, config, count })
+    }
+
+    /// Its connections, counted.
+    pub fn count(&self) -> Arc<ConnectionCount> {
+        Arc::clone(&self.count)
     }
 
     /// Where it listens; with port 0 asked for, the port the system chose.
@@ -156,16 +166,20 @@ impl Listener {
 
 /// Serves `router` until `shutdown` is done, and then until the requests at hand are.
 pub async fn serve(listener: Listener, router: Router, shutdown: impl Future<Output = ()>) -> Drained {
-    let Listener { socket, config, .. } = listener;
+    let Listener { socket, config, count, .. } = listener;
     let limits = Arc::new(config.limits.clone());
     let places = Places::new(limits.max_connections, limits.max_connections_per_client);
     let (linger, grace) = (limits.linger, limits.grace);
-    let shared = Arc::new(Shared { config, limits, places, router });
+    let shared = Arc::new(Shared { config, limits, places, router, count: Arc::clone(&count) });
     let graceful = GracefulShutdown::new();
     let (turn_phase, phase) = watch::channel(Phase::Serving);
     let begin = |(stream, address, place): (TcpStream, SocketAddr, Place)| {
         let (shared, watcher, phase) = (Arc::clone(&shared), graceful.watcher(), phase.clone());
-        task::spawn("connection", connection::serve(stream, address, shared, watcher, phase, place));
+        let open = Open::one_more(&count);
+        task::spawn("connection", async move {
+            connection::serve(stream, address, shared, watcher, phase, place).await;
+            drop(open);
+        });
     };
 
     let mut shutdown = std::pin::pin!(shutdown);

@@ -1,6 +1,7 @@
 //! The connection that all calls share, and the keeper that renews it.
 
 use std::{
+    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -20,6 +21,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::{
     breaker::{Breaker, LinkState},
     connect::{Connection, Connector, RedisConfig, RedisConfigError},
+    memory::RedisMemory,
 };
 use crate::{
     clock::Clock,
@@ -29,6 +31,10 @@ use crate::{
 
 /// Calls that wait for Redis at a time. One more does without it: a queue would only make all of them late.
 const MAX_CALLS: usize = 4096;
+
+/// How often Redis is asked for its memory, and how long it may take to tell.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why a call was not answered.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +100,8 @@ struct Shared {
     away: AtomicBool,
     /// Why Redis is away, or was last.
     reason: Mutex<String>,
+    /// What Redis last said of its memory; none if it is away, or will not say.
+    memory: Mutex<Option<RedisMemory>>,
     places: Semaphore,
     counters: RedisCounters,
     seed: u64,
@@ -112,6 +120,7 @@ impl RedisLink {
             opened: Notify::new(),
             away: AtomicBool::new(false),
             reason: Mutex::new("not connected yet".to_owned()),
+            memory: Mutex::new(None),
             places: Semaphore::new(MAX_CALLS),
             counters: RedisCounters::default(),
             seed: config.seed,
@@ -133,6 +142,12 @@ impl RedisLink {
     /// Whether Redis is asked.
     pub fn state(&self) -> LinkState {
         self.shared.breaker.lock().state()
+    }
+
+    /// What Redis last said of its memory; none if it is away, or will not say. Of the nodes of a cluster nothing is
+    /// known.
+    pub fn memory(&self) -> Option<RedisMemory> {
+        *self.shared.memory.lock()
     }
 
     /// Waits until the first attempt to connect is over; if that failed, why.
@@ -203,6 +218,12 @@ impl RedisLink {
     }
 }
 
+fn info_memory() -> Cmd {
+    let mut ask = redis::cmd("INFO");
+    ask.arg("memory");
+    ask
+}
+
 impl Drop for RedisLink {
     fn drop(&mut self) {
         self.keeper.abort();
@@ -223,7 +244,11 @@ impl Shared {
                     }
                     self.away.store(false, Relaxed);
                     tracing::info!(event = "redis_connected");
-                    self.opened.notified().await;
+                    tokio::select! {
+                        () = self.opened.notified() => {}
+                        never = self.watch_memory() => match never {},
+                    }
+                    *self.memory.lock() = None;
                 }
                 Err(error) => {
                     self.went_away(&error);
@@ -237,6 +262,20 @@ impl Shared {
                 }
                 tokio::time::sleep(wait).await;
             }
+        }
+    }
+
+    /// Asks for Redis' memory as long as it is there. That it does not tell is nobody's failure.
+    async fn watch_memory(&self) -> Infallible {
+        let ask = info_memory();
+        loop {
+            let connection = self.connection.load_full().filter(|_| !self.is_cluster);
+            let said = match connection {
+                Some(connection) => tokio::time::timeout(LOOK_PATIENCE, connection.run(&ask)).await.ok(),
+                None => None,
+            };
+            *self.memory.lock() = said.and_then(Result::ok).as_ref().and_then(RedisMemory::of_info);
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 

@@ -13,11 +13,14 @@
 //! * [`breaker`]: whether Redis is asked at all.
 //! * [`connect`]: how a connection comes about.
 //! * [`link`](mod@link): the connection that all calls share, and the keeper that renews it.
+//! * [`memory`]: what Redis says of its memory.
 
 pub mod breaker;
 pub mod connect;
 pub mod link;
+pub mod memory;
 
 pub use breaker::LinkState;
 pub use connect::{RedisConfig, RedisConfigError, RedisTlsConfig};
 pub use link::{RedisCounters, RedisFailure, RedisLink};
+pub use memory::RedisMemory;

@@ -29,4 +29,5 @@ pub use config::ClickHouseConfig;
 pub use read::counters::ReadCounters;
 pub use rollup::RollupCounters;
 pub use store::ClickHouseStore;
+pub use watch::FullestPartition;
 pub use write::WriteCounters;

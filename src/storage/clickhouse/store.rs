@@ -14,7 +14,7 @@ use super::{
     pushdown::{Pushdown, PushdownCounters, probe::Proven},
     read::{Reads, counters::ReadCounters},
     rollup::{RollupCounters, Rollups},
-    watch::Watch,
+    watch::{FullestPartition, Watch},
     write::{WriteCounters, Writes},
 };
 use crate::{
@@ -133,6 +133,21 @@ impl ClickHouseStore {
     /// What the client counts.
     pub fn client_counters(&self) -> &ClientCounters {
         self.servers.counters()
+    }
+
+    /// How each server stands, in the order of the configuration.
+    pub fn servers(&self) -> Vec<EndpointState> {
+        self.servers.endpoints()
+    }
+
+    /// How near the tables are to being written to no more; none is not known.
+    pub fn parts(&self) -> Option<FullestPartition> {
+        self.watch.parts()
+    }
+
+    /// The bytes of rows that may wait.
+    pub fn queue_limit_bytes(&self) -> usize {
+        self.queue_bytes
     }
 
     /// Rolls up what has closed, as is done in the background if the configuration says so.

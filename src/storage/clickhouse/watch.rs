@@ -34,6 +34,19 @@ const ENOUGH: u32 = 2;
 /// One look in so many is at the tables, too.
 const THOROUGH: u32 = 5;
 
+/// How near the tables are to being written to no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FullestPartition {
+    /// The parts of the partition that has most of them.
+    pub parts: u64,
+    /// From so many on, inserts are made to wait.
+    pub delay: u64,
+    /// From so many on, inserts are refused.
+    pub refuse: u64,
+    /// Tables that cannot be written to on some server.
+    pub read_only_tables: u64,
+}
+
 /// What was last seen of the servers.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -131,6 +144,16 @@ impl Watch {
     /// Whether the store can do its work.
     pub(super) fn health(&self) -> Health {
         self.seen.lock().health()
+    }
+
+    /// The most parts that a partition of ours has, and from how many on inserts wait and are refused; none is not
+    /// known.
+    pub(super) fn parts(&self) -> Option<FullestPartition> {
+        let seen = self.seen.lock();
+        let tables = seen.tables.as_ref().ok()?;
+        let PartLimits { delay, refuse } = tables.limits;
+        let parts = tables.fullest()?.most_parts;
+        Some(FullestPartition { parts, delay, refuse, read_only_tables: tables.read_only })
     }
 
     /// What there is to know of the servers and the schema.

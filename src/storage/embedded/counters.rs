@@ -5,12 +5,16 @@ use std::{
     time::Duration,
 };
 
+use crate::storage::latency::Latencies;
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// Counts since the store was opened, and gauges of how it stands.
         #[derive(Debug, Default)]
         pub struct EmbeddedCounters {
             $($(#[$doc])* pub $name: AtomicU64,)*
+            /// How long making the log durable took, each time.
+            pub wal_fsync_latency: Latencies,
         }
 
         impl EmbeddedCounters {
@@ -63,6 +67,8 @@ counters![
     flush_micros,
     /// Merges of parts done.
     merges,
+    /// Merges that failed.
+    merge_failures,
     /// Parts that serve.
     parts,
     /// Files set aside because they do not read back.
@@ -73,6 +79,8 @@ counters![
     replay_samples,
     /// Microseconds the start took.
     open_micros,
+    /// Whether whoever had the store before did not close it: 1, or 0.
+    unclean_start,
 ];
 
 /// Adds to a count.

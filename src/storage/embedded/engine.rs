@@ -415,7 +415,9 @@ impl Engine {
         }
         self.wal.stop();
         self.upkeep.lock().books.close();
-        self.lock.lock().take();
+        if let Some(lock) = self.lock.lock().take() {
+            lock.give_back();
+        }
         Ok(())
     }
 }

@@ -14,6 +14,7 @@ use crate::storage::{Result, StorageError};
 #[derive(Debug)]
 pub(crate) struct Lock {
     file: File,
+    was_left: bool,
 }
 
 impl Lock {
@@ -43,6 +44,9 @@ impl Lock {
                 retry_after: None,
             });
         }
+        let mut before = String::new();
+        // What is no number is nobody who was here before.
+        let was_left = file.read_to_string(&mut before).is_ok_and(|_| !before.trim().is_empty());
         let written = file
             .set_len(0)
             .and_then(|()| file.rewind())
@@ -51,7 +55,19 @@ impl Lock {
             // The lock holds without the number, which is only for a person.
             tracing::warn!(%error, "the process id could not be written to the lock file");
         }
-        Ok(Self { file })
+        Ok(Self { file, was_left })
+    }
+
+    /// Whether the process that had the directory before ended without giving it back.
+    pub(crate) fn was_left(&self) -> bool {
+        self.was_left
+    }
+
+    /// Lets go in order: the number is taken out, so that the next one sees that nothing was cut short.
+    pub(crate) fn give_back(self) {
+        if let Err(error) = self.file.set_len(0) {
+            tracing::warn!(%error, "the lock file could not be emptied; the next start will take this stop for a crash");
+        }
     }
 }
 
@@ -76,5 +92,17 @@ mod tests {
         assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
         drop(lock);
         Lock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn the_next_sees_whether_the_last_ended_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Lock::take(dir.path()).unwrap();
+        assert!(!first.was_left(), "nobody was there before");
+        drop(first);
+        let second = Lock::take(dir.path()).unwrap();
+        assert!(second.was_left());
+        second.give_back();
+        assert!(!Lock::take(dir.path()).unwrap().was_left());
     }
 }

@@ -76,6 +76,7 @@ impl Engine {
         }
         let lock = Lock::take(&dir)?;
         let counters = Arc::new(EmbeddedCounters::default());
+        add(&counters.unclean_start, u64::from(lock.was_left()));
         let cache = PageCache::new(config.page_cache_bytes);
         let ballast = Arc::new(Ballast::new(Arc::clone(&disk), &dir, config.ballast_bytes));
         let (books, told) = Books::open(&disk, &dir)?;

@@ -36,6 +36,9 @@ impl Engine {
                 Ok(()) => add(&self.counters.merges, 1),
                 Err(error) => {
                     // Nothing is lost by not merging; a full disk or a bad page are told where they matter.
+                    if !self.leaving.load(Relaxed) {
+                        add(&self.counters.merge_failures, 1);
+                    }
                     tracing::warn!(%error, "parts could not be merged");
                     return Ok(());
                 }

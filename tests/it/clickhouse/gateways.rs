@@ -8,9 +8,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::Path,
-    process::{Child, Command, Stdio},
     slice::from_ref,
     sync::{
         Mutex,
@@ -28,6 +26,7 @@ use super::{
     witness::{get, wait_for},
 };
 use crate::{
+    nginx::{self, Nginx},
     prometheus::Prometheus,
     server::{Server, api, free_port, have, now_ms},
 };
@@ -36,66 +35,6 @@ use crate::{
 fn duration() -> Duration {
     let seconds = std::env::var("LUMINATE_TEST_GATEWAYS").ok().and_then(|n| n.parse().ok());
     Duration::from_secs(seconds.unwrap_or(45))
-}
-
-/// nginx as it is deployed, in front of the gateways at `ports`; stopped when dropped.
-#[derive(Debug)]
-struct Nginx {
-    child: Child,
-    base: String,
-    _dir: tempfile::TempDir,
-}
-
-impl Nginx {
-    fn start(ports: &[u16]) -> Self {
-        let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
-        let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("deployments/nginx/luminate.conf.template");
-        let server = |port: &u16| format!("server 127.0.0.1:{port} max_fails=0; ");
-        let site = fs::read_to_string(template)
-            .unwrap()
-            .replace("${LUMINATE_LISTEN}", &format!("127.0.0.1:{port}"))
-            .replace("${LUMINATE_GATEWAYS}", &ports.iter().map(server).collect::<String>());
-        // Started by root, nginx would give its workers a user that may not enter our directory.
-        let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
-        let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|what| format!("{what}_temp_path {what};"))
-            .join("\n");
-        let main = format!(
-            "{user}\nworker_processes 1;\npid nginx.pid;\nevents {{}}\n\
-             http {{\naccess_log off;\n{temp}\n{site}\n}}\n"
-        );
-        fs::write(dir.path().join("nginx.conf"), main).unwrap();
-        let child = Command::new("nginx")
-            .env("PATH", path_with_sbin())
-            .arg("-p")
-            .arg(dir.path())
-            .args(["-c", "nginx.conf", "-e", "error.log", "-g", "daemon off;"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        let nginx = Self { child, base: format!("http://127.0.0.1:{port}"), _dir: dir };
-        wait_for("nginx to pass on", || is_ready(&nginx.base));
-        nginx
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        // A master that is killed leaves its workers behind.
-        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.child.wait();
-    }
-}
-
-/// Debian has nginx where not everybody looks.
-fn path_with_sbin() -> String {
-    format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default())
-}
-
-fn is_ready(base: &str) -> bool {
-    get(base, "/-/ready", &[]).is_ok_and(|(status, ..)| status == 200)
 }
 
 /// Asks until there is an answer, twice at most; gives how often, or what came instead.
@@ -112,9 +51,7 @@ fn ask_twice(base: &str) -> Result<usize, String> {
 
 #[test]
 fn killing_gateways_loses_no_sample_and_fails_no_query() {
-    // Also where it is, because its directory may not be searched.
-    let nginx_is_there = Path::new("/usr/sbin/nginx").exists() || have("nginx");
-    if !nginx_is_there || !have("prometheus") {
+    if !nginx::have() || !have("prometheus") {
         return;
     }
     let Some(front) = Front::start() else { return };

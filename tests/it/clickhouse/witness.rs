@@ -16,7 +16,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::server::{api, now_ms, remote_write};
+use crate::server::{api_as, now_ms, remote_write};
 
 const WRITERS: usize = 4;
 const SERIES: usize = 5;
@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub struct Witness {
     base: i64,
+    /// What the requests show, where servers ask for it.
+    token: Option<String>,
     /// Of each writer: how many samples of each of its series are acknowledged.
     acknowledged: [AtomicI64; WRITERS],
     writes: Mutex<Outcomes>,
@@ -53,10 +55,16 @@ impl Witness {
     pub fn new() -> Self {
         Self {
             base: now_ms() / 1000 * 1000 - 72 * 3_600_000,
+            token: None,
             acknowledged: Default::default(),
             writes: Mutex::default(),
             reads: Mutex::default(),
         }
+    }
+
+    /// One whose requests show a token.
+    pub fn with_token(token: String) -> Self {
+        Self { token: Some(token), ..Self::new() }
     }
 
     /// Writes to the gateways in turn, and reads from them, while `story` goes on, and until all that
@@ -127,7 +135,7 @@ impl Witness {
         let body = self.batch(writer, from);
         let begun = Instant::now();
         for turn in writer.. {
-            let outcome = write(&gateways[turn % gateways.len()], &body);
+            let outcome = self.write(&gateways[turn % gateways.len()], &body);
             if self.note_write(outcome) {
                 break;
             }
@@ -149,11 +157,17 @@ impl Witness {
             let body = &self.batch(writer, from);
             std::thread::scope(|scope| {
                 for gateway in gateways {
-                    scope.spawn(move || assert!(self.note_write(write(gateway, body)), "{gateway} takes it"));
+                    scope.spawn(move || {
+                        assert!(self.note_write(self.write(gateway, body)), "{gateway} takes it")
+                    });
                 }
             });
             self.acknowledged[writer].store(from + BATCH, Ordering::SeqCst);
         }
+    }
+
+    fn write(&self, gateway: &str, body: &[u8]) -> Result<Answer, ureq::Error> {
+        write_as(self.token.as_deref(), gateway, body)
     }
 
     /// Notes what came of a write; whether it is acknowledged.
@@ -191,7 +205,8 @@ impl Witness {
         }
         let query = format!(r#"count_over_time(fault{{w="{writer}"}}[{RANGE}])"#);
         let time = seconds(self.base + (count - 1) * STEP_MS);
-        let outcome = get(gateway, "/api/v1/query", &[("query", &query), ("time", &time), ("nocache", "1")]);
+        let params = [("query", query.as_str()), ("time", &time), ("nocache", "1")];
+        let outcome = get_as(self.token.as_deref(), gateway, "/api/v1/query", &params);
         let mut seen = self.reads.lock().unwrap();
         *seen.by_status.entry(outcome.as_ref().map_or(0, |(status, ..)| *status)).or_default() += 1;
         match outcome {
@@ -240,7 +255,7 @@ impl Witness {
         let range = [("start", seconds(self.base)), ("end", seconds(self.end()))];
         let mut params = vec![("match[]", "fault")];
         params.extend(range.iter().map(|(name, value)| (*name, value.as_str())));
-        let series = api(gateway, "/api/v1/series", &params);
+        let series = api_as(self.token.as_deref(), gateway, "/api/v1/series", &params);
         assert_eq!(series.as_array().unwrap().len(), WRITERS * SERIES, "{series}");
     }
 
@@ -248,14 +263,15 @@ impl Witness {
     fn in_minutes(&self, gateway: &str, query: &str) -> f64 {
         let (start, end) = (seconds(self.base + 59_999), seconds(self.end()));
         let params = [("query", query), ("start", &start), ("end", &end), ("step", "60"), ("nocache", "1")];
-        let answer = api(gateway, "/api/v1/query_range", &params);
+        let answer = api_as(self.token.as_deref(), gateway, "/api/v1/query_range", &params);
         let points = result(&answer).flat_map(|s| s["values"].as_array().unwrap());
         points.map(|point| point[1].as_str().unwrap().parse::<f64>().unwrap()).sum()
     }
 
     fn ask(&self, gateway: &str, query: &str) -> Value {
         let time = seconds(self.end());
-        api(gateway, "/api/v1/query", &[("query", query), ("time", &time), ("nocache", "1")])
+        let params = [("query", query), ("time", &time), ("nocache", "1")];
+        api_as(self.token.as_deref(), gateway, "/api/v1/query", &params)
     }
 
     /// After all samples.
@@ -293,17 +309,38 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// Sends a remote-write body once.
 pub fn write(gateway: &str, body: &[u8]) -> Result<Answer, ureq::Error> {
-    let request = agent()
+    write_as(None, gateway, body)
+}
+
+fn write_as(token: Option<&str>, gateway: &str, body: &[u8]) -> Result<Answer, ureq::Error> {
+    let mut request = agent()
         .post(format!("{gateway}/api/v1/write"))
         .header("Content-Type", "application/x-protobuf")
         .header("Content-Encoding", "snappy")
         .header("X-Prometheus-Remote-Write-Version", "0.1.0");
+    if let Some(token) = token {
+        request = request.header("Authorization", format!("Bearer {token}"));
+    }
     read_answer(request.send(body)?)
 }
 
 /// Asks for `path` once.
 pub fn get(gateway: &str, path: &str, params: &[(&str, &str)]) -> Result<Answer, ureq::Error> {
-    read_answer(agent().get(format!("{gateway}{path}")).query_pairs(params.iter().copied()).call()?)
+    get_as(None, gateway, path, params)
+}
+
+/// The same for whoever has a token.
+pub fn get_as(
+    token: Option<&str>,
+    gateway: &str,
+    path: &str,
+    params: &[(&str, &str)],
+) -> Result<Answer, ureq::Error> {
+    let mut request = agent().get(format!("{gateway}{path}")).query_pairs(params.iter().copied());
+    if let Some(token) = token {
+        request = request.header("Authorization", format!("Bearer {token}"));
+    }
+    read_answer(request.call()?)
 }
 
 fn read_answer(mut answer: ureq::http::Response<ureq::Body>) -> Result<Answer, ureq::Error> {

@@ -160,7 +160,7 @@ fn state(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>) -> State {
         query: Arc::new(query),
         storage,
         clock: Arc::clone(&clock),
-        render_metrics: MetricsRenderer(Arc::new(|| "# EOF\n".to_owned())),
+        render_metrics: MetricsRenderer(Arc::new(|_| "# EOF\n".to_owned())),
         config: GatewayConfig { host_guard: None, ..GatewayConfig::default() },
         audit: Arc::clone(&audit),
         auth: Arc::new(Auth::Closed(Box::new(checks))),

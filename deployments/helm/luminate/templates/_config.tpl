@@ -56,6 +56,8 @@ redis:
 storage:
   {{- if eq .Values.mode "standalone" }}
   backend: embedded
+  retention:
+    default: 30d
   embedded:
     data_dir: /var/lib/luminate
   {{- else }}
@@ -81,4 +83,29 @@ log:
 {{- end -}}
 {{- define "luminate.redisPasswordKey" -}}
 {{- .Values.redis.passwordKey | default (ternary "redis-password" "" (not (empty .Values.secrets.redisPassword))) -}}
+{{- end -}}
+
+{{/* The keys of the Secret that the configuration asks for, as JSON. */}}
+{{- define "luminate.secretKeys" -}}
+{{- $config := include "luminate.config" . | fromYaml -}}
+{{- $keys := list -}}
+{{- range list (dig "auth" "jwt" "secret_file" "" $config) (dig "storage" "clickhouse" "password_file" "" $config) (dig "redis" "url_file" "" $config) (dig "redis" "password_file" "" $config) -}}
+{{- if hasPrefix "/etc/luminate-secrets/" . -}}
+{{- $keys = append $keys (trimPrefix "/etc/luminate-secrets/" .) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $keys -}}
+{{- end -}}
+
+{{/* What the Secret that we make holds. */}}
+{{- define "luminate.secretData" -}}
+{{- with .Values.secrets -}}
+{{- $data := dict -}}
+{{- range $key, $value := dict .jwtSecretKey .jwtSecret .clickhousePasswordKey .clickhousePassword (include "luminate.redisUrlKey" $ | default "redis-url") .redisUrl (include "luminate.redisPasswordKey" $ | default "redis-password") .redisPassword -}}
+{{- if $value -}}
+{{- $_ := set $data $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $data -}}
+{{- end -}}
 {{- end -}}

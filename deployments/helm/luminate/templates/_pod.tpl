@@ -25,12 +25,17 @@ annotations:
 {{/* What every pod of the release is not allowed. */}}
 {{- define "luminate.podSecurity" -}}
 automountServiceAccountToken: false
+# Variables of Services, like LUMINATE_SVC_PORT, would be taken for configuration.
 enableServiceLinks: false
 securityContext:
   runAsNonRoot: true
   runAsUser: 10001
   runAsGroup: 10001
   fsGroup: 10001
+  {{- if eq .Values.mode "standalone" }}
+  # Else each start goes over all files of the disk.
+  fsGroupChangePolicy: OnRootMismatch
+  {{- end }}
   seccompProfile:
     type: RuntimeDefault
 {{- end -}}
@@ -68,7 +73,9 @@ priorityClassName: {{ . }}
 {{- define "luminate.affinity" -}}
 {{- $term := dict "topologyKey" "kubernetes.io/hostname" "labelSelector" (dict "matchLabels" (include "luminate.selectorLabels" . | fromYaml)) -}}
 {{- $anti := dict -}}
-{{- if eq .Values.podAntiAffinity "soft" -}}
+{{- if eq .Values.mode "standalone" -}}
+{{- /* One pod has nobody to keep away from. */ -}}
+{{- else if eq .Values.podAntiAffinity "soft" -}}
 {{- $anti = dict "preferredDuringSchedulingIgnoredDuringExecution" (list (dict "weight" 100 "podAffinityTerm" $term)) -}}
 {{- else if eq .Values.podAntiAffinity "hard" -}}
 {{- $anti = dict "requiredDuringSchedulingIgnoredDuringExecution" (list $term) -}}
@@ -82,6 +89,7 @@ priorityClassName: {{ . }}
 
 {{- define "luminate.podSpec" -}}
 {{- $standalone := eq .Values.mode "standalone" -}}
+{{- $secrets := include "luminate.secretKeys" . | fromJsonArray -}}
 {{- /* Of who has to show a certificate on the public port, the kubelet has none. */ -}}
 {{- $probed := eq .Values.tls.clientAuth "required" | ternary "admin" "http" -}}
 serviceAccountName: {{ include "luminate.serviceAccountName" . }}
@@ -93,7 +101,7 @@ terminationGracePeriodSeconds: {{ .Values.shutdown.terminationGracePeriodSeconds
 affinity:
   {{- . | nindent 2 }}
 {{- end }}
-{{- if .Values.topologySpread.enabled }}
+{{- if and .Values.topologySpread.enabled (not $standalone) }}
 topologySpreadConstraints:
   - maxSkew: {{ .Values.topologySpread.maxSkew }}
     topologyKey: {{ .Values.topologySpread.topologyKey }}
@@ -142,7 +150,11 @@ containers:
         {{- if $.Values.tls.enabled }}
         scheme: HTTPS
         {{- end }}
-      {{- toYaml (index $.Values.probes $probe) | nindent 6 }}
+      {{- $settings := deepCopy (index $.Values.probes $probe) }}
+      {{- if kindIs "invalid" $settings.failureThreshold }}
+      {{- $_ := set $settings "failureThreshold" (ternary 360 30 $standalone) }}
+      {{- end }}
+      {{- toYaml $settings | nindent 6 }}
     {{- end }}
     lifecycle:
       preStop:
@@ -154,9 +166,11 @@ containers:
       - name: config
         mountPath: /etc/luminate
         readOnly: true
+      {{- if $secrets }}
       - name: secrets
         mountPath: /etc/luminate-secrets
         readOnly: true
+      {{- end }}
       {{- if and .Values.redis.enabled .Values.redis.existingSecret }}
       - name: redis
         mountPath: /etc/luminate-redis
@@ -181,10 +195,19 @@ volumes:
   - name: config
     configMap:
       name: {{ include "luminate.fullname" . }}-config
+  {{- if $secrets }}
   - name: secrets
     secret:
       secretName: {{ include "luminate.secretName" . }}
       defaultMode: 0440
+      {{- if $standalone }}
+      items:
+        {{- range $secrets }}
+        - key: {{ . }}
+          path: {{ . }}
+        {{- end }}
+      {{- end }}
+  {{- end }}
   {{- if and .Values.redis.enabled .Values.redis.existingSecret }}
   - name: redis
     secret:

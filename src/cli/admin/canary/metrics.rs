@@ -16,7 +16,7 @@ use super::ledger::Verdict;
 use crate::{
     cli::CommandError,
     model::Timestamp,
-    telemetry::{CONTENT_TYPE, Figure, FigureValue, Telemetry, as_value},
+    telemetry::{Figure, FigureValue, MetricsFormat, Telemetry, as_value},
 };
 
 /// Upper bounds of the time until what was acknowledged is seen.
@@ -182,7 +182,10 @@ async fn answer(stream: TcpStream, telemetry: Arc<Telemetry>) {
 
 fn answer_to(request: &Request<Incoming>, telemetry: &Telemetry) -> Response<Full<Bytes>> {
     let (status, kind, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, CONTENT_TYPE, telemetry.render()),
+        (&Method::GET | &Method::HEAD, "/metrics") => {
+            let format = MetricsFormat::Prometheus;
+            (StatusCode::OK, format.content_type(), telemetry.render_as(format))
+        }
         (_, "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".to_owned()),
         _ => (StatusCode::NOT_FOUND, "text/plain", "there is only /metrics\n".to_owned()),
     };

@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::failure::Class;
 
+/// TOO_MANY_PARTS: more is inserted, or in smaller pieces, than is merged.
+const TOO_MANY_PARTS: u32 = 252;
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// Counts since the client was made.
@@ -36,6 +39,8 @@ counters![
     failed_unreachable,
     /// Attempts that the server had no room for.
     failed_overloaded,
+    /// Of these, how many because a partition has too many parts.
+    failed_too_many_parts,
     /// Attempts to write where nothing may be written.
     failed_read_only,
     /// Statements that took more than they may.
@@ -60,7 +65,10 @@ counters![
 
 impl ClientCounters {
     /// Counts a failed attempt.
-    pub(super) fn failed(&self, class: Class) {
+    pub(super) fn failed(&self, class: Class, code: Option<u32>) {
+        if code == Some(TOO_MANY_PARTS) {
+            add(&self.failed_too_many_parts, 1);
+        }
         add(
             match class {
                 Class::Unreachable => &self.failed_unreachable,

@@ -360,7 +360,7 @@ impl Flight {
     pub(super) fn failed(&mut self, failure: Failure) -> Failure {
         self.settled = true;
         let (endpoint, shared) = (&self.endpoint, &self.endpoint.shared);
-        shared.counters.failed(failure.class);
+        shared.counters.failed(failure.class, failure.code);
         endpoint.record(failure.is_answer());
         *endpoint.last_failure.lock() =
             Some(LastFailure { class: failure.class, code: failure.code, at: shared.clock.now() });

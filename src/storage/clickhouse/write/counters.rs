@@ -6,6 +6,7 @@ use std::{
 };
 
 pub(super) use crate::storage::clickhouse::read::counters::add;
+use crate::storage::latency::Latencies;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
@@ -13,6 +14,8 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub struct WriteCounters {
             $($(#[$doc])* pub $name: AtomicU64,)*
+            /// How long inserts took, each of them.
+            pub insert_latency: Latencies,
         }
 
         impl WriteCounters {
@@ -68,6 +71,7 @@ impl WriteCounters {
         self.insert_failures.fetch_add(u64::from(failed), Relaxed);
         add(&self.insert_rows, rows);
         add(&self.insert_bytes, bytes);
+        self.insert_latency.record(took);
         self.insert_micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
 }

@@ -234,6 +234,8 @@ impl Writer {
             segment.file.sync_data()?;
             segment.durable = segment.end;
             add(&self.ground.counters.wal_fsyncs, 1);
+            let took = self.ground.clock.elapsed().saturating_sub(before);
+            self.ground.counters.wal_fsync_latency.record(took);
         }
         self.last_sync = self.ground.clock.elapsed();
         add_micros(&self.ground.counters.wal_fsync_micros, self.last_sync.saturating_sub(before));

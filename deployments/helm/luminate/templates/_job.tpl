@@ -1,0 +1,154 @@
+{{/* Pods beside those that serve: they have labels of their own, so that no Service or budget takes them for one. */}}
+
+{{/* (dict "root" $ "component" NAME) */}}
+{{- define "luminate.componentLabels" -}}
+{{ include "luminate.instanceLabels" .root }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{/* A container that talks to ClickHouse as somebody who may do more than a gateway.
+     (dict "root" $ "command" WORDS "job" VALUES "config" NAME "secret" NAME) */}}
+{{- define "luminate.clickhousePod" -}}
+{{- $v := .root.Values -}}
+restartPolicy: {{ .restartPolicy | default "Never" }}
+{{ include "luminate.podSecurity" .root }}
+{{- include "luminate.pullSecrets" .root }}
+{{- include "luminate.scheduling" .root }}
+containers:
+  - name: {{ .name }}
+    image: {{ include "luminate.image" .root }}
+    imagePullPolicy: {{ $v.image.pullPolicy }}
+    args:
+      {{- range .command }}
+      - {{ quote . }}
+      {{- end }}
+      - --config.file=/etc/luminate/luminate.yaml
+      {{- with .job.username }}
+      - --username={{ . }}
+      {{- end }}
+      {{- if .job.existingSecret }}
+      - --password-file=/etc/luminate-job/{{ .job.passwordKey }}
+      {{- end }}
+    {{- with $v.extraEnv }}
+    env:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    {{- with $v.extraEnvFrom }}
+    envFrom:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    resources:
+      {{- toYaml .job.resources | nindent 6 }}
+    {{- include "luminate.containerSecurity" .root | nindent 4 }}
+    volumeMounts:
+      - name: config
+        mountPath: /etc/luminate
+        readOnly: true
+      - name: secrets
+        mountPath: /etc/luminate-secrets
+        readOnly: true
+      {{- if .job.existingSecret }}
+      - name: job
+        mountPath: /etc/luminate-job
+        readOnly: true
+      {{- end }}
+      {{- with $v.extraVolumeMounts }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
+volumes:
+  - name: config
+    configMap:
+      name: {{ .config }}
+  - name: secrets
+    secret:
+      secretName: {{ .secret }}
+      defaultMode: 0440
+  {{- with .job.existingSecret }}
+  - name: job
+    secret:
+      secretName: {{ . }}
+      defaultMode: 0440
+  {{- end }}
+  {{- with $v.extraVolumes }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}
+
+{{/* Lets a job's pods find and reach what they work on. (dict "root" $ "component" NAME
+     ["hook" WHEN] ["toGateways" true] ["scraped" PORT]) */}}
+{{- define "luminate.jobNetworkPolicy" }}
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: {{ include "luminate.fullname" .root }}-{{ .component }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "luminate.labels" .root | nindent 4 }}
+    app.kubernetes.io/component: {{ .component }}
+  {{- with .hook }}
+  annotations:
+    helm.sh/hook: {{ . }}
+    helm.sh/hook-weight: "-10"
+    helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+  {{- end }}
+spec:
+  podSelector:
+    matchLabels:
+      {{- include "luminate.componentLabels" . | nindent 6 }}
+  policyTypes:
+    - Ingress
+    - Egress
+  {{- if and .scraped .root.Values.networkPolicy.scrapeNamespaces }}
+  ingress:
+    - from:
+        {{- range .root.Values.networkPolicy.scrapeNamespaces }}
+        - namespaceSelector:
+            matchLabels:
+              kubernetes.io/metadata.name: {{ . }}
+        {{- end }}
+      ports:
+        - port: {{ .scraped }}
+          protocol: TCP
+  {{- end }}
+  egress:
+    {{- include "luminate.dnsEgress" .root | nindent 4 }}
+    {{- if .toGateways }}
+    - to:
+        - podSelector:
+            matchLabels:
+              {{- include "luminate.selectorLabels" .root | nindent 14 }}
+      ports:
+        - port: http
+          protocol: TCP
+    {{- else }}
+    {{- with .root.Values.networkPolicy.egressPorts }}
+    - ports:
+        {{- range . }}
+        - port: {{ . }}
+          protocol: TCP
+        {{- end }}
+    {{- end }}
+    {{- end }}
+{{- end -}}
+
+{{- define "luminate.dnsEgress" -}}
+- to:
+    - namespaceSelector: {}
+      podSelector:
+        matchLabels:
+          k8s-app: kube-dns
+  ports:
+    - port: 53
+      protocol: UDP
+    - port: 53
+      protocol: TCP
+{{- end -}}
+
+{{/* How a pod of ours asks for the release's server. */}}
+{{- define "luminate.clientArgs" -}}
+- --server={{ include "luminate.url" . }}
+{{- if .Values.tls.enabled }}
+# By the Service's name, which the certificate need not have.
+- --tls.insecure
+{{- end }}
+{{- end -}}

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Takes what install.sh installed away, and keeps the configuration, the secret and the data; says so. Run again, it
+# finds nothing to do.
+#
+#   sudo deployments/systemd/uninstall.sh [--purge] [--prefix DIR] [--destdir DIR]
+#
+#   --purge   the configuration, the secret, the data and the logs, too: there is no way back
+#   --prefix, --destdir   as given to install.sh
+set -euo pipefail
+
+prefix=/usr/local destdir=${DESTDIR:-} purge=""
+
+fail() { echo "uninstall.sh: $*" >&2; exit 1; }
+
+while (($#)); do
+    case $1 in
+        --prefix | --destdir)
+            [[ -n ${2:-} ]] || fail "$1 needs a value"
+            declare "${1#--}=$2"
+            shift
+            ;;
+        --purge) purge=1 ;;
+        -h | --help) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
+        *) fail "unknown option $1; --help lists them" ;;
+    esac
+    shift
+done
+[[ $prefix == /* ]] || fail "--prefix is a path from /, not $prefix"
+destdir=${destdir%/} prefix=${prefix%/}
+units=$destdir/etc/systemd/system
+
+if [[ -z $destdir ]]; then
+    ((EUID == 0)) || fail "only root can take a service away"
+    # It writes what it holds before it ends.
+    if systemctl cat luminate.service >/dev/null 2>&1; then systemctl disable --now --quiet luminate.service; fi
+fi
+
+rm -f "$destdir$prefix"/bin/luminate{,.previous,.new} "$units/luminate.service" \
+    "$units/luminate.service.d/small-board.conf" "$destdir/etc/sysusers.d/luminate.conf" \
+    "$destdir$prefix/share/doc/luminate/README.md"
+rmdir --ignore-fail-on-non-empty "$destdir$prefix/share/doc/luminate" 2>/dev/null || true
+
+if [[ -n $purge ]]; then
+    rm -rf "$units/luminate.service.d" "$destdir/etc/luminate" "$destdir/var/lib/luminate" "$destdir/var/log/luminate"
+    if [[ -z $destdir ]] && id luminate >/dev/null 2>&1; then userdel luminate; fi
+    echo "taken away, with all that was stored"
+else
+    # Drop-ins of the operator's are kept, too.
+    rmdir --ignore-fail-on-non-empty "$units/luminate.service.d" 2>/dev/null || true
+    echo "taken away; kept: $destdir/etc/luminate, $destdir/var/lib/luminate, $destdir/var/log/luminate (--purge)"
+fi
+
+if [[ -z $destdir ]]; then systemctl daemon-reload; fi

@@ -1,0 +1,253 @@
+"""Every container that the deployments describe starts the real binary, and lives and ends as its manifest says.
+
+Whatever runs Luminate in deployments/ is started in the image's root filesystem with the command, the environment, the
+files and the user that it has there, alone with the ports it has there; with ClickHouse (the engine behind
+tests/clickhouse/front.py) and Redis (Debian's, with the configuration of the deployment) where it asks for them. Then
+it is treated as a node would treat it, from its start to its end.
+"""
+
+import contextlib
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pytest
+
+from house import DEPLOYMENTS, documents, renders
+from kubelet import Node, line, wait_for
+from workloads import Secrets, compose, kubernetes, services, unit
+
+# Where those are asked for their health that have no probes: Compose and systemd ask by a command, or not at all.
+USUAL_PROBES = {"startup": "/health/startup", "liveness": "/health/live", "readiness": "/health/ready"}
+
+
+@dataclass
+class Case:
+    """A server, and what is deployed with it."""
+
+    names: list
+    server: object
+    others: list
+    hosts: list = field(default_factory=list)
+
+    @property
+    def schema(self):
+        return [other for other in self.others if other.words[:2] == ["schema", "apply"]]
+
+    def told(self, *words):
+        """The containers of Luminate that are told this."""
+        return [other for other in self.others if other.is_luminate and other.words[: len(words)] == list(words)]
+
+
+def cases(place):
+    """The servers of everything that is deployed. What is deployed alike in several places is one."""
+    found = []
+    for name, text in renders():
+        held, objects = Secrets(), documents(text)
+        workloads = kubernetes(objects, held)
+        servers = [w for w in workloads if w.is_luminate and w.serves]
+        assert len(servers) == 1, f"{name} has {len(servers)} kinds of servers"
+        others = [w for w in workloads if w is not servers[0]]
+        found.append(Case([name], servers[0], others, sorted(services(objects))))
+    if (DEPLOYMENTS / "compose").exists():
+        workloads = compose(place / "compose")
+        for server in [w for w in workloads if w.is_luminate and w.serves]:
+            # Compose finds services by their names.
+            others = [w for w in workloads if w is not server]
+            found.append(Case([f"compose/{server.name}"], server, others, [w.name for w in workloads]))
+    for file in sorted((DEPLOYMENTS / "systemd").glob("*.yaml")):
+        server = unit(DEPLOYMENTS / "systemd" / "luminate.service", Secrets())
+        server.files["/etc/luminate/luminate.yaml"] = file.read_text()
+        found.append(Case([f"systemd/{file.name}"], server, []))
+    return found
+
+
+def alike(found):
+    """Cases that differ only in what is drawn, together."""
+
+    def shape(workload):
+        told = (workload.kind, workload.command, workload.args, workload.env, workload.probes, workload.hook)
+        files = {
+            path: (sorted(texts), texts if workload.modes[path] == 0o644 else None)
+            for path, texts in workload.folders.items()
+        }
+        return repr((told, files, workload.files, workload.data, workload.tmpfs, workload.user, workload.grace,
+                     workload.scrape, workload.read_only))
+
+    groups = {}
+    for case in found:
+        key = shape(case.server), tuple(sorted(shape(other) for other in case.others))
+        if key in groups:
+            groups[key].names += case.names
+        else:
+            groups[key] = case
+    return list(groups.values())
+
+
+class Traffic:
+    """Writes and asks all the time; every request has to be answered well."""
+
+    def __init__(self, server, port, token):
+        self.server, self.port, self.token = server, port, token
+        self.answered, self.wrong = 0, []
+        self.stopping = threading.Event()
+        self.thread = threading.Thread(target=self._go_on, daemon=True)
+        self.thread.start()
+
+    def _go_on(self):
+        headers = {"Authorization": f"Bearer {self.token}"}
+        while not self.stopping.is_set():
+            for path, body in [("/api/v1/import", line("traffic", self.answered)), ("/api/v1/query?query=traffic", None)]:
+                method = "POST" if body else "GET"
+                try:
+                    status, text = self.server.ask(self.port, path, method, body, headers)
+                    if status not in (200, 204):
+                        self.wrong.append(f"{path}: {status}: {text}")
+                except OSError as error:
+                    self.wrong.append(f"{path}: {error!r}")
+            self.answered += 1
+            time.sleep(0.05)
+
+    def stop(self):
+        self.stopping.set()
+        self.thread.join()
+        assert not self.wrong, self.wrong[:3]
+        assert self.answered
+
+
+class Upload:
+    """A write that has begun, and whose server waits for the rest."""
+
+    def __init__(self, server, port, token):
+        self.body = line("upload", 1)
+        self.stream = server.node.connect(port, tls=server.node.scheme == "HTTPS")
+        head = (
+            f"POST /api/v1/import HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
+            f"Content-Length: {len(self.body)}\r\nExpect: 100-continue\r\n\r\n"
+        )
+        self.stream.sendall(head.encode())
+        told = self.stream.recv(1000).decode()
+        assert told.startswith("HTTP/1.1 100 "), told
+
+    def finish(self):
+        """Sends the rest, and gives the answer."""
+        self.stream.sendall(self.body)
+        with self.stream, contextlib.suppress(ConnectionResetError):
+            return self.stream.recv(1000).decode()
+
+
+def port_of(address):
+    return int(address.rpartition(":")[2])
+
+
+def live(image, case):
+    """The life of a server, from nothing to its end."""
+    with Node(image, case.others, case.hosts) as node:
+        workload = case.server
+        config = node.configuration(workload)
+        public, admin = port_of(config["server"]["listen"]), port_of(config["server"]["admin_listen"] or ":0")
+        if not workload.probes:
+            workload.probes = {kind: {"httpGet": {"path": path, "port": public}} for kind, path in USUAL_PROBES.items()}
+        node.name_hosts(config)
+        for other in case.others:
+            if other.image.rpartition("/")[2].startswith("redis:") and uses_redis(config):
+                redis = node.start(other)
+                wait_for(redis.said, lambda: is_up(redis))
+
+        server = node.start(workload)
+        wait_for(server.said, lambda: server.probe("startup") == 200, server.allowance("startup"))
+        assert server.probe("liveness") == 200
+        if config["storage"]["backend"] == "clickhouse":
+            starts_without_clickhouse(node, case, server, config)
+        wait_for(server.said, lambda: server.probe("readiness") == 200)
+        assert server.probe("startup") == server.probe("liveness") == 200
+        if workload.healthcheck:
+            assert server.healthy()
+        has_metrics(server, public, admin)
+        for other in case.others:
+            if other.is_luminate:
+                works(node, other)
+
+        secret = workload.text(config["auth"]["jwt"]["secret_file"]).strip()
+        token = node.token(secret, "write,read")
+        traffic = Traffic(server, public, token)
+        spent = time.monotonic()
+        if workload.hook:
+            hook = server.container.start(workload.hook)
+            while hook.poll() is None:
+                # Requests that come while others look away are welcome.
+                assert server.probe("readiness") == server.probe("liveness") == 200, server.said()
+                time.sleep(0.2)
+            assert hook.returncode == 0
+        else:
+            wait_for("some requests", lambda: traffic.answered > 2)
+        traffic.stop()
+        ends(server, public, token, workload.grace - (time.monotonic() - spent))
+
+
+def uses_redis(config):
+    return config["redis"]["rate_limit"]["enabled"] or config["redis"]["key_store"]["enabled"]
+
+
+def is_up(running):
+    """Whether what has a probe or a health check of its own is up."""
+    return running.healthy() if running.workload.healthcheck else running.probe("readiness") == 200
+
+
+def starts_without_clickhouse(node, case, server, config):
+    """A server whose ClickHouse is not there yet lives, and wants no requests; then it is there."""
+    workload = case.server
+    assert server.probe("readiness") == 503, server.said()
+    if workload.healthcheck:
+        assert not server.healthy()
+    node.begin_clickhouse(config, workload.text(config["storage"]["clickhouse"]["password_file"]).strip())
+    words = ["schema", "apply", *workload.words[1:]]
+    for job in case.schema or [workload]:
+        code, out, err = node.finish(job, words if job is workload else None)
+        assert code == 0, f"{job.name}: {out}{err}"
+
+
+def has_metrics(server, public, admin):
+    """Metrics are where Prometheus is told to find them, for everybody; where the API is, they are for nobody else."""
+    if server.workload.scrape:
+        port, path = server.workload.scrape
+        status, text = server.ask(port, path)
+        assert status == 200 and "luminate_build_info" in text, text
+    if admin:
+        assert server.status(admin, "/metrics", scheme=server.node.scheme) == 200
+    assert server.status(public, "/metrics", scheme=server.node.scheme) in (401, 404)
+
+
+def works(node, other):
+    """What is deployed beside a server does what it is for; those that wait for more are looked at as far as they go."""
+    match other.words:
+        case ["healthcheck", *_]:
+            code, out, err = node.finish(other)
+            assert code == 0, f"{other.name}: {out}{err}"
+        case ["sleep" | "token", *_]:
+            code, out, err = node.finish(other, [*other.words, "--help"])
+            assert code == 0, f"{other.name}: {out}{err}"
+
+
+def ends(server, public, token, left):
+    """Told to stop, a server finishes what it has begun, wants no more, and is alive until it ends well."""
+    upload = Upload(server, public, token)
+    server.container.signal()
+    wait_for(server.said, lambda: server.probe("readiness") == 503)
+    assert server.probe("liveness") == 200, server.said()
+    assert server.container.running
+    answer = upload.finish()
+    assert answer.startswith(("HTTP/1.1 200 ", "HTTP/1.1 204 ")), f"{answer}{server.said()}"
+    assert server.container.wait(left) == 0, server.said()
+
+
+def test_every_server_lives_and_ends_as_its_manifest_says(image, tmp_path, subtests):
+    (tmp_path / "compose").mkdir()
+    groups = alike(cases(tmp_path))
+    with ThreadPoolExecutor(len(groups)) as pool:
+        lives = {", ".join(case.names): pool.submit(live, image, case) for case in groups}
+        for names, lived in lives.items():
+            with subtests.test(msg=names):
+                lived.result()

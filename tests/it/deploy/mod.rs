@@ -1,0 +1,5 @@
+//! What is deployed, running: the gateways of the Kubernetes manifests, and how they are replaced.
+
+mod fleet;
+mod manifest;
+mod rolling;
