@@ -8,7 +8,9 @@ use super::run;
 fn a_plan_says_what_it_is_made_of() {
     let ended = run(&["admin", "capacity", "--series", "1000000"], &[]);
     assert_eq!((ended.code, ended.err.as_str()), (0, ""));
-    for told in ["samples per second", "66667", "pods", "estimate: ", "measured: ", "2026-11-21", "Intel Xeon"] {
+    for told in
+        ["samples per second", "66667", "pods", "estimate: ", "measured: ", "2026-11-21", "Intel Xeon"]
+    {
         assert!(ended.out.contains(told), "{told}: {}", ended.out);
     }
     let plan = |backend: &str| -> Value {

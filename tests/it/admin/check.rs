@@ -35,7 +35,9 @@ fn clickhouse(url: &str, more: &str) -> String {
 fn what_is_not_used_is_not_tried() {
     let (ended, steps) = check(&[], "");
     assert_eq!((ended.code, steps), (0, vec!["dns resolve".to_owned()]), "{}", ended.out);
-    for (what, why) in [("clickhouse", "storage.backend"), ("redis", "redis.rate_limit"), ("jwks", "jwks_url")] {
+    for (what, why) in
+        [("clickhouse", "storage.backend"), ("redis", "redis.rate_limit"), ("jwks", "jwks_url")]
+    {
         let (ended, _) = check(&[what], "");
         assert!(ended.code == 2 && ended.err.contains(why), "{ended:?}");
     }
@@ -101,7 +103,8 @@ fn a_clickhouse_is_tried_down_to_its_schema() {
     let more = format!("database: {}", front.database);
     let (ended, steps) = check(&[], &clickhouse(&front.url, &more));
     assert_eq!(ended.code, 0, "{}", ended.out);
-    let all = ["resolve", "connect", "ping", "authenticate", "schema"].map(|step| format!("clickhouse {step}"));
+    let all =
+        ["resolve", "connect", "ping", "authenticate", "schema"].map(|step| format!("clickhouse {step}"));
     assert_eq!(steps[1..], all);
 }
 
@@ -140,8 +143,20 @@ fn a_redis_is_tried_down_to_its_commands() {
 }
 
 #[test]
+fn a_redis_that_wants_a_password_says_so() {
+    let Some(server) = RedisServer::start(&["--requirepass", "sesame"]) else { return };
+    let (ended, steps) = check(&["redis"], &redis(&server.url(), ""));
+    assert_eq!((ended.code, steps.last().unwrap().as_str()), (1, "REDIS AUTHENTICATE"), "{}", ended.out);
+    assert!(ended.out.contains("redis.password_file"), "{}", ended.out);
+    let (ended, _) = check(&["redis"], &redis(&server.url(), "password: sesame"));
+    assert_eq!(ended.code, 0, "{}", ended.out);
+}
+
+#[test]
 fn what_is_no_redis_is_told() {
-    for (answer, last) in [("HTTP/1.1 400 Bad Request\r\n\r\n", "REDIS AUTHENTICATE"), ("", "REDIS AUTHENTICATE")] {
+    for (answer, last) in
+        [("HTTP/1.1 400 Bad Request\r\n\r\n", "REDIS AUTHENTICATE"), ("", "REDIS AUTHENTICATE")]
+    {
         let liar = Liar::saying(answer);
         let (ended, steps) = check(&["redis"], &redis(&format!("redis://127.0.0.1:{}", liar.port), ""));
         assert_eq!((ended.code, steps.last().unwrap().as_str()), (1, last), "{answer}: {}", ended.out);
@@ -159,7 +174,8 @@ fn keys_are_fetched_and_read() {
     let key = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "kid": "a", "use": "sig",
         "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]})
     .to_string();
-    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{key}", key.len());
+    let answer =
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{key}", key.len());
     let liar = Liar::saying(answer.leak());
     let (ended, steps) = check(&["jwks"], &jwks(&liar.url()));
     assert_eq!(ended.code, 0, "{}", ended.out);
@@ -168,7 +184,10 @@ fn keys_are_fetched_and_read() {
 
     for (answer, why) in [
         ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "404"),
-        ("HTTP/1.1 302 Found\r\nLocation: http://x/\r\nContent-Length: 0\r\n\r\n", "redirects are not followed"),
+        (
+            "HTTP/1.1 302 Found\r\nLocation: http://x/\r\nContent-Length: 0\r\n\r\n",
+            "redirects are not followed",
+        ),
         ("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>", "http://127.0.0.1"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 60\r\n\r\n{\"keys\"", "breaks off"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{\"keys\":[]}", "key"),
@@ -176,7 +195,12 @@ fn keys_are_fetched_and_read() {
     ] {
         let liar = Liar::saying(answer);
         let (ended, steps) = check(&["jwks"], &jwks(&liar.url()));
-        assert_eq!((ended.code, steps.last().unwrap().as_str()), (1, "JWKS FETCH"), "{answer}: {}", ended.out);
+        assert_eq!(
+            (ended.code, steps.last().unwrap().as_str()),
+            (1, "JWKS FETCH"),
+            "{answer}: {}",
+            ended.out
+        );
         assert!(ended.out.contains(why), "{answer}: {}", ended.out);
     }
 }

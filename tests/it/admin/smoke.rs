@@ -48,11 +48,9 @@ fn the_first_step_that_fails_is_the_last_and_says_what_to_do() {
     assert_eq!(ended.err, format!("luminate: {url}: write failed\n"));
 
     assert_eq!(smoke(Some("write read"), &[]).code, 0);
-    for (scope, more, failed) in [
-        ("read", &[][..], "write"),
-        ("write", &[], "query"),
-        ("write read", &["--tenant", "other"], "write"),
-    ] {
+    for (scope, more, failed) in
+        [("read", &[][..], "write"), ("write", &[], "query"), ("write read", &["--tenant", "other"], "write")]
+    {
         let ended = smoke(Some(scope), more);
         assert_eq!(ended.code, 1, "{scope}");
         assert!(ended.out.contains(&format!("FAILED  {failed} ")), "{scope}: {}", ended.out);
