@@ -196,7 +196,7 @@ class Node:
         mounts = {}
         for path, texts in workload.folders.items():
             folder = self.place / f"{len(os.listdir(self.place))}"
-            group = (workload.groups or [workload.group or 0])[0]
+            group = (workload.groups or [workload.group or self.image.ids[1]])[0]
             mounts[path] = (project(folder, texts, workload.modes[path], group), "ro")
         beside = {}
         for path, text in workload.files.items():

@@ -16,7 +16,7 @@ from functools import partial
 
 import yaml
 
-from house import DEPLOYMENTS, renders
+from house import DEPLOYMENTS, KUBERNETES, documents, kustomize, renders
 from kubelet import Node, line, wait_for
 from workloads import Secrets, certificates, compose, kubernetes, unit
 
@@ -179,6 +179,10 @@ def live(image, case):
                 for other in case.others:
                     if other.is_luminate:
                         works(node, other, sign)
+        else:
+            for other in case.others:
+                if other.is_luminate:
+                    understands(node, other)
 
         traffic = Traffic(server, public, token) if token else None
         spent = time.monotonic()
@@ -255,8 +259,17 @@ def works(node, other, sign):
             # Who runs it says for whom.
             code, out, err = node.finish(other, [*other.words, "--tenant=team-a", "--scope=read"])
             assert code == 0 and out.count(".") == 2, f"{other.name}: {out}{err}"
+        case ["backup", "create", *_]:
+            # Onto a disk or a bucket that is not here; what it is told it understands.
+            understands(node, other)
         case words:
             raise AssertionError(f"no test knows what {other.name} is for: {words}")
+
+
+def understands(node, other):
+    """Luminate knows the words that it is told."""
+    code, out, err = node.finish(other, [*other.words, "--help"])
+    assert code == 0, f"{other.name}: {out}{err}"
 
 
 def with_token(workload, sign):
@@ -293,3 +306,13 @@ def test_every_server_lives_and_ends_as_its_manifest_says(image, tmp_path, subte
         for names, lived in lives.items():
             with subtests.test(msg=names):
                 lived.result()
+
+
+def test_a_pod_with_the_words_of_secret_yaml_refuses_to_start(image):
+    """Who forgets to put secrets of their own there shall not have a server that everybody knows the secrets of."""
+    (placeholders,) = documents((KUBERNETES / "secret.yaml").read_text())
+    workloads, services = kubernetes(kustomize(".") + "---\n" + yaml.safe_dump(placeholders))
+    (server,) = workloads
+    with Node(image, services) as node:
+        code, out, err = node.finish(server)
+        assert code not in (0, 128 + 9) and "auth.jwt" in out + err, f"{code}: {out}{err}"

@@ -303,7 +303,12 @@ def unit(path, held):
         env={"CREDENTIALS_DIRECTORY": credentials},
         read_only="strict" in settings.get("ProtectSystem", []),
         grace=float(settings.get("TimeoutStopSec", ["90"])[0].removesuffix("s")),
-        data=[f"/var/lib/{name}" for value in settings.get("StateDirectory", []) for name in value.split()],
+        data=[
+            f"{place}/{name}"
+            for key, place in [("StateDirectory", "/var/lib"), ("LogsDirectory", "/var/log")]
+            for value in settings.get(key, [])
+            for name in value.split()
+        ],
     )
     for value in settings.get("Environment", []):
         for assignment in value.split():
