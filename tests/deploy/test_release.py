@@ -90,7 +90,7 @@ def test_a_release_is_tested_from_inside_of_the_cluster(cluster):
     said = helm(cluster, "test", "luminate", "--timeout", "60s").stdout
     for suite in ("luminate-test-health", "luminate-test-smoke"):
         assert f"TEST SUITE:     {suite}" in said
-        pod = cluster.get("Pod", suite)
+        pod = cluster.get("Job", suite)["spec"]["template"]
         assert "--server=http://luminate-svc.luminate:8080" in pod["spec"]["containers"][0]["args"]
     assert said.count("Succeeded") == 3
 

@@ -96,16 +96,3 @@ log:
 {{- end -}}
 {{- toJson $keys -}}
 {{- end -}}
-
-{{/* What the Secret that we make holds. */}}
-{{- define "luminate.secretData" -}}
-{{- with .Values.secrets -}}
-{{- $data := dict -}}
-{{- range $key, $value := dict .jwtSecretKey .jwtSecret .clickhousePasswordKey .clickhousePassword (include "luminate.redisUrlKey" $ | default "redis-url") .redisUrl (include "luminate.redisPasswordKey" $ | default "redis-password") .redisPassword -}}
-{{- if $value -}}
-{{- $_ := set $data $key $value -}}
-{{- end -}}
-{{- end -}}
-{{- toYaml $data -}}
-{{- end -}}
-{{- end -}}

@@ -10,6 +10,8 @@ app.kubernetes.io/component: {{ .component }}
      (dict "root" $ "command" WORDS "job" VALUES "config" NAME "secret" NAME) */}}
 {{- define "luminate.clickhousePod" -}}
 {{- $v := .root.Values -}}
+{{- $key := include "luminate.clickhouseSecretKey" .root -}}
+{{- $gateways := and $key (not .job.existingSecret) -}}
 restartPolicy: {{ .restartPolicy | default "Never" }}
 {{ include "luminate.podSecurity" .root }}
 {{- include "luminate.pullSecrets" .root }}
@@ -44,9 +46,11 @@ containers:
       - name: config
         mountPath: /etc/luminate
         readOnly: true
+      {{- if $gateways }}
       - name: secrets
         mountPath: /etc/luminate-secrets
         readOnly: true
+      {{- end }}
       {{- if .job.existingSecret }}
       - name: job
         mountPath: /etc/luminate-job
@@ -59,19 +63,35 @@ volumes:
   - name: config
     configMap:
       name: {{ .config }}
+  {{- if $gateways }}
   - name: secrets
     secret:
       secretName: {{ .secret }}
       defaultMode: 0440
+      items:
+        - key: {{ $key }}
+          path: {{ $key }}
+  {{- end }}
   {{- with .job.existingSecret }}
   - name: job
     secret:
       secretName: {{ . }}
       defaultMode: 0440
+      items:
+        - key: {{ $.job.passwordKey }}
+          path: {{ $.job.passwordKey }}
   {{- end }}
   {{- with $v.extraVolumes }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
+{{- end -}}
+
+{{/* The key of the password by which gateways get into ClickHouse, if a Secret of the release has it. */}}
+{{- define "luminate.clickhouseSecretKey" -}}
+{{- $file := dig "storage" "clickhouse" "password_file" "" (include "luminate.config" . | fromYaml) -}}
+{{- if hasPrefix "/etc/luminate-secrets/" $file -}}
+{{- trimPrefix "/etc/luminate-secrets/" $file -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Lets a job's pods find and reach what they work on. (dict "root" $ "component" NAME

@@ -9,6 +9,13 @@ labels:
 annotations:
   # Not of overrides.yaml, which is read again without a restart.
   checksum/config: {{ include "luminate.config" . | sha256sum }}
+  {{- with .Values.secrets }}
+  {{- /* Passwords are read when a process starts. The secret that nobody can guess keeps the others from being guessed
+         by this. */}}
+  {{- if and (not .existingSecret) .jwtSecret }}
+  checksum/secrets: {{ toJson . | sha256sum }}
+  {{- end }}
+  {{- end }}
   {{- if and .Values.metrics.podAnnotations (not .Values.metrics.serviceMonitor.enabled) }}
   prometheus.io/scrape: "true"
   prometheus.io/port: "8081"

@@ -178,6 +178,11 @@
 {{- end -}}
 {{- end -}}
 
+{{- range $name, $job := dict "schemaJob" $v.schemaJob "backup" $v.backup -}}
+{{- if and $job.enabled $job.username (not $job.existingSecret) -}}
+{{- $wrong = append $wrong (printf "%s.username: and its password? name the Secret by %s.existingSecret" $name $name) -}}
+{{- end -}}
+{{- end -}}
 {{- if and $v.canary.enabled (not $v.canary.existingSecret) -}}
 {{- $wrong = append $wrong "canary.existingSecret: is empty; the canary writes and reads with a token, whose Secret it names" -}}
 {{- end -}}
