@@ -300,6 +300,8 @@ def test_the_schema_refuses(given, said):
     (["tls.enabled=true"], "without a certificate"),
     (["tls.existingSecret=a"], "enabled is false"),
     (["tls.enabled=true", "tls.certificate=a", "tls.key=b", "tls.clientAuth=required"], "needs clientCa"),
+    (["tls.enabled=true", "tls.existingSecret=a", "tls.clientAuth=required"], "need a certificate to show"),
+    (["tls.enabled=true", "tls.certificate=a", "tls.key=b", "tls.serverCaKey=ca.crt"], "has no ca.crt"),
     (["config.server.tls.cert_file=/a"], "set tls"),
     (["config.server.listen=0.0.0.0:9090"], "port 8080"),
     (["config.server.shutdown.grace=50s"], "set shutdown.graceSeconds"),
