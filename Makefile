@@ -52,6 +52,25 @@ clickhouse-local: ## Run a ClickHouse for trying things out, on 127.0.0.1:8123, 
 clickhouse-setup: ## Make Luminate's tables in the ClickHouse at CLICKHOUSE_URL
 	$(CARGO) run --locked --quiet -- schema apply --address "$(CLICKHOUSE_URL)"
 
+.PHONY: docker-build
+docker-build: ## Build the image DOCKER_REGISTRY/DOCKER_REPO/luminate:VERSION, for this machine
+	@docker/build
+
+.PHONY: docker-push
+docker-push: ## Build the image, for PLATFORMS if set, and push it
+	@docker/build --push
+
+.PHONY: sbom
+sbom: target/sbom/bin/python ## Write target/luminate.cdx.json: what is compiled into the binary, as CycloneDX
+	@$(CARGO) metadata --locked --format-version 1 --filter-platform "$$(rustc --print host-tuple)" >target/metadata.json
+	@target/sbom/bin/python docker/sbom target/metadata.json Cargo.lock >target/luminate.cdx.json
+	@echo target/luminate.cdx.json
+
+target/sbom/bin/python: docker/requirements.txt
+	@python3 -m venv target/sbom
+	@target/sbom/bin/python -m pip install -q -r docker/requirements.txt
+	@touch $@
+
 # What is deployed: scalable, gateways over ClickHouse and a Redis, or standalone, one process with a disk. What
 # else can be set is at the top of deployments/kubernetes/deploy.
 OVERLAY ?= scalable

@@ -2,9 +2,9 @@
 # Installs Luminate as a service of systemd, or another version over it. Run it again as often as you like: what is
 # configured, drawn or stored stays.
 #
-#   sudo deployments/systemd/install.sh [OPTION…]
+#   sudo deployments/systemd/install.sh [OPTION…] [PROGRAM]
 #
-#   --binary FILE    the program (target/release/luminate)
+#   PROGRAM          what to install (target/release/luminate); or --binary PROGRAM
 #   --small-board    the configuration and the bounds for a board with 64 MB
 #   --no-start       put everything in its place, and start nothing
 #   --rollback       go back to the program that was there before the last installation
@@ -16,7 +16,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-binary=$here/../../target/release/luminate prefix=/usr/local destdir=${DESTDIR:-} start=1 small="" rollback=""
+binary=$here/../../target/release/luminate prefix=/usr/local destdir=${DESTDIR:-} start=1 small="" rollback="" given=""
 
 fail() { echo "install.sh: $*" >&2; exit 1; }
 say() { echo "$*"; }
@@ -32,7 +32,11 @@ while (($#)); do
         --no-start) start= ;;
         --rollback) rollback=1 ;;
         -h | --help) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
-        *) fail "unknown option $1; --help lists them" ;;
+        -*) fail "unknown option $1; --help lists them" ;;
+        *)
+            [[ -n $1 && -z $given ]] || fail "one program can be installed, and $1 is another"
+            given=$1 binary=$1
+            ;;
     esac
     shift
 done
@@ -84,7 +88,7 @@ if [[ -n $rollback ]]; then
     exit 0
 fi
 
-[[ -f $binary ]] || fail "no program at $binary: \`cargo build --release\`, or --binary FILE"
+[[ -f $binary ]] || fail "no program at $binary: \`cargo build --release\` makes one, or name another"
 "$binary" version >/dev/null || fail "$binary does not run on this machine"
 
 if [[ -z $destdir ]]; then

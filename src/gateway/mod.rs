@@ -14,6 +14,7 @@
 //! * [`deadline`]: how long a request may take.
 //! * [`limit`]: how much a tenant may use; [`redis`](mod@redis): what several gateways share.
 //! * [`reload`]: what is read again while we run; [`health`]: whether requests are wanted.
+//! * [`metrics_format`]: how our own metrics are written.
 //! * [`form`] and [`body`]: parameters and bodies, with bounds; [`in_flight`]: the bounds on all together.
 //!
 //! Nothing here reads the clock or a backend: both come in with the [`State`].
@@ -32,6 +33,7 @@ pub mod host_guard;
 pub mod in_flight;
 pub mod limit;
 pub mod listener;
+pub mod metrics_format;
 pub mod peer;
 pub mod redis;
 pub mod reload;
@@ -57,6 +59,7 @@ use request::RequestCounters;
 use crate::{clock::Clock, ingest::Ingest, model::TenantId, query::QueryService, storage::Storage};
 
 pub use listener::{ConnectionCount, Drained, ListenError, Listener, ListenerConfig, ListenerLimits, serve};
+pub use metrics_format::MetricsFormat;
 pub use router::router;
 pub use routes::{Door, ROUTES};
 
@@ -100,25 +103,6 @@ impl Default for GatewayConfig {
             open_to_scrapers: false,
             disabled_tenants: Vec::new(),
             request_id_seed: 0,
-        }
-    }
-}
-
-/// How our own metrics are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MetricsFormat {
-    /// OpenMetrics 1.0.
-    OpenMetrics,
-    /// Prometheus' text, which everything reads.
-    Prometheus,
-}
-
-impl MetricsFormat {
-    /// What an answer in this format says of itself.
-    pub fn content_type(self) -> &'static str {
-        match self {
-            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
         }
     }
 }

@@ -35,6 +35,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 from house import TOOLS, missing, program, run
@@ -152,6 +153,9 @@ class Container:
             self._runc = subprocess.Popen(
                 [*_runc(), "run", "--bundle", self.place, self.name], stdin=subprocess.DEVNULL, stdout=out, stderr=err
             )
+        # From here on there is something to send signals to and to look into, or it has ended.
+        while self.running and self._state().get("status") not in ("running", "stopped"):
+            time.sleep(0.01)
 
     @property
     def stdout(self):
@@ -230,7 +234,8 @@ class Container:
         return self.returncode
 
     def _state(self):
-        return json.loads(run(*_runc(), "state", self.name).stdout)
+        """What runc knows of it; nothing before it is made, and after its end."""
+        return json.loads(run(*_runc(), "state", self.name, check=False).stdout or "{}")
 
 
 def project(folder, files, mode=0o440, group=10001):

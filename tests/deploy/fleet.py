@@ -45,6 +45,16 @@ kube_cronjob_status_last_successful_time{namespace="luminate",cronjob="luminate-
 kube_cronjob_created{namespace="luminate",cronjob="luminate-backup"} 1.6e9
 """
 
+# What there is only once something has happened.
+TOLD_LATE = [
+    "luminate_auth_failures_total",
+    "luminate_auth_token_keys_age_seconds",
+    "luminate_canary_visible_seconds",
+    "luminate_clickhouse_partition_parts",
+    "luminate_http_requests_total",
+    "luminate_redis_memory_limit_bytes",
+]
+
 # Everything ends up on 127.0.0.1, where certificates of the tests are as good as any.
 TRUSTING = ssl.create_default_context()
 TRUSTING.check_hostname = False
@@ -188,8 +198,11 @@ class Fleet:
         self.gateway_admin = f"http://127.0.0.1:{gateway_admin}"
         for server in (self.store, self.edge, self.gateway):
             until(f"{server} is ready", lambda server=server: call(server + "/health/ready")[0] == 200)
+        self.canary_url = f"http://{self.canary()}"
         self.prometheus(others, edge_admin, gateway_admin)
         threading.Thread(target=self.traffic, daemon=True).start()
+        for told in TOLD_LATE:
+            until(f"{told} is told", lambda told=told: any(told in text for text in self.metrics()))
 
     def certificate(self):
         subprocess.run(
@@ -250,8 +263,6 @@ class Fleet:
 
     def prometheus(self, others, edge, gateway):
         port = free_port()
-        canary = self.canary()
-
         def target(url, **more):
             return {"url": url + "/api/v1/write", "queue_config": {"batch_send_deadline": "500ms"}, **more}
 
@@ -265,7 +276,7 @@ class Fleet:
             "scrape_configs": [
                 {"job_name": "luminate", "static_configs": [{"targets": [f"127.0.0.1:{gateway}"]}]},
                 {"job_name": "edge", "scheme": "https", **insecure, "static_configs": [{"targets": [f"127.0.0.1:{edge}"]}]},
-                {"job_name": "canary", "static_configs": [{"targets": [canary]}]},
+                {"job_name": "canary", "static_configs": [{"targets": [urllib.parse.urlsplit(self.canary_url).netloc]}]},
                 {"job_name": "kube", "honor_labels": True, "static_configs": [{"targets": [f"127.0.0.1:{others}"]}]},
             ],
             "remote_write": [
@@ -280,29 +291,12 @@ class Fleet:
             f"--storage.tsdb.path={self.folder / 'prometheus'}", "--storage.remote.flush-deadline=1s",
         )  # fmt: skip
         self.prometheus_url = f"http://127.0.0.1:{port}"
+        until("Prometheus is ready", lambda: call(self.prometheus_url + "/-/ready")[0] == 200)
 
     def canary(self):
         port = free_port()
-        if subprocess.run([luminate(), "admin", "canary", "--help"], capture_output=True).returncode:
-            return self.fake_canary()  # TEMP
         self.spawn("canary", luminate(), "admin", "canary", "--server", self.store, "--interval", "1s", "--listen", f"127.0.0.1:{port}")
         return f"127.0.0.1:{port}"
-
-    def fake_canary(self):  # TEMP
-        class Page(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                self.send_response(200)
-                self.end_headers()
-                text = "".join(f"# HELP {n} x\n# TYPE {n} {k}\n{n} {v}\n" for n, k, v in [("luminate_canary_rounds_total", "counter", 5), ("luminate_canary_failed_rounds_total", "counter", 0), ("luminate_canary_last_success_timestamp_seconds", "gauge", time.time()), ("luminate_canary_visible_seconds", "gauge", 1)])
-                self.wfile.write(text.encode())
-
-            def log_message(self, *_):
-                pass
-
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
-        self.stack.callback(server.shutdown)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return f"127.0.0.1:{server.server_address[1]}"
 
     def traffic(self):
         """Asks what people ask, and what is refused."""
@@ -325,6 +319,10 @@ class Fleet:
                 for body in (old, *new):
                     call(server + "/api/v1/import", busy, "POST", body)
             call(self.edge_admin + "/api/v1/admin/tsdb/flush", admin, "POST", b"")
+
+    def metrics(self):
+        """What everything of ours tells of itself, in the format that promtool reads."""
+        return [call(server + "/metrics")[1] for server in (self.edge_admin, self.gateway_admin, self.canary_url)]
 
     def ask(self, expression, start, end, step=1):
         """A range of the store's answer to an expression: whether that is one, and its series or the error."""

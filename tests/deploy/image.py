@@ -189,7 +189,7 @@ class _Build:
 
     def do_copy(self, _, value):
         words = shlex.split(self.expand(value, self.known()))
-        options = dict(word[2:].split("=", 1) for word in words if word.startswith("--"))
+        options = dict(word[2:].partition("=")[::2] for word in words if word.startswith("--"))
         assert set(options) <= {"from", "chown"}, f"COPY {value}: an option that is not understood here"
         *sources, target = [word for word in words if not word.startswith("--")]
         to = self.inside(target)

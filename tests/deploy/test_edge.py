@@ -1,16 +1,18 @@
 """Luminate on one machine: the unit is as tight as it says and the real server lives with it, install.sh and
 uninstall.sh do what they say, and the configuration for a small board is in effect."""
 
+import http.client
 import json
 import re
+import secrets
 import shlex
 import signal
 import socket
 import subprocess
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from pathlib import Path
 
 import pytest
 import yaml
@@ -24,8 +26,8 @@ UNIT = SYSTEMD / "luminate.service"
 KINDS = {"luminate": [], "small-board": ["--small-board"]}
 
 
-def install(root, *options, check=True):
-    return run(SYSTEMD / "install.sh", "--destdir", root, "--binary", luminate(), *options, check=check)
+def install(root, *options):
+    return run(SYSTEMD / "install.sh", "--destdir", root, *options, luminate())
 
 
 def unit_of(root):
@@ -49,6 +51,17 @@ def get(url, token=None):
         return error.code, error.read().decode()
     except (urllib.error.URLError, ConnectionError):
         return None, ""
+
+
+def post(url, token, body):
+    """The status of a POST. The server may have said no before it was all sent."""
+    address, path = url.removeprefix("http://").split("/", 1)
+    connection = http.client.HTTPConnection(address, timeout=30)
+    try:
+        connection.request("POST", f"/{path}", body, {"Authorization": f"Bearer {token}"})
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 def until(what, holds, patience=60):
@@ -146,6 +159,12 @@ def test_the_server_lives_with_its_unit(service):
     assert '"42"' in get(f"{service.public}/api/v1/query?query=edge_answer", token)[1]
     assert get(f"{service.public}/api/v1/query?query=edge_answer")[0] == 401
 
+    if "max_points: 2000" in (service.root / "etc/luminate/luminate.yaml").read_text():
+        # The small board turns away what is too much for it.
+        assert post(f"{service.public}/api/v1/write", token, bytes(2 << 20)) == 413
+        many = f"start={now // 1000 - 3000}&end={now // 1000}&step=1&query=edge_answer"
+        assert get(f"{service.public}/api/v1/query_range?{many}", token)[0] in (400, 422)
+
     # To the disk and through a compaction, with the system calls of the unit.
     run(luminate(), "admin", "flush", "--server", service.admin, f"--token.file={file}")
     assert '"42"' in get(f"{service.public}/api/v1/query?query=edge_answer", token)[1]
@@ -217,11 +236,11 @@ def test_the_small_boards_limits_are_in_effect(tmp_path):
         assert bounded != usual, path
 
     unit = unit_of(tmp_path)
-    assert (unit.last("MemoryMax"), unit.last("MemoryHigh")) == ("64M", "56M")
+    assert unit.last("MemoryMax") == "96M"
     assert unit.environment()["MIMALLOC_ALLOW_THP"] == "0"
     # Without --small-board the next time, its bounds stay, as its configuration does.
     install(tmp_path)
-    assert unit_of(tmp_path).last("MemoryMax") == "64M"
+    assert unit_of(tmp_path).last("MemoryMax") == "96M"
 
 
 def test_the_allocator_heeds_what_the_small_board_asks(tmp_path):
@@ -232,6 +251,132 @@ def test_the_allocator_heeds_what_the_small_board_asks(tmp_path):
     for name, value in unit.environment().items():
         if name.startswith("MIMALLOC_"):
             assert re.search(rf"option '{name.removeprefix('MIMALLOC_').lower()}': {value}\b", said), said
+
+
+# Forwarding
+
+
+class Plain:
+    """A server for callers with tokens, on ports of its own, and a token of its tenant main that may do all."""
+
+    def __init__(self, folder):
+        folder.mkdir()
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        secret = folder / "secret"
+        secret.write_text(secrets.token_hex(32))
+        config = {
+            "server": {"listen": f"127.0.0.1:{self.port}"},
+            "auth": {"mode": "token", "jwt": {"secret_file": str(secret)}},
+            "storage": {"embedded": {"data_dir": str(folder / "data"), "ballast": "1MiB"}},
+        }
+        (folder / "luminate.yaml").write_text(yaml.safe_dump(config))
+        self.token_file = folder / "token"
+        words = ["token", "create", f"--secret-file={secret}", "--tenant=main", "--scope=write,read"]
+        self.token_file.write_text(run(luminate(), *words).stdout.strip())
+        self.command = [luminate(), "serve", f"--config.file={folder}/luminate.yaml", "--log.level=error"]
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(self.command)
+        until("the server is ready", lambda: get(f"{self.url}/health/ready")[0] == 200)
+
+    def stop(self):
+        self.process.terminate()
+        assert self.process.wait(60) == 0
+
+    def value(self, query):
+        """What one number a query gives, or None."""
+        status, body = get(f"{self.url}/api/v1/query?query={urllib.parse.quote(query)}", self.token_file.read_text())
+        assert status == 200, body
+        result = json.loads(body)["data"]["result"]
+        return float(result[0]["value"][1]) if result else None
+
+
+@pytest.fixture
+def edge_and_centre(tmp_path):
+    servers = Plain(tmp_path / "edge"), Plain(tmp_path / "centre")
+    yield servers
+    for server in servers:
+        server.process.kill()
+        server.process.wait()
+
+
+def page_block(language, *words):
+    """The block of the page here that has all these words."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", (SYSTEMD / "README.md").read_text(), flags=re.S)
+    (block,) = [block for block in blocks if all(word in block for word in words)]
+    return block
+
+
+def test_a_prometheus_writes_to_the_edge_and_to_the_centre(edge_and_centre, tmp_path):
+    """As the page here says: both get it, and one that is away gets it later."""
+    edge, centre = edge_and_centre
+    own = free_port()
+    text = page_block("yaml", "remote_write:")
+    for said, here in {
+        "http://127.0.0.1:8080": edge.url, "https://luminate.example.com": centre.url,
+        "/etc/prometheus/edge-token": edge.token_file, "/etc/prometheus/centre-token": centre.token_file,
+        'node_.*|up': 'go_goroutines|up',
+    }.items():
+        assert said in text
+        text = text.replace(said, str(here))
+    config = yaml.safe_load(text) | {
+        "global": {"scrape_interval": "1s"},
+        "scrape_configs": [{"job_name": "own", "static_configs": [{"targets": [f"127.0.0.1:{own}"]}]}],
+    }
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
+    command = [
+        program("prometheus"), f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data",
+        f"--web.listen-address=127.0.0.1:{own}", "--log.level=error",
+    ]
+    prometheus = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        until("both have it", lambda: edge.value("up") == 1 and centre.value("up") == 1)
+        # Less of it goes to the centre.
+        until("the edge has the rest", lambda: edge.value("count(prometheus_build_info)") == 1)
+        assert centre.value("count(prometheus_build_info)") is None
+
+        centre.stop()
+        had = edge.value("count_over_time(up[1h])")
+        until("the edge has more", lambda: edge.value("count_over_time(up[1h])") > had + 3)
+        centre.start()
+        from_edge = edge.value("count_over_time(up[1h])")
+        until("the centre has what it missed", lambda: (centre.value("count_over_time(up[1h])") or 0) >= from_edge)
+    finally:
+        prometheus.kill()
+        prometheus.wait()
+
+
+def test_what_the_edge_kept_is_moved_and_goes_on_where_it_was(edge_and_centre, tmp_path):
+    """The command of the page here, with the centre away at first, and again when it is there and after that."""
+    edge, centre = edge_and_centre
+    now = int(time.time() * 1000)
+    times = [now - 60_000 * minute for minute in range(60)]
+    lines = "".join(
+        json.dumps({"metric": {"__name__": "kept", "i": str(i)}, "values": [i] * len(times), "timestamps": times}) + "\n"
+        for i in range(50)
+    )
+    run(luminate(), "import", "--server", edge.url, "--token.file", edge.token_file, "--tenant", "main", input=lines)
+
+    script = page_block("bash", "luminate export", "luminate import")
+    for said, here in {
+        "http://127.0.0.1:8080": edge.url, "https://luminate.example.com": centre.url,
+        " edge-token": f" {edge.token_file}", " centre-token": f" {centre.token_file}",
+        "--resume forwarded": f"--patience 1s --resume {tmp_path}/forwarded",
+    }.items():
+        assert said in script
+        script = script.replace(said, here)
+    script = "set -o pipefail\n" + re.sub(r"\bluminate (export|import)", rf"{luminate()} \1", script)
+
+    centre.stop()
+    assert run("bash", "-c", script, check=False).returncode != 0
+    centre.start()
+    assert centre.value('count(kept)') is None
+    for _ in range(2):
+        run("bash", "-c", script)
+        assert centre.value('sum(count_over_time(kept{site="edge-1"}[2h]))') == 50 * 60
+    assert centre.value("count(kept)") == 50
 
 
 # Installing
@@ -331,11 +476,13 @@ def test_wrong_words_are_refused(tmp_path):
     for script in ("install.sh", "uninstall.sh"):
         for words, told in [
             (["--everything"], "unknown option --everything"), (["--prefix"], "--prefix needs a value"),
-            (["--prefix", "here"], "a path from /"),
+            (["--prefix", "here"], "a path from /"), (["--destdir", ""], "--destdir needs a value"),
         ]:
             done = run(SYSTEMD / script, "--destdir", tmp_path, *words, check=False)
             assert done.returncode == 1 and told in done.stderr, done.stderr
         assert "--destdir" in run(SYSTEMD / script, "--help").stdout
+    done = run(SYSTEMD / "install.sh", "--destdir", tmp_path, luminate(), "/bin/true", check=False)
+    assert done.returncode == 1 and "one program" in done.stderr
     assert not tree(tmp_path)
 
 

@@ -1,7 +1,9 @@
 """Alerts that begin when they should, dashboards on which nothing is dead, and a runbook for each alert."""
 
+import functools
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -11,13 +13,24 @@ import pytest
 import yaml
 
 from fleet import Fleet, call, until
-from house import DEPLOYMENTS, program, run
+from house import DEPLOYMENTS, ROOT, luminate, program, run
 
 MONITORING = DEPLOYMENTS / "monitoring"
 ALERTS = sorted((MONITORING / "alerts").glob("*.yaml"))
 TESTS = sorted((MONITORING / "tests").glob("*.yaml"))
 DASHBOARDS = sorted((MONITORING / "dashboards").glob("*.json"))
 RUNBOOK = "https://github.com/luminate/luminate/blob/main/deployments/monitoring/runbook.md"
+
+METRICS_HEAD = """\
+# Metrics
+
+What `/metrics` tells, by parts. It is on the admin port (8081; on the only port where there is no other) and asks for
+no token there. Which parts there are depends on the configuration: `clickhouse` and `redis` where they are used, `wal`,
+`head`, `flush`, `compaction`, `disk` and `recovery` with the embedded store, `tls` with certificates; `canary` is told
+by `luminate admin canary`. No metric carries a tenant.
+
+This page is written by a test from what runs.
+"""
 
 # Names of metrics, wherever they are written; what ends in an underscore or a star is a family of them.
 METRIC = re.compile(r"\b(?:(?:luminate|kube)_[a-z0-9_]*[a-z0-9]|job:luminate_\w+:\w+)\b(?!_?\*)")
@@ -71,6 +84,78 @@ def test_alerts_say_what_whoever_is_woken_needs():
         assert alert["annotations"]["runbook_url"] == f"{RUNBOOK}#{name.lower()}"
         assert "tenant=" not in alert["expr"] and "tenant)" not in alert["expr"], name
     assert len(alerts()) == sum("alert" in rule for rule in rules()), "a name is there twice"
+
+
+def sections():
+    """The runbook's headings by their anchors, with what stands below each."""
+    text = (MONITORING / "runbook.md").read_text()
+    parts = re.split(r"^#+ (.+)$", text, flags=re.M)
+    anchors = [re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in parts[1::2]]
+    assert len(anchors) == len(set(anchors)), "a heading is there twice"
+    return text, dict(zip(anchors, parts[2::2]))
+
+
+def test_every_alert_has_its_page_in_the_runbook():
+    text, told = sections()
+    names = {name.lower() for name in alerts()}
+    assert {anchor for anchor in told if anchor.startswith("luminate")} == names
+    for name in names:
+        parts = re.findall(r"^\* \*\*(\w+)\.\*\* \S", told[name], re.M)
+        assert parts == ["Meaning", "Impact", "Check", "Fix", "Escalate"], name
+    linked = re.findall(r"\]\(#([^)]+)\)", text)
+    assert linked and not set(linked) - set(told)
+
+
+@functools.cache
+def helped(*words):
+    """What a command says of itself; none if there is no such command."""
+    done = run(luminate(), *words, "--help", check=False)
+    return done.stdout if done.returncode == 0 else None
+
+
+def commands_of(text):
+    """What it tells to type: lines of blocks, and code in sentences."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
+    sentences = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", sentences)]
+    return [line.split(" #")[0] for block in blocks for line in block.splitlines()] + spans
+
+
+def test_the_commands_of_the_runbook_are_ours():
+    tried = 0
+    for command in commands_of(sections()[0]):
+        for words in re.findall(r"(?:^|-- |\d )luminate ((?:[a-z]|--).*)", command):
+            words, path = words.split(), []
+            while words and f"\n  {words[0]} " in (helped(*path) or "").partition("Commands:")[2].partition("Options:")[0]:
+                path.append(words.pop(0))
+            assert path, f"luminate {command}: there is no such command"
+            options = {word for word in words if word.startswith("--")}
+            unknown = {option for option in options if f"{option} " not in helped(*path) and f"{option}\n" not in helped(*path)}
+            assert not unknown, f"{command}: {unknown}"
+            tried += 1
+    assert tried > 20
+
+
+def test_the_runbook_names_what_there_is():
+    """Keys of the configuration, events of the log, files and objects."""
+    text = " ".join(commands_of(sections()[0]))
+    keys, path = set(), []
+    for line in run(luminate(), "config", "print").stdout.splitlines():
+        if found := re.match(r"( *)([a-z_]+):", line):
+            path[len(found[1]) // 2 :] = [found[2]]
+            keys |= {".".join(path[: n + 1]) for n in range(len(path))}
+    named = set(re.findall(r"(?<![\w./-])((?:server|auth|limits|storage|query|redis|audit|log)\.[a-z_.]+[a-z_])", text))
+    named = {name for name in named if not name.endswith((".md", ".yaml"))}
+    assert len(named) > 15 and not named - keys
+    source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.rs"))
+    for event in set(re.findall(r'"event":"(\w+)"', text)):
+        assert f'event = "{event}"' in source, event
+    said = re.findall(r"Logs[^`]* `([a-z ]{8,})`", sections()[0])
+    assert len(said) >= 4
+    for words in said:
+        assert words in source, words
+    for limit in set(re.findall(r"\b((?:max|new)_[a-z_]+)\b", text)):
+        assert f'"{limit}"' in source or limit in source, limit
 
 
 def test_dashboards_are_as_they_are_written():
@@ -178,18 +263,8 @@ def test_every_metric_that_is_named_is_there(fleet):
     assert not sorted((where, name) for where, name in named if name not in there | families)
 
 
-def metrics(fleet):
-    """What everything tells of itself, in the format that promtool reads."""
-    canary = json.loads(call(fleet.prometheus_url + "/api/v1/targets")[1])["data"]["activeTargets"]
-    canary = next(target["scrapeUrl"] for target in canary if target["labels"]["job"] == "canary")
-    for url in (fleet.edge_admin + "/metrics", fleet.gateway_admin + "/metrics", canary):
-        status, text = call(url)
-        assert status == 200, text
-        yield text
-
-
 def test_metrics_are_as_prometheus_wants_them(fleet):
-    for text in metrics(fleet):
+    for text in fleet.metrics():
         checked = run(program("promtool"), "check", "metrics", input=text, check=False)
         assert checked.returncode == 0, checked.stderr + checked.stdout
         for kind in ("TYPE", "HELP"):
@@ -197,6 +272,33 @@ def test_metrics_are_as_prometheus_wants_them(fleet):
             assert len(told) == len(set(told)), "a metric is told twice"
 
 
+def reference(fleet):
+    """metrics.md: what each metric is, by parts."""
+    told = {}
+    for text in fleet.metrics():
+        for name, words in re.findall(r"^# HELP (\S+) (.+)", text, re.M):
+            kind = re.search(rf"^# TYPE {name} (\w+)", text, re.M).group(1)
+            samples = re.findall(rf"^{name}(?:_bucket)?{{(.*)}} ", text, re.M)
+            labels = {label for sample in samples for label in re.findall(r'(\w+)="', sample)} - {"le"}
+            told[name] = (kind, ", ".join(sorted(labels)), words)
+    parts = {}
+    for name in sorted(told):
+        parts.setdefault(name.split("_")[1], []).append(name)
+    lines = [METRICS_HEAD]
+    for part, names in parts.items():
+        lines += [f"## {part}\n", "| metric | type | labels | |", "|---|---|---|---|"]
+        lines += ["| `{}` | {} | {} | {} |".format(name, *told[name]) for name in names]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def test_the_list_of_metrics_is_current(fleet):
+    path, current = MONITORING / "metrics.md", reference(fleet)
+    if os.environ.get("LUMINATE_TEST_GOLDEN") == "rewrite":
+        path.write_text(current)
+    assert path.read_text() == current, "LUMINATE_TEST_GOLDEN=rewrite tests/deploy/run -k list_of_metrics writes it anew"
+
+
 def test_no_metric_has_a_tenant(fleet):
-    for text in metrics(fleet):
+    for text in fleet.metrics():
         assert not re.search(r'[{,]tenant="', text)

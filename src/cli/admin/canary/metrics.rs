@@ -16,7 +16,7 @@ use super::ledger::Verdict;
 use crate::{
     cli::CommandError,
     model::Timestamp,
-    telemetry::{Figure, FigureValue, MetricsFormat, Telemetry, as_value},
+    telemetry::{Figure, MetricsFormat, Telemetry, as_value},
 };
 
 /// Upper bounds of the time until what was acknowledged is seen.
@@ -113,10 +113,13 @@ impl Counts {
         }));
         #[expect(clippy::cast_precision_loss, reason = "a metric's value is a float")]
         let last_success = numbers.last_success.map_or(0.0, |at| at.millis() as f64 / 1000.0);
-        let visible = FigureValue::Histogram {
-            buckets: BOUNDS.into_iter().chain([f64::MAX]).zip(numbers.seen).collect(),
-            sum: numbers.seen_seconds,
-        };
+        let visible = Figure::histogram(
+            "luminate_canary_visible_seconds",
+            "Time from a sample's acknowledgement until a query shows it",
+            &BOUNDS,
+            &numbers.seen,
+            numbers.seen_seconds,
+        );
         figures.extend([
             Figure::gauge(
                 "luminate_canary_last_success_timestamp_seconds",
@@ -134,12 +137,7 @@ impl Counts {
                 "Values that were acknowledged or seen before and have gone, each counted once",
                 numbers.missing,
             ),
-            Figure {
-                name: "luminate_canary_visible_seconds",
-                help: "Time from a sample's acknowledgement until a query shows it",
-                labels: Vec::new(),
-                value: visible,
-            },
+            visible,
         ]);
         figures
     }
@@ -183,7 +181,8 @@ async fn answer(stream: TcpStream, telemetry: Arc<Telemetry>) {
 fn answer_to(request: &Request<Incoming>, telemetry: &Telemetry) -> Response<Full<Bytes>> {
     let (status, kind, body) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/metrics") => {
-            let format = MetricsFormat::Prometheus;
+            let accepted = request.headers().get_all(header::ACCEPT).iter();
+            let format = MetricsFormat::accepted(accepted.filter_map(|value| value.to_str().ok()));
             (StatusCode::OK, format.content_type(), telemetry.render_as(format))
         }
         (_, "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".to_owned()),
