@@ -1,6 +1,6 @@
 """Runs workloads as a cluster's node would: in a network of their own, with what they ask for around them, and probed.
 
-    with Node(image, workloads) as node:    # files, secrets, names; nothing is started
+    with Node(image, services) as node:     # nothing is started
         server = node.start(server_workload)
         server.probe("readiness")           # the status that its readiness probe gets
         node.begin_clickhouse()             # until then nobody answers there
@@ -73,10 +73,10 @@ def clickhouse(user, password):
 
 
 class Relay:
-    """Lets what connects to a port inside a network through to a port of this machine."""
+    """Lets what connects to a port inside a network through to what `connect` connects to."""
 
-    def __init__(self, network, port, target):
-        self.target = target
+    def __init__(self, network, port, connect):
+        self.connect = connect
         with network.inside():
             self.listening = socket.create_server(("127.0.0.1", port))
         threading.Thread(target=self._accept, daemon=True).start()
@@ -93,7 +93,7 @@ class Relay:
             threading.Thread(target=self._carry, args=(inner,), daemon=True).start()
 
     def _carry(self, inner):
-        with inner, contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.target)) as outer:
+        with inner, contextlib.suppress(OSError), self.connect() as outer:
             other = {inner: outer, outer: inner}
             while True:
                 for side in select.select([inner, outer], [], [])[0]:
@@ -152,23 +152,27 @@ class Running:
         return self.container.exec(self.workload.healthcheck).returncode == 0
 
     def said(self):
-        return f"{self.workload.name}: {self.container.stdout}{self.container.stderr}"
+        """What it wrote last, requests left out."""
+        lines = (self.container.stdout + self.container.stderr).splitlines()
+        return f"{self.workload.name}:\n" + "\n".join([line for line in lines if '"event":"request"' not in line][-20:])
 
 
 class Node:
     """A place for workloads that belong together: their network, names, files, ClickHouse and Redis."""
 
-    def __init__(self, image, workloads, names=()):
-        self.image, self.workloads = image, workloads
+    def __init__(self, image, services=()):
+        self.image, self.services = image, services
         self.stack = contextlib.ExitStack()
         self.place = Path(tempfile.mkdtemp(prefix="luminate-node-"))
-        self.names = {name: "127.0.0.1" for name in names}
+        self.names = {name: "127.0.0.1" for name, _, _ in services}
         self.scheme = "HTTP"
         # A client's certificate and its key, where one is asked for.
         self.client_certificate = None
 
     def __enter__(self):
         self.network = self.stack.enter_context(Network())
+        for port, target in {(port, target) for _, port, target in self.services if port != target}:
+            self.relay(port, lambda target=target: self.connect(target))
         return self
 
     def __exit__(self, *error):
@@ -206,13 +210,17 @@ class Node:
         command, args = workload.command, workload.args
         if words is not None:
             command, args = [BINARY], words
+        tmpfs = list(workload.tmpfs)
+        if not workload.is_luminate:
+            # This machine's own folders of that name are for others.
+            tmpfs += sorted({str(Path(path).parent) for path in workload.files})
         container = Container(
             self.image if workload.is_luminate else MACHINE,
             args,
             command=command,
             env=workload.env,
             mounts=mounts,
-            tmpfs=workload.tmpfs,
+            tmpfs=tmpfs,
             user=workload.user,
             group=workload.group,
             groups=workload.groups,
@@ -241,8 +249,11 @@ class Node:
         target = clickhouse(section["username"], password)
         for address in section["addresses"]:
             port = urlsplit(address if "//" in address else f"//{address}").port or 8123
-            relay = Relay(self.network, port, target)
-            self.stack.callback(relay.close)
+            self.relay(port, lambda: socket.create_connection(("127.0.0.1", target)))
+
+    def relay(self, port, connect):
+        relay = Relay(self.network, port, connect)
+        self.stack.callback(relay.close)
 
     def name_hosts(self, configuration):
         """Lets names lead here that the configuration has."""
@@ -250,6 +261,10 @@ class Node:
         for address in addresses:
             host = urlsplit(address if "//" in address else f"//{address}").hostname
             self.names.setdefault(host, "127.0.0.1")
+
+    def show_certificate(self, files):
+        """Speaks TLS from now on, and shows a certificate to who asks for one."""
+        self.scheme, self.client_certificate = "HTTPS", (files["tls.crt"], files["tls.key"])
 
     def token(self, secret, scope):
         """A token as the operator would sign it."""

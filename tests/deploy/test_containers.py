@@ -7,17 +7,17 @@ it is treated as a node would treat it, from its start to its end.
 """
 
 import contextlib
-import socket
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-import pytest
+import yaml
 
-from house import DEPLOYMENTS, documents, renders
+from house import DEPLOYMENTS, renders
 from kubelet import Node, line, wait_for
-from workloads import Secrets, compose, kubernetes, services, unit
+from workloads import Secrets, certificates, compose, kubernetes, unit
 
 # Where those are asked for their health that have no probes: Compose and systemd ask by a command, or not at all.
 USUAL_PROBES = {"startup": "/health/startup", "liveness": "/health/live", "readiness": "/health/ready"}
@@ -30,11 +30,8 @@ class Case:
     names: list
     server: object
     others: list
-    hosts: list = field(default_factory=list)
-
-    @property
-    def schema(self):
-        return [other for other in self.others if other.words[:2] == ["schema", "apply"]]
+    # Names that lead to it, with ports: [(name, port, port behind)].
+    services: list = field(default_factory=list)
 
     def told(self, *words):
         """The containers of Luminate that are told this."""
@@ -42,25 +39,25 @@ class Case:
 
 
 def cases(place):
-    """The servers of everything that is deployed. What is deployed alike in several places is one."""
+    """The servers of everything that is deployed."""
     found = []
-    for name, text in renders():
-        held, objects = Secrets(), documents(text)
-        workloads = kubernetes(objects, held)
-        servers = [w for w in workloads if w.is_luminate and w.serves]
-        assert len(servers) == 1, f"{name} has {len(servers)} kinds of servers"
-        others = [w for w in workloads if w is not servers[0]]
-        found.append(Case([name], servers[0], others, sorted(services(objects))))
-    if (DEPLOYMENTS / "compose").exists():
-        workloads = compose(place / "compose")
+
+    def add(name, workloads, services):
         for server in [w for w in workloads if w.is_luminate and w.serves]:
-            # Compose finds services by their names.
             others = [w for w in workloads if w is not server]
-            found.append(Case([f"compose/{server.name}"], server, others, [w.name for w in workloads]))
+            found.append(Case([name(server)], server, others, services))
+
+    for name, text in renders():
+        before = len(found)
+        add(lambda _: name, *kubernetes(text))
+        assert len(found) == before + 1, f"{name} has {len(found) - before} kinds of servers"
+    workloads = compose(place / "compose")
+    # Compose finds services by their names.
+    add(lambda server: f"compose/{server.name}", workloads, [(w.name, 8080, 8080) for w in workloads])
     for file in sorted((DEPLOYMENTS / "systemd").glob("*.yaml")):
         server = unit(DEPLOYMENTS / "systemd" / "luminate.service", Secrets())
         server.files["/etc/luminate/luminate.yaml"] = file.read_text()
-        found.append(Case([f"systemd/{file.name}"], server, []))
+        add(lambda _: f"systemd/{file.name}", [server], [])
     return found
 
 
@@ -69,8 +66,12 @@ def alike(found):
 
     def shape(workload):
         told = (workload.kind, workload.command, workload.args, workload.env, workload.probes, workload.hook)
+        # Configurations not by their comments, and of secrets only their names.
+        def content(name, text):
+            return json.dumps(yaml.safe_load(text), sort_keys=True) if name.endswith(".yaml") else text
+
         files = {
-            path: (sorted(texts), texts if workload.modes[path] == 0o644 else None)
+            path: sorted((name, "" if workload.modes[path] != 0o644 else content(name, text)) for name, text in texts.items())
             for path, texts in workload.folders.items()
         }
         return repr((told, files, workload.files, workload.data, workload.tmpfs, workload.user, workload.grace,
@@ -144,46 +145,51 @@ def port_of(address):
 
 def live(image, case):
     """The life of a server, from nothing to its end."""
-    with Node(image, case.others, case.hosts) as node:
+    with Node(image, case.services) as node:
         workload = case.server
         config = node.configuration(workload)
         public, admin = port_of(config["server"]["listen"]), port_of(config["server"]["admin_listen"] or ":0")
         if not workload.probes:
             workload.probes = {kind: {"httpGet": {"path": path, "port": public}} for kind, path in USUAL_PROBES.items()}
+        if config["server"]["tls"]["cert_file"]:
+            node.show_certificate(certificates())
         node.name_hosts(config)
         for other in case.others:
             if other.image.rpartition("/")[2].startswith("redis:") and uses_redis(config):
                 redis = node.start(other)
                 wait_for(redis.said, lambda: is_up(redis))
+        for first in case.told("sleep"):
+            assert node.finish(first)[0] == 0
 
         server = node.start(workload)
         wait_for(server.said, lambda: server.probe("startup") == 200, server.allowance("startup"))
         assert server.probe("liveness") == 200
-        if config["storage"]["backend"] == "clickhouse":
-            starts_without_clickhouse(node, case, server, config)
-        wait_for(server.said, lambda: server.probe("readiness") == 200)
-        assert server.probe("startup") == server.probe("liveness") == 200
-        if workload.healthcheck:
-            assert server.healthy()
         has_metrics(server, public, admin)
-        for other in case.others:
-            if other.is_luminate:
-                works(node, other)
+        token = None
+        if begins(node, case, server, config):
+            wait_for(server.said, lambda: server.probe("readiness") == 200)
+            assert server.probe("startup") == server.probe("liveness") == 200
+            if workload.healthcheck:
+                assert server.healthy()
+            if path := config["auth"]["jwt"]["secret_file"]:
+                token = node.token(workload.text(path).strip(), "write,read")
+            for other in case.others:
+                if other.is_luminate:
+                    works(node, other, token)
 
-        secret = workload.text(config["auth"]["jwt"]["secret_file"]).strip()
-        token = node.token(secret, "write,read")
-        traffic = Traffic(server, public, token)
+        traffic = Traffic(server, public, token) if token else None
         spent = time.monotonic()
         if workload.hook:
+            before = server.probe("readiness")
             hook = server.container.start(workload.hook)
             while hook.poll() is None:
                 # Requests that come while others look away are welcome.
-                assert server.probe("readiness") == server.probe("liveness") == 200, server.said()
+                assert server.probe("readiness") == before and server.probe("liveness") == 200, server.said()
                 time.sleep(0.2)
             assert hook.returncode == 0
-        else:
+        if traffic:
             wait_for("some requests", lambda: traffic.answered > 2)
-        traffic.stop()
+            traffic.stop()
         ends(server, public, token, workload.grace - (time.monotonic() - spent))
 
 
@@ -196,17 +202,26 @@ def is_up(running):
     return running.healthy() if running.workload.healthcheck else running.probe("readiness") == 200
 
 
-def starts_without_clickhouse(node, case, server, config):
-    """A server whose ClickHouse is not there yet lives, and wants no requests; then it is there."""
-    workload = case.server
+def begins(node, case, server, config):
+    """Gives a server what it stands on, if that can be had here; tells whether.
+
+    One whose ClickHouse is not there yet lives, and wants no requests.
+    """
+    workload, storage = case.server, config["storage"]
+    if storage["backend"] == "embedded":
+        return True
     assert server.probe("readiness") == 503, server.said()
     if workload.healthcheck:
         assert not server.healthy()
-    node.begin_clickhouse(config, workload.text(config["storage"]["clickhouse"]["password_file"]).strip())
+    if storage["clickhouse"]["cluster"]:
+        # The engine behind the front is one server, and none of a cluster's.
+        return False
+    node.begin_clickhouse(config, workload.text(storage["clickhouse"]["password_file"]).strip())
     words = ["schema", "apply", *workload.words[1:]]
-    for job in case.schema or [workload]:
+    for job in case.told("schema", "apply") or [workload]:
         code, out, err = node.finish(job, words if job is workload else None)
         assert code == 0, f"{job.name}: {out}{err}"
+    return True
 
 
 def has_metrics(server, public, admin):
@@ -220,26 +235,48 @@ def has_metrics(server, public, admin):
     assert server.status(public, "/metrics", scheme=server.node.scheme) in (401, 404)
 
 
-def works(node, other):
-    """What is deployed beside a server does what it is for; those that wait for more are looked at as far as they go."""
+def works(node, other, token):
+    """What is deployed beside a server does what it is for."""
     match other.words:
-        case ["healthcheck", *_]:
-            code, out, err = node.finish(other)
+        case ["admin", "canary", *_]:
+            canary = node.start(with_token(other, token))
+            wait_for(canary.said, lambda: canary.probe("readiness") == 200, canary.allowance("readiness"))
+            canary.container.signal()
+            assert canary.container.wait(other.grace) == 0, canary.said()
+        case ["admin", "smoke", *_] | ["healthcheck", *_]:
+            code, out, err = node.finish(with_token(other, token))
             assert code == 0, f"{other.name}: {out}{err}"
-        case ["sleep" | "token", *_]:
-            code, out, err = node.finish(other, [*other.words, "--help"])
-            assert code == 0, f"{other.name}: {out}{err}"
+        case ["schema" | "sleep", *_]:
+            pass
+        case ["token", *_]:
+            # Who runs it says for whom.
+            code, out, err = node.finish(other, [*other.words, "--tenant=team-a", "--scope=read"])
+            assert code == 0 and out.count(".") == 2, f"{other.name}: {out}{err}"
+        case words:
+            raise AssertionError(f"no test knows what {other.name} is for: {words}")
+
+
+def with_token(workload, token):
+    """The same with a token in the file that it reads one from, if it does."""
+    for word in workload.words:
+        option, _, path = word.partition("=")
+        if option == "--token.file":
+            folder, _, name = path.rpartition("/")
+            folders = {**workload.folders, folder: {**workload.folders[folder], name: token}}
+            return replace(workload, folders=folders)
+    return workload
 
 
 def ends(server, public, token, left):
     """Told to stop, a server finishes what it has begun, wants no more, and is alive until it ends well."""
-    upload = Upload(server, public, token)
+    upload = Upload(server, public, token) if token else None
     server.container.signal()
-    wait_for(server.said, lambda: server.probe("readiness") == 503)
-    assert server.probe("liveness") == 200, server.said()
-    assert server.container.running
-    answer = upload.finish()
-    assert answer.startswith(("HTTP/1.1 200 ", "HTTP/1.1 204 ")), f"{answer}{server.said()}"
+    if upload:
+        wait_for(server.said, lambda: server.probe("readiness") == 503)
+        assert server.probe("liveness") == 200, server.said()
+        assert server.container.running
+        answer = upload.finish()
+        assert answer.startswith(("HTTP/1.1 200 ", "HTTP/1.1 204 ")), f"{answer}{server.said()}"
     assert server.container.wait(left) == 0, server.said()
 
 
