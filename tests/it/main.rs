@@ -19,6 +19,7 @@ mod clickhouse;
 mod config;
 mod credentials;
 mod deploy;
+mod differential;
 mod golden;
 mod http;
 mod keys;

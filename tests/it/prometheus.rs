@@ -50,6 +50,16 @@ impl Prometheus {
 
     /// Starts one with the configuration for the port it listens on, and files that begin with nothing.
     pub fn with_config(dir: &Path, attempt: u32, yaml: impl FnOnce(u16) -> String) -> Self {
+        Self::with_arguments(dir, attempt, &[], yaml)
+    }
+
+    /// The same with more on its command line.
+    pub fn with_arguments(
+        dir: &Path,
+        attempt: u32,
+        arguments: &[&str],
+        yaml: impl FnOnce(u16) -> String,
+    ) -> Self {
         let port = free_port();
         let config = dir.join(format!("prometheus-{attempt}.yml"));
         fs::write(&config, yaml(port)).unwrap();
@@ -58,6 +68,7 @@ impl Prometheus {
             .arg(format!("--storage.tsdb.path={}", dir.join(format!("tsdb-{attempt}")).display()))
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
             .args(["--log.level=error", "--enable-feature=exemplar-storage"])
+            .args(arguments)
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
             .spawn()
