@@ -138,8 +138,17 @@ pub fn evaluate(
         let held = output.as_ref().map_or(0, Output::weight);
         context.budget.hold(held)?;
         walk.outputs.push(Slot { output, held, readers: node.readers });
+        if node.streamed {
+            // Its inputs are read when the aggregation that it goes into is.
+            continue;
+        }
         for input in node.operation.inputs() {
             walk.let_go(input);
+            if plan.nodes[input].streamed {
+                for input in plan.nodes[input].operation.inputs() {
+                    walk.let_go(input);
+                }
+            }
         }
     }
     let root = plan.nodes.len().saturating_sub(1);

@@ -160,7 +160,7 @@ pub fn merge_equal(rows: Vec<SeriesRow>) -> Result<Vec<SeriesRow>, QueryError> {
 }
 
 /// The labels of `absent(expr)` and `absent_over_time(expr)`: what a selector's `=` matchers say there
-/// would have been. A label that more than one matcher is about says nothing.
+/// would have been. The first `=` of a label says it, and any matcher after that takes it back.
 pub fn absent_labels(expr: &Expr) -> Labels {
     let matchers: &[Matcher] = match expr {
         Expr::Vector(selector) => &selector.matchers,
@@ -175,14 +175,14 @@ pub fn absent_labels(expr: &Expr) -> Labels {
         | Expr::Paren(_) => return Labels::empty(),
     };
     let mut labels = LabelsBuilder::new();
-    let mut seen: Vec<&str> = Vec::new();
+    let mut told: Vec<&str> = Vec::new();
     for matcher in matchers.iter().filter(|matcher| matcher.name() != METRIC_NAME) {
-        if matcher.op() == MatchOp::Equal && !seen.contains(&matcher.name()) {
+        if matcher.op() == MatchOp::Equal && !told.contains(&matcher.name()) {
             labels.set(matcher.name(), matcher.value());
+            told.push(matcher.name());
         } else {
             labels.remove(matcher.name());
         }
-        seen.push(matcher.name());
     }
     labels.build()
 }

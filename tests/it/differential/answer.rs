@@ -88,8 +88,10 @@ pub(super) fn difference(question: &Question, ours: &Answer, theirs: &Answer) ->
         Some("string") => (our != their).then(|| format!("{our} is not {their}")),
         Some("scalar") => pair(our, their, scale),
         _ => {
-            let sorted = matches!(question.grid, Grid::Range { .. }) || ours["resultType"] == "matrix";
-            if sorted && labels(our) != labels(their) && sorted_labels(our) == sorted_labels(their) {
+            if matches!(question.grid, Grid::Range { .. })
+                && labels(our) != labels(their)
+                && sorted_labels(our) == sorted_labels(their)
+            {
                 return Some(format!("series in the order {:?}, not {:?}", labels(our), labels(their)));
             }
             if question.ordered

@@ -374,12 +374,17 @@ fn bad_buckets(random: &mut Random) -> Family {
         let base = float(random.between(20_000, 30_000));
         for (le, n) in bounds.iter().zip(1..) {
             let level = match *job {
-                "shrinking" => base / f64::from(n),
+                "shrinking" => base / float(n),
                 "empty" => 0.0,
-                _ => base * f64::from(n),
+                _ => base * float(n),
             };
-            let grown = |i: usize| if level > 0.0 { float(i64::try_from(i).unwrap()) } else { 0.0 };
-            let values = times.iter().enumerate().map(|(i, t)| (*t, level.floor() + grown(i))).collect();
+            // No two grow alike, so that no quantile falls on a bound.
+            let mut value = level.floor();
+            let mut next = |t: &i64| {
+                value += if level > 0.0 { float(random.between(1, 9 * n)) } else { 0.0 };
+                (*t, value)
+            };
+            let values = times.iter().map(&mut next).collect();
             family.add(&[("job", job), ("le", le)], values);
         }
     }

@@ -42,6 +42,10 @@ pub(super) struct Expr {
     pub filters: bool,
     /// Whether it negates a vector.
     pub negates: bool,
+    /// Whether itself, a selector or subquery, has `@`.
+    pub pinned: bool,
+    /// Whether itself, a selector or subquery, has `offset`.
+    pub shifted: bool,
     pieces: Vec<Piece>,
 }
 
@@ -56,6 +60,8 @@ impl Expr {
             phase,
             filters: false,
             negates: false,
+            pinned: false,
+            shifted: false,
             pieces: Vec::new(),
         }
     }
@@ -89,6 +95,17 @@ impl Expr {
 
     pub(super) fn at_most(mut self, precision: Precision) -> Self {
         self.precision = self.precision.min(precision);
+        self
+    }
+
+    pub(super) fn modified(mut self, modifiers: &str) -> Self {
+        self.pinned = modifiers.contains('@');
+        self.shifted = modifiers.contains("offset");
+        self.text(modifiers)
+    }
+
+    pub(super) fn of_scale(mut self, scale: f64) -> Self {
+        self.scale = self.scale.max(scale);
         self
     }
 

@@ -31,6 +31,9 @@ pub(super) enum Grid {
     Range { start: i64, end: i64, step: i64 },
 }
 
+/// How large a time is.
+const SECONDS: f64 = 2e9;
+
 /// How far back the grids begin: what is before is for ranges, offsets and subqueries.
 const ASKED_MS: i64 = 60 * 60_000;
 
@@ -89,8 +92,8 @@ const CALENDAR: &[&str] =
 /// Functions of a range that fall into classes by what they need and leave.
 const KEEPING: &[&str] = &["min_over_time", "max_over_time", "last_over_time"];
 const COUNTING: &[&str] = &["count_over_time", "present_over_time", "changes", "resets", "absent_over_time"];
-const AVERAGING: &[&str] =
-    &["avg_over_time", "sum_over_time", "stddev_over_time", "stdvar_over_time", "deriv", "irate", "idelta"];
+const AVERAGING: &[&str] = &["avg_over_time", "sum_over_time", "deriv", "irate", "idelta"];
+const SPREADING: &[&str] = &["stddev_over_time", "stdvar_over_time"];
 /// These reckon with where the window begins.
 const EXTRAPOLATING: &[&str] = &["rate", "increase", "delta"];
 
@@ -170,10 +173,10 @@ const WRONG: &[&str] = &[
     "absent(1)",
     "topk(NaN, up)",
     "topk(1e30, up)",
-    "bottomk(-1e30, up)",
+    "bottomk(1e30, up)",
     "up * on () up",
     "up + on (job) up",
-    r#"count_values("1", up)"#,
+    r#"count_values("", up)"#,
     r#"label_replace(up, "x", "$1", "job", "(")"#,
     r#"label_replace(up, "__name__", "same", "", "") or on () up"#,
     r#"label_replace(temperature, "instance", "one", "", "")"#,
@@ -196,7 +199,7 @@ impl<'a> Grammar<'a> {
         let expr = match self.random.below(40) {
             0 | 1 => Expr::new(Type::Vector, phase).text(self.random.pick(WRONG)),
             2 | 3 => self.scalar(place),
-            4 if !range => self.matrix(place, true).0,
+            4 if !range => self.matrix(place),
             5 if !range => Expr::new(Type::String, phase).text(r#""a \"text\"""#),
             6 | 7 => {
                 ordered = !range;
@@ -278,15 +281,14 @@ impl<'a> Grammar<'a> {
     fn selector(&mut self, place: Place, fits: impl Fn(&Family) -> bool) -> Expr {
         let family = self.family(fits);
         let matchers = self.matchers(family);
-        let (modifiers, phase) = self.modifiers(place);
+        let (modifiers, _) = self.modifiers(place);
         let mut expr = Expr::new(Type::Vector, place.phase)
             .either(matchers.0, matchers.1)
-            .text(modifiers)
+            .modified(&modifiers)
             .precise(if family.kind == Kind::Odd { Equal } else { Exact });
         expr.special = family.kind == Kind::Odd;
         expr.distinct = !matches!(family.kind, Kind::Odd | Kind::Flag | Kind::Buckets);
         expr.scale = family.scale;
-        let _ = phase;
         expr
     }
 
@@ -382,13 +384,13 @@ impl<'a> Grammar<'a> {
         (duration(millis), duration(theirs))
     }
 
-    /// A range vector, and the family if it is of plain samples.
-    fn matrix(&mut self, place: Place, any: bool) -> (Expr, Option<&'a Family>) {
+    /// A range vector.
+    fn matrix(&mut self, place: Place) -> Expr {
         if place.subqueries > 0 && place.depth > 0 && self.random.one_in(4) {
-            return (self.subquery(place, None), None);
+            return self.subquery(place, None);
         }
-        let family = self.family(|f| any || f.kind == Kind::Counter || f.whole);
-        (self.range_of(place, family), Some(family))
+        let family = self.family(|_| true);
+        self.range_of(place, family)
     }
 
     fn range_of(&mut self, place: Place, family: &Family) -> Expr {
@@ -397,7 +399,7 @@ impl<'a> Grammar<'a> {
         let (modifiers, _) = self.modifiers(place);
         let mut expr = Expr::new(Type::Matrix, place.phase)
             .either(format!("{}[{}]", matchers.0, window.0), format!("{}[{}]", matchers.1, window.1))
-            .text(modifiers)
+            .modified(&modifiers)
             .precise(if family.kind == Kind::Odd { Equal } else { Exact });
         expr.special = family.kind == Kind::Odd;
         expr.scale = family.scale;
@@ -418,7 +420,7 @@ impl<'a> Grammar<'a> {
             .text("(")
             .part(part)
             .either(format!(")[{}:{step}]", window.0), format!(")[{}:{step}]", window.1))
-            .text(modifiers)
+            .modified(&modifiers)
     }
 
     /// A function of a range.
@@ -428,17 +430,19 @@ impl<'a> Grammar<'a> {
             return self.extrapolation(place, name);
         }
         let expr = Expr::new(Type::Vector, place.phase);
-        let matrix = |me: &mut Self, precision| {
-            for _ in 0..4 {
-                let (matrix, _) = me.matrix(place, true);
-                if matrix.precision >= precision {
-                    return matrix;
-                }
+        let matrix_that = |me: &mut Self, fits: &dyn Fn(&Expr) -> bool| loop {
+            let matrix = if me.random.one_in(5) {
+                let family = me.family(|f| f.kind != Kind::Odd);
+                me.range_of(place, family)
+            } else {
+                me.matrix(place)
+            };
+            if fits(&matrix) {
+                return matrix;
             }
-            let family = me.family(|f| f.kind != Kind::Odd);
-            me.range_of(place, family)
         };
-        match self.random.below(12) {
+        let matrix = |me: &mut Self, precision| matrix_that(me, &|matrix| matrix.precision >= precision);
+        match self.random.below(14) {
             0..=2 => {
                 let name = self.random.pick(KEEPING);
                 let part = matrix(self, Close);
@@ -469,9 +473,16 @@ impl<'a> Grammar<'a> {
                     .precise(Close)
                     .special()
             }
-            _ if self.random.one_in(2) => {
-                let (part, ahead) = (matrix(self, Equal), self.random.between(-600, 3600));
+            11 => {
+                // 2.42 moves what is pinned from step to step.
+                let part = matrix_that(self, &|matrix| matrix.precision >= Equal && !matrix.pinned);
+                let ahead = self.random.between(-600, 3600);
                 expr.text("predict_linear(").part(part).text(format!(", {ahead})")).precise(Close)
+            }
+            12 => {
+                let name = self.random.pick(SPREADING);
+                let part = matrix_that(self, &|matrix| matrix.precision >= Equal && !matrix.special);
+                expr.text(format!("{name}(")).part(part).text(")").precise(Close)
             }
             _ => {
                 let part = matrix(self, Equal);
@@ -515,11 +526,13 @@ impl<'a> Grammar<'a> {
             3 => {
                 let part = self.vector(place.below());
                 let (low, high) = (self.number(), self.number());
-                match self.random.below(3) {
+                let mut expr = match self.random.below(3) {
                     0 => expr.text("clamp(").part(part).text(format!(", {low}, {high})")),
                     1 => expr.text("clamp_min(").part(part).text(format!(", {low})")),
                     _ => expr.text("clamp_max(").part(part).text(format!(", {high})")),
-                }
+                };
+                expr.special |= !finite(low) || !finite(high);
+                expr
             }
             4 => {
                 let part = self.vector(place.below());
@@ -548,8 +561,13 @@ impl<'a> Grammar<'a> {
     fn scalar(&mut self, place: Place) -> Expr {
         let expr = Expr::new(Type::Scalar, place.phase);
         match self.random.below(if place.depth == 0 { 8 } else { 12 }) {
-            0..=4 => expr.text(self.number()).precise(Equal).special(),
-            5 => expr.text("time()"),
+            0..=4 => {
+                let number = self.number();
+                let mut expr = expr.text(number).precise(Equal);
+                expr.special = !finite(number);
+                expr
+            }
+            5 => expr.text("time()").of_scale(SECONDS),
             6 | 7 => expr.text("pi()").precise(Equal),
             8 | 9 => {
                 let part = self.precise(place, Equal);
@@ -728,7 +746,7 @@ impl<'a> Grammar<'a> {
             5 => {
                 let left = self.selector(place, |f| f.name == "build_info");
                 let right = one(self);
-                let include = self.random.pick(&["", "(version)", "(nothing, version)"]);
+                let include = self.random.pick(&["()", "(version)", "(nothing, version)"]);
                 (left, format!("on (job, instance) group_right {include}"), right)
             }
             6 => {
@@ -737,7 +755,7 @@ impl<'a> Grammar<'a> {
                     .text("max without (code, zone, le, text) (")
                     .part(left.clone())
                     .text(")");
-                (left, "ignoring (code, zone, le, text) group_left".to_owned(), right)
+                (left, "ignoring (code, zone, le, text) group_left ()".to_owned(), right)
             }
             _ => {
                 let (left, right) = (one(self), one(self));
@@ -746,7 +764,7 @@ impl<'a> Grammar<'a> {
                     0 => format!("on ({label})"),
                     1 => format!("ignoring ({label})"),
                     2 => format!("on (job) group_left ({label})"),
-                    3 => format!("ignoring ({label}) group_right"),
+                    3 => format!("ignoring ({label}) group_right ()"),
                     _ => "on ()".to_owned(),
                 };
                 let clash = matching.contains("(job) group_left (job)");
@@ -842,8 +860,8 @@ impl<'a> Grammar<'a> {
         match self.random.below(3) {
             0 => expr.text(format!("{name}()")),
             1 => {
-                let part = self.selector(place, |f| f.kind == Kind::Gauge);
-                expr.text(format!("{name}(timestamp(")).part(part).text("))")
+                let part = self.timestamp(place);
+                expr.text(format!("{name}(")).part(part).text(")").precise(Exact)
             }
             _ => {
                 let days = self.random.between(-20_000, 40_000);
@@ -851,6 +869,28 @@ impl<'a> Grammar<'a> {
                 expr.text(format!("{name}(")).part(part).text(format!(" * 86400 + {days} * 43200)"))
             }
         }
+    }
+
+    /// 2.42 forgets the offset of what is pinned here.
+    fn timestamp(&mut self, place: Place) -> Expr {
+        let part = loop {
+            let part = if self.random.one_in(2) {
+                self.selector(place, |_| true)
+            } else {
+                self.vector(place.below())
+            };
+            if !part.pinned || !part.shifted {
+                break part;
+            }
+        };
+        let mut expr = Expr::new(Type::Vector, place.phase)
+            .text("timestamp(")
+            .part(part)
+            .text(")")
+            .precise(Equal)
+            .of_scale(SECONDS);
+        expr.special = false;
+        expr
     }
 
     fn absent(&mut self, place: Place) -> Expr {
@@ -870,10 +910,7 @@ impl<'a> Grammar<'a> {
     fn other(&mut self, place: Place) -> Expr {
         let expr = Expr::new(Type::Vector, place.phase);
         match self.random.below(7) {
-            0 | 1 => {
-                let part = self.vector(place.below());
-                expr.text("timestamp(").part(part).text(")").precise(Equal)
-            }
+            0 | 1 => self.timestamp(place),
             2 => {
                 let part = self.scalar(place.below());
                 expr.text("vector(").part(part).text(")")
@@ -889,8 +926,7 @@ impl<'a> Grammar<'a> {
             }
             5 => {
                 let part = self.vector(place.below());
-                let name =
-                    self.random.pick(&["histogram_count(", "histogram_sum(", "histogram_fraction(0, 1, "]);
+                let name = self.random.pick(&["histogram_count(", "histogram_sum("]);
                 expr.text(name).part(part).text(")")
             }
             _ => {
@@ -899,6 +935,10 @@ impl<'a> Grammar<'a> {
             }
         }
     }
+}
+
+fn finite(number: &str) -> bool {
+    !matches!(number, "+Inf" | "-Inf" | "NaN")
 }
 
 /// A string literal.
