@@ -7,17 +7,18 @@
 //! | [`format_g`] | messages, histograms | `1e+06` | `1e+30` | `1e-07` |
 //!
 //! All are the shortest digits that read back to the same float; they differ in where the exponent starts.
+//! Where two such are equally near, Go takes the even one and Rust the larger; [`even_if_tied`] makes up for it.
 
 /// Writes without an exponent, however long (`strconv`'s `'f'`).
 pub fn format_f(value: f64) -> String {
-    special(value).map_or_else(|| value.to_string(), str::to_owned)
+    special(value).map_or_else(|| plain(value), str::to_owned)
 }
 
 /// Writes as the JSON of a sample does: an exponent below 1e-6 and from 1e21 on.
 pub fn format_json_value(value: f64) -> String {
     let size = value.abs();
     if size != 0.0 && size.is_finite() && !(1e-6..1e21).contains(&size) {
-        exponent_form(&format!("{value:e}"))
+        exponent_form(&scientific(value))
     } else {
         format_f(value)
     }
@@ -30,7 +31,7 @@ pub fn format_g(value: f64) -> String {
     if let Some(text) = special(value) {
         return text.to_owned();
     }
-    general(&format!("{value:e}"), 6, value)
+    general(&scientific(value), 6, value)
 }
 
 /// Writes as `%.Ng` does: at most `digits` significant digits, without trailing zeros.
@@ -95,7 +96,54 @@ fn special(value: f64) -> Option<&'static str> {
 /// Picks between the exponent form and the plain form of `value`, which in Rust's exponent form is `scientific`.
 fn general(scientific: &str, precision: i32, value: f64) -> String {
     let exponent = scientific.split_once('e').and_then(|(_, e)| e.parse::<i32>().ok()).unwrap_or(0);
-    if exponent < -4 || exponent >= precision { exponent_form(scientific) } else { value.to_string() }
+    if exponent < -4 || exponent >= precision { exponent_form(scientific) } else { plain(value) }
+}
+
+/// Rust's form without an exponent.
+fn plain(value: f64) -> String {
+    even_if_tied(value, value.to_string())
+}
+
+/// Rust's form with an exponent.
+fn scientific(value: f64) -> String {
+    even_if_tied(value, format!("{value:e}"))
+}
+
+/// Digits that no float has a tie below: with fewer, the next digit could not be lost.
+const DIGITS_WITHOUT_TIES: usize = 15;
+
+/// Bits behind the point that no float has a tie beyond: each is a digit more than the shortest has.
+const BITS_WITH_TIES: i64 = 26;
+
+/// The even one of the two shortest texts, if the value lies in the middle between them: 1772322653.25390625 is
+/// 1772322653.2539062.
+fn even_if_tied(value: f64, mut text: String) -> String {
+    let end = text.find('e').unwrap_or(text.len());
+    let Some(last) = text[..end].rfind(|c| ('1'..='9').contains(&c)) else { return text };
+    let odd = text.as_bytes()[last] % 2 == 1;
+    if !odd || last < DIGITS_WITHOUT_TIES || bits_behind_the_point(value) > BITS_WITH_TIES {
+        return text;
+    }
+    let digits = text[..=last].bytes().filter(u8::is_ascii_digit).skip_while(|b| *b == b'0').count();
+    // No float has more digits than these.
+    let exact = format!("{value:.770e}");
+    let mut exact = exact.bytes().take_while(|b| *b != b'e').filter(u8::is_ascii_digit);
+    let below = exact.nth(digits.saturating_sub(1));
+    let tied = exact.next() == Some(b'5') && exact.all(|b| b == b'0');
+    if let (true, Some(below)) = (tied, below) {
+        let even = if below % 2 == 0 { below } else { below + 1 };
+        text.replace_range(last..=last, char::from(even).encode_utf8(&mut [0; 4]));
+    }
+    text
+}
+
+/// How many binary digits behind the point a float has.
+fn bits_behind_the_point(value: f64) -> i64 {
+    const FRACTION_BITS: u32 = 52;
+    let bits = value.to_bits();
+    let exponent = i64::try_from(bits >> FRACTION_BITS & 0x7ff).unwrap_or_default();
+    let mantissa = bits & ((1 << FRACTION_BITS) - 1) | 1 << FRACTION_BITS;
+    1075 - exponent - i64::from(mantissa.trailing_zeros())
 }
 
 /// Rust's `1.5e-7` as Go's `1.5e-07`.
@@ -196,6 +244,31 @@ mod tests {
             assert_eq!(format_f(*value), *f);
             assert_eq!(format_json_value(*value), *json);
             assert_eq!(format_g(*value), *g);
+        }
+    }
+
+    #[test]
+    fn of_two_equally_near_texts_the_even_one_is_taken() {
+        for (value, text) in [
+            (1772322653.25390625, "1772322653.2539062"),
+            (-1772322653.25390625, "-1772322653.2539062"),
+            (1772322653.25390625 + 0.0078125, "1772322653.2617188"),
+            // Not in the middle.
+            (0.1 + 0.2, "0.30000000000000004"),
+            (1772322653.3, "1772322653.3"),
+            (5e-324, "5e-324"),
+        ] {
+            assert_eq!(format_json_value(value), text);
+            assert_eq!(parse_go_float(text), Some(value));
+        }
+        assert_eq!(format_g(1772322653.25390625), "1.7723226532539062e+09");
+        // In steps of 2^-8 every second value of this size has 18 digits of which the last is a 5.
+        for n in 0..2000 {
+            let value = 1772322653.0 + f64::from(2 * n + 1) / 256.0;
+            let (text, exact) = (format_f(value), format!("{value:.8}"));
+            let kept = exact.strip_suffix('5').expect("an odd number of 256ths ends in a 5");
+            let even = text.ends_with(['2', '8', '4', '6']);
+            assert!(even && text[..text.len() - 1] == kept[..kept.len() - 1], "{text} of {exact}");
         }
     }
 
