@@ -1,6 +1,6 @@
 //! The listeners: where everybody calls, and, if there is one, where the server is operated.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::ready, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use async_trait::async_trait;
@@ -102,11 +102,19 @@ impl Listeners {
     pub(super) fn serve(self, state: &Arc<State>, draining: watch::Receiver<bool>) -> JoinHandle<usize> {
         let Self { public, admin, tls: _ } = self;
         let door = if admin.is_some() { Door::Public } else { Door::Both };
-        let public = gateway::serve(public, router(Arc::clone(state), door), raised(draining.clone()));
+        let (public_is_done, public_done) = watch::channel(false);
+        let router = |door| router(Arc::clone(state), door);
+        let public = gateway::serve(public, router(door), raised(draining.clone()), ready(()));
+        // Who operates us can look on until the last request is answered.
         let admin = admin.map(|listener| {
-            gateway::serve(listener, router(Arc::clone(state), Door::Admin), raised(draining.clone()))
+            gateway::serve(listener, router(Door::Admin), raised(draining), raised(public_done))
         });
         task::spawn("gateway", async move {
+            let public = async {
+                let drained = public.await;
+                public_is_done.send_replace(true);
+                drained.cut
+            };
             let admin = async {
                 match admin {
                     Some(admin) => admin.await.cut,
@@ -114,7 +122,7 @@ impl Listeners {
                 }
             };
             let (public, admin) = tokio::join!(public, admin);
-            public.cut + admin
+            public + admin
         })
     }
 }

@@ -15,6 +15,7 @@
 //! * [`limit`]: how much a tenant may use; [`redis`](mod@redis): what several gateways share.
 //! * [`reload`]: what is read again while we run; [`health`]: whether requests are wanted.
 //! * [`metrics_format`]: how our own metrics are written.
+//! * [`late`]: what still comes while we are on our way out.
 //! * [`form`] and [`body`]: parameters and bodies, with bounds; [`in_flight`]: the bounds on all together.
 //!
 //! Nothing here reads the clock or a backend: both come in with the [`State`].
@@ -31,6 +32,7 @@ pub mod form;
 pub mod health;
 pub mod host_guard;
 pub mod in_flight;
+pub mod late;
 pub mod limit;
 pub mod listener;
 pub mod metrics_format;

@@ -21,6 +21,7 @@ use super::{
     error::{ApiError, ErrorKind},
     health::Stage,
     in_flight::{self, InFlight},
+    late,
     limit::{self, door::Cost},
     request,
     routes::{Door, ROUTES},
@@ -46,6 +47,7 @@ pub fn router(state: Arc<State>, door: Door) -> Router {
         // Health is answered, and the server operated, however much else there is to do.
         if route.access != Access::Open && route.door != Door::Admin {
             methods = methods.route_layer(from_fn_with_state(Arc::clone(&in_flight), in_flight::limit));
+            methods = methods.route_layer(from_fn(late::refuse));
         }
         methods = if route.unhurried {
             methods.route_layer(from_fn(deadline::take_time))

@@ -1,6 +1,6 @@
 """Runs workloads as a cluster's node would: in a network of their own, with what they ask for around them, and probed.
 
-    with Node(image, workloads) as node:    # files, secrets, names; nothing is started
+    with Node(image, services) as node:     # nothing is started
         server = node.start(server_workload)
         server.probe("readiness")           # the status that its readiness probe gets
         node.begin_clickhouse()             # until then nobody answers there
@@ -73,10 +73,10 @@ def clickhouse(user, password):
 
 
 class Relay:
-    """Lets what connects to a port inside a network through to a port of this machine."""
+    """Lets what connects to a port inside a network through to what `connect` connects to."""
 
-    def __init__(self, network, port, target):
-        self.target = target
+    def __init__(self, network, port, connect):
+        self.connect = connect
         with network.inside():
             self.listening = socket.create_server(("127.0.0.1", port))
         threading.Thread(target=self._accept, daemon=True).start()
@@ -93,7 +93,7 @@ class Relay:
             threading.Thread(target=self._carry, args=(inner,), daemon=True).start()
 
     def _carry(self, inner):
-        with inner, contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.target)) as outer:
+        with inner, contextlib.suppress(OSError), self.connect() as outer:
             other = {inner: outer, outer: inner}
             while True:
                 for side in select.select([inner, outer], [], [])[0]:
@@ -130,7 +130,7 @@ class Running:
     def port(self, name):
         return self.workload.ports[name] if isinstance(name, str) else name
 
-    def status(self, port, path, headers=None, scheme="HTTP"):
+    def status(self, port, path, headers=None, scheme=None):
         """The status of an answer; 0 if there is none."""
         try:
             return self.ask(port, path, headers=headers, scheme=scheme)[0]
@@ -152,23 +152,27 @@ class Running:
         return self.container.exec(self.workload.healthcheck).returncode == 0
 
     def said(self):
-        return f"{self.workload.name}: {self.container.stdout}{self.container.stderr}"
+        """What it wrote last, requests left out."""
+        lines = (self.container.stdout + self.container.stderr).splitlines()
+        return f"{self.workload.name}:\n" + "\n".join([line for line in lines if '"event":"request"' not in line][-20:])
 
 
 class Node:
     """A place for workloads that belong together: their network, names, files, ClickHouse and Redis."""
 
-    def __init__(self, image, workloads, names=()):
-        self.image, self.workloads = image, workloads
+    def __init__(self, image, services=()):
+        self.image, self.services = image, services
         self.stack = contextlib.ExitStack()
         self.place = Path(tempfile.mkdtemp(prefix="luminate-node-"))
-        self.names = {name: "127.0.0.1" for name in names}
+        self.names = {name: "127.0.0.1" for name, _, _ in services}
         self.scheme = "HTTP"
         # A client's certificate and its key, where one is asked for.
         self.client_certificate = None
 
     def __enter__(self):
         self.network = self.stack.enter_context(Network())
+        for port, target in {(port, target) for _, port, target in self.services if port != target}:
+            self.relay(port, lambda target=target: self.connect(target))
         return self
 
     def __exit__(self, *error):
@@ -192,13 +196,19 @@ class Node:
         mounts = {}
         for path, texts in workload.folders.items():
             folder = self.place / f"{len(os.listdir(self.place))}"
-            group = (workload.groups or [workload.group or 0])[0]
+            group = (workload.groups or [workload.group or self.image.ids[1]])[0]
             mounts[path] = (project(folder, texts, workload.modes[path], group), "ro")
+        beside = {}
         for path, text in workload.files.items():
-            file = self.place / f"{len(os.listdir(self.place))}"
+            parent = str(Path(path).parent)
+            if parent not in beside:
+                beside[parent] = self.place / f"{len(os.listdir(self.place))}"
+                beside[parent].mkdir()
+            file = beside[parent] / Path(path).name
             file.write_text(text)
             file.chmod(0o444)
-            mounts[path] = (file, "ro")
+            # This machine has folders of that name, too, and not for everybody.
+            mounts |= {path: (file, "ro")} if workload.is_luminate else {parent: (beside[parent], "ro")}
         for path in workload.data:
             folder = self.place / f"{len(os.listdir(self.place))}"
             folder.mkdir()
@@ -241,8 +251,11 @@ class Node:
         target = clickhouse(section["username"], password)
         for address in section["addresses"]:
             port = urlsplit(address if "//" in address else f"//{address}").port or 8123
-            relay = Relay(self.network, port, target)
-            self.stack.callback(relay.close)
+            self.relay(port, lambda: socket.create_connection(("127.0.0.1", target)))
+
+    def relay(self, port, connect):
+        relay = Relay(self.network, port, connect)
+        self.stack.callback(relay.close)
 
     def name_hosts(self, configuration):
         """Lets names lead here that the configuration has."""
@@ -251,11 +264,15 @@ class Node:
             host = urlsplit(address if "//" in address else f"//{address}").hostname
             self.names.setdefault(host, "127.0.0.1")
 
-    def token(self, secret, scope):
+    def show_certificate(self, files):
+        """Speaks TLS from now on, and shows a certificate to who asks for one."""
+        self.scheme, self.client_certificate = "HTTPS", (files["tls.crt"], files["tls.key"])
+
+    def token(self, secret, scope, tenant):
         """A token as the operator would sign it."""
         file = self.place / "secret"
         file.write_text(secret)
-        done = run(luminate(), "token", "create", f"--secret-file={file}", "--tenant=main", f"--scope={scope}")
+        done = run(luminate(), "token", "create", f"--secret-file={file}", f"--tenant={tenant}", f"--scope={scope}")
         return done.stdout.strip()
 
 

@@ -13,6 +13,7 @@ block says what the page's prose says to people:
     <!-- file: edge.yaml -->         the block is the text of that file
     <!-- edit: FILE [KEY] -->        a YAML block that is put over that file's, or over the YAML text at KEY in it
     <!-- fails -->                   the last command fails, and is meant to
+    <!-- in a moment -->             each command is typed again until it prints what it should
     <!-- not run: REASON -->         is not typed, because of something that is not here
 
 A block is typed in the terminal of the page unless it names another, after whatever ran there was stopped (Ctrl-C).
@@ -38,14 +39,14 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 
 # How long a command may take, and one that goes on running to say what it is to say.
-PATIENCE = 60
+PATIENCE = 120
 
 FENCE = re.compile(r"^( *)```(\S*)\s*$")
 COMMENT = re.compile(r"^\s*<!-- *([a-z ]+?)(?:: *(.*?))? *-->\s*$")
-# What moves the cursor or colours, and returns of the carriage.
-ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
+# What moves the cursor or colours.
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 NUMBERED = re.compile(r"[\w.:+/-]*\d[\w.:+/-]*")
-MARKS = {"terminal", "file", "edit", "fails", "not run"}
+MARKS = {"terminal", "file", "edit", "fails", "in a moment", "not run"}
 
 
 @dataclass
@@ -126,11 +127,17 @@ def loosely(shown):
     return "".join(lines)
 
 
+def seen(printed):
+    """What is left to see of what was printed: of a line that was written over, as progress is, the last."""
+    lines = ESCAPE.sub("", printed).replace("\r\n", "\n").split("\n")
+    return "\n".join(line.rpartition("\r")[2] for line in lines)
+
+
 class Terminal:
     """A shell on a pseudo-terminal, which is why programs behave in it as they do for a person."""
 
     def __init__(self, folder, environment, scratch):
-        self.scratch, self.output, self.running = scratch, "", False
+        self.scratch, self.printed, self.output, self.running = scratch, "", "", False
         master, slave = pty.openpty()
         self.master = master
         modes = termios.tcgetattr(slave)
@@ -153,7 +160,8 @@ class Terminal:
             except OSError:
                 data = b""
             with self.heard:
-                self.output += ESCAPE.sub("", data.decode(errors="replace"))
+                self.printed += data.decode(errors="replace")
+                self.output = seen(self.printed)
                 self.heard.notify_all()
             if not data:
                 return
@@ -177,7 +185,7 @@ class Terminal:
         script.write_text(command + "\n")
         done = f"@{script.name}@"
         with self.heard:
-            self.output = ""
+            self.printed = self.output = ""
         os.write(self.master, f". {script} </dev/null; printf '\\n%s %s\\n' {done} $?\n".encode())
         ended = rf"\n?\n{done} (\d+)\n"
         if stays:
@@ -252,6 +260,10 @@ def environment(home, bin):
         f'exec {luminate} "$@"\n'
     )
     cargo.chmod(0o755)
+    # A container would be in another network than the terminals, so there is no engine.
+    docker = bin / "docker"
+    docker.write_text("#!/bin/sh\nexit 1\n")
+    docker.chmod(0o755)
     tools = Path(os.environ.get("LUMINATE_DEPLOY_TOOLS", "/nonexistent"))
     kept = {name: os.environ[name] for name in ["LANG", "USER", "LUMINATE_DEPLOY_TOOLS"] if name in os.environ}
     return kept | {
@@ -272,9 +284,10 @@ def start_apiserver(scratch, variables):
     config = scratch / "kubeconfig"
     with open(scratch / "apiserver.log", "w") as log:
         subprocess.Popen([sys.executable, server, "--kubeconfig", config], stdout=log, stderr=log)
-    for _ in range(300):
-        if config.exists():
-            break
+    end = time.monotonic() + PATIENCE
+    while not config.exists():
+        if time.monotonic() > end:
+            raise TimeoutError((scratch / "apiserver.log").read_text())
         time.sleep(0.1)
     variables["KUBECONFIG"] = str(config)
 
@@ -287,7 +300,8 @@ def follow(page):
         tree.mkdir(), home.mkdir()
         copy_tree(tree)
         variables = environment(home, scratch / "bin")
-        start_apiserver(scratch, variables)
+        if re.search(r"^[$ ]*(kubectl|helm|make k8s-)", page.read_text(), re.M):
+            start_apiserver(scratch, variables)
         terminals, wrong = {}, []
         typed = 0
         for block in blocks(page):
@@ -304,8 +318,13 @@ def follow(page):
                     terminals[name] = Terminal(tree, variables, scratch)
                 for at, (command, shown) in enumerate(commands := block.commands):
                     last = at == len(commands) - 1
-                    mistake = terminals[name].type(
-                        command, shown, stays=last and bool(name), fails=last and "fails" in block.marks)
+                    end = time.monotonic() + (PATIENCE if "in a moment" in block.marks else 0)
+                    while True:
+                        mistake = terminals[name].type(
+                            command, shown, stays=last and bool(name), fails=last and "fails" in block.marks)
+                        if not mistake or time.monotonic() > end:
+                            break
+                        time.sleep(1)
                     typed += 1
                     if mistake:
                         wrong.append(f"{block}: `{command}` {mistake}")

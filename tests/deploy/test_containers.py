@@ -7,17 +7,18 @@ it is treated as a node would treat it, from its start to its end.
 """
 
 import contextlib
-import socket
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
-import pytest
+import yaml
 
-from house import DEPLOYMENTS, documents, renders
+from house import DEPLOYMENTS, KUBERNETES, documents, kustomize, renders
 from kubelet import Node, line, wait_for
-from workloads import Secrets, compose, kubernetes, services, unit
+from workloads import Secrets, certificates, compose, kubernetes, unit
 
 # Where those are asked for their health that have no probes: Compose and systemd ask by a command, or not at all.
 USUAL_PROBES = {"startup": "/health/startup", "liveness": "/health/live", "readiness": "/health/ready"}
@@ -30,11 +31,8 @@ class Case:
     names: list
     server: object
     others: list
-    hosts: list = field(default_factory=list)
-
-    @property
-    def schema(self):
-        return [other for other in self.others if other.words[:2] == ["schema", "apply"]]
+    # Names that lead to it, with ports: [(name, port, port behind)].
+    services: list = field(default_factory=list)
 
     def told(self, *words):
         """The containers of Luminate that are told this."""
@@ -42,35 +40,40 @@ class Case:
 
 
 def cases(place):
-    """The servers of everything that is deployed. What is deployed alike in several places is one."""
+    """The servers of everything that is deployed."""
     found = []
-    for name, text in renders():
-        held, objects = Secrets(), documents(text)
-        workloads = kubernetes(objects, held)
+
+    def add(name, workloads, services):
         servers = [w for w in workloads if w.is_luminate and w.serves]
-        assert len(servers) == 1, f"{name} has {len(servers)} kinds of servers"
-        others = [w for w in workloads if w is not servers[0]]
-        found.append(Case([name], servers[0], others, sorted(services(objects))))
-    if (DEPLOYMENTS / "compose").exists():
-        workloads = compose(place / "compose")
-        for server in [w for w in workloads if w.is_luminate and w.serves]:
-            # Compose finds services by their names.
-            others = [w for w in workloads if w is not server]
-            found.append(Case([f"compose/{server.name}"], server, others, [w.name for w in workloads]))
+        for server in servers:
+            others = [w for w in workloads if w not in servers]
+            found.append(Case([name(server)], server, others, services))
+
+    for name, text in renders():
+        before = len(found)
+        add(lambda _: name, *kubernetes(text))
+        assert len(found) == before + 1, f"{name} has {len(found) - before} kinds of servers"
+    workloads = compose(place / "compose")
+    # Compose finds services by their names.
+    add(lambda server: f"compose/{server.name}", workloads, [(w.name, 8080, 8080) for w in workloads])
     for file in sorted((DEPLOYMENTS / "systemd").glob("*.yaml")):
         server = unit(DEPLOYMENTS / "systemd" / "luminate.service", Secrets())
         server.files["/etc/luminate/luminate.yaml"] = file.read_text()
-        found.append(Case([f"systemd/{file.name}"], server, []))
+        add(lambda _: f"systemd/{file.name}", [server], [])
     return found
 
 
 def alike(found):
-    """Cases that differ only in what is drawn, together."""
+    """Cases whose servers differ only in what is drawn, together, each with all that is beside any of them."""
 
     def shape(workload):
         told = (workload.kind, workload.command, workload.args, workload.env, workload.probes, workload.hook)
+        # Configurations not by their comments, and of secrets only their names.
+        def content(name, text):
+            return json.dumps(yaml.safe_load(text), sort_keys=True) if name.endswith(".yaml") else text
+
         files = {
-            path: (sorted(texts), texts if workload.modes[path] == 0o644 else None)
+            path: sorted((name, "" if workload.modes[path] != 0o644 else content(name, text)) for name, text in texts.items())
             for path, texts in workload.folders.items()
         }
         return repr((told, files, workload.files, workload.data, workload.tmpfs, workload.user, workload.grace,
@@ -78,11 +81,10 @@ def alike(found):
 
     groups = {}
     for case in found:
-        key = shape(case.server), tuple(sorted(shape(other) for other in case.others))
-        if key in groups:
-            groups[key].names += case.names
-        else:
-            groups[key] = case
+        group = groups.setdefault(shape(case.server), replace(case, names=[], others=[]))
+        group.names += case.names
+        known = [shape(other) for other in group.others]
+        group.others += [other for other in case.others if shape(other) not in known]
     return list(groups.values())
 
 
@@ -144,46 +146,57 @@ def port_of(address):
 
 def live(image, case):
     """The life of a server, from nothing to its end."""
-    with Node(image, case.others, case.hosts) as node:
+    with Node(image, case.services) as node:
         workload = case.server
         config = node.configuration(workload)
         public, admin = port_of(config["server"]["listen"]), port_of(config["server"]["admin_listen"] or ":0")
         if not workload.probes:
             workload.probes = {kind: {"httpGet": {"path": path, "port": public}} for kind, path in USUAL_PROBES.items()}
+        if config["server"]["tls"]["cert_file"]:
+            node.show_certificate(certificates())
         node.name_hosts(config)
         for other in case.others:
             if other.image.rpartition("/")[2].startswith("redis:") and uses_redis(config):
                 redis = node.start(other)
                 wait_for(redis.said, lambda: is_up(redis))
+        for first in case.told("sleep"):
+            assert node.finish(first)[0] == 0
 
         server = node.start(workload)
         wait_for(server.said, lambda: server.probe("startup") == 200, server.allowance("startup"))
         assert server.probe("liveness") == 200
-        if config["storage"]["backend"] == "clickhouse":
-            starts_without_clickhouse(node, case, server, config)
-        wait_for(server.said, lambda: server.probe("readiness") == 200)
-        assert server.probe("startup") == server.probe("liveness") == 200
-        if workload.healthcheck:
-            assert server.healthy()
         has_metrics(server, public, admin)
-        for other in case.others:
-            if other.is_luminate:
-                works(node, other)
+        token = None
+        if begins(node, case, server, config):
+            wait_for(server.said, lambda: server.probe("readiness") == 200)
+            assert server.probe("startup") == server.probe("liveness") == 200
+            if workload.healthcheck:
+                assert server.healthy()
+            # Where an issuer elsewhere signs tokens, there are none to be had.
+            if path := config["auth"]["jwt"]["secret_file"]:
+                sign = partial(node.token, workload.text(path).strip(), "write,read")
+                token = sign("main")
+                for other in case.others:
+                    if other.is_luminate:
+                        works(node, other, sign)
+        else:
+            for other in case.others:
+                if other.is_luminate:
+                    understands(node, other)
 
-        secret = workload.text(config["auth"]["jwt"]["secret_file"]).strip()
-        token = node.token(secret, "write,read")
-        traffic = Traffic(server, public, token)
+        traffic = Traffic(server, public, token) if token else None
         spent = time.monotonic()
         if workload.hook:
+            before = server.probe("readiness")
             hook = server.container.start(workload.hook)
             while hook.poll() is None:
                 # Requests that come while others look away are welcome.
-                assert server.probe("readiness") == server.probe("liveness") == 200, server.said()
+                assert server.probe("readiness") == before and server.probe("liveness") == 200, server.said()
                 time.sleep(0.2)
             assert hook.returncode == 0
-        else:
+        if traffic:
             wait_for("some requests", lambda: traffic.answered > 2)
-        traffic.stop()
+            traffic.stop()
         ends(server, public, token, workload.grace - (time.monotonic() - spent))
 
 
@@ -196,17 +209,26 @@ def is_up(running):
     return running.healthy() if running.workload.healthcheck else running.probe("readiness") == 200
 
 
-def starts_without_clickhouse(node, case, server, config):
-    """A server whose ClickHouse is not there yet lives, and wants no requests; then it is there."""
-    workload = case.server
+def begins(node, case, server, config):
+    """Gives a server what it stands on, if that can be had here; tells whether.
+
+    One whose ClickHouse is not there yet lives, and wants no requests.
+    """
+    workload, storage = case.server, config["storage"]
+    if storage["backend"] == "embedded":
+        return True
     assert server.probe("readiness") == 503, server.said()
     if workload.healthcheck:
         assert not server.healthy()
-    node.begin_clickhouse(config, workload.text(config["storage"]["clickhouse"]["password_file"]).strip())
+    if storage["clickhouse"]["cluster"]:
+        # The engine behind the front is one server, and none of a cluster's.
+        return False
+    node.begin_clickhouse(config, workload.text(storage["clickhouse"]["password_file"]).strip())
     words = ["schema", "apply", *workload.words[1:]]
-    for job in case.schema or [workload]:
+    for job in case.told("schema", "apply") or [workload]:
         code, out, err = node.finish(job, words if job is workload else None)
         assert code == 0, f"{job.name}: {out}{err}"
+    return True
 
 
 def has_metrics(server, public, admin):
@@ -216,30 +238,63 @@ def has_metrics(server, public, admin):
         status, text = server.ask(port, path)
         assert status == 200 and "luminate_build_info" in text, text
     if admin:
-        assert server.status(admin, "/metrics", scheme=server.node.scheme) == 200
-    assert server.status(public, "/metrics", scheme=server.node.scheme) in (401, 404)
+        assert server.status(admin, "/metrics") == 200
+    assert server.status(public, "/metrics") in (401, 404)
 
 
-def works(node, other):
-    """What is deployed beside a server does what it is for; those that wait for more are looked at as far as they go."""
+def works(node, other, sign):
+    """What is deployed beside a server does what it is for."""
     match other.words:
-        case ["healthcheck", *_]:
-            code, out, err = node.finish(other)
+        case ["admin", "canary", *_]:
+            canary = node.start(with_token(other, sign))
+            wait_for(canary.said, lambda: canary.probe("readiness") == 200, canary.allowance("readiness"))
+            canary.container.signal()
+            assert canary.container.wait(other.grace) == 0, canary.said()
+        case ["admin", "smoke", *_] | ["healthcheck", *_]:
+            code, out, err = node.finish(with_token(other, sign))
             assert code == 0, f"{other.name}: {out}{err}"
-        case ["sleep" | "token", *_]:
-            code, out, err = node.finish(other, [*other.words, "--help"])
-            assert code == 0, f"{other.name}: {out}{err}"
+        case ["schema" | "sleep", *_]:
+            pass
+        case ["token", *_]:
+            # Who runs it says for whom.
+            code, out, err = node.finish(other, [*other.words, "--tenant=team-a", "--scope=read"])
+            assert code == 0 and out.count(".") == 2, f"{other.name}: {out}{err}"
+        case ["backup", "create", *_]:
+            # Onto a disk or a bucket that is not here; what it is told it understands.
+            understands(node, other)
+        case words:
+            raise AssertionError(f"no test knows what {other.name} is for: {words}")
+
+
+def understands(node, other):
+    """Luminate knows the words that it is told."""
+    code, out, err = node.finish(other, [*other.words, "--help"])
+    assert code == 0, f"{other.name}: {out}{err}"
+
+
+def with_token(workload, sign):
+    """The same with a token in the file that it reads one from, if it does."""
+    options = dict(word.split("=", 1) for word in workload.words if "=" in word)
+    path = options.get("--token.file")
+    if path is None:
+        return workload
+    folder, _, name = path.rpartition("/")
+    token = sign(options.get("--tenant", "main"))
+    return replace(workload, folders={**workload.folders, folder: {**workload.folders[folder], name: token}})
 
 
 def ends(server, public, token, left):
     """Told to stop, a server finishes what it has begun, wants no more, and is alive until it ends well."""
-    upload = Upload(server, public, token)
+    upload = Upload(server, public, token) if token else None
     server.container.signal()
-    wait_for(server.said, lambda: server.probe("readiness") == 503)
-    assert server.probe("liveness") == 200, server.said()
-    assert server.container.running
-    answer = upload.finish()
-    assert answer.startswith(("HTTP/1.1 200 ", "HTTP/1.1 204 ")), f"{answer}{server.said()}"
+    if upload:
+        wait_for(server.said, lambda: server.probe("readiness") == 503)
+        assert server.probe("liveness") == 200, server.said()
+        # Who comes now is told to come again, and so goes to another.
+        assert server.status(public, "/api/v1/query?query=up", {"Authorization": f"Bearer {token}"}) == 503
+        assert server.container.running
+        answer = upload.finish()
+        assert answer.startswith(("HTTP/1.1 200 ", "HTTP/1.1 204 ")), f"{answer}{server.said()}"
     assert server.container.wait(left) == 0, server.said()
 
 
@@ -251,3 +306,13 @@ def test_every_server_lives_and_ends_as_its_manifest_says(image, tmp_path, subte
         for names, lived in lives.items():
             with subtests.test(msg=names):
                 lived.result()
+
+
+def test_a_pod_with_the_words_of_secret_yaml_refuses_to_start(image):
+    """Who forgets to put secrets of their own there shall not have a server that everybody knows the secrets of."""
+    (placeholders,) = documents((KUBERNETES / "secret.yaml").read_text())
+    workloads, services = kubernetes(kustomize(".") + "---\n" + yaml.safe_dump(placeholders))
+    (server,) = workloads
+    with Node(image, services) as node:
+        code, out, err = node.finish(server)
+        assert code not in (0, 128 + 9) and "auth.jwt" in out + err, f"{code}: {out}{err}"

@@ -5,15 +5,19 @@ whoever watches it there goes by: probes, hooks, how long it may take to end. Wh
 difference any more, and equal ones from different places are equal.
 """
 
+import atexit
 import base64
 import re
 import secrets
+import shutil
+import tempfile
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import yaml
 
-from house import DEPLOYMENTS, luminate, pod_templates, run
+from house import DEPLOYMENTS, documents, luminate, pod_templates, program, run
 
 BINARY = "/usr/local/bin/luminate"
 
@@ -71,37 +75,50 @@ class Workload:
 
 
 class Secrets:
-    """The Secrets that manifests refer to and do not hold: drawn when first asked for, and then the same."""
+    """What manifests refer to and do not hold: drawn when first asked for, and then the same."""
 
-    USUAL = {"luminate-secrets": ["jwt-secret", "clickhouse-password", "redis-password"]}
-
-    def __init__(self):
-        self.drawn = {}
+    def __init__(self, text=""):
+        self.text, self.drawn = text, {}
 
     def get(self, name, key):
         """What a Secret has under a key."""
         held = self.drawn.setdefault(name, {})
         if key not in held:
-            held[key] = secrets.token_hex(24)
+            drawn = secrets.token_hex(24)
+            held[key] = "redis://redis.elsewhere:6379" if key.endswith("url") else drawn
         return held[key]
 
-    def all(self, name, optional=False):
-        """All that a Secret has."""
-        keys = self.USUAL.get(name)
-        if keys is None and name not in self.drawn and not optional:
-            raise AssertionError(f"the manifests refer to a Secret {name}, which no test knows the keys of")
-        for key in keys or []:
+    def at(self, path, name):
+        """What a Secret has that is mounted whole: what is read from there."""
+        for key in re.findall(re.escape(path) + r"/([\w.-]+)", self.text):
             self.get(name, key)
         return dict(self.drawn.get(name, {}))
 
     def put(self, name, values):
-        """Has what a manifest says a Secret has."""
+        """Has what a manifest says a Secret has; real certificates for pretended ones."""
+        for key, text in values.items():
+            if "-----BEGIN" in text:
+                kind = "tls.key" if "KEY" in text else "ca.crt" if "ca" in key else "tls.crt"
+                values[key] = certificates()[kind].read_text()
         self.drawn.setdefault(name, {}).update(values)
 
 
-def kubernetes(objects, held):
-    """The workloads among objects, with `held` for Secrets that are not among them."""
-    maps = {}
+@cache
+def certificates():
+    """A certificate for servers and clients, its key, and who vouches for it: {name: file}."""
+    place = Path(tempfile.mkdtemp(prefix="luminate-certificates-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    made = {name: place / name for name in ["ca.key", "ca.crt", "tls.key", "tls.crt"]}
+    new = [program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    run(*new, "-subj", "/CN=tests", "-keyout", made["ca.key"], "-out", made["ca.crt"])
+    run(*new, "-subj", "/CN=luminate/O=main", "-addext", "subjectAltName=DNS:luminate", "-addext", "basicConstraints=CA:FALSE",
+        "-CA", made["ca.crt"], "-CAkey", made["ca.key"], "-keyout", made["tls.key"], "-out", made["tls.crt"])
+    return made
+
+
+def kubernetes(text):
+    """The workloads of a render, and the names and ports of its Services: [(name, port, target)]."""
+    objects, held, maps = documents(text), Secrets(text), {}
     for document in objects:
         name = document["metadata"]["name"]
         if document["kind"] == "ConfigMap":
@@ -116,7 +133,19 @@ def kubernetes(objects, held):
             claims = [c["metadata"]["name"] for c in document["spec"].get("volumeClaimTemplates", [])]
             for container in [*spec.get("initContainers", []), *spec["containers"]]:
                 found.append(_container(document, template, container, claims, maps, held))
-    return found
+    return found, list(_services(objects, found))
+
+
+def _services(objects, workloads):
+    """The names under which Services are found, with their ports and those behind them."""
+    ports = {name: port for workload in workloads for name, port in workload.ports.items()}
+    for document in objects:
+        if document["kind"] == "Service":
+            name, namespace = document["metadata"]["name"], document["metadata"].get("namespace", "luminate")
+            for port in document["spec"]["ports"]:
+                target = port.get("targetPort", port["port"])
+                for end in ["", f".{namespace}", f".{namespace}.svc", f".{namespace}.svc.cluster.local"]:
+                    yield name + end, port["port"], ports.get(target, target)
 
 
 def _container(document, template, container, claims, maps, held):
@@ -153,7 +182,7 @@ def _container(document, template, container, claims, maps, held):
         elif "emptyDir" in volume:
             workload.tmpfs.append(path)
         else:
-            texts, mode = _texts(volume, maps, held)
+            texts, mode = _texts(volume, path, maps, held)
             if "subPath" in mount:
                 workload.files[path] = texts[mount["subPath"]]
             else:
@@ -165,9 +194,9 @@ def _environment(container, maps, held):
     env = {}
     for source in container.get("envFrom", []):
         if "configMapRef" in source:
-            env |= maps[source["configMapRef"]["name"]]
+            env |= maps.get(source["configMapRef"]["name"], {})
         else:
-            env |= held.all(source["secretRef"]["name"], source["secretRef"].get("optional", False))
+            env |= held.drawn.get(source["secretRef"]["name"], {})
     for variable in container.get("env", []):
         match variable:
             case {"name": name, "value": value}:
@@ -188,35 +217,26 @@ def _environment(container, maps, held):
     return {name: re.sub(r"\$\((\w+)\)", lambda m: env.get(m[1], m[0]), str(text)) for name, text in env.items()}
 
 
-def _texts(volume, maps, held):
+def _texts(volume, path, maps, held):
     """The files of a volume: {name: text}, and their mode."""
     match volume:
         case {"configMap": {"name": name, **more}}:
-            source = maps[name]
+            # One that others make has nothing in it here.
+            source = maps.get(name, {})
         case {"secret": {"secretName": name, **more}}:
-            items = more.get("items")
-            wanted = {item["key"]: held.get(name, item["key"]) for item in items or []}
-            source = wanted or held.all(name, more.get("optional", False))
+            items = more.get("items") or []
+            source = {item["key"]: held.get(name, item["key"]) for item in items} or held.at(path, name)
         case {"projected": {"sources": sources, **more}}:
             texts = {}
             for inner in sources:
                 if "secret" in inner:
                     inner = {"secret": {"secretName": inner["secret"]["name"], **inner["secret"]}}
-                texts |= _texts(inner, maps, held)[0]
+                texts |= _texts(inner, path, maps, held)[0]
             return texts, more.get("defaultMode", 0o644)
         case _:
             raise AssertionError(f"a volume that no test knows: {volume}")
     items = more.get("items") or [{"key": key, "path": key} for key in source]
     return {item["path"]: source[item["key"]] for item in items}, more.get("defaultMode", 0o644)
-
-
-def services(objects):
-    """The names under which Services are found."""
-    for document in objects:
-        if document["kind"] == "Service":
-            name, namespace = document["metadata"]["name"], document["metadata"].get("namespace", "luminate")
-            for end in ["", f".{namespace}", f".{namespace}.svc", f".{namespace}.svc.cluster.local"]:
-                yield name + end
 
 
 def compose(place):
@@ -283,7 +303,12 @@ def unit(path, held):
         env={"CREDENTIALS_DIRECTORY": credentials},
         read_only="strict" in settings.get("ProtectSystem", []),
         grace=float(settings.get("TimeoutStopSec", ["90"])[0].removesuffix("s")),
-        data=[f"/var/lib/{name}" for value in settings.get("StateDirectory", []) for name in value.split()],
+        data=[
+            f"{place}/{name}"
+            for key, place in [("StateDirectory", "/var/lib"), ("LogsDirectory", "/var/log")]
+            for value in settings.get(key, [])
+            for name in value.split()
+        ],
     )
     for value in settings.get("Environment", []):
         for assignment in value.split():

@@ -34,7 +34,10 @@ use super::{
     proxy_protocol,
     requests::{Answering, AtHand, Manner, Requests, Unhurried},
 };
-use crate::gateway::peer::{Peer, PeerCertificate};
+use crate::gateway::{
+    late::Late,
+    peer::{Peer, PeerCertificate},
+};
 
 /// The smallest buffer that hyper takes.
 const LEAST_BUFFER: usize = 8192;
@@ -57,6 +60,7 @@ pub(super) async fn serve(
     watcher: Watcher,
     mut phase: watch::Receiver<Phase>,
     _place: Place,
+    late: bool,
 ) {
     // Answers are written whole; waiting for more to fill a packet only delays them.
     if let Err(error) = stream.set_nodelay(true) {
@@ -75,7 +79,7 @@ pub(super) async fn serve(
             return;
         }
     };
-    let connection = speak(stream, peer, &shared, watcher);
+    let connection = speak(stream, peer, &shared, watcher, late);
     let outcome = tokio::select! {
         outcome = connection => outcome,
         _ = phase.wait_for(|phase| *phase == Phase::Cutting) => return,
@@ -126,14 +130,18 @@ fn speak(
     peer: Peer,
     shared: &Arc<Shared>,
     watcher: Watcher,
+    late: bool,
 ) -> impl Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>> + use<> {
     let limits = &shared.limits;
     let requests = Requests::new();
     let stream = Guarded::new(stream, Arc::clone(&requests), Arc::clone(limits));
     let service = {
         let shared = Arc::clone(shared);
-        hyper::service::service_fn(move |request: Request<Incoming>| {
+        hyper::service::service_fn(move |mut request: Request<Incoming>| {
             let at_hand = AtHand::begin(&requests);
+            if late {
+                request.extensions_mut().insert(Late);
+            }
             answer(request, peer.clone(), Arc::clone(&shared), at_hand)
         })
     };

@@ -14,10 +14,14 @@
 //!   `request_timeout`. (How long a body may take is the business of whoever reads it.)
 //! * **How big.** Heads above `max_header_bytes` are answered 431 by hyper.
 //! * **How much for nothing.** Who gives up most of what it asks is dropped.
-//! * **How it ends.** On shutdown the port closes at once. Who is connected by then is answered still: a proxy may be
-//!   about to send a request on any of its idle connections, and cannot tell whether one that breaks was taken. So
-//!   for `linger` requests come as before, and each answer of HTTP/1 says that it is the connection's last; then idle
-//!   connections are closed, every other finishes the request it is in, and those that do not within `grace` are cut.
+//! * **How it ends.** Who is connected when a shutdown begins is answered still: a proxy may be about to send a
+//!   request on any of its idle connections, and cannot tell whether one that breaks was taken. So for `linger`
+//!   requests come as before, and each answer of HTTP/1 says that it is the connection's last; then idle connections
+//!   are closed, every other finishes the request it is in, and those that do not within `grace` are cut. Until all of
+//!   them are gone the port stays open, for questions about our health alone ([`Late`]): an orchestrator that finds
+//!   nobody there would take a process that is about to end well for one that is stuck.
+//!
+//! [`Late`]: super::late::Late
 
 mod connection;
 mod count;
@@ -29,7 +33,7 @@ mod proxy_protocol;
 mod requests;
 pub mod tls;
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -53,6 +57,8 @@ pub use requests::Unhurried;
 
 /// How long to wait before accepting again after the system refused (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long those may take who came last, and had their answer at once.
+const LATE_GRACE: Duration = Duration::from_secs(1);
 /// How often to look whether anybody is left.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -164,50 +170,106 @@ impl Listener {
     }
 }
 
-/// Serves `router` until `shutdown` is done, and then until the requests at hand are.
-pub async fn serve(listener: Listener, router: Router, shutdown: impl Future<Output = ()>) -> Drained {
+/// Serves `router` until `shutdown` is done, then whoever is connected until the requests at hand are done, and
+/// `others` is.
+///
+/// Who comes in the meantime is told how we are, and refused all else.
+pub async fn serve(
+    listener: Listener,
+    router: Router,
+    shutdown: impl Future<Output = ()>,
+    others: impl Future<Output = ()>,
+) -> Drained {
     let Listener { socket, config, count, .. } = listener;
     let limits = Arc::new(config.limits.clone());
     let places = Places::new(limits.max_connections, limits.max_connections_per_client);
     let (linger, grace) = (limits.linger, limits.grace);
-    let shared = Arc::new(Shared { config, limits, places, router, count: Arc::clone(&count) });
-    let graceful = GracefulShutdown::new();
-    let (turn_phase, phase) = watch::channel(Phase::Serving);
-    let begin = |(stream, address, place): (TcpStream, SocketAddr, Place)| {
-        let (shared, watcher, phase) = (Arc::clone(&shared), graceful.watcher(), phase.clone());
-        let open = Open::one_more(&count);
-        task::spawn("connection", async move {
-            connection::serve(stream, address, shared, watcher, phase, place).await;
-            drop(open);
-        });
+    let shared = Arc::new(Shared { config, limits, places, router, count });
+
+    let connections = Connections::new(Arc::clone(&shared), false);
+    tokio::select! {
+        biased;
+        () = shutdown => {}
+        never = connections.take(&socket) => match never {},
+    }
+    let (waiting, socket) = accept_waiting(socket, &shared.places);
+    waiting.into_iter().for_each(|accepted| connections.begin(accepted));
+
+    let late = Connections::new(Arc::clone(&shared), true);
+    let finish = async {
+        let drained = async {
+            wait_for_last_requests(&connections.graceful, linger).await;
+            connections.finish(grace).await
+        };
+        let (drained, ()) = tokio::join!(drained, others);
+        drained
     };
-
-    let mut shutdown = std::pin::pin!(shutdown);
-    loop {
-        tokio::select! {
-            biased;
-            () = &mut shutdown => break,
-            accepted = accept(&socket, &shared.places) => begin(accepted),
-        }
-    }
-    accept_waiting(socket, &shared.places).into_iter().for_each(begin);
-    wait_for_last_requests(&graceful, linger).await;
-
-    drop(phase);
-    turn_phase.send_replace(Phase::Draining);
-    let open = graceful.count();
-    let mut drained = std::pin::pin!(graceful.shutdown());
-    if tokio::time::timeout(grace, &mut drained).await.is_ok() {
-        return Drained { cut: 0 };
-    }
-    let left = turn_phase.receiver_count();
-    tracing::warn!(event = "connections_cut", open, left, grace_ms = millis(grace));
-    turn_phase.send_replace(Phase::Cutting);
-    drained.await;
-    Drained { cut: left }
+    let Some(socket) = socket else { return finish.await };
+    let drained = tokio::select! {
+        biased;
+        drained = finish => drained,
+        never = late.take(&socket) => match never {},
+    };
+    accept_waiting(socket, &shared.places).0.into_iter().for_each(|accepted| late.begin(accepted));
+    // Their answers are out, or about to be.
+    late.finish(LATE_GRACE).await;
+    drained
 }
 
-async fn accept(socket: &TcpListener, places: &Places) -> (TcpStream, SocketAddr, Place) {
+/// Connections that end together.
+#[derive(Debug)]
+struct Connections {
+    shared: Arc<Shared>,
+    /// Whether they came when no more were wanted.
+    late: bool,
+    graceful: GracefulShutdown,
+    turn_phase: watch::Sender<Phase>,
+}
+
+impl Connections {
+    fn new(shared: Arc<Shared>, late: bool) -> Self {
+        let turn_phase = watch::Sender::new(Phase::Serving);
+        Self { shared, late, graceful: GracefulShutdown::new(), turn_phase }
+    }
+
+    /// Takes what comes, for as long as it is asked to.
+    async fn take(&self, socket: &TcpListener) -> Infallible {
+        loop {
+            self.begin(accept(socket, &self.shared.places).await);
+        }
+    }
+
+    fn begin(&self, (stream, address, place): Accepted) {
+        let (shared, watcher) = (Arc::clone(&self.shared), self.graceful.watcher());
+        let open = Open::one_more(&shared.count);
+        let phase = self.turn_phase.subscribe();
+        let connection = connection::serve(stream, address, shared, watcher, phase, place, self.late);
+        task::spawn("connection", async move {
+            connection.await;
+            drop(open);
+        });
+    }
+
+    /// Lets them finish the requests they are in, and cuts what takes longer than `grace`.
+    async fn finish(self, grace: Duration) -> Drained {
+        self.turn_phase.send_replace(Phase::Draining);
+        let open = self.graceful.count();
+        let mut drained = std::pin::pin!(self.graceful.shutdown());
+        if tokio::time::timeout(grace, &mut drained).await.is_ok() {
+            return Drained { cut: 0 };
+        }
+        let left = self.turn_phase.receiver_count();
+        tracing::warn!(event = "connections_cut", open, left, grace_ms = millis(grace));
+        self.turn_phase.send_replace(Phase::Cutting);
+        drained.await;
+        Drained { cut: left }
+    }
+}
+
+/// A connection, where it is from, and its place.
+type Accepted = (TcpStream, SocketAddr, Place);
+
+async fn accept(socket: &TcpListener, places: &Places) -> Accepted {
     let place = places.take().await;
     loop {
         match socket.accept().await {
@@ -222,12 +284,12 @@ async fn accept(socket: &TcpListener, places: &Places) -> (TcpStream, SocketAddr
     }
 }
 
-/// Closes the port, and takes those connections that wait for us in the kernel's queue: to them it looks as if
-/// we had taken them already.
-fn accept_waiting(socket: TcpListener, places: &Places) -> Vec<(TcpStream, SocketAddr, Place)> {
+/// Takes those connections that wait for us in the kernel's queue: to them it looks as if we had taken them
+/// already. Gives them, and the port if we can keep it.
+fn accept_waiting(socket: TcpListener, places: &Places) -> (Vec<Accepted>, Option<TcpListener>) {
     let mut waiting = Vec::new();
     // As the system has it: the runtime may not have heard yet that somebody is there.
-    let Ok(socket) = socket.into_std() else { return waiting };
+    let Ok(socket) = socket.into_std() else { return (waiting, None) };
     while let Some(place) = places.try_take() {
         match socket.accept() {
             Ok((stream, address)) => {
@@ -238,7 +300,7 @@ fn accept_waiting(socket: TcpListener, places: &Places) -> Vec<(TcpStream, Socke
             Err(_) => break,
         }
     }
-    waiting
+    (waiting, TcpListener::from_std(socket).ok())
 }
 
 /// Waits until nobody is connected any more, or for `linger`.

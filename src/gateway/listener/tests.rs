@@ -1,5 +1,7 @@
 //! Connections as peers see them: slow, many, silent, cut.
 
+use std::future::ready;
+
 use axum::{
     body::Bytes,
     extract::Request,
@@ -16,7 +18,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::gateway::peer::Peer;
+use crate::gateway::{late::Late, peer::Peer};
 
 fn limits() -> ListenerLimits {
     ListenerLimits {
@@ -39,6 +41,14 @@ fn router() -> Router {
             }),
         )
         .route("/echo", post(async |body: Bytes| body))
+        .route(
+            "/late",
+            get(
+                async |request: Request| {
+                    if request.extensions().get::<Late>().is_some() { "late" } else { "in time" }
+                },
+            ),
+        )
 }
 
 struct Server {
@@ -56,7 +66,7 @@ async fn start(limits: ListenerLimits) -> Server {
     let shutdown = async move {
         let _ = stopped.await;
     };
-    let ended = task::spawn("listener under test", serve(listener, router(), shutdown));
+    let ended = task::spawn("listener under test", serve(listener, router(), shutdown, ready(())));
     Server { address, stop, ended }
 }
 
@@ -164,6 +174,13 @@ async fn above_the_limit_a_connection_waits_until_another_ends() {
     assert!(read_some(&mut second).await.ends_with("quick"));
 }
 
+/// Whether who comes now comes too late.
+async fn is_late(address: SocketAddr) -> bool {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    ask(&mut stream, "/late").await;
+    read_some(&mut stream).await.ends_with("\r\nlate")
+}
+
 #[tokio::test]
 async fn a_shutdown_lets_requests_finish_and_takes_no_new_ones() {
     let server = start(limits()).await;
@@ -191,14 +208,14 @@ async fn who_is_connected_when_a_shutdown_begins_is_answered_still() {
     // To the system it is connected, whether we have heard of it or not.
     let waiting = std::net::TcpStream::connect(server.address).unwrap();
     server.stop.send(()).unwrap();
-    while TcpStream::connect(server.address).await.is_ok() {
+    while !is_late(server.address).await {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     waiting.set_nonblocking(true).unwrap();
     let mut waiting = TcpStream::from_std(waiting).unwrap();
     for stream in [&mut idle, &mut silent, &mut waiting] {
-        ask(stream, "/quick").await;
-        assert!(read_some(stream).await.ends_with("quick"));
+        ask(stream, "/late").await;
+        assert!(read_some(stream).await.ends_with("in time"));
     }
     drop((idle, silent, waiting));
     // Nobody is left, so that nobody is waited for.
@@ -235,7 +252,11 @@ async fn start_with(router: Router, config: ListenerConfig) -> Server {
     let shutdown = async move {
         let _ = stopped.await;
     };
-    Server { address, stop, ended: task::spawn("listener under test", serve(listener, router, shutdown)) }
+    Server {
+        address,
+        stop,
+        ended: task::spawn("listener under test", serve(listener, router, shutdown, ready(()))),
+    }
 }
 
 /// Reads until the end and gives how much there was.

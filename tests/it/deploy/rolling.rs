@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::fleet::Fleet;
+use super::{fleet::Fleet, kept::Kept};
 use crate::{
     clickhouse::{
         proxy::Mode,
@@ -88,4 +88,12 @@ fn a_query_that_takes_long_is_answered_by_a_gateway_that_is_stopping() {
             },
         );
     });
+}
+
+#[test]
+fn connections_that_are_kept_are_ended_between_requests() {
+    let Some(mut fleet) = Fleet::start() else { return };
+    let kept = Kept::new(token("team-a", "read write"), fleet.ports());
+    kept.watch(|| fleet.roll(|ports| kept.turn_to(ports), |old, _| old.server.ask_to_stop()));
+    kept.check(&fleet.gateways[0].url());
 }
