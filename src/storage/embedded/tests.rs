@@ -201,7 +201,7 @@ async fn a_start_tells_whether_the_last_stop_was_a_crash() {
 async fn fsyncs_are_counted_by_how_long_they_took() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).unwrap();
-    write(&store, &labels(&[("__name__", "a")]), &[(0, 1.0)]).await.unwrap();
+    write(&store, &labels(&[("__name__", "a")]), &[(at(0), 1.0)]).await.unwrap();
     let counters = store.counters();
     let fsyncs = counters.wal_fsyncs.load(Ordering::Relaxed);
     assert!(fsyncs > 0);
