@@ -74,6 +74,16 @@ class Workload:
         return self.image.rpartition("/")[2].partition("@")[0].partition(":")[0] == "luminate"
 
 
+# What a pod knows of itself.
+FIELDS = {
+    "metadata.name": "luminate-0",
+    "metadata.namespace": "luminate",
+    "spec.nodeName": "node-1",
+    "status.hostIP": "192.0.2.1",
+    "status.podIP": "127.0.0.1",
+}
+
+
 class Secrets:
     """What manifests refer to and do not hold: drawn when first asked for, and then the same."""
 
@@ -205,12 +215,8 @@ def _environment(container, maps, held):
                 env[name] = held.get(secret, key)
             case {"name": name, "valueFrom": {"configMapKeyRef": {"name": of, "key": key}}}:
                 env[name] = maps[of][key]
-            case {"name": name, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}:
-                env[name] = "luminate-0"
-            case {"name": name, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}:
-                env[name] = "127.0.0.1"
-            case {"name": name, "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}}:
-                env[name] = "luminate"
+            case {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}:
+                env[name] = FIELDS[path]
             case _:
                 raise AssertionError(f"a variable that no test knows: {variable}")
     # As Kubernetes does with what it knows.
