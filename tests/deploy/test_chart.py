@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -48,7 +49,7 @@ def workload(objects):
 
 
 def config(objects):
-    (found,) = [d for d in objects if d["kind"] == "ConfigMap" and d["metadata"]["name"].endswith("-config")]
+    (found,) = [d for d in objects if d.get("kind") == "ConfigMap" and d["metadata"]["name"].endswith("-config")]
     return yaml.safe_load(found["data"]["luminate.yaml"])
 
 
@@ -167,6 +168,30 @@ def test_the_binary_takes_every_command_line(name):
         # What is wrong before it is told before the help is.
         run(luminate(), *container["args"], "--help")
     assert run(luminate(), *ours[0]["args"], "--replicas=3", "--help", check=False).returncode == 2
+
+
+@pytest.mark.parametrize("mode", ["scalable", "standalone"])
+def test_the_commands_of_the_notes_do_what_they_say(mode, mounts, tmp_path):
+    # Where notes are said, without a cluster: by a chart with them as an object.
+    copy = tmp_path / "luminate"
+    run("cp", "-R", CHART, copy)
+    notes = copy / "templates" / "NOTES.txt"
+    (copy / "templates" / "_notes.tpl").write_text('{{ define "notes" }}' + notes.read_text() + "{{ end }}")
+    notes.write_text("")
+    (copy / "templates" / "shown.yaml").write_text('kind: Shown\ntext: {{ include "notes" . | toJson }}\n')
+    helm = [program("helm"), "template", "luminate", copy, "-n", "luminate", "--set", f"mode={mode}"]
+    said = yaml.safe_load(run(*helm, "-s", "templates/shown.yaml").stdout)["text"]
+    commands = [words.split() for words in re.findall(r"-- luminate ([^)\n]*(?:\\\n[^)\n]*)*)", said.replace("\\\n", " "))]
+    assert [words[:2] for words in commands][-1] == ["token", "create"]
+    assert (["schema", "apply"] in [words[:2] for words in commands]) == (mode == "scalable")
+    for words in commands:
+        run(luminate(), *words, "--help")
+    path = tmp_path / "luminate.yaml"
+    path.write_text(yaml.safe_dump(moved(config(documents(run(*helm).stdout)), mounts)))
+    words = [word.replace("/etc/luminate/luminate.yaml", str(path)) for word in commands[-1]]
+    token = run(luminate(), *words).stdout.strip()
+    secret = mounts / "luminate-secrets" / "jwt-secret"
+    assert "team-a" in run(luminate(), "token", "inspect", "--secret-file", secret, input=token).stdout
 
 
 # ---- custom resources
@@ -300,6 +325,8 @@ def test_the_schema_refuses(given, said):
     (["tls.enabled=true"], "without a certificate"),
     (["tls.existingSecret=a"], "enabled is false"),
     (["tls.enabled=true", "tls.certificate=a", "tls.key=b", "tls.clientAuth=required"], "needs clientCa"),
+    (["tls.enabled=true", "tls.existingSecret=a", "tls.clientAuth=required"], "need a certificate to show"),
+    (["tls.enabled=true", "tls.certificate=a", "tls.key=b", "tls.serverCaKey=ca.crt"], "has no ca.crt"),
     (["config.server.tls.cert_file=/a"], "set tls"),
     (["config.server.listen=0.0.0.0:9090"], "port 8080"),
     (["config.server.shutdown.grace=50s"], "set shutdown.graceSeconds"),

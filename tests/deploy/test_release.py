@@ -122,6 +122,15 @@ def test_tables_are_made_before_gateways_are(cluster):
     assert not cluster.get("HorizontalPodAutoscaler", "luminate-hpa")
 
 
+def test_keda_takes_the_autoscalers_place(cluster):
+    apply(cluster, NAMESPACE, SECRET)
+    helm(cluster, "install", "luminate", CHART)
+    scale(cluster, 5)
+    helm(cluster, "upgrade", "luminate", CHART, "--reuse-values", "--set", "keda.enabled=true", "--set", "keda.prometheusAddress=http://p:9090")
+    assert cluster.get("ScaledObject", "luminate") and not cluster.get("HorizontalPodAutoscaler", "luminate-hpa")
+    assert cluster.get("Deployment", "luminate")["spec"]["replicas"] == 5
+
+
 def test_pods_wait_for_a_secret_that_is_not_there(cluster):
     apply(cluster, NAMESPACE)
     done = helm(cluster, "install", "luminate", CHART, "--wait", "--timeout", "3s", check=False)

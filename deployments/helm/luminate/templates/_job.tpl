@@ -164,11 +164,54 @@ spec:
       protocol: TCP
 {{- end -}}
 
-{{/* How a pod of ours asks for the release's server. */}}
+{{/* How a pod of ours asks for the release's server, and what it shows and trusts. */}}
 {{- define "luminate.clientArgs" -}}
 - --server={{ include "luminate.url" . }}
-{{- if .Values.tls.enabled }}
+{{- with .Values.tls }}
+{{- if .enabled }}
+{{- if .serverCaKey }}
+- --tls.ca=/etc/luminate-tls/{{ .serverCaKey }}
+{{- else }}
 # By the Service's name, which the certificate need not have.
 - --tls.insecure
+{{- end }}
+{{- if .clientSecret }}
+- --tls.cert=/etc/luminate-client/tls.crt
+- --tls.key=/etc/luminate-client/tls.key
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+{{- define "luminate.clientMounts" -}}
+{{- with .Values.tls }}
+{{- if and .enabled .serverCaKey }}
+- name: tls
+  mountPath: /etc/luminate-tls
+  readOnly: true
+{{- end }}
+{{- if and .enabled .clientSecret }}
+- name: client
+  mountPath: /etc/luminate-client
+  readOnly: true
+{{- end }}
+{{- end }}
+{{- end -}}
+{{- define "luminate.clientVolumes" -}}
+{{- with .Values.tls }}
+{{- if and .enabled .serverCaKey }}
+- name: tls
+  secret:
+    secretName: {{ include "luminate.tlsSecretName" $ }}
+    defaultMode: 0440
+    items:
+      - key: {{ .serverCaKey }}
+        path: {{ .serverCaKey }}
+{{- end }}
+{{- if and .enabled .clientSecret }}
+- name: client
+  secret:
+    secretName: {{ .clientSecret }}
+    defaultMode: 0440
+{{- end }}
 {{- end }}
 {{- end -}}

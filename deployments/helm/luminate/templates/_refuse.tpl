@@ -173,7 +173,13 @@
 {{- if and (ne .clientAuth "off") (not .existingSecret) (not .clientCa) -}}
 {{- $wrong = append $wrong "tls.clientAuth: needs clientCa, who vouches for clients" -}}
 {{- end -}}
-{{- else if or $given .existingSecret (ne .clientAuth "off") -}}
+{{- if and (eq .clientAuth "required") (or $v.canary.enabled $v.tests.enabled) (not .clientSecret) -}}
+{{- $wrong = append $wrong "tls.clientSecret: is empty; with clientAuth: required the canary and the tests need a certificate to show, or set tests.enabled: false" -}}
+{{- end -}}
+{{- if and .serverCaKey (not .existingSecret) (not (and .clientCa (eq .serverCaKey .clientCaKey))) -}}
+{{- $wrong = append $wrong (printf "tls.serverCaKey: the Secret that the chart makes has no %s" .serverCaKey) -}}
+{{- end -}}
+{{- else if or $given .existingSecret (ne .clientAuth "off") .serverCaKey .clientSecret -}}
 {{- $wrong = append $wrong "tls: says with what, but enabled is false" -}}
 {{- end -}}
 {{- end -}}
