@@ -82,6 +82,9 @@ class Relay:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self):
+        # Closing alone does not wake who waits in it.
+        with contextlib.suppress(OSError):
+            self.listening.shutdown(socket.SHUT_RDWR)
         self.listening.close()
 
     def _accept(self):

@@ -58,9 +58,8 @@ def cases(place):
     # Compose finds services by their names.
     add(lambda server: f"compose/{server.name}", workloads, [(w.name, 8080, 8080) for w in workloads])
     for file in sorted((DEPLOYMENTS / "systemd").glob("*.yaml")):
-        server = unit(DEPLOYMENTS / "systemd" / "luminate.service", Secrets())
-        server.files["/etc/luminate/luminate.yaml"] = file.read_text()
-        add(lambda _: f"systemd/{file.name}", [server], [])
+        workloads = unit(DEPLOYMENTS / "systemd" / "luminate.service", file.read_text(), Secrets())
+        add(lambda _: f"systemd/{file.name}", workloads, [])
     return found
 
 
@@ -255,7 +254,7 @@ def works(node, other, sign):
             wait_for(canary.said, lambda: canary.probe("readiness") == 200, canary.allowance("readiness"))
             canary.container.signal()
             assert canary.container.wait(other.grace) == 0, canary.said()
-        case ["admin", "smoke", *_] | ["healthcheck", *_]:
+        case ["admin", "smoke", *_] | ["healthcheck", *_] | ["check", "config", *_]:
             code, out, err = node.finish(with_token(other, sign))
             assert code == 0, f"{other.name}: {out}{err}"
         case ["schema" | "sleep", *_]:

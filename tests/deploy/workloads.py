@@ -11,7 +11,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -284,8 +284,8 @@ def compose(place):
     return found
 
 
-def unit(path, held):
-    """What a systemd unit starts, as far as that can be without systemd."""
+def unit(path, configuration, held):
+    """What a systemd unit starts, the server first, as far as that can be without systemd."""
     sections = {}
     for line in Path(path).read_text().replace("\\\n", " ").splitlines():
         if line.startswith("["):
@@ -324,4 +324,6 @@ def unit(path, held):
     if loaded:
         workload.folders[credentials] = {name: held.get("luminate-secrets", name) for name in loaded}
         workload.modes[credentials] = 0o440
-    return workload
+    workload.files["/etc/luminate/luminate.yaml"] = configuration
+    before = [replace(workload, command=words(value)) for value in settings.get("ExecStartPre", [])]
+    return [workload, *before]
