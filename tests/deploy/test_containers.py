@@ -167,12 +167,13 @@ def live(image, case):
             assert node.finish(first)[0] == 0
 
         server = node.start(workload)
-        wait_for(server.said, lambda: server.probe("startup") == 200, server.allowance("startup"))
+        wait_for(server.said, lambda: server.answers("startup"), server.allowance("startup"))
         assert server.probe("liveness") == 200
+        assert all(server.listens(port) for port in workload.ports), workload.ports
         has_metrics(server, public, admin)
         token = None
         if begins(node, case, server, config):
-            wait_for(server.said, lambda: server.probe("readiness") == 200)
+            wait_for(server.said, lambda: server.answers("readiness"))
             assert server.probe("startup") == server.probe("liveness") == 200
             if workload.healthcheck:
                 assert server.healthy()
@@ -251,7 +252,7 @@ def works(node, other, sign):
     match other.words:
         case ["admin", "canary", *_]:
             canary = node.start(with_token(other, sign))
-            wait_for(canary.said, lambda: canary.probe("readiness") == 200, canary.allowance("readiness"))
+            wait_for(canary.said, lambda: canary.answers("readiness"), canary.allowance("readiness"))
             canary.container.signal()
             assert canary.container.wait(other.grace) == 0, canary.said()
         case ["admin", "smoke", *_] | ["healthcheck", *_] | ["check", "config", *_]:
@@ -321,3 +322,21 @@ def test_a_pod_with_a_word_of_secret_yaml_refuses_to_start(image, key):
     with Node(image, services) as node:
         code, out, err = node.finish(server)
         assert code == 1 and f"/etc/luminate-secrets/{key}" in err, f"{code}: {out}{err}"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("path: /health/live", "path: /healthz"),
+        ("--config.file=/etc/luminate/luminate.yaml", "--config.file=/etc/luminate/other.yaml"),
+        ('prometheus.io/port: "8081"', 'prometheus.io/port: "8080"'),
+        ("fsGroup: 10001", "fsGroupChangePolicy: Always"),
+        ("containerPort: 8081", "containerPort: 8082"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_found_out(image, right, wrong):
+    text = kustomize(".")
+    assert right in text
+    (server,), services = kubernetes(text.replace(right, wrong))
+    with pytest.raises(AssertionError):
+        live(image, Case(["broken"], server, [], services))

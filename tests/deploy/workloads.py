@@ -322,6 +322,8 @@ def unit(path, configuration, held):
             workload.env[name] = text.replace("%d", credentials)
     loaded = [value.partition(":")[0] for value in settings.get("LoadCredential", [])]
     if loaded:
+        # They are the service's own, whoever that is.
+        workload.groups = [10001]
         workload.folders[credentials] = {name: held.get("luminate-secrets", name) for name in loaded}
         workload.modes[credentials] = 0o440
     workload.files["/etc/luminate/luminate.yaml"] = configuration
