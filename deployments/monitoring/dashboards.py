@@ -919,12 +919,46 @@ RESOURCES = [
         "none",
         "In an hour.",
     ),
+    row("Canary: `luminate admin canary`, a job of its own"),
     lines(
-        "Canary: since it last read back what it wrote",
+        "Since it last read back what it wrote",
         [("time() - max by (job) (luminate_canary_last_success_timestamp_seconds)", "{{job}}")],
         "s",
-        "Of `luminate admin canary`, which is a job of its own.",
         colours=steps(GOOD, (300, BAD)),
+    ),
+    lines(
+        "Rounds that failed",
+        [(f"sum by (stage) (increase(luminate_canary_failed_rounds_total[{RATE}]))", "{{stage}}")],
+        "none",
+        "By the first stage that did.",
+        colours=WARN_IF_ANY,
+    ),
+    lines(
+        "Until what is acknowledged is seen",
+        [
+            (
+                f"histogram_quantile({q}, sum by (le) (rate(luminate_canary_visible_seconds_bucket[{RATE}])))",
+                f"p{q * 100:g}",
+            )
+            for q in (0.5, 0.99)
+        ],
+        "s",
+    ),
+    lines(
+        "Values compared, and not as they were",
+        [
+            (f"sum(rate(luminate_canary_checked_values_total[{RATE}]))", "compared"),
+            (f"sum(rate(luminate_canary_wrong_values_total[{RATE}]))", "wrong"),
+            (f"sum(rate(luminate_canary_missing_values_total[{RATE}]))", "missing"),
+        ],
+        "cps",
+        width=12,
+    ),
+    lines(
+        "Rounds",
+        [("sum by (job) (rate(luminate_canary_rounds_total[" + RATE + "]))", "{{job}}")],
+        "ops",
+        width=12,
     ),
 ]
 

@@ -539,16 +539,18 @@ fn refused(failure: Failure) -> Wrong {
 /// What Redis says, and what is usually meant.
 fn redis_refused(why: impl Display) -> Wrong {
     let text = why.to_string();
-    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    let hint = if has(&["WRONGPASS", "invalid password", "Password authentication failed"]) {
+    // The library has the server's words in a spelling of its own.
+    let lower = text.to_ascii_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    let hint = if has(&["wrongpass", "invalid password", "password authentication failed"]) {
         Some("see redis.username and redis.password_file")
-    } else if has(&["NOAUTH"]) {
+    } else if has(&["noauth", "authentication required"]) {
         Some("it wants a password: redis.password_file")
-    } else if has(&["NOPERM"]) {
+    } else if has(&["noperm"]) {
         Some("the user needs these commands, and the keys under redis.prefix (ACL)")
-    } else if has(&["MOVED", "CLUSTERDOWN", "cluster support disabled"]) {
+    } else if has(&["moved", "clusterdown", "cluster support disabled"]) {
         Some("is it a cluster, and does redis.cluster say so?")
-    } else if has(&["READONLY"]) {
+    } else if has(&["readonly"]) {
         Some("this is a replica; name the primary")
     } else {
         None
@@ -617,6 +619,8 @@ mod tests {
         let redis = |text: &str| redis_refused(text).hint.unwrap_or_default();
         assert!(redis("WRONGPASS invalid username-password pair").contains("password_file"));
         assert!(redis("NOPERM this user has no permissions").contains("ACL"));
+        assert!(redis("NoPerm: this user has no permissions").contains("ACL"));
+        assert!(redis("NOAUTH Authentication required.").contains("wants a password"));
         assert_eq!(redis("something else"), "");
         assert!(hint_of_tls("invalid peer certificate: UnknownIssuer").unwrap().contains("ca_file"));
         assert!(hint_of_tls("received corrupt message of type InvalidContentType").is_some());

@@ -139,7 +139,7 @@ class _Build:
         if base in RUNTIMES:
             if not RUNTIMES[base].exists():
                 missing(f"{base}, laid out from Debian's packages")
-            subprocess.run(["cp", "-a", RUNTIMES[base], root], check=True)
+            subprocess.run(["cp", "-a", RUNTIMES[base].resolve(), root], check=True)
             self.image = Image(root, base=reference)
             # Its own configuration.
             self.image.env = {
@@ -249,7 +249,7 @@ class _Build:
         cargo = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo"))
         rustup = Path(os.environ.get("RUSTUP_HOME", Path.home() / ".rustup"))
         command += ["--bind", str(cargo), str(cargo), "--ro-bind-try", str(rustup), str(rustup)]
-        command += ["--ro-bind", str(TOOLS), str(TOOLS), "--ro-bind", str(shims), str(shims)]
+        command += ["--ro-bind", str(TOOLS.parent), str(TOOLS.parent), "--ro-bind", str(shims), str(shims)]
         command += ["--ro-bind", sys.base_prefix, sys.base_prefix]
         command += ["--ro-bind", str(self.binary.resolve()), "/shims/luminate"]
         for place in sorted({"/out", "/" + Path(self.image.workdir).parts[1]}):

@@ -130,7 +130,7 @@ class Running:
     def port(self, name):
         return self.workload.ports[name] if isinstance(name, str) else name
 
-    def status(self, port, path, headers=None, scheme="HTTP"):
+    def status(self, port, path, headers=None, scheme=None):
         """The status of an answer; 0 if there is none."""
         try:
             return self.ask(port, path, headers=headers, scheme=scheme)[0]
@@ -196,13 +196,19 @@ class Node:
         mounts = {}
         for path, texts in workload.folders.items():
             folder = self.place / f"{len(os.listdir(self.place))}"
-            group = (workload.groups or [workload.group or 0])[0]
+            group = (workload.groups or [workload.group or self.image.ids[1]])[0]
             mounts[path] = (project(folder, texts, workload.modes[path], group), "ro")
+        beside = {}
         for path, text in workload.files.items():
-            file = self.place / f"{len(os.listdir(self.place))}"
+            parent = str(Path(path).parent)
+            if parent not in beside:
+                beside[parent] = self.place / f"{len(os.listdir(self.place))}"
+                beside[parent].mkdir()
+            file = beside[parent] / Path(path).name
             file.write_text(text)
             file.chmod(0o444)
-            mounts[path] = (file, "ro")
+            # This machine has folders of that name, too, and not for everybody.
+            mounts |= {path: (file, "ro")} if workload.is_luminate else {parent: (beside[parent], "ro")}
         for path in workload.data:
             folder = self.place / f"{len(os.listdir(self.place))}"
             folder.mkdir()
@@ -210,17 +216,13 @@ class Node:
         command, args = workload.command, workload.args
         if words is not None:
             command, args = [BINARY], words
-        tmpfs = list(workload.tmpfs)
-        if not workload.is_luminate:
-            # This machine's own folders of that name are for others.
-            tmpfs += sorted({str(Path(path).parent) for path in workload.files})
         container = Container(
             self.image if workload.is_luminate else MACHINE,
             args,
             command=command,
             env=workload.env,
             mounts=mounts,
-            tmpfs=tmpfs,
+            tmpfs=workload.tmpfs,
             user=workload.user,
             group=workload.group,
             groups=workload.groups,
@@ -266,11 +268,11 @@ class Node:
         """Speaks TLS from now on, and shows a certificate to who asks for one."""
         self.scheme, self.client_certificate = "HTTPS", (files["tls.crt"], files["tls.key"])
 
-    def token(self, secret, scope):
+    def token(self, secret, scope, tenant):
         """A token as the operator would sign it."""
         file = self.place / "secret"
         file.write_text(secret)
-        done = run(luminate(), "token", "create", f"--secret-file={file}", "--tenant=main", f"--scope={scope}")
+        done = run(luminate(), "token", "create", f"--secret-file={file}", f"--tenant={tenant}", f"--scope={scope}")
         return done.stdout.strip()
 
 

@@ -39,12 +39,12 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 
 # How long a command may take, and one that goes on running to say what it is to say.
-PATIENCE = 60
+PATIENCE = 120
 
 FENCE = re.compile(r"^( *)```(\S*)\s*$")
 COMMENT = re.compile(r"^\s*<!-- *([a-z ]+?)(?:: *(.*?))? *-->\s*$")
-# What moves the cursor or colours, and returns of the carriage.
-ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
+# What moves the cursor or colours.
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 NUMBERED = re.compile(r"[\w.:+/-]*\d[\w.:+/-]*")
 MARKS = {"terminal", "file", "edit", "fails", "in a moment", "not run"}
 
@@ -127,11 +127,17 @@ def loosely(shown):
     return "".join(lines)
 
 
+def seen(printed):
+    """What is left to see of what was printed: of a line that was written over, as progress is, the last."""
+    lines = ESCAPE.sub("", printed).replace("\r\n", "\n").split("\n")
+    return "\n".join(line.rpartition("\r")[2] for line in lines)
+
+
 class Terminal:
     """A shell on a pseudo-terminal, which is why programs behave in it as they do for a person."""
 
     def __init__(self, folder, environment, scratch):
-        self.scratch, self.output, self.running = scratch, "", False
+        self.scratch, self.printed, self.output, self.running = scratch, "", "", False
         master, slave = pty.openpty()
         self.master = master
         modes = termios.tcgetattr(slave)
@@ -154,7 +160,8 @@ class Terminal:
             except OSError:
                 data = b""
             with self.heard:
-                self.output += ESCAPE.sub("", data.decode(errors="replace"))
+                self.printed += data.decode(errors="replace")
+                self.output = seen(self.printed)
                 self.heard.notify_all()
             if not data:
                 return
@@ -178,7 +185,7 @@ class Terminal:
         script.write_text(command + "\n")
         done = f"@{script.name}@"
         with self.heard:
-            self.output = ""
+            self.printed = self.output = ""
         os.write(self.master, f". {script} </dev/null; printf '\\n%s %s\\n' {done} $?\n".encode())
         ended = rf"\n?\n{done} (\d+)\n"
         if stays:

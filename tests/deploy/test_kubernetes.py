@@ -14,7 +14,9 @@ import pytest
 import yaml
 
 from apiserver import ApiServer
-from house import DEPLOYMENTS, KUBERNETES, ROOT, documents, kustomize, luminate, missing, pod_templates, program, run
+from house import DEPLOYMENTS, KUBERNETES, ROOT, documents, kustomize, luminate, missing, program, run
+from workloads import Secrets
+from workloads import kubernetes as workloads
 
 # What the deployment guide says is created, and what else a deployment is made of.
 GUIDE = {
@@ -378,28 +380,23 @@ def test_deleting_the_scalable_deployment_takes_all_of_it(tree, cluster):
 # ---- The binary
 
 
-def container(folder, objects, secrets, name="luminate"):
+def container(folder, rendered, secrets, name="luminate/luminate"):
     """Puts what a container mounts into a folder: its command line and environment, with paths that lead there."""
-    (template,) = [t for d in objects if d["kind"] in ("Deployment", "StatefulSet") and d["metadata"]["name"] == name for t in pod_templates(d)]
-    spec = template["spec"]
-    maps = {d["metadata"]["name"]: d["data"] for d in objects if d["kind"] == "ConfigMap"}
-    (the,) = spec["containers"]
-    paths = {}
-    for mount in the["volumeMounts"]:
-        (volume,) = [v for v in spec.get("volumes", []) if v["name"] == mount["name"]] or [{}]
-        files = maps[volume["configMap"]["name"]] if "configMap" in volume else secrets if "secret" in volume else {}
-        paths[mount["mountPath"]] = folder / mount["name"]
-        paths[mount["mountPath"]].mkdir(parents=True)
-        for key, value in files.items():
-            if "items" not in volume.get("secret", {}) or any(item["key"] == key for item in volume["secret"]["items"]):
-                (folder / mount["name"] / key).write_text(value)
+    held = Secrets()
+    held.put("luminate-secrets", secrets)
+    (workload,) = [workload for workload in workloads(documents(kustomize(rendered)), held) if workload.name == name]
+    mounts = [*workload.folders, *workload.data]
 
     def here(text):
-        return re.sub("|".join(sorted(map(re.escape, paths), key=len, reverse=True)), lambda found: str(paths[found[0]]), text)
+        paths = "|".join(sorted(map(re.escape, mounts), key=len, reverse=True))
+        return re.sub(paths, lambda found: f"{folder}{found[0]}", text)
 
-    for path in [file for at in paths.values() for file in at.iterdir()]:
-        path.write_text(here(path.read_text()))
-    return [here(word) for word in the.get("command", []) + the["args"]], {e["name"]: here(e["value"]) for e in the.get("env", [])}
+    for path in mounts:
+        Path(here(path)).mkdir(parents=True)
+    for path, files in workload.folders.items():
+        for file, text in files.items():
+            (Path(here(path)) / file).write_text(here(text))
+    return [here(word) for word in [*(workload.command or []), *workload.args]], {key: here(value) for key, value in workload.env.items()}
 
 
 GOOD = {"jwt-secret": JWT, "clickhouse-password": PASSWORD, "redis-password": "another-for-redis"}
@@ -407,7 +404,7 @@ GOOD = {"jwt-secret": JWT, "clickhouse-password": PASSWORD, "redis-password": "a
 
 @pytest.mark.parametrize("folder", [".", "overlays/scalable", "overlays/standalone"])
 def test_the_configuration_is_one_the_binary_takes(tmp_path, folder):
-    (serve, flag), env = container(tmp_path, documents(kustomize(folder)), GOOD)
+    (serve, flag), env = container(tmp_path, folder, GOOD)
     assert serve == "serve"
     assert "is valid" in run(luminate(), "check", "config", flag, env=env).stdout
     # Unknown keys would not be.
@@ -429,14 +426,14 @@ def test_the_binary_refuses_to_start_with_placeholders(tmp_path, folder, key, sa
     """What the file has as it comes, put into the cluster past `make k8s-deploy`."""
     (secret,) = documents((KUBERNETES / "secret.yaml").read_text())
     assert secret["stringData"].keys() == {"jwt-secret", "clickhouse-password"}
-    (serve, flag), env = container(tmp_path, documents(kustomize(folder)), GOOD | {key: secret["stringData"][key]})
+    (serve, flag), env = container(tmp_path, folder, GOOD | {key: secret["stringData"][key]})
     done = run(luminate(), serve, flag, env=env, check=False, timeout=60)
     assert done.returncode != 0
     assert key in done.stderr and said in done.stderr
 
 
 def test_a_token_is_made_as_the_last_words_of_a_deployment_say(tmp_path):
-    (_, flag), env = container(tmp_path, documents(kustomize("overlays/standalone")), GOOD)
+    (_, flag), env = container(tmp_path, "overlays/standalone", GOOD)
     done = run(luminate(), "token", "create", flag, "--tenant", "team-a", "--scope", "write,read", env=env)
     assert done.stdout.count(".") == 2
     done = run(luminate(), "token", "create", "--secret-file", "/dev/stdin", "--tenant", "team-a", "--scope", "write,read", input=JWT)
@@ -445,12 +442,12 @@ def test_a_token_is_made_as_the_last_words_of_a_deployment_say(tmp_path):
 
 def test_redis_starts_as_it_is_deployed_and_wants_its_password(tmp_path):
     server, cli = program("redis-server"), program("redis-cli")
-    command, _ = container(tmp_path, documents(kustomize("overlays/scalable")), GOOD, name="luminate-redis")
-    assert sorted(path.name for path in (tmp_path / "secrets").iterdir()) == ["redis-password"]
+    command, _ = container(tmp_path, "overlays/scalable", GOOD, name="luminate-redis/redis")
+    assert sorted(path.name for path in (tmp_path / "etc/luminate-secrets").iterdir()) == ["redis-password"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    config = tmp_path / "config" / "redis.conf"
+    config = tmp_path / "etc/luminate-redis/redis.conf"
     config.write_text(config.read_text().replace("port 6379", f"port {port}"))
     process = subprocess.Popen(command, cwd=tmp_path, env={"PATH": f"{Path(server).parent}:/usr/bin:/bin"}, stdout=subprocess.DEVNULL)
     try:
@@ -474,14 +471,15 @@ def test_redis_starts_as_it_is_deployed_and_wants_its_password(tmp_path):
         process.send_signal(signal.SIGTERM)
         process.wait(10)
     # Nothing was written.
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config", "secrets"]
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["redis-password", "redis.conf"]
 
 
 def test_redis_does_not_start_without_a_password(tmp_path):
     program("redis-server")
-    for name, secrets in [("none", {}), ("empty", {"redis-password": ""})]:
-        command, _ = container(tmp_path / name, documents(kustomize("overlays/scalable")), secrets, name="luminate-redis")
-        assert run(*command, check=False, timeout=20).returncode != 0
+    command, _ = container(tmp_path, "overlays/scalable", GOOD | {"redis-password": ""}, name="luminate-redis/redis")
+    assert run(*command, check=False, timeout=60).returncode != 0
+    (tmp_path / "etc/luminate-secrets" / "redis-password").unlink()
+    assert run(*command, check=False, timeout=60).returncode != 0
 
 
 def test_what_kubectl_sends_is_checked(tree, cluster):

@@ -105,13 +105,15 @@ class Secrets:
 
 @cache
 def certificates():
-    """A certificate that vouches for itself, for servers and clients, and its key: {name: file}."""
+    """A certificate for servers and clients, its key, and who vouches for it: {name: file}."""
     place = Path(tempfile.mkdtemp(prefix="luminate-certificates-"))
     atexit.register(shutil.rmtree, place, ignore_errors=True)
-    key, crt = place / "tls.key", place / "tls.crt"
-    run(program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-        "-days", "2", "-subj", "/CN=luminate/O=main", "-addext", "subjectAltName=DNS:luminate", "-keyout", key, "-out", crt)
-    return {"tls.key": key, "tls.crt": crt, "ca.crt": crt}
+    made = {name: place / name for name in ["ca.key", "ca.crt", "tls.key", "tls.crt"]}
+    new = [program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    run(*new, "-subj", "/CN=tests", "-keyout", made["ca.key"], "-out", made["ca.crt"])
+    run(*new, "-subj", "/CN=luminate/O=main", "-addext", "subjectAltName=DNS:luminate", "-addext", "basicConstraints=CA:FALSE",
+        "-CA", made["ca.crt"], "-CAkey", made["ca.key"], "-keyout", made["tls.key"], "-out", made["tls.crt"])
+    return made
 
 
 def kubernetes(text):
@@ -301,7 +303,12 @@ def unit(path, held):
         env={"CREDENTIALS_DIRECTORY": credentials},
         read_only="strict" in settings.get("ProtectSystem", []),
         grace=float(settings.get("TimeoutStopSec", ["90"])[0].removesuffix("s")),
-        data=[f"/var/lib/{name}" for value in settings.get("StateDirectory", []) for name in value.split()],
+        data=[
+            f"{place}/{name}"
+            for key, place in [("StateDirectory", "/var/lib"), ("LogsDirectory", "/var/log")]
+            for value in settings.get(key, [])
+            for name in value.split()
+        ],
     )
     for value in settings.get("Environment", []):
         for assignment in value.split():

@@ -61,6 +61,7 @@ fn the_help_of_each_command() {
         &["healthcheck"],
         &["sleep"],
         &["admin"],
+        &["admin", "capacity"],
         &["admin", "check"],
         &["admin", "flush"],
         &["admin", "smoke"],

@@ -9,6 +9,7 @@
     reason = "tests"
 )]
 
+mod admin;
 mod attacks;
 mod attacks_http;
 mod attacks_server;

@@ -57,9 +57,9 @@ impl Gateway {
         let of = |line: &str| {
             let (name, value) = line.rsplit_once(' ')?;
             let counts = name.starts_with("luminate_http_in_flight_requests{") && !name.contains("metrics");
-            counts.then(|| value.parse::<f64>().unwrap())
+            counts.then(|| value.trim_end_matches(".0").parse::<usize>().unwrap())
         };
-        metrics.lines().filter_map(of).sum::<f64>() as usize
+        metrics.lines().filter_map(of).sum()
     }
 }
 

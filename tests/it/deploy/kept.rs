@@ -1,8 +1,9 @@
 //! Clients that keep their connections to gateways, as those within a cluster do: kube-proxy sends a new
 //! connection to one of the endpoints, and one that is open stays where it is, whatever the endpoints are.
 //!
-//! A gateway that stops may end a connection only with the answer to a request (`Connection: close`): one that
-//! ends without a word may have swallowed a request, and who sent it cannot know.
+//! A gateway that stops says with an answer that it is the connection's last (`Connection: close`). A connection that
+//! ends without a word may have swallowed a request, and who sent it cannot know; only one on which nothing was asked
+//! for a while may, and a client looks before it asks on one.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -33,8 +34,9 @@ pub struct Kept {
     /// Of each client: how many samples are acknowledged.
     acknowledged: [AtomicU64; CLIENTS],
     requests: AtomicU64,
-    /// Connections that were ended with an answer.
+    /// Connections that were ended with an answer, and those that were while nothing was asked.
     ended: AtomicU64,
+    ended_idle: AtomicU64,
     /// What must not be, in words.
     wrong: Mutex<Vec<String>>,
 }
@@ -48,6 +50,7 @@ impl Kept {
             acknowledged: Default::default(),
             requests: AtomicU64::new(0),
             ended: AtomicU64::new(0),
+            ended_idle: AtomicU64::new(0),
             wrong: Mutex::default(),
         }
     }
@@ -83,11 +86,13 @@ impl Kept {
             let before = progress();
             wait_for("every client to get on", || progress() > before);
         });
+        let ended = self.ended.load(Ordering::SeqCst);
         println!(
-            "{} requests, {} connections ended with an answer",
+            "{} requests; connections ended: {ended} with an answer, {} while nothing was asked",
             self.requests.load(Ordering::SeqCst),
-            self.ended.load(Ordering::SeqCst)
+            self.ended_idle.load(Ordering::SeqCst)
         );
+        assert!(ended > 0, "nobody was told to go");
         let wrong = self.wrong.lock().unwrap();
         assert!(wrong.is_empty(), "{} times: {:#?}", wrong.len(), &wrong[..wrong.len().min(5)]);
     }
@@ -115,6 +120,10 @@ impl Kept {
         stream.set_nodelay(true).unwrap();
         let mut stream = BufReader::new(stream);
         while !stop.load(Ordering::SeqCst) {
+            if is_ended(stream.get_ref()) {
+                self.ended_idle.fetch_add(1, Ordering::SeqCst);
+                break;
+            }
             let n = self.acknowledged[client].load(Ordering::SeqCst);
             let mut last = self.ask(&mut stream, &self.write(client, n))?;
             self.acknowledged[client].store(n + 1, Ordering::SeqCst);
@@ -179,6 +188,14 @@ impl Kept {
         let token = &self.token;
         format!("GET {path} HTTP/1.1\r\nHost: luminate\r\nAuthorization: Bearer {token}\r\n\r\n").into_bytes()
     }
+}
+
+/// Whether the other side has closed the connection, as far as we can know.
+fn is_ended(stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let ended = matches!(stream.peek(&mut [0]), Ok(0));
+    stream.set_nonblocking(false).unwrap();
+    ended
 }
 
 /// Tells the clients to stop, whatever happens.
