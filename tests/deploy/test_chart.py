@@ -250,6 +250,7 @@ def test_the_schema_is_one_and_is_strict():
     schema = CHART / "values.schema.json"
     run(VENV / "python", "-m", "check_jsonschema", "--check-metaschema", schema)
     check = jsonschema.Draft7Validator(json.loads(schema.read_text()))
+    # A file of values is checked by itself, too, by an editor for one.
     for name in ["values.yaml", *VALUES[1:]]:
         assert not [error.message for error in check.iter_errors(yaml.safe_load((CHART / name).read_text()))], name
 
@@ -277,6 +278,7 @@ def test_the_schema_is_one_and_is_strict():
     ("config.self_scrape.enabled=perhaps", "got string, want"),
     ("config.query=fast", "got string, want"),
     ("podAntiAffinity=strict", "must be one of 'soft', 'hard', 'none'"),
+    ("config.server=null", "got null, want object"),
     ("mode=cluster", "must be one of 'scalable', 'standalone'"),
     ("image.repository=luminate:latest", "does not match pattern"),
     ("image.digest=sha256:abc", "does not match pattern"),
@@ -499,6 +501,7 @@ def test_monitors_find_the_port_of_the_metrics(name):
     (endpoint,) = monitor["endpoints"]
     ports = {p["name"]: p["containerPort"] for p in template["spec"]["containers"][0]["ports"]}
     assert ports[endpoint["targetPort"]] == 8081
+    assert endpoint["relabelings"][0] == {"targetLabel": "job", "replacement": "luminate"}
     # Not twice.
     assert "prometheus.io/scrape" not in template["metadata"].get("annotations", {})
     for monitor in (d["spec"] for d in found if d["kind"] == "PodMonitor"):
@@ -563,6 +566,17 @@ def test_objects_of_ones_own_are_templates():
     found = {d["metadata"]["name"]: d["data"] for d in rendered("ci/everything-else.yaml") if d["kind"] == "ConfigMap"}
     assert found["metrics-gateway-extra"] == {"url": "http://metrics-gateway-svc.luminate:443"}
     assert found["luminate-text"] == {"mode": "scalable"}
+
+
+def test_a_key_with_nothing_below_is_an_empty_one(tmp_path):
+    empty = ["config", "overrides", "commonLabels", "podLabels", "podAnnotations", "affinity", "nodeSelector", "tolerations",
+             "extraEnv", "extraArgs", "extraVolumes", "extraObjects"]
+    file = tmp_path / "values.yaml"
+    file.write_text("".join(f"{name}:\n" for name in empty) + "ingress: {annotations: }\n")
+    found = documents(chart("-f", file).stdout)
+    assert config(found) == config(rendered("")) and "annotations" not in one(found, "Ingress")["metadata"]
+    (overrides,) = [d["data"]["overrides.yaml"] for d in found if d["kind"] == "ConfigMap" and "overrides.yaml" in d["data"]]
+    assert yaml.safe_load(overrides) == {"overrides": {}}
 
 
 def test_large_numbers_stay_numbers():

@@ -3,7 +3,7 @@
 {{- define "luminate.config" -}}
 {{- $needed := include "luminate.neededConfig" . | fromYaml -}}
 {{- with index $needed "Error" }}{{ fail . }}{{ end -}}
-{{- toYaml (mergeOverwrite $needed (deepCopy .Values.config)) -}}
+{{- toYaml (mergeOverwrite $needed (deepCopy (default dict .Values.config))) -}}
 {{- end -}}
 
 {{- define "luminate.neededConfig" -}}

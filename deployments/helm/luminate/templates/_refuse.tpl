@@ -81,7 +81,7 @@
 {{- end -}}
 {{- end -}}
 {{- range list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" -}}
-{{- if hasKey $v.podLabels . -}}
+{{- if hasKey (default dict $v.podLabels) . -}}
 {{- $wrong = append $wrong (printf "podLabels: %s is the chart's, which selects pods by it" .) -}}
 {{- end -}}
 {{- end -}}
@@ -92,11 +92,11 @@
 {{- end -}}
 
 {{- /* What the configuration must leave to other values. */ -}}
-{{- if dig "server" "tls" dict $v.config -}}
+{{- if dig "server" "tls" dict (default dict $v.config) -}}
 {{- $wrong = append $wrong "config.server.tls: pods have to be made for it; set tls" -}}
 {{- end -}}
 {{- range $key, $instead := dict "grace" "graceSeconds" "delay" "preStopSeconds" -}}
-{{- if dig "server" "shutdown" $key "" $v.config -}}
+{{- if dig "server" "shutdown" $key "" (default dict $v.config) -}}
 {{- $wrong = append $wrong (printf "config.server.shutdown.%s: pods have to be made for it; set shutdown.%s" $key $instead) -}}
 {{- end -}}
 {{- end -}}
