@@ -191,7 +191,7 @@ def test_files_belong_to_whom_they_should(image):
         status = (image.root / name[1:]).stat()
         owned[name] = (status.st_uid, stat.S_IMODE(status.st_mode))
     assert owned.pop(LUMINATE) == (0, 0o755)
-    assert owned.pop("/var/lib/luminate") == (10001, 0o750)
+    assert owned.pop("/var/lib/luminate") == (10001, 0o755)
     assert {(user, mode & 0o022) for user, mode in owned.values()} == {(0, 0)}
 
 
