@@ -141,6 +141,7 @@ mod tests {
             ("redis://:hunter2@a,redis://:hunter2@b", "redis.url: names several"),
             ("me:hunter2@a", "(redis.url_file): takes a URL"),
             ("", "(redis.url_file): it is empty"),
+            ("redis://:changeme@a:1/2", "(redis.url_file) is a placeholder"),
         ] {
             fs::write(&path, url).unwrap();
             let error = format!("{:#}", config(&redis, 0).unwrap_err());
