@@ -15,7 +15,6 @@ import yaml
 
 from apiserver import ApiServer
 from house import DEPLOYMENTS, KUBERNETES, ROOT, documents, kustomize, luminate, missing, program, run
-from workloads import Secrets
 from workloads import kubernetes as workloads
 
 # What the deployment guide says is created, and what else a deployment is made of.
@@ -382,9 +381,9 @@ def test_deleting_the_scalable_deployment_takes_all_of_it(tree, cluster):
 
 def container(folder, rendered, secrets, name="luminate/luminate"):
     """Puts what a container mounts into a folder: its command line and environment, with paths that lead there."""
-    held = Secrets()
-    held.put("luminate-secrets", secrets)
-    (workload,) = [workload for workload in workloads(documents(kustomize(rendered)), held) if workload.name == name]
+    secret = yaml.safe_dump({"kind": "Secret", "metadata": {"name": "luminate-secrets"}, "stringData": secrets})
+    found, _ = workloads(f"{kustomize(rendered)}---\n{secret}")
+    (workload,) = [workload for workload in found if workload.name == name]
     mounts = [*workload.folders, *workload.data]
 
     def here(text):
