@@ -16,10 +16,10 @@ from house import (
     program, run,
 )
 
-# What only a chart has. Labels say who made an object, and a checksum makes a changed configuration roll the
-# pods, which `kubectl apply` leaves to others.
+# What only a chart has. Labels say who made an object, a checksum makes a changed configuration roll the pods, which
+# `kubectl apply` leaves to others, and KEDA can take the autoscaler's place.
 CHART_LABELS = {"app.kubernetes.io/managed-by", "helm.sh/chart"}
-CHART_ANNOTATIONS = {"checksum/config"}
+CHART_ANNOTATIONS = {"checksum/config", "validations.keda.sh/hpa-ownership"}
 
 # Each set of values that comes with the chart, by the name of its file; "" is the defaults.
 VALUES = ["", *(str(p.relative_to(CHART)) for p in sorted([*CHART.glob("values-*.yaml"), *CHART.glob("ci/*.yaml")]))]
@@ -66,8 +66,9 @@ def plain(document):
             return node
         stripped = {name: strip(value) for name, value in node.items()}
         for field, names in (("labels", CHART_LABELS), ("annotations", CHART_ANNOTATIONS)):
-            if isinstance(stripped.get(field), dict):
-                stripped[field] = {n: v for n, v in stripped[field].items() if n not in names}
+            kept = {n: v for n, v in (stripped.pop(field, None) or {}).items() if n not in names}
+            if kept:
+                stripped[field] = kept
         return stripped
 
     document = strip(document)
