@@ -336,6 +336,12 @@ def test_the_schema_refuses(given, said):
     (["shutdown.graceSeconds=50"], "pods would be killed with requests in them"),
     (["rollingUpdate.maxSurge=0"], "no pod could ever be replaced"),
     (["podDisruptionBudget.maxUnavailable=0"], "no node can ever be drained"),
+    (["podDisruptionBudget.maxUnavailable=0%"], "no node can ever be drained"),
+    (["podDisruptionBudget.minAvailable=100%"], "leaves none to spare"),
+    (["clickhouse.addresses={https://clickhouse:9440/}"], "lets nobody out to port 9440"),
+    (["networkPolicy.egressPorts={443}"], "lets nobody out to port 8123, where clickhouse:8123 is"),
+    (["redis.enabled=true", "redis.urls={rediss://redis:6380/1}"], "lets nobody out to port 6380"),
+    (["redis.enabled=true", "redis.urls={redis://redis}", "redis.port=6380"], "lets nobody out to port 6379"),
     (["podDisruptionBudget.minAvailable=3"], "leave none to spare"),
     (["podLabels.app\\.kubernetes\\.io/name=a"], "podLabels: app.kubernetes.io/name"),
     (["commonLabels.app\\.kubernetes\\.io/instance=a"], "commonLabels: app.kubernetes.io/instance"),
@@ -531,6 +537,12 @@ def test_every_pod_has_a_network_policy_of_its_own_where_the_namespace_is_closed
             for template in pod_templates(document):
                 fitting = [p for p in policies if matches(p, template["metadata"].get("labels", {}))]
                 assert len(fitting) == 1, (name, key(document))
+
+
+def test_jobs_get_out_where_gateways_do():
+    policies = {d["metadata"]["name"]: d["spec"]["egress"] for d in rendered("ci/everything-else.yaml") if d["kind"] == "NetworkPolicy"}
+    redis = {"ports": [{"port": 6379, "protocol": "TCP"}]}
+    assert policies["metrics-gateway-schema"] == [rule for rule in policies["metrics-gateway"] if rule != redis]
 
 
 def test_with_certificates_demanded_of_clients_probes_go_where_none_is():

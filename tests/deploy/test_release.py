@@ -5,6 +5,7 @@ import os
 import pytest
 import yaml
 
+import manual
 from apiserver import ApiServer
 from house import CHART, chart, documents, key, program, run
 
@@ -104,6 +105,19 @@ def test_a_disk_outlives_its_release(cluster):
     helm(cluster, "uninstall", "luminate", "--wait", "--timeout", "60s")
     assert names(cluster) == set() and not cluster.get("Secret", "luminate-secrets")
     assert cluster.get("PersistentVolumeClaim", "data-luminate-0")
+
+
+def test_a_disk_grows_as_the_readme_says(cluster):
+    (commands,) = [b.text for b in manual.blocks(CHART / "README.md") if "persistence.size" in b.text]
+    apply(cluster, NAMESPACE, SECRET)
+    helm(cluster, "install", "luminate", CHART, "--set", "mode=standalone", "--wait", "--timeout", "60s")
+    last = commands.strip().splitlines()[-1].removeprefix("$ helm ").split()
+    assert "Forbidden" in helm(cluster, *last, check=False).stderr
+    path = os.pathsep.join([os.path.dirname(program("helm")), os.environ["PATH"]])
+    script = "\n".join(line.removeprefix("$ ") for line in commands.splitlines())
+    run("bash", "-euc", script, env={**cluster.environment, "PATH": path})
+    assert cluster.get("StatefulSet", "luminate")["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"] == "200Gi"
+    assert cluster.get("PersistentVolumeClaim", "data-luminate-0")["spec"]["resources"]["requests"]["storage"] == "200Gi"
 
 
 def test_tables_are_made_before_gateways_are(cluster):
