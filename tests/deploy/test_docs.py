@@ -112,6 +112,7 @@ def test_a_page_that_is_wrong_is_found(space, tmp_path):
     tries = {
         "other output": "```console\n$ echo two words\ntwo birds\n```\n",
         "more output": "```console\n$ printf 'a\\nb\\n'\na\n```\n",
+        "other numbers": "<!-- exact -->\n```console\n$ echo 1\n2\n```\n",
         "no output": "```console\n$ true\nsomething\n```\n",
         "failure": "```bash\nfalse\n```\n",
         "no failure": "<!-- fails -->\n```bash\ntrue\n```\n",
