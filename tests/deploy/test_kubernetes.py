@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from apiserver import ApiServer
-from house import CHART, DEPLOYMENTS, KUBERNETES, ROOT, documents, kustomize, luminate, missing, program, run
+from house import CHART, DEPLOYMENTS, KUBERNETES, ROOT, documents, kustomize, luminate, oldest, program, run
 from workloads import kubernetes as workloads
 
 # What the deployment guide says is created, and what else a deployment is made of.
@@ -96,14 +96,9 @@ def tree(tmp_path, cluster):
     return Tree(tmp_path, cluster)
 
 
-def system_kubectl():
-    """The system's kubectl, which is an older one, as people have it."""
-    return shutil.which("kubectl") or missing("the system's kubectl")
-
-
-@pytest.mark.parametrize("whose", ["ours", "system"])
-def test_the_base_is_applied_as_it_is(tmp_path, cluster, whose):
-    kubectl = program("kubectl") if whose == "ours" else system_kubectl()
+@pytest.mark.parametrize("which", [program, oldest])
+def test_the_base_is_applied_as_it_is(tmp_path, cluster, which):
+    kubectl = which("kubectl")
     config = cluster.kubeconfig(tmp_path / "kubeconfig")
     for folder, objects in [(".", GUIDE | AROUND), ("overlays/scalable", OBJECTS["scalable"])]:
         run(kubectl, "--kubeconfig", config, "apply", "-k", KUBERNETES / folder)
@@ -115,9 +110,9 @@ def test_the_base_is_applied_as_it_is(tmp_path, cluster, whose):
 
 
 @pytest.mark.parametrize("overlay", OBJECTS)
-@pytest.mark.parametrize("whose", ["ours", "system"])
-def test_make_creates_every_object_and_a_second_time_changes_nothing(tree, cluster, overlay, whose):
-    env = {"OVERLAY": overlay, "CLICKHOUSE_PASSWORD": PASSWORD} | ({"KUBECTL": system_kubectl()} if whose == "system" else {})
+@pytest.mark.parametrize("which", [program, oldest])
+def test_make_creates_every_object_and_a_second_time_changes_nothing(tree, cluster, overlay, which):
+    env = {"OVERLAY": overlay, "CLICKHOUSE_PASSWORD": PASSWORD, "KUBECTL": which("kubectl")}
     tree.make("k8s-deploy", **env)
     assert cluster.all() == OBJECTS[overlay]
     pods = {"scalable": 3, "standalone": 1}[overlay]
