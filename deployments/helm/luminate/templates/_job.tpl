@@ -148,6 +148,9 @@ spec:
           protocol: TCP
         {{- end }}
     {{- end }}
+    {{- with .root.Values.networkPolicy.extraEgress }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
     {{- end }}
 {{- end -}}
 
