@@ -184,6 +184,15 @@ def test_another_repository_is_not_deployed_because_a_variable_was_forgotten(tre
     assert container["image"] == "docker.io/luminate/luminate:0.1.0"
 
 
+def test_an_older_version_is_not_deployed_because_a_variable_was_forgotten(tree):
+    tree.make("k8s-deploy", OVERLAY="standalone", VERSION="0.10.0")
+    tree.refused("docker.io/luminate/luminate:0.10.0 runs", "VERSION=0.10.0; or VERSION=0.1.0", OVERLAY="standalone")
+    done = tree.make("k8s-deploy", OVERLAY="standalone", VERSION="0.0.9")
+    assert "The image changes from docker.io/luminate/luminate:0.10.0 to docker.io/luminate/luminate:0.0.9" in done.stdout
+    # What is newer comes with the manifests.
+    tree.make("k8s-deploy", OVERLAY="standalone")
+
+
 def test_pods_are_replaced_when_what_they_read_at_their_start_changes(tree, cluster):
     def pods():
         return {name for _, name in cluster.all("Pod") if "redis" not in name}, {name for _, name in cluster.all("Pod") if "redis" in name}
