@@ -98,7 +98,8 @@ def test_standalone_the_chart_says_what_the_overlay_says():
 
 
 def test_with_redis_the_gateways_of_both_are_configured_alike(tmp_path):
-    redis = ("redis.enabled=true", "redis.urls={redis://luminate-redis:6379}", "redis.passwordKey=redis-password")
+    redis = ("redis.enabled=true", "redis.urls={redis://luminate-redis:6379}", "redis.passwordKey=redis-password",
+             "redis.keyStore=false")
     ours, theirs = objects(text("", *WHOLE, "--set", ",".join(redis))), objects(kustomize("overlays/scalable"))
     # The overlay has the Redis itself, too, and sets it by variables where the chart has one configuration.
     theirs = {name: d for name, d in theirs.items() if d["metadata"]["labels"].get("app.kubernetes.io/component") != "redis"}
@@ -111,6 +112,8 @@ def test_with_redis_the_gateways_of_both_are_configured_alike(tmp_path):
         del side["NetworkPolicy", "luminate", "luminate"]
         side.pop(("NetworkPolicy", "luminate", "luminate-to-redis"), None)
     assert effective[0] == effective[1] and effective[0]["redis"]["rate_limit"]["enabled"] is True
+    # Which would be gone with a Redis that has no disk.
+    assert effective[0]["redis"]["key_store"]["enabled"] is False
     assert ours == theirs
 
 
@@ -146,7 +149,7 @@ def in_effect(folder, given, variables):
     clean = {"PATH": os.environ["PATH"], **variables}
     printed = run(luminate(), "config", "print", "--config.file", path, env=clean).stdout
     # What comes from a variable is printed as the text it was.
-    return yaml.safe_load(printed.replace("'true'", "true"))
+    return yaml.safe_load(re.sub("'(true|false)'", r"\1", printed))
 
 
 @pytest.mark.parametrize("name", VALUES)

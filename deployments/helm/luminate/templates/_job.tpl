@@ -155,11 +155,14 @@ spec:
 {{- end -}}
 
 {{- define "luminate.dnsEgress" -}}
+# The cluster's DNS; and on each node, where NodeLocal DNSCache runs.
 - to:
     - namespaceSelector: {}
       podSelector:
         matchLabels:
           k8s-app: kube-dns
+    - ipBlock:
+        cidr: 169.254.20.10/32
   ports:
     - port: 53
       protocol: UDP
