@@ -479,6 +479,15 @@ def test_keda_scales_within_the_same_bounds_and_as_fast_as_the_autoscaler():
     assert {t["type"]: t["metadata"]["value"] for t in scaled["triggers"] if t["type"] != "prometheus"} == {"cpu": "70", "memory": "80"}
 
 
+def test_keda_counts_requests_of_endpoints_that_there_are():
+    (query,) = [t["metadata"]["query"] for t in one(rendered("ci/keda.yaml"), "ScaledObject")["spec"]["triggers"]
+                if t.get("name") == "in-flight-requests"]
+    known = set(re.findall(r'Self::\w+ => "(\w+)"', (ROOT / "src/gateway/request.rs").read_text()))
+    counted = set(re.search(r'endpoint=~"([^"]*)"', query)[1].split("|"))
+    # All but what is about ourselves.
+    assert counted == known - {"status", "admin", "health", "metrics", "other"}
+
+
 def test_expressions_of_keda_are_promql(tmp_path):
     for name in ("ci/keda.yaml", ""):
         more = () if name else ("--set", "keda.enabled=true,keda.prometheusAddress=http://p:9090")
