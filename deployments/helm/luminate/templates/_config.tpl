@@ -30,6 +30,10 @@ auth:
     secret_file: /etc/luminate-secrets/{{ .Values.secrets.jwtSecretKey }}
 limits:
   overrides_file: /etc/luminate/overrides.yaml
+{{- /* A query that holds this much takes 320 MB; resources.limits.memory is 2Gi by default. */}}
+query:
+  max_samples: 20000000
+  max_concurrency: 10
 {{- if .Values.redis.enabled }}
 redis:
   rate_limit:
