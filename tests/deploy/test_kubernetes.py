@@ -166,6 +166,7 @@ def test_a_number_that_was_applied_by_hand_is_the_autoscalers_again(tree, cluste
     [
         ({"VERSION": "1.2.3"}, "docker.io/luminate/luminate:1.2.3"),
         ({"DOCKER_REPO": "yourusername"}, "docker.io/yourusername/luminate:0.1.0"),
+        ({"VERSION": f"0.1.0@sha256:{'a1' * 32}"}, f"docker.io/luminate/luminate:0.1.0@sha256:{'a1' * 32}"),
         ({"DOCKER_REGISTRY": "localhost:5000", "DOCKER_REPO": "a/b", "VERSION": "7"}, "localhost:5000/a/b/luminate:7"),
     ],
 )
