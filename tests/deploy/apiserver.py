@@ -959,7 +959,7 @@ class ApiServer(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request, client_address):
-        # Whoever asked may hang up when he has seen enough.
+        # Clients that have seen enough of a watch go away in the middle of it.
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 

@@ -98,8 +98,7 @@ def test_standalone_the_chart_says_what_the_overlay_says():
 
 
 def test_with_redis_the_gateways_of_both_are_configured_alike(tmp_path):
-    redis = ("redis.enabled=true", "redis.urls={redis://luminate-redis:6379}", "redis.passwordKey=redis-password",
-             "redis.keyStore=false")
+    redis = ("redis.enabled=true", "redis.urls={redis://luminate-redis:6379}", "redis.passwordKey=redis-password")
     ours, theirs = objects(text("", *WHOLE, "--set", ",".join(redis))), objects(kustomize("overlays/scalable"))
     # The overlay has the Redis itself, too, and sets it by variables where the chart has one configuration.
     theirs = {name: d for name, d in theirs.items() if d["metadata"]["labels"].get("app.kubernetes.io/component") != "redis"}
@@ -324,7 +323,7 @@ def test_the_schema_refuses(given, said):
     (["redis.enabled=true", "redis.urls={redis://a}", "redis.urlKey=redis-url"], "take one"),
     (["redis.enabled=true", "redis.urls={redis://:abc@redis}"], "a ConfigMap is no place"),
     (["redis.urls={redis://a}"], "enabled is false"),
-    (["redis.enabled=true", "redis.urls={redis://a}", "redis.rateLimit=false", "redis.keyStore=false"], "nothing would be kept"),
+    (["redis.enabled=true", "redis.urls={redis://a}", "redis.rateLimit=false"], "nothing would be kept"),
     (["tls.enabled=true"], "without a certificate"),
     (["tls.existingSecret=a"], "enabled is false"),
     (["tls.enabled=true", "tls.certificate=a", "tls.key=b", "tls.clientAuth=required"], "needs clientCa"),
