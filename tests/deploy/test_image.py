@@ -499,7 +499,8 @@ def make(tmp_path, target, **env):
     docker.chmod(0o755)
     record = tmp_path / "record"
     record.write_text("")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("DOCKER", "BUILDX", "MAKE"))}
+    alien = ("DOCKER", "BUILDX", "MAKE", "VERSION", "PLATFORMS", "BUILDER", "PYTHON", "RUNTIME")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(alien)}
     env = {**clean, "PATH": f"{docker.parent}:{os.environ['PATH']}", "RECORD": str(record), **env}
     done = subprocess.run(["make", target], cwd=ROOT, env=env, capture_output=True, text=True)
     return done, record.read_text().splitlines()
