@@ -462,8 +462,11 @@ def test_uninstalling_keeps_what_is_stored_unless_told(tmp_path):
     data.mkdir(parents=True)
     (data / "1").write_text("samples")
     assert "/opt/lum/bin/luminate serve" in (tmp_path / "etc/systemd/system/luminate.service").read_text()
+    # An upgrade goes to where it is, and so does what takes it away.
+    install(tmp_path)
+    assert not (tmp_path / "usr").exists()
     for _ in range(2):
-        run(SYSTEMD / "uninstall.sh", "--destdir", tmp_path, "--prefix", "/opt/lum")
+        run(SYSTEMD / "uninstall.sh", "--destdir", tmp_path)
         assert set(tree(tmp_path)) == {
             "etc/luminate/luminate.yaml", "etc/luminate/secrets/jwt-secret", "var/lib/luminate/parts/1"
         }
