@@ -13,6 +13,7 @@ use crate::{
         limit::shared::SharedBuckets,
         redis::{RedisConfig, RedisLink, RedisTlsConfig, breaker::BreakerLimits},
     },
+    model::secret::weakness_of_password,
 };
 
 /// How long a request may wait for a key, at least.
@@ -69,7 +70,14 @@ pub(super) fn config(config: &config::Redis, seed: u64) -> anyhow::Result<RedisC
         Some(RedisUrl::File(path)) => {
             let text = secret::read_file(path, "redis.url_file")?;
             let urls: Vec<String> = text.0.split([',', '\n']).map(|url| url.trim().to_owned()).collect();
-            RedisServers::parse(&urls).map_err(|why| anyhow!("{} (redis.url_file): {why}", path.display()))?
+            let servers = RedisServers::parse(&urls)
+                .map_err(|why| anyhow!("{} (redis.url_file): {why}", path.display()))?;
+            if let Some(why) =
+                servers.password.as_ref().and_then(|password| weakness_of_password("", password))
+            {
+                bail!("the password in {} (redis.url_file) {why}", path.display());
+            }
+            servers
         }
         None => bail!("redis.url names no server"),
     };

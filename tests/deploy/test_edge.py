@@ -239,11 +239,11 @@ def test_the_small_boards_limits_are_in_effect(tmp_path):
         assert bounded != usual, path
 
     unit = unit_of(tmp_path)
-    assert unit.last("MemoryMax") == "96M"
+    assert unit.last("MemoryMax") == "64M"
     assert unit.environment()["MIMALLOC_ALLOW_THP"] == "0"
     # Without --small-board the next time, its bounds stay, as its configuration does.
     install(tmp_path)
-    assert unit_of(tmp_path).last("MemoryMax") == "96M"
+    assert unit_of(tmp_path).last("MemoryMax") == "64M"
 
 
 def test_the_allocator_heeds_what_the_small_board_asks(tmp_path):
