@@ -79,7 +79,11 @@ def test_every_alert_begins_and_nearly_begins_in_a_test():
 def test_alerts_say_what_whoever_is_woken_needs():
     for name, alert in alerts().items():
         assert name.startswith("Luminate")
-        assert set(alert["labels"]) == {"severity"} and alert["labels"]["severity"] in ("critical", "warning", "info"), name
+        assert set(alert["labels"]) == {"severity"} and alert["labels"]["severity"] in (
+            "critical",
+            "warning",
+            "info",
+        ), name
         assert set(alert["annotations"]) == {"summary", "description", "runbook_url"}, name
         assert alert["annotations"]["runbook_url"] == f"{RUNBOOK}#{name.lower()}"
         assert "tenant=" not in alert["expr"] and "tenant)" not in alert["expr"], name
@@ -106,6 +110,12 @@ def test_every_alert_has_its_page_in_the_runbook():
     assert linked and not set(linked) - set(told)
 
 
+def test_alerts_that_are_named_exist():
+    pages = [*MONITORING.glob("*.md"), *(DEPLOYMENTS / "docs").glob("*.md"), DEPLOYMENTS / "README.md"]
+    named = {(path.name, name) for path in pages for name in re.findall(r"\bLuminate[A-Z]\w+", path.read_text())}
+    assert named and not sorted((where, name) for where, name in named if name not in alerts())
+
+
 @functools.cache
 def helped(*words):
     """What a command says of itself; none if there is no such command."""
@@ -126,11 +136,15 @@ def test_the_commands_of_the_runbook_are_ours():
     for command in commands_of(sections()[0]):
         for words in re.findall(r"(?:^|-- |\d )luminate ((?:[a-z]|--).*)", command):
             words, path = words.split(), []
-            while words and f"\n  {words[0]} " in (helped(*path) or "").partition("Commands:")[2].partition("Options:")[0]:
+            while (
+                words and f"\n  {words[0]} " in (helped(*path) or "").partition("Commands:")[2].partition("Options:")[0]
+            ):
                 path.append(words.pop(0))
             assert path, f"luminate {command}: there is no such command"
             options = {word for word in words if word.startswith("--")}
-            unknown = {option for option in options if f"{option} " not in helped(*path) and f"{option}\n" not in helped(*path)}
+            unknown = {
+                option for option in options if f"{option} " not in helped(*path) and f"{option}\n" not in helped(*path)
+            }
             assert not unknown, f"{command}: {unknown}"
             tried += 1
     assert tried > 20
@@ -175,8 +189,14 @@ def test_dashboards_are_sound():
         ids, taken = set(), set()
         for panel in dashboard["panels"]:
             place, ids = panel["gridPos"], ids | {panel["id"]}
-            cells = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
-            assert place["x"] + place["w"] <= 24 and not cells & taken, f"{path.stem}: {panel['title']} lies over another"
+            cells = {
+                (x, y)
+                for x in range(place["x"], place["x"] + place["w"])
+                for y in range(place["y"], place["y"] + place["h"])
+            }
+            assert place["x"] + place["w"] <= 24 and not cells & taken, (
+                f"{path.stem}: {panel['title']} lies over another"
+            )
             taken |= cells
             for target in panel.get("targets", []):
                 assert target["datasource"]["uid"] == "${datasource}"
@@ -193,7 +213,13 @@ def fleet(tmp_path_factory):
 
 def with_values(expression):
     """An expression as Grafana sends it, of everything, with windows that fit scrapes a second apart."""
-    for name, value in {"$__rate_interval": "5s", "$__range": "1m", "$__interval": "1s", "$job": ".*", "$instance": ".*"}.items():
+    for name, value in {
+        "$__rate_interval": "5s",
+        "$__range": "1m",
+        "$__interval": "1s",
+        "$job": ".*",
+        "$instance": ".*",
+    }.items():
         expression = expression.replace(name, value)
     assert "$" not in expression, expression
     return expression
@@ -219,7 +245,7 @@ def test_no_panel_is_dead(fleet):
         return not waiting
 
     try:
-        until("every panel shows something", all_alive, 90)
+        until("every panel shows something", all_alive, 180)
     except AssertionError as error:
         dead = "\n".join(f"{where}: {title}: {expression}" for where, title, expression in sorted(waiting))
         raise AssertionError(f"{error}\n{dead}") from None
@@ -232,8 +258,13 @@ def test_no_variable_is_empty(fleet):
             selector, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"]).groups()
             asked.add((with_values(selector), label))
     for selector, label in asked:
-        status, text = call(f"{fleet.store}/api/v1/label/{label}/values", **{"match[]": selector})
-        assert status == 200 and json.loads(text)["data"], f"{selector}: {text}"
+
+        def values(selector=selector, label=label):
+            status, text = call(f"{fleet.store}/api/v1/label/{label}/values", **{"match[]": selector})
+            assert status == 200, f"{selector}: {text}"
+            return json.loads(text)["data"] or None
+
+        until(f"{selector} has a {label}", values)
 
 
 def names_in(fleet):
@@ -254,13 +285,23 @@ def test_every_rule_can_be_evaluated(fleet):
 
 
 def test_every_metric_that_is_named_is_there(fleet):
-    there = names_in(fleet)
     texts = [*ALERTS, *DASHBOARDS, *MONITORING.glob("*.md"), *TESTS]
     named = {(path.name, name) for path in texts for name in METRIC.findall(path.read_text())}
     assert len(named) > 200
-    # Names of counters and histograms without what their samples end in stand for all of these.
-    families = {name.removesuffix(suffix) for name in there for suffix in ("_total", "_bucket", "_count", "_sum")}
-    assert not sorted((where, name) for where, name in named if name not in there | families)
+    lost = named
+
+    def all_there():
+        nonlocal lost
+        there = names_in(fleet)
+        # Names of counters and histograms without what their samples end in stand for all of these.
+        there |= {name.removesuffix(suffix) for name in there for suffix in ("_total", "_bucket", "_count", "_sum")}
+        lost = sorted((where, name) for where, name in named if name not in there)
+        return not lost
+
+    try:
+        until("every metric that is named is there", all_there)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {lost}") from None
 
 
 def test_metrics_are_as_prometheus_wants_them(fleet):
@@ -296,7 +337,9 @@ def test_the_list_of_metrics_is_current(fleet):
     path, current = MONITORING / "metrics.md", reference(fleet)
     if os.environ.get("LUMINATE_TEST_GOLDEN") == "rewrite":
         path.write_text(current)
-    assert path.read_text() == current, "LUMINATE_TEST_GOLDEN=rewrite tests/deploy/run -k list_of_metrics writes it anew"
+    assert path.read_text() == current, (
+        "LUMINATE_TEST_GOLDEN=rewrite tests/deploy/run -k list_of_metrics writes it anew"
+    )
 
 
 def test_no_metric_has_a_tenant(fleet):

@@ -3,7 +3,7 @@
 {{- define "luminate.config" -}}
 {{- $needed := include "luminate.neededConfig" . | fromYaml -}}
 {{- with index $needed "Error" }}{{ fail . }}{{ end -}}
-{{- toYaml (mergeOverwrite $needed (deepCopy .Values.config)) -}}
+{{- toYaml (mergeOverwrite $needed (deepCopy (default dict .Values.config))) -}}
 {{- end -}}
 
 {{- define "luminate.neededConfig" -}}
@@ -30,6 +30,10 @@ auth:
     secret_file: /etc/luminate-secrets/{{ .Values.secrets.jwtSecretKey }}
 limits:
   overrides_file: /etc/luminate/overrides.yaml
+{{- /* A query that holds this much takes 320 MB; resources.limits.memory is 2Gi by default. */}}
+query:
+  max_samples: 20000000
+  max_concurrency: 10
 {{- if .Values.redis.enabled }}
 redis:
   rate_limit:
@@ -66,7 +70,7 @@ storage:
     addresses: {{ toJson .Values.clickhouse.addresses }}
     database: {{ quote .Values.clickhouse.database }}
     username: {{ quote .Values.clickhouse.username }}
-    password_file: /etc/luminate-secrets/{{ .Values.secrets.clickhousePasswordKey }}
+    password_file: {{ include "luminate.clickhouseFolder" . }}/{{ .Values.secrets.clickhousePasswordKey }}
     {{- with .Values.clickhouse.cluster }}
     cluster: {{ quote . }}
     {{- end }}
@@ -83,6 +87,11 @@ log:
 {{- end -}}
 {{- define "luminate.redisPasswordKey" -}}
 {{- .Values.redis.passwordKey | default (ternary "redis-password" "" (not (empty .Values.secrets.redisPassword))) -}}
+{{- end -}}
+
+{{/* Where pods have the Secret with ClickHouse's password. */}}
+{{- define "luminate.clickhouseFolder" -}}
+{{- empty .Values.clickhouse.existingSecret | ternary "/etc/luminate-secrets" "/etc/luminate-clickhouse" -}}
 {{- end -}}
 
 {{/* The keys of the Secret that the configuration asks for, as JSON. */}}
