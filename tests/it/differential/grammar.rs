@@ -41,6 +41,7 @@ const ASKED_MS: i64 = 60 * 60_000;
 pub(super) struct Grammar<'a> {
     families: &'a [Family],
     random: Random,
+    index: usize,
     aligned: bool,
 }
 
@@ -188,7 +189,7 @@ impl<'a> Grammar<'a> {
     pub(super) fn new(families: &'a [Family], seed: u64, index: u64) -> Self {
         let mut random = Random::new(seed, index);
         let aligned = random.one_in(5);
-        Self { families, random, aligned }
+        Self { families, random, index: usize::try_from(index).unwrap(), aligned }
     }
 
     pub(super) fn question(mut self) -> Question {
@@ -211,6 +212,8 @@ impl<'a> Grammar<'a> {
                 ordered = !range;
                 self.top(place, false)
             }
+            // So that none is left to chance.
+            _ if self.index % 50 == 0 => self.math_by(place, self.index / 50 % MATH.len()),
             _ => self.vector(place),
         };
         let grid = self.grid(range, phase);
@@ -541,15 +544,20 @@ impl<'a> Grammar<'a> {
                 expr
             }
             _ => {
-                let (name, amplifies, special) = MATH[self.random.below(MATH.len())];
-                let part = if amplifies { self.precise(place, Equal) } else { self.vector(place.below()) };
-                let left =
-                    if name == "abs" || name == "sqrt" && part.precision > Close { Equal } else { Close };
-                let mut expr = expr.text(format!("{name}(")).part(part).text(")").at_most(left);
-                expr.special |= special;
-                expr
+                let n = self.random.below(MATH.len());
+                self.math_by(place, n)
             }
         }
+    }
+
+    fn math_by(&mut self, place: Place, n: usize) -> Expr {
+        let (name, amplifies, special) = MATH[n];
+        let part = if amplifies { self.precise(place, Equal) } else { self.vector(place.below()) };
+        let left = if name == "abs" || name == "sqrt" && part.precision > Close { Equal } else { Close };
+        let mut expr =
+            Expr::new(Type::Vector, place.phase).text(format!("{name}(")).part(part).text(")").at_most(left);
+        expr.special |= special;
+        expr
     }
 
     fn number(&mut self) -> &'static str {
