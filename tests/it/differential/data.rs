@@ -193,15 +193,14 @@ fn gauge(random: &mut Random, times: &[i64], n: i64) -> Values {
     times.iter().map(&mut next).collect()
 }
 
+/// One that resets does so only from three times what it begins again with.
 fn counter(random: &mut Random, times: &[i64], n: i64, resets: bool) -> Values {
-    let again = random.between(20_000, 30_000);
-    let mut value = again * 3;
-    let mut since_reset = 0;
+    let again = random.between(2_000, 3_000);
+    let mut value = again * 4;
     let mut values = Vec::new();
     for t in times {
-        since_reset += 1;
-        if resets && since_reset > 40 && random.one_in(30) {
-            (value, since_reset) = (again, 0);
+        if resets && value > again * 3 && random.one_in(30) {
+            value = again;
         } else if !random.one_in(4) {
             value += random.between(0, 50);
         }
