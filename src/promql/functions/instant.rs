@@ -157,8 +157,8 @@ pub fn map(function: InstantFunction, row: &mut Row, params: &[&[f64]]) {
         F::Asin => each(row, f64::asin),
         F::Acos => each(row, f64::acos),
         F::Atan => each(row, f64::atan),
-        F::Sinh => each(row, f64::sinh),
-        F::Cosh => each(row, f64::cosh),
+        F::Sinh => each(row, |x| if overflows_in_go(x) { x.signum() * f64::INFINITY } else { x.sinh() }),
+        F::Cosh => each(row, |x| if overflows_in_go(x) { f64::INFINITY } else { x.cosh() }),
         F::Tanh => each(row, f64::tanh),
         F::Asinh => each(row, f64::asinh),
         F::Acosh => each(row, f64::acosh),
@@ -289,6 +289,12 @@ fn sgn(value: f64) -> f64 {
 fn round(value: f64, to_nearest: f64) -> f64 {
     let inverse = 1.0 / to_nearest;
     (value * inverse + 0.5).floor() / inverse
+}
+
+/// Whether half of `exp` is infinite, as which Go reckons `sinh` and `cosh` far from zero: between 709.78 and
+/// 710.47 they would still be finite.
+fn overflows_in_go(x: f64) -> bool {
+    x.abs().exp() == f64::INFINITY
 }
 
 #[cfg(test)]
