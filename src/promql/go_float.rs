@@ -249,10 +249,11 @@ mod tests {
 
     #[test]
     fn of_two_equally_near_texts_the_even_one_is_taken() {
+        let tied = 1_772_322_653.0 + 65.0 / 256.0;
         for (value, text) in [
-            (1772322653.25390625, "1772322653.2539062"),
-            (-1772322653.25390625, "-1772322653.2539062"),
-            (1772322653.25390625 + 0.0078125, "1772322653.2617188"),
+            (tied, "1772322653.2539062"),
+            (-tied, "-1772322653.2539062"),
+            (tied + 2.0 / 256.0, "1772322653.2617188"),
             // Not in the middle.
             (0.1 + 0.2, "0.30000000000000004"),
             (1772322653.3, "1772322653.3"),
@@ -261,7 +262,7 @@ mod tests {
             assert_eq!(format_json_value(value), text);
             assert_eq!(parse_go_float(text), Some(value));
         }
-        assert_eq!(format_g(1772322653.25390625), "1.7723226532539062e+09");
+        assert_eq!(format_g(tied), "1.7723226532539062e+09");
         // In steps of 2^-8 every second value of this size has 18 digits of which the last is a 5.
         for n in 0..2000 {
             let value = 1772322653.0 + f64::from(2 * n + 1) / 256.0;

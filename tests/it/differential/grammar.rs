@@ -213,7 +213,7 @@ impl<'a> Grammar<'a> {
                 self.top(place, false)
             }
             // So that none is left to chance.
-            _ if self.index % 50 == 0 => self.math_by(place, self.index / 50 % MATH.len()),
+            _ if self.index.is_multiple_of(50) => self.math_by(place, self.index / 50 % MATH.len()),
             _ => self.vector(place),
         };
         let grid = self.grid(range, phase);
