@@ -1,6 +1,13 @@
 //! The scripts in `tests/promql`: that they are well-formed, and that every store gives what they say.
 
-use std::{collections::BTreeSet, path::{Path, PathBuf}, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use luminate::{
     clock::HandClock,
@@ -22,7 +29,7 @@ use luminate::{
         memory::MemoryStore,
     },
 };
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 
 use crate::{
     clickhouse::front::Front,
@@ -116,24 +123,35 @@ fn the_scripts_call_every_function() {
 
 /// A store under the engine, and a tenant that nobody used before.
 struct Database {
-    runtime: Runtime,
+    runtime: Handle,
     store: Arc<dyn Storage>,
     engine: Engine,
     features: Features,
+    /// What the names of its tenants begin with.
+    tenant: String,
     tenants: u32,
     /// Whether what was loaded is flushed before it is asked for.
     flush: bool,
 }
 
 impl Database {
-    fn over(runtime: Runtime, store: Arc<dyn Storage>, flush: bool) -> Self {
+    fn over(runtime: &Runtime, store: Arc<dyn Storage>, flush: bool) -> Self {
+        let runtime = runtime.handle().clone();
         let clock = HandClock::at(Timestamp(0));
         let engine = Engine::new(Arc::clone(&store), EngineOptions::default(), clock).unwrap();
-        Self { runtime, store, engine, features: Features::default(), tenants: 0, flush }
+        Self {
+            runtime,
+            store,
+            engine,
+            features: Features::default(),
+            tenant: "script".to_owned(),
+            tenants: 0,
+            flush,
+        }
     }
 
     fn tenant(&self) -> TenantId {
-        TenantId::new(&format!("script-{}", self.tenants)).unwrap()
+        TenantId::new(&format!("{}-{}", self.tenant, self.tenants)).unwrap()
     }
 
     fn options(&self) -> QueryOptions {
@@ -222,13 +240,25 @@ fn stale_histogram() -> Histogram {
     }
 }
 
-fn play_all(database: &mut Database) {
-    let (mut passed, mut failures) = (0, Vec::new());
-    for (name, script) in scripts() {
-        let report = script::run(&name, &script, database);
-        passed += report.passed;
-        failures.extend(report.failures);
-    }
+/// Plays all scripts, shared out among databases that run side by side.
+fn play_all(databases: &mut [Database]) {
+    let scripts = scripts();
+    let next = AtomicUsize::new(0);
+    let play = |database: &mut Database| {
+        let (mut passed, mut failures) = (0, Vec::new());
+        while let Some((name, script)) = scripts.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let report = script::run(name, script, database);
+            passed += report.passed;
+            failures.extend(report.failures);
+        }
+        (passed, failures)
+    };
+    let reports: Vec<(usize, Vec<String>)> = std::thread::scope(|scope| {
+        let players: Vec<_> = databases.iter_mut().map(|database| scope.spawn(|| play(database))).collect();
+        players.into_iter().map(|player| player.join().expect("a script does not panic")).collect()
+    });
+    let passed: usize = reports.iter().map(|(passed, _)| passed).sum();
+    let failures: Vec<String> = reports.into_iter().flat_map(|(_, failures)| failures).collect();
     assert!(
         failures.is_empty(),
         "{} of {} failed:\n{}",
@@ -241,14 +271,15 @@ fn play_all(database: &mut Database) {
 #[test]
 fn the_scripts_pass_in_memory() {
     let store = MemoryStore::new(HandClock::at(Timestamp(0)), None);
-    play_all(&mut Database::over(Runtime::new().unwrap(), store, false));
+    play_all(&mut [Database::over(&Runtime::new().unwrap(), store, false)]);
 }
 
 #[test]
 fn the_scripts_pass_on_a_store_that_takes_what_it_is_offered() {
     for most in [1, 2] {
         let store = Taker::over(MemoryStore::new(HandClock::at(Timestamp(0)), None), most);
-        play_all(&mut Database::over(Runtime::new().unwrap(), Arc::clone(&store) as Arc<dyn Storage>, false));
+        let runtime = Runtime::new().unwrap();
+        play_all(&mut [Database::over(&runtime, Arc::clone(&store) as Arc<dyn Storage>, false)]);
         assert!(store.taken() > 200, "only {} operations were taken", store.taken());
     }
 }
@@ -262,9 +293,9 @@ fn the_scripts_pass_on_the_embedded_engine() {
         let config = EmbeddedConfig { retention: None, ballast_bytes: 0, ..EmbeddedConfig::new(dir.path()) };
         let store = EmbeddedStore::open(config, Arc::new(SystemDisk), HandClock::at(Timestamp(0))).unwrap();
         drop(inside);
-        let mut database = Database::over(runtime, store, flush);
-        play_all(&mut database);
-        database.runtime.block_on(database.store.close()).unwrap();
+        let store = store as Arc<dyn Storage>;
+        play_all(&mut [Database::over(&runtime, Arc::clone(&store), flush)]);
+        runtime.block_on(store.close()).unwrap();
     }
 }
 
@@ -283,7 +314,13 @@ fn the_scripts_pass_on_clickhouse() {
     let store = ClickHouseStore::open(config, HandClock::at(Timestamp(0))).unwrap();
     drop(inside);
     runtime.block_on(store.apply_schema()).unwrap();
-    let mut database = Database::over(runtime, store, false);
-    play_all(&mut database);
-    database.runtime.block_on(database.store.close()).unwrap();
+    let store = store as Arc<dyn Storage>;
+    // A query mostly waits for the server.
+    let database = |number: u32| {
+        let tenant = format!("script-{number}");
+        Database { tenant, ..Database::over(&runtime, Arc::clone(&store), false) }
+    };
+    let mut databases: Vec<Database> = (0..4).map(database).collect();
+    play_all(&mut databases);
+    runtime.block_on(store.close()).unwrap();
 }

@@ -498,8 +498,7 @@ mod tests {
     #[test]
     fn features_are_switched_from_their_defaults() {
         let script = parse("features use-start-timestamps -promql-binop-fill-modifiers\nfeatures\n").unwrap();
-        let switched =
-            Features { use_start_timestamps: true, fill_modifiers: false, ..Features::default() };
+        let switched = Features { use_start_timestamps: true, fill_modifiers: false, ..Features::default() };
         assert_eq!(script[0].action, Action::Features(switched));
         assert_eq!(script[1].action, Action::Features(Features::default()));
     }
@@ -515,9 +514,14 @@ mod tests {
         assert_eq!(eval.query, "a + 1");
         assert_eq!(eval.when, When::Range { start: 0, end: 60_000, step: 30_000 });
         assert!(eval.expect.no_warn);
-        for wrong in
-            ["what\n", "features what\n", "  indented\n", "eval a\n", "load x\n", "eval instant at 0 a\n  expect nothing\n"]
-        {
+        for wrong in [
+            "what\n",
+            "features what\n",
+            "  indented\n",
+            "eval a\n",
+            "load x\n",
+            "eval instant at 0 a\n  expect nothing\n",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }
