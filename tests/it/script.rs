@@ -86,6 +86,8 @@ pub(crate) struct Command {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Action {
     Clear,
+    /// The script is about what is computed of samples, not about how they are stored or found.
+    Computation,
     Features(Features),
     Load(Vec<Series>),
     Eval(Eval),
@@ -155,6 +157,7 @@ pub(crate) fn run(name: &str, script: &[Command], target: &mut dyn Target) -> Re
                 target.clear();
                 continue;
             }
+            Action::Computation => continue,
             Action::Features(features) => {
                 target.set_features(*features);
                 continue;

@@ -40,6 +40,7 @@ fn action(head: &str, body: &[&str]) -> Result<Action> {
     let (word, rest) = head.split_once(' ').unwrap_or((head, ""));
     match word {
         "clear" => Ok(Action::Clear),
+        "computation" => Ok(Action::Computation),
         "features" => features(rest).map(Action::Features),
         "load" => load(rest, body).map(Action::Load),
         "eval" => eval(rest, body).map(Action::Eval),
