@@ -35,9 +35,9 @@ if [[ -z $destdir ]]; then
     if systemctl cat luminate.service >/dev/null 2>&1; then systemctl disable --now --quiet luminate.service; fi
 fi
 
-rm -f "$destdir$prefix"/bin/luminate{,.previous,.new} "$units/luminate.service" \
+rm -f {"$destdir$prefix/bin/luminate","$units/luminate.service"}{,.new,.before,.before.new,.previous} \
     "$units/luminate.service.d/small-board.conf" "$destdir/etc/sysusers.d/luminate.conf" \
-    "$destdir$prefix/share/doc/luminate/README.md"
+    "$destdir$prefix/share/doc/luminate/README.md" "$destdir/etc/luminate/luminate.yaml.dist"
 rmdir --ignore-fail-on-non-empty "$destdir$prefix/share/doc/luminate" 2>/dev/null || true
 
 if [[ -n $purge ]]; then

@@ -42,6 +42,11 @@ class Unit:
     def last(self, key):
         return self.values[key][-1]
 
+    def command(self, key):
+        """The only command of this kind, as words: a $ is written twice there."""
+        (text,) = self.all(key)
+        return [word.replace("$$", "$") for word in shlex.split(text)]
+
     def environment(self):
         """What Environment= sets, with the credentials' directory in place of %d."""
         text = " ".join(self.all("Environment")).replace("%d", CREDENTIALS)

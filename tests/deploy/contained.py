@@ -29,9 +29,11 @@ All of it takes root and runc (tests/setup installs it). Without, a test says so
 import atexit
 import contextlib
 import ctypes
+import functools
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -112,7 +114,7 @@ class Container:
         _needs_root()
         self.image, self.name = image, f"luminate-{os.getpid()}-{next(_numbers)}"
         self.place = Path(tempfile.mkdtemp(prefix="luminate-container-"))
-        self.returncode = None
+        self.returncode = self._left = None
         ids = (image.ids[0] if user is None else user, image.ids[1] if group is None else group)
         if command is None:
             words = [*image.entrypoint, *(image.cmd if args is None else args)]
@@ -160,12 +162,12 @@ class Container:
     @property
     def stdout(self):
         """What it has written to standard output so far."""
-        return (self.place / "stdout").read_text()
+        return self._left[0] if self._left else (self.place / "stdout").read_text()
 
     @property
     def stderr(self):
         """What it has written to standard error so far; runc's own words are here, too, if it could not start."""
-        return (self.place / "stderr").read_text()
+        return self._left[1] if self._left else (self.place / "stderr").read_text()
 
     @property
     def running(self):
@@ -179,6 +181,8 @@ class Container:
     @property
     def changed(self):
         """The files it has made or changed in a root filesystem that is not read-only, mount points left out."""
+        if self._left:
+            return self._left[2]
         mounted = {mount["destination"] for mount in json.loads((self.place / "config.json").read_text())["mounts"]}
         top = self.place / "changed"
         found = ["/" + str(path.relative_to(top)) for path in top.rglob("*") if not path.is_dir()]
@@ -216,12 +220,15 @@ class Container:
             raise
 
     def kill(self):
-        """Kills it if it still runs, and takes all but what it wrote away."""
+        """Kills it if it still runs, and takes it away; what it wrote can still be asked for."""
         atexit.unregister(self.kill)
         subprocess.run([*_runc(), "delete", "--force", self.name], capture_output=True)
         self._runc.wait()
         self._poll()
         subprocess.run(["umount", "--lazy", self.place / "root"], capture_output=True)
+        if self._left is None:
+            self._left = (self.stdout, self.stderr, self.changed)
+            shutil.rmtree(self.place, ignore_errors=True)
 
     def __enter__(self):
         return self
@@ -258,8 +265,11 @@ def project(folder, files, mode=0o440, group=10001):
     return folder
 
 
+@functools.cache
 def _runc():
-    return [program("runc"), "--root", f"/run/luminate-tests-{os.getpid()}"]
+    state = tempfile.mkdtemp(prefix="luminate-runc-")
+    atexit.register(shutil.rmtree, state, ignore_errors=True)
+    return [program("runc"), "--root", state]
 
 
 def _needs_root():

@@ -48,6 +48,8 @@ try {
     strict: true,
     skipLibCheck: true,
     types: [],
+    // Nothing of a browser.
+    lib: ["lib.es2022.d.ts"],
     target: ts.ScriptTarget.ES2022,
     module: ts.ModuleKind.ESNext,
     moduleResolution: ts.ModuleResolutionKind.Bundler,

@@ -83,7 +83,7 @@ def call(url, token=None, method="GET", body=None, **parameters):
         return 0, str(error)
 
 
-def until(what, holds, seconds=60):
+def until(what, holds, seconds=120):
     """Waits until something holds, and gives it."""
     end = time.monotonic() + seconds
     while True:
@@ -263,6 +263,7 @@ class Fleet:
 
     def prometheus(self, others, edge, gateway):
         port = free_port()
+
         def target(url, **more):
             return {"url": url + "/api/v1/write", "queue_config": {"batch_send_deadline": "500ms"}, **more}
 
@@ -295,7 +296,18 @@ class Fleet:
 
     def canary(self):
         port = free_port()
-        self.spawn("canary", luminate(), "admin", "canary", "--server", self.store, "--interval", "1s", "--listen", f"127.0.0.1:{port}")
+        self.spawn(
+            "canary",
+            luminate(),
+            "admin",
+            "canary",
+            "--server",
+            self.store,
+            "--interval",
+            "1s",
+            "--listen",
+            f"127.0.0.1:{port}",
+        )
         return f"127.0.0.1:{port}"
 
     def traffic(self):
@@ -303,7 +315,9 @@ class Fleet:
         read, busy, admin = token("team", "read"), token("busy", "read write"), token("team", "admin delete")
         old = json.dumps({"metric": {"__name__": "old"}, "values": [1], "timestamps": [1]}).encode()
         new = [
-            json.dumps({"metric": {"__name__": f"new{n}"}, "values": [1], "timestamps": [int(time.time() * 1000)]}).encode()
+            json.dumps(
+                {"metric": {"__name__": f"new{n}"}, "values": [1], "timestamps": [int(time.time() * 1000)]}
+            ).encode()
             for n in range(3)
         ]
         while not self.done.wait(0.2):
@@ -311,7 +325,14 @@ class Fleet:
                 now = time.time()
                 for bearer in (read, self.key):
                     call(server + "/api/v1/query", bearer, query="count(up)")
-                    call(server + "/api/v1/query_range", bearer, query="sum(rate(luminate_process_cpu_seconds_total[5s]))", start=now - 10, end=now, step=1)
+                    call(
+                        server + "/api/v1/query_range",
+                        bearer,
+                        query="sum(rate(luminate_process_cpu_seconds_total[5s]))",
+                        start=now - 10,
+                        end=now,
+                        step=1,
+                    )
                     call(server + "/api/v1/labels", bearer)
                 call(server + "/api/v1/status/buildinfo", read)
                 call(server + "/api/v1/query", busy, query="up")

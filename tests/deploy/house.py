@@ -54,7 +54,9 @@ def luminate():
 
 def documents(text):
     """The objects of a YAML stream."""
-    return [document for document in yaml.safe_load_all(text) if document]
+    # Ten times as fast, where PyYAML has it.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return [document for document in yaml.load_all(text, Loader=loader) if document]
 
 
 def kustomize(folder):

@@ -82,6 +82,9 @@ class Relay:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self):
+        # Closing alone does not wake who waits in it.
+        with contextlib.suppress(OSError):
+            self.listening.shutdown(socket.SHUT_RDWR)
         self.listening.close()
 
     def _accept(self):
@@ -122,10 +125,20 @@ class Running:
                     return 200
                 return 0
 
+    def answers(self, kind):
+        """Whether a probe of its manifest succeeds; it has to run for that."""
+        assert self.container.running, self.said()
+        return self.probe(kind) == 200
+
     def allowance(self, kind):
         """How long a probe may fail before there are consequences."""
         probe = self.workload.probes[kind]
         return probe.get("initialDelaySeconds", 0) + probe.get("periodSeconds", 10) * probe.get("failureThreshold", 3)
+
+    def listens(self, port):
+        with contextlib.suppress(ConnectionRefusedError), self.node.connect(self.port(port)):
+            return True
+        return False
 
     def port(self, name):
         return self.workload.ports[name] if isinstance(name, str) else name
@@ -196,7 +209,7 @@ class Node:
         mounts = {}
         for path, texts in workload.folders.items():
             folder = self.place / f"{len(os.listdir(self.place))}"
-            group = (workload.groups or [workload.group or self.image.ids[1]])[0]
+            group = (workload.groups or [0])[0]
             mounts[path] = (project(folder, texts, workload.modes[path], group), "ro")
         beside = {}
         for path, text in workload.files.items():

@@ -248,7 +248,7 @@ def edit(file, key, text):
 
 def environment(home, bin):
     """What a new user's shell has: a PATH with `luminate`, kubectl and helm, and a home."""
-    luminate = os.environ["LUMINATE_BIN"]
+    luminate = str(Path(os.environ["LUMINATE_BIN"]).resolve())
     bin.mkdir()
     (bin / "luminate").symlink_to(luminate)
     # For `make`: the binary is what cargo would build and run.

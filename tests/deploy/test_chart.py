@@ -16,10 +16,10 @@ from house import (
     program, run,
 )
 
-# What only a chart has. Labels say who made an object, and a checksum makes a changed configuration roll the
-# pods, which `kubectl apply` leaves to others.
+# What only a chart has. Labels say who made an object, a checksum makes a changed configuration roll the pods, which
+# `kubectl apply` leaves to others, and KEDA can take the autoscaler's place.
 CHART_LABELS = {"app.kubernetes.io/managed-by", "helm.sh/chart"}
-CHART_ANNOTATIONS = {"checksum/config"}
+CHART_ANNOTATIONS = {"checksum/config", "validations.keda.sh/hpa-ownership"}
 
 # Each set of values that comes with the chart, by the name of its file; "" is the defaults.
 VALUES = ["", *(str(p.relative_to(CHART)) for p in sorted([*CHART.glob("values-*.yaml"), *CHART.glob("ci/*.yaml")]))]
@@ -66,8 +66,9 @@ def plain(document):
             return node
         stripped = {name: strip(value) for name, value in node.items()}
         for field, names in (("labels", CHART_LABELS), ("annotations", CHART_ANNOTATIONS)):
-            if isinstance(stripped.get(field), dict):
-                stripped[field] = {n: v for n, v in stripped[field].items() if n not in names}
+            kept = {n: v for n, v in (stripped.pop(field, None) or {}).items() if n not in names}
+            if kept:
+                stripped[field] = kept
         return stripped
 
     document = strip(document)
@@ -97,7 +98,8 @@ def test_standalone_the_chart_says_what_the_overlay_says():
 
 
 def test_with_redis_the_gateways_of_both_are_configured_alike(tmp_path):
-    redis = ("redis.enabled=true", "redis.urls={redis://luminate-redis:6379}", "redis.passwordKey=redis-password")
+    redis = ("redis.enabled=true", "redis.urls={redis://luminate-redis:6379}", "redis.passwordKey=redis-password",
+             "redis.keyStore=false")
     ours, theirs = objects(text("", *WHOLE, "--set", ",".join(redis))), objects(kustomize("overlays/scalable"))
     # The overlay has the Redis itself, too, and sets it by variables where the chart has one configuration.
     theirs = {name: d for name, d in theirs.items() if d["metadata"]["labels"].get("app.kubernetes.io/component") != "redis"}
@@ -110,6 +112,8 @@ def test_with_redis_the_gateways_of_both_are_configured_alike(tmp_path):
         del side["NetworkPolicy", "luminate", "luminate"]
         side.pop(("NetworkPolicy", "luminate", "luminate-to-redis"), None)
     assert effective[0] == effective[1] and effective[0]["redis"]["rate_limit"]["enabled"] is True
+    # Which would be gone with a Redis that has no disk.
+    assert effective[0]["redis"]["key_store"]["enabled"] is False
     assert ours == theirs
 
 
@@ -145,7 +149,7 @@ def in_effect(folder, given, variables):
     clean = {"PATH": os.environ["PATH"], **variables}
     printed = run(luminate(), "config", "print", "--config.file", path, env=clean).stdout
     # What comes from a variable is printed as the text it was.
-    return yaml.safe_load(printed.replace("'true'", "true"))
+    return yaml.safe_load(re.sub("'(true|false)'", r"\1", printed))
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -198,25 +202,20 @@ def test_the_commands_of_the_notes_do_what_they_say(mode, mounts, tmp_path):
 
 
 def crds(resources):
-    """What is wrong with custom resources: their index and a text each."""
+    """What is wrong with custom resources: their index and a text each. Dear: the compiler reads all of their types."""
     modules = TOOLS / "crds" / "node_modules"
     if not modules.exists():
         missing("types of custom resources")
     return json.loads(run(program("node"), ROOT / "tests/deploy/crds.mjs", modules, input=json.dumps(resources)).stdout)
 
 
-def test_every_custom_resource_is_valid_to_the_letter():
-    resources = [d for name in VALUES for d in rendered(name) if d["apiVersion"] in APIS]
-    assert {d["kind"] for d in resources} >= {"ServiceMonitor", "PodMonitor", "ScaledObject", "HTTPRoute"}
-    wrong = crds(resources)
-    assert not wrong, "\n".join(f"{key(resources[i])}: {text}" for i, text in wrong)
-
-
-def test_what_is_wrong_in_a_custom_resource_is_found():
-    resources = {d["kind"]: d for name in VALUES for d in rendered(name) if d["apiVersion"] in APIS}
+def test_every_custom_resource_is_valid_to_the_letter_and_what_is_not_is_found():
+    ours = [d for name in VALUES for d in rendered(name) if d["apiVersion"] in APIS]
+    resources = {d["kind"]: d for d in ours}
+    assert resources.keys() >= {"ServiceMonitor", "PodMonitor", "ScaledObject", "HTTPRoute"}
     rule = {"apiVersion": APIS[0], "kind": "PrometheusRule", "metadata": {"name": "a"},
             "spec": {"groups": [{"name": "a", "rules": [{"alert": "A", "expr": "1"}]}]}}
-    wrong = []
+    right, wrong = [*ours, rule], []
     for document, path, field, value in [
         (resources["ServiceMonitor"], ("spec", "endpoints", 0), "intervall", "15s"),
         (resources["ServiceMonitor"], ("spec", "endpoints", 0), "interval", "15 seconds"),
@@ -233,8 +232,9 @@ def test_what_is_wrong_in_a_custom_resource_is_found():
             node = node[step]
         node[field] = value
         wrong.append(broken)
-    assert {index for index, _ in crds(wrong)} == set(range(len(wrong)))
-    assert crds([rule]) == []
+    found = dict(crds(right + wrong))
+    assert not (bad := [f"{key(d)}: {found[i]}" for i, d in enumerate(right) if i in found]), "\n".join(bad)
+    assert found.keys() == set(range(len(right), len(right + wrong)))
 
 
 # ---- what is refused
@@ -250,6 +250,7 @@ def test_the_schema_is_one_and_is_strict():
     schema = CHART / "values.schema.json"
     run(VENV / "python", "-m", "check_jsonschema", "--check-metaschema", schema)
     check = jsonschema.Draft7Validator(json.loads(schema.read_text()))
+    # A file of values is checked by itself, too, by an editor for one.
     for name in ["values.yaml", *VALUES[1:]]:
         assert not [error.message for error in check.iter_errors(yaml.safe_load((CHART / name).read_text()))], name
 
@@ -277,6 +278,7 @@ def test_the_schema_is_one_and_is_strict():
     ("config.self_scrape.enabled=perhaps", "got string, want"),
     ("config.query=fast", "got string, want"),
     ("podAntiAffinity=strict", "must be one of 'soft', 'hard', 'none'"),
+    ("config.server=null", "got null, want object"),
     ("mode=cluster", "must be one of 'scalable', 'standalone'"),
     ("image.repository=luminate:latest", "does not match pattern"),
     ("image.digest=sha256:abc", "does not match pattern"),
@@ -333,6 +335,12 @@ def test_the_schema_refuses(given, said):
     (["shutdown.graceSeconds=50"], "pods would be killed with requests in them"),
     (["rollingUpdate.maxSurge=0"], "no pod could ever be replaced"),
     (["podDisruptionBudget.maxUnavailable=0"], "no node can ever be drained"),
+    (["podDisruptionBudget.maxUnavailable=0%"], "no node can ever be drained"),
+    (["podDisruptionBudget.minAvailable=100%"], "leaves none to spare"),
+    (["clickhouse.addresses={https://clickhouse:9440/}"], "lets nobody out to port 9440"),
+    (["networkPolicy.egressPorts={443}"], "lets nobody out to port 8123, where clickhouse:8123 is"),
+    (["redis.enabled=true", "redis.urls={rediss://redis:6380/1}"], "lets nobody out to port 6380"),
+    (["redis.enabled=true", "redis.urls={redis://redis}", "redis.port=6380"], "lets nobody out to port 6379"),
     (["podDisruptionBudget.minAvailable=3"], "leave none to spare"),
     (["podLabels.app\\.kubernetes\\.io/name=a"], "podLabels: app.kubernetes.io/name"),
     (["commonLabels.app\\.kubernetes\\.io/instance=a"], "commonLabels: app.kubernetes.io/instance"),
@@ -499,6 +507,7 @@ def test_monitors_find_the_port_of_the_metrics(name):
     (endpoint,) = monitor["endpoints"]
     ports = {p["name"]: p["containerPort"] for p in template["spec"]["containers"][0]["ports"]}
     assert ports[endpoint["targetPort"]] == 8081
+    assert endpoint["relabelings"][0] == {"targetLabel": "job", "replacement": "luminate"}
     # Not twice.
     assert "prometheus.io/scrape" not in template["metadata"].get("annotations", {})
     for monitor in (d["spec"] for d in found if d["kind"] == "PodMonitor"):
@@ -527,6 +536,12 @@ def test_every_pod_has_a_network_policy_of_its_own_where_the_namespace_is_closed
             for template in pod_templates(document):
                 fitting = [p for p in policies if matches(p, template["metadata"].get("labels", {}))]
                 assert len(fitting) == 1, (name, key(document))
+
+
+def test_jobs_get_out_where_gateways_do():
+    policies = {d["metadata"]["name"]: d["spec"]["egress"] for d in rendered("ci/everything-else.yaml") if d["kind"] == "NetworkPolicy"}
+    redis = {"ports": [{"port": 6379, "protocol": "TCP"}]}
+    assert policies["metrics-gateway-schema"] == [rule for rule in policies["metrics-gateway"] if rule != redis]
 
 
 def test_with_certificates_demanded_of_clients_probes_go_where_none_is():
@@ -563,6 +578,17 @@ def test_objects_of_ones_own_are_templates():
     found = {d["metadata"]["name"]: d["data"] for d in rendered("ci/everything-else.yaml") if d["kind"] == "ConfigMap"}
     assert found["metrics-gateway-extra"] == {"url": "http://metrics-gateway-svc.luminate:443"}
     assert found["luminate-text"] == {"mode": "scalable"}
+
+
+def test_a_key_with_nothing_below_is_an_empty_one(tmp_path):
+    empty = ["config", "overrides", "commonLabels", "podLabels", "podAnnotations", "affinity", "nodeSelector", "tolerations",
+             "extraEnv", "extraArgs", "extraVolumes", "extraObjects"]
+    file = tmp_path / "values.yaml"
+    file.write_text("".join(f"{name}:\n" for name in empty) + "ingress: {annotations: }\n")
+    found = documents(chart("-f", file).stdout)
+    assert config(found) == config(rendered("")) and "annotations" not in one(found, "Ingress")["metadata"]
+    (overrides,) = [d["data"]["overrides.yaml"] for d in found if d["kind"] == "ConfigMap" and "overrides.yaml" in d["data"]]
+    assert yaml.safe_load(overrides) == {"overrides": {}}
 
 
 def test_large_numbers_stay_numbers():

@@ -16,7 +16,7 @@ import manual
 from house import CHART, DEPLOYMENTS, ROOT, documents, luminate, missing, renders, run
 
 # Pages that are followed word by word, each in a tree and a network of its own.
-FOLLOWED = [ROOT / "README.md", DEPLOYMENTS / "README.md", *sorted((DEPLOYMENTS / "docs").glob("*.md"))]
+FOLLOWED = [ROOT / "README.md", DEPLOYMENTS / "README.md", CHART / "README.md", *sorted((DEPLOYMENTS / "docs").glob("*.md"))]
 
 # Pages whose links, targets, keys and metrics have to exist.
 PAGES = sorted(

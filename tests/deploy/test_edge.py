@@ -125,14 +125,17 @@ def service(request, tmp_path):
         "LUMINATE_SERVER__LISTEN": f"127.0.0.1:{port}", "LUMINATE_SERVER__ADMIN_LISTEN": f"127.0.0.1:{admin}",
     }
 
-    def command(words):
-        return confined.Running(unit, tmp_path, shlex.split(words), environment)
+    def command(words, **more):
+        return confined.Running(unit, tmp_path, words, {**environment, **more})
 
-    for words in unit.all("ExecStartPre"):
-        with command(words) as before:
-            assert before.wait(60) == 0, before.said()
-    with command(unit.last("ExecStart")) as server:
-        with command(unit.last("ExecStartPost")) as ready:
+    with command(unit.command("ExecStartPre")) as before:
+        assert before.wait(60) == 0, before.said()
+    # Who waits sees processes of its own only: 1 is there, and for the others the server has ended.
+    wait = unit.command("ExecStartPost")
+    with command(wait, MAINPID="999") as in_vain:
+        assert in_vain.wait(60) == 1, in_vain.said()
+    with command(unit.command("ExecStart")) as server:
+        with command(wait, MAINPID="1") as ready:
             assert ready.wait(120) == 0, ready.said() + server.said()
         server.root, server.unit, server.command = tmp_path, unit, command
         server.public, server.admin = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin}"
@@ -172,7 +175,7 @@ def test_the_server_lives_with_its_unit(service):
 
     *checks, reload = service.unit.all("ExecReload")
     for words in checks:
-        with service.command(words) as check:
+        with service.command(shlex.split(words)) as check:
             assert check.wait(60) == 0, check.said()
     assert reload == "/bin/kill -HUP $MAINPID"
     begun = service.said().count('"reloaded"')
@@ -532,6 +535,56 @@ def test_a_version_that_does_not_become_ready_is_taken_back(tmp_path):
     )
     assert "the old one is back and runs" in said and "code 1" in said and "as before" in said
     assert told.count("restart luminate.service") == 3
+
+
+def test_what_ran_last_is_never_lost(tmp_path):
+    """Neither by a version that does not become ready, nor by an installation that was interrupted, nor by a rollback
+    to what no longer becomes ready."""
+    older = other_version(tmp_path, 'exec {} "$@" # older').rename(tmp_path / "older")
+    bad = other_version(tmp_path, 'exec {} "$@" # does not become ready')
+    bin, unit = "/usr/local/bin/luminate", "/etc/systemd/system/luminate.service"
+    said, told = on_a_machine(
+        tmp_path,
+        f'./install.sh {older}; ./install.sh "$NEW"; ./install.sh {bad}; cmp {older} {bin}.previous && echo "1 kept"; '
+        # Killed while it waited for the service: what ran is put back, by the next one that does not become ready.
+        f'cp -p {bin} {bin}.before; cp -p {unit} {unit}.before; cp {bad} {bin}; echo broken >{unit}; ./install.sh {bad}; '
+        f'cmp "$NEW" {bin} && grep -q ExecStart {unit} && echo "2 kept"; '
+        # Or when it is taken back.
+        f'cp -p {bin} {bin}.before; cp {bad} {bin}; ./install.sh --rollback && cmp "$NEW" {bin} && echo "3 kept"; '
+        f'cp {bad} {bin}.previous; ./install.sh --rollback || cmp "$NEW" {bin} && echo "4 kept"; ls /usr/local/bin',
+    )
+    assert [line for line in said.splitlines() if line.endswith(" kept")] == ["1 kept", "2 kept", "3 kept", "4 kept"], said
+    assert said.endswith("4 kept\nluminate\n"), said
+
+
+def test_folders_of_the_machine_stay_as_they_are(tmp_path):
+    for folder, mode in {"usr/local/bin": 0o2775, "etc/luminate": 0o750, "etc/systemd/system": 0o700}.items():
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder).chmod(mode)
+    before = {path: path.stat().st_mode for path in tmp_path.rglob("*") if path.is_dir()}
+    install(tmp_path)
+    assert {path: path.stat().st_mode for path in before} == before
+
+
+def test_nothing_is_drawn_if_the_first_program_does_not_take_the_configuration(tmp_path):
+    (tmp_path / "root/etc/luminate").mkdir(parents=True)
+    (tmp_path / "root/etc/luminate/luminate.yaml").write_text("servre: {}\n")
+    done = run(SYSTEMD / "install.sh", "--destdir", tmp_path / "root", luminate(), check=False)
+    assert "nothing was changed" in done.stderr
+    assert set(tree(tmp_path)) == {"root/etc/luminate/luminate.yaml"}
+
+
+def test_a_machine_becomes_a_small_board(tmp_path):
+    install(tmp_path)
+    config = tmp_path / "etc/luminate/luminate.yaml"
+    # Nobody changed it.
+    install(tmp_path, "--small-board")
+    assert config.read_text() == (SYSTEMD / "small-board.yaml").read_text()
+    # Somebody's own is kept, and the bounds that do not fit it are told.
+    run(SYSTEMD / "uninstall.sh", "--destdir", tmp_path)
+    config.write_text("auth: {mode: token}\n")
+    done = install(tmp_path, "--small-board")
+    assert config.read_text() == "auth: {mode: token}\n" and "NOTE: small-board.conf bounds memory" in done.stdout
 
 
 def test_nobody_but_root_and_nothing_without_systemd(tmp_path):

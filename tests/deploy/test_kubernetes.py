@@ -14,8 +14,7 @@ import pytest
 import yaml
 
 from apiserver import ApiServer
-from house import DEPLOYMENTS, KUBERNETES, ROOT, documents, kustomize, luminate, missing, program, run
-from workloads import Secrets
+from house import CHART, DEPLOYMENTS, KUBERNETES, ROOT, documents, kustomize, luminate, missing, program, run
 from workloads import kubernetes as workloads
 
 # What the deployment guide says is created, and what else a deployment is made of.
@@ -153,6 +152,20 @@ def test_their_number_is_set_once_and_then_the_autoscalers(tree, cluster):
         assert cluster.get("Deployment", "luminate")["spec"]["replicas"] == count
 
 
+def test_a_number_that_was_applied_by_hand_is_the_autoscalers_again(tree, cluster):
+    """deployment.yaml by itself says 3; that it is no longer said must not make it Kubernetes' default, which is 1."""
+    kubectl = [tree.env["KUBECTL"], "--kubeconfig", tree.env["KUBECONFIG"], "-n", "luminate"]
+    tree.make("k8s-deploy", CLICKHOUSE_PASSWORD=PASSWORD)
+    run(*kubectl, "apply", "-f", tree.kubernetes / "deployment.yaml")
+    run(*kubectl, "scale", "deployment/luminate", "--replicas=7")
+    pods = cluster.all("Pod")
+    cluster.requests.clear()
+    tree.make("k8s-deploy")
+    assert cluster.get("Deployment", "luminate")["spec"]["replicas"] == 7
+    assert not any('"replicas":null' in body for _, _, body in cluster.requests)
+    assert len(cluster.all("Pod")) == len(pods)
+
+
 @pytest.mark.parametrize(
     "env, image",
     [
@@ -165,6 +178,15 @@ def test_the_image_is_the_one_that_was_pushed(tree, cluster, env, image):
     tree.make("k8s-deploy", OVERLAY="standalone", **env)
     (container,) = cluster.get("StatefulSet", "luminate")["spec"]["template"]["spec"]["containers"]
     assert container["image"] == image
+
+
+def test_another_repository_is_not_deployed_because_a_variable_was_forgotten(tree, cluster):
+    tree.make("k8s-deploy", OVERLAY="standalone", DOCKER_REPO="yourusername", VERSION="2")
+    tree.refused("docker.io/yourusername/luminate:2 runs", "docker.io/luminate/luminate:0.1.0", "DOCKER_REPO", OVERLAY="standalone")
+    tree.make("k8s-deploy", OVERLAY="standalone", DOCKER_REPO="yourusername", VERSION="3")
+    tree.make("k8s-deploy", OVERLAY="standalone", DOCKER_REGISTRY="docker.io")
+    (container,) = cluster.get("StatefulSet", "luminate")["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "docker.io/luminate/luminate:0.1.0"
 
 
 def test_pods_are_replaced_when_what_they_read_at_their_start_changes(tree, cluster):
@@ -240,6 +262,29 @@ def test_strong_secrets_are_drawn_where_there_are_none(tree, cluster, tmp_path):
     tree.make("k8s-delete", CONFIRM="yes", DELETE_DATA="yes")
     tree.make("k8s-deploy", CLICKHOUSE_PASSWORD=PASSWORD)
     assert tree.secrets()["jwt-secret"] != drawn["jwt-secret"]
+
+
+def test_secrets_that_cannot_be_read_for_now_are_not_drawn_again(tree, cluster, tmp_path):
+    tree.make("k8s-deploy", OVERLAY="standalone")
+    before = tree.secrets()
+    # Says that there is a Secret, and then fails.
+    broken = tmp_path / "kubectl"
+    broken.write_text(f'#!/bin/sh\ncase "$*" in *"get secret "*go-template*) exit 1 ;; esac\nexec {program("kubectl")} "$@"\n')
+    broken.chmod(0o755)
+    tree.refused("cannot read the Secret luminate-secrets", OVERLAY="standalone", KUBECTL=str(broken))
+    assert tree.secrets() == before
+
+
+def test_the_password_of_a_redis_that_is_not_ours_is_not_drawn(tree, cluster):
+    overlay = tree.root / "deployments" / "overlays" / "scalable" / "kustomization.yaml"
+    overlay.write_text(overlay.read_text().replace("  - redis.yaml\n", ""))
+    tree.refused("the Secret luminate-secrets has no redis-password", CLICKHOUSE_PASSWORD=PASSWORD)
+    document = yaml.safe_load((tree.kubernetes / "secret.yaml").read_text())
+    document["stringData"] = {"redis-password": "known-to-redis"}
+    (tree.kubernetes / "secret.yaml").write_text(yaml.safe_dump(document))
+    tree.make("k8s-deploy", CLICKHOUSE_PASSWORD=PASSWORD)
+    assert tree.secrets()["redis-password"] == "known-to-redis"
+    assert cluster.all() == OBJECTS["scalable"] - REDIS
 
 
 def test_an_edited_file_is_used(tree):
@@ -340,6 +385,16 @@ def test_one_deployment_does_not_go_over_the_other(tree):
     tree.refused("the other deployment is there: deployment/luminate", OVERLAY="standalone")
 
 
+def test_what_helm_deployed_is_left_to_helm(tree, cluster):
+    chart = [program("helm"), "--kubeconfig", tree.env["KUBECONFIG"]]
+    run(*chart, "install", "luminate", CHART, "-n", "luminate", "--create-namespace", "--set", "mode=standalone")
+    before = cluster.all()
+    tree.refused("Helm deployed what is there: statefulset.apps/luminate", OVERLAY="standalone")
+    done = tree.make("k8s-delete", check=False, CONFIRM="yes", DELETE_DATA="yes")
+    assert done.returncode != 0 and "Helm deployed what is there" in done.stderr
+    assert cluster.all() == before
+
+
 # ---- Looking, and deleting
 
 
@@ -382,9 +437,9 @@ def test_deleting_the_scalable_deployment_takes_all_of_it(tree, cluster):
 
 def container(folder, rendered, secrets, name="luminate/luminate"):
     """Puts what a container mounts into a folder: its command line and environment, with paths that lead there."""
-    held = Secrets()
-    held.put("luminate-secrets", secrets)
-    (workload,) = [workload for workload in workloads(documents(kustomize(rendered)), held) if workload.name == name]
+    secret = yaml.safe_dump({"kind": "Secret", "metadata": {"name": "luminate-secrets"}, "stringData": secrets})
+    found, _ = workloads(f"{kustomize(rendered)}---\n{secret}")
+    (workload,) = [workload for workload in found if workload.name == name]
     mounts = [*workload.folders, *workload.data]
 
     def here(text):

@@ -79,7 +79,11 @@ def test_every_alert_begins_and_nearly_begins_in_a_test():
 def test_alerts_say_what_whoever_is_woken_needs():
     for name, alert in alerts().items():
         assert name.startswith("Luminate")
-        assert set(alert["labels"]) == {"severity"} and alert["labels"]["severity"] in ("critical", "warning", "info"), name
+        assert set(alert["labels"]) == {"severity"} and alert["labels"]["severity"] in (
+            "critical",
+            "warning",
+            "info",
+        ), name
         assert set(alert["annotations"]) == {"summary", "description", "runbook_url"}, name
         assert alert["annotations"]["runbook_url"] == f"{RUNBOOK}#{name.lower()}"
         assert "tenant=" not in alert["expr"] and "tenant)" not in alert["expr"], name
@@ -126,11 +130,15 @@ def test_the_commands_of_the_runbook_are_ours():
     for command in commands_of(sections()[0]):
         for words in re.findall(r"(?:^|-- |\d )luminate ((?:[a-z]|--).*)", command):
             words, path = words.split(), []
-            while words and f"\n  {words[0]} " in (helped(*path) or "").partition("Commands:")[2].partition("Options:")[0]:
+            while (
+                words and f"\n  {words[0]} " in (helped(*path) or "").partition("Commands:")[2].partition("Options:")[0]
+            ):
                 path.append(words.pop(0))
             assert path, f"luminate {command}: there is no such command"
             options = {word for word in words if word.startswith("--")}
-            unknown = {option for option in options if f"{option} " not in helped(*path) and f"{option}\n" not in helped(*path)}
+            unknown = {
+                option for option in options if f"{option} " not in helped(*path) and f"{option}\n" not in helped(*path)
+            }
             assert not unknown, f"{command}: {unknown}"
             tried += 1
     assert tried > 20
@@ -175,8 +183,14 @@ def test_dashboards_are_sound():
         ids, taken = set(), set()
         for panel in dashboard["panels"]:
             place, ids = panel["gridPos"], ids | {panel["id"]}
-            cells = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
-            assert place["x"] + place["w"] <= 24 and not cells & taken, f"{path.stem}: {panel['title']} lies over another"
+            cells = {
+                (x, y)
+                for x in range(place["x"], place["x"] + place["w"])
+                for y in range(place["y"], place["y"] + place["h"])
+            }
+            assert place["x"] + place["w"] <= 24 and not cells & taken, (
+                f"{path.stem}: {panel['title']} lies over another"
+            )
             taken |= cells
             for target in panel.get("targets", []):
                 assert target["datasource"]["uid"] == "${datasource}"
@@ -193,7 +207,13 @@ def fleet(tmp_path_factory):
 
 def with_values(expression):
     """An expression as Grafana sends it, of everything, with windows that fit scrapes a second apart."""
-    for name, value in {"$__rate_interval": "5s", "$__range": "1m", "$__interval": "1s", "$job": ".*", "$instance": ".*"}.items():
+    for name, value in {
+        "$__rate_interval": "5s",
+        "$__range": "1m",
+        "$__interval": "1s",
+        "$job": ".*",
+        "$instance": ".*",
+    }.items():
         expression = expression.replace(name, value)
     assert "$" not in expression, expression
     return expression
@@ -219,7 +239,7 @@ def test_no_panel_is_dead(fleet):
         return not waiting
 
     try:
-        until("every panel shows something", all_alive, 90)
+        until("every panel shows something", all_alive, 180)
     except AssertionError as error:
         dead = "\n".join(f"{where}: {title}: {expression}" for where, title, expression in sorted(waiting))
         raise AssertionError(f"{error}\n{dead}") from None
@@ -296,7 +316,9 @@ def test_the_list_of_metrics_is_current(fleet):
     path, current = MONITORING / "metrics.md", reference(fleet)
     if os.environ.get("LUMINATE_TEST_GOLDEN") == "rewrite":
         path.write_text(current)
-    assert path.read_text() == current, "LUMINATE_TEST_GOLDEN=rewrite tests/deploy/run -k list_of_metrics writes it anew"
+    assert path.read_text() == current, (
+        "LUMINATE_TEST_GOLDEN=rewrite tests/deploy/run -k list_of_metrics writes it anew"
+    )
 
 
 def test_no_metric_has_a_tenant(fleet):

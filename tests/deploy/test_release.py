@@ -5,6 +5,7 @@ import os
 import pytest
 import yaml
 
+import manual
 from apiserver import ApiServer
 from house import CHART, chart, documents, key, program, run
 
@@ -106,6 +107,19 @@ def test_a_disk_outlives_its_release(cluster):
     assert cluster.get("PersistentVolumeClaim", "data-luminate-0")
 
 
+def test_a_disk_grows_as_the_readme_says(cluster):
+    (commands,) = [b.text for b in manual.blocks(CHART / "README.md") if "persistence.size" in b.text]
+    apply(cluster, NAMESPACE, SECRET)
+    helm(cluster, "install", "luminate", CHART, "--set", "mode=standalone", "--wait", "--timeout", "60s")
+    last = commands.strip().splitlines()[-1].removeprefix("$ helm ").split()
+    assert "Forbidden" in helm(cluster, *last, check=False).stderr
+    path = os.pathsep.join([os.path.dirname(program("helm")), os.environ["PATH"]])
+    script = "\n".join(line.removeprefix("$ ") for line in commands.splitlines())
+    run("bash", "-euc", script, env={**cluster.environment, "PATH": path})
+    assert cluster.get("StatefulSet", "luminate")["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"] == "200Gi"
+    assert cluster.get("PersistentVolumeClaim", "data-luminate-0")["spec"]["resources"]["requests"]["storage"] == "200Gi"
+
+
 def test_tables_are_made_before_gateways_are(cluster):
     apply(cluster, NAMESPACE, SECRET)
     more = ("-f", CHART / "ci/keda.yaml", "--set", "schemaJob.enabled=true", "--set", "backup.enabled=true", "--set", "canary.enabled=false")
@@ -122,12 +136,46 @@ def test_tables_are_made_before_gateways_are(cluster):
     assert not cluster.get("HorizontalPodAutoscaler", "luminate-hpa")
 
 
-def test_keda_takes_the_autoscalers_place(cluster):
+def play_keda(cluster):
+    """What KEDA does: for each ScaledObject an autoscaler with its labels and annotations, which goes with it."""
+    scaled = cluster.get("ScaledObject", "luminate")
+    if not scaled:
+        for kind, name in cluster.all("HorizontalPodAutoscaler"):
+            if "ownerReferences" in cluster.get(kind, name)["metadata"]:
+                run(program("kubectl"), "-n", "luminate", "delete", "hpa", name, env=cluster.environment)
+        return
+    spec, about = scaled["spec"], scaled["metadata"]
+    apply(cluster, {
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "metadata": {
+            "name": spec["advanced"]["horizontalPodAutoscalerConfig"].get("name", f"keda-hpa-{about['name']}"),
+            "namespace": "luminate", "labels": about["labels"], "annotations": about["annotations"],
+            "ownerReferences": [{"apiVersion": scaled["apiVersion"], "kind": "ScaledObject", "name": about["name"], "uid": about["uid"]}],
+        },
+        "spec": {"scaleTargetRef": spec["scaleTargetRef"], "minReplicas": spec["minReplicaCount"], "maxReplicas": spec["maxReplicaCount"]},
+    })
+
+
+@pytest.mark.parametrize("back", [
+    ("rollback", "luminate", "1"),
+    ("upgrade", "luminate", CHART, "--reset-then-reuse-values", "--set", "keda.enabled=false"),
+])
+def test_keda_takes_the_autoscalers_place_and_gives_it_back(cluster, back):
     apply(cluster, NAMESPACE, SECRET)
     helm(cluster, "install", "luminate", CHART)
     scale(cluster, 5)
-    helm(cluster, "upgrade", "luminate", CHART, "--reuse-values", "--set", "keda.enabled=true", "--set", "keda.prometheusAddress=http://p:9090")
+    # By which KEDA's webhook lets a ScaledObject be made beside it: Helm removes last.
+    ours = cluster.get("HorizontalPodAutoscaler", "luminate-hpa")
+    assert ours["metadata"]["annotations"]["validations.keda.sh/hpa-ownership"] == "false"
+    helm(cluster, "upgrade", "luminate", CHART, "--reset-then-reuse-values", "--set", "keda.enabled=true",
+         "--set", "keda.prometheusAddress=http://p:9090")
+    play_keda(cluster)
     assert cluster.get("ScaledObject", "luminate") and not cluster.get("HorizontalPodAutoscaler", "luminate-hpa")
+    assert cluster.get("Deployment", "luminate")["spec"]["replicas"] == 5
+    helm(cluster, *back)
+    play_keda(cluster)
+    assert cluster.all("ScaledObject", "HorizontalPodAutoscaler") == {("HorizontalPodAutoscaler", "luminate-hpa")}
+    assert "ownerReferences" not in cluster.get("HorizontalPodAutoscaler", "luminate-hpa")["metadata"]
     assert cluster.get("Deployment", "luminate")["spec"]["replicas"] == 5
 
 

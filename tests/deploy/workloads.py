@@ -11,7 +11,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -72,6 +72,16 @@ class Workload:
     @property
     def is_luminate(self):
         return self.image.rpartition("/")[2].partition("@")[0].partition(":")[0] == "luminate"
+
+
+# What a pod knows of itself.
+FIELDS = {
+    "metadata.name": "luminate-0",
+    "metadata.namespace": "luminate",
+    "spec.nodeName": "node-1",
+    "status.hostIP": "192.0.2.1",
+    "status.podIP": "127.0.0.1",
+}
 
 
 class Secrets:
@@ -205,12 +215,8 @@ def _environment(container, maps, held):
                 env[name] = held.get(secret, key)
             case {"name": name, "valueFrom": {"configMapKeyRef": {"name": of, "key": key}}}:
                 env[name] = maps[of][key]
-            case {"name": name, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}:
-                env[name] = "luminate-0"
-            case {"name": name, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}:
-                env[name] = "127.0.0.1"
-            case {"name": name, "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}}:
-                env[name] = "luminate"
+            case {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}:
+                env[name] = FIELDS[path]
             case _:
                 raise AssertionError(f"a variable that no test knows: {variable}")
     # As Kubernetes does with what it knows.
@@ -278,8 +284,8 @@ def compose(place):
     return found
 
 
-def unit(path, held):
-    """What a systemd unit starts, as far as that can be without systemd."""
+def unit(path, configuration, held):
+    """What a systemd unit starts, the server first, as far as that can be without systemd."""
     sections = {}
     for line in Path(path).read_text().replace("\\\n", " ").splitlines():
         if line.startswith("["):
@@ -316,6 +322,10 @@ def unit(path, held):
             workload.env[name] = text.replace("%d", credentials)
     loaded = [value.partition(":")[0] for value in settings.get("LoadCredential", [])]
     if loaded:
+        # They are the service's own, whoever that is.
+        workload.groups = [10001]
         workload.folders[credentials] = {name: held.get("luminate-secrets", name) for name in loaded}
         workload.modes[credentials] = 0o440
-    return workload
+    workload.files["/etc/luminate/luminate.yaml"] = configuration
+    before = [replace(workload, command=words(value)) for value in settings.get("ExecStartPre", [])]
+    return [workload, *before]

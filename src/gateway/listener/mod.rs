@@ -16,10 +16,11 @@
 //! * **How much for nothing.** Who gives up most of what it asks is dropped.
 //! * **How it ends.** Who is connected when a shutdown begins is answered still: a proxy may be about to send a
 //!   request on any of its idle connections, and cannot tell whether one that breaks was taken. So for `linger`
-//!   requests come as before, and each answer of HTTP/1 says that it is the connection's last; then idle connections
-//!   are closed, every other finishes the request it is in, and those that do not within `grace` are cut. Until all of
-//!   them are gone the port stays open, for questions about our health alone ([`Late`]): an orchestrator that finds
-//!   nobody there would take a process that is about to end well for one that is stuck.
+//!   requests and connections come as before, and each answer of HTTP/1 says that it is the connection's last; then idle
+//!   connections are closed, every other finishes the request it is in, and those that do not within `grace` are cut.
+//!   Where that takes longer the port stays open, for questions about our health alone ([`Late`]): an orchestrator that
+//!   finds nobody there would take a process that is about to end well for one that is stuck. Who waits in the kernel's
+//!   queue when the port closes is answered, too.
 //!
 //! [`Late`]: super::late::Late
 
@@ -192,27 +193,34 @@ pub async fn serve(
         () = shutdown => {}
         never = connections.take(&socket) => match never {},
     }
-    let (waiting, socket) = accept_waiting(socket, &shared.places);
-    waiting.into_iter().for_each(|accepted| connections.begin(accepted));
+    // A proxy that was not told takes us for one of many still, and a write that it has sent it may not send again.
+    tokio::select! {
+        biased;
+        () = wait_for_last_requests(&connections.graceful, linger) => {}
+        never = connections.take(&socket) => match never {},
+    }
+    // Whoever comes now waits in the kernel's queue, for those who came last to be heard.
+    wait_for_last_requests(&connections.graceful, linger / 4).await;
 
     let late = Connections::new(Arc::clone(&shared), true);
-    let finish = async {
-        let drained = async {
-            wait_for_last_requests(&connections.graceful, linger).await;
-            connections.finish(grace).await
+    let drained = {
+        let finish = async { tokio::join!(connections.finish(grace), others).0 };
+        let answer_for_our_health = async {
+            tokio::time::sleep(linger / 4).await;
+            late.take(&socket).await
         };
-        let (drained, ()) = tokio::join!(drained, others);
-        drained
+        tokio::select! {
+            biased;
+            drained = finish => drained,
+            never = answer_for_our_health => match never {},
+        }
     };
-    let Some(socket) = socket else { return finish.await };
-    let drained = tokio::select! {
-        biased;
-        drained = finish => drained,
-        never = late.take(&socket) => match never {},
-    };
-    accept_waiting(socket, &shared.places).0.into_iter().for_each(|accepted| late.begin(accepted));
-    // Their answers are out, or about to be.
-    late.finish(LATE_GRACE).await;
+    let last = Connections::new(shared, false);
+    accept_waiting(socket, &last.shared.places).into_iter().for_each(|accepted| last.begin(accepted));
+    tokio::join!(late.finish(LATE_GRACE), async {
+        wait_for_last_requests(&last.graceful, linger / 4).await;
+        last.finish(LATE_GRACE).await
+    });
     drained
 }
 
@@ -284,12 +292,12 @@ async fn accept(socket: &TcpListener, places: &Places) -> Accepted {
     }
 }
 
-/// Takes those connections that wait for us in the kernel's queue: to them it looks as if we had taken them
-/// already. Gives them, and the port if we can keep it.
-fn accept_waiting(socket: TcpListener, places: &Places) -> (Vec<Accepted>, Option<TcpListener>) {
+/// Closes the port, and takes those connections that wait for us in the kernel's queue: to them it looks as if we
+/// had taken them already.
+fn accept_waiting(socket: TcpListener, places: &Places) -> Vec<Accepted> {
     let mut waiting = Vec::new();
     // As the system has it: the runtime may not have heard yet that somebody is there.
-    let Ok(socket) = socket.into_std() else { return (waiting, None) };
+    let Ok(socket) = socket.into_std() else { return waiting };
     while let Some(place) = places.try_take() {
         match socket.accept() {
             Ok((stream, address)) => {
@@ -300,7 +308,7 @@ fn accept_waiting(socket: TcpListener, places: &Places) -> (Vec<Accepted>, Optio
             Err(_) => break,
         }
     }
-    (waiting, TcpListener::from_std(socket).ok())
+    waiting
 }
 
 /// Waits until nobody is connected any more, or for `linger`.

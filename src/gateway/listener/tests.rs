@@ -208,9 +208,7 @@ async fn who_is_connected_when_a_shutdown_begins_is_answered_still() {
     // To the system it is connected, whether we have heard of it or not.
     let waiting = std::net::TcpStream::connect(server.address).unwrap();
     server.stop.send(()).unwrap();
-    while !is_late(server.address).await {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    assert!(!is_late(server.address).await, "who was not told is served, too");
     waiting.set_nonblocking(true).unwrap();
     let mut waiting = TcpStream::from_std(waiting).unwrap();
     for stream in [&mut idle, &mut silent, &mut waiting] {
@@ -221,6 +219,23 @@ async fn who_is_connected_when_a_shutdown_begins_is_answered_still() {
     // Nobody is left, so that nobody is waited for.
     let ended = tokio::time::timeout(Duration::from_secs(30), server.ended).await;
     assert_eq!(ended.unwrap().unwrap(), Drained { cut: 0 });
+}
+
+#[tokio::test]
+async fn who_comes_while_a_request_takes_long_comes_too_late() {
+    let server = start(ListenerLimits { grace: Duration::from_secs(60), ..limits() }).await;
+    let mut busy = connect(&server).await;
+    busy.write_all(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nha").await.unwrap();
+    // It is begun once others are answered after it.
+    assert!(!is_late(server.address).await);
+    server.stop.send(()).unwrap();
+    while !is_late(server.address).await {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    busy.write_all(b"lf").await.unwrap();
+    assert!(read_to_end(&mut busy).await.ends_with("half"));
+    assert_eq!(server.ended.await.unwrap(), Drained { cut: 0 });
+    assert!(TcpStream::connect(server.address).await.is_err());
 }
 
 #[tokio::test]

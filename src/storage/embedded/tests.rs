@@ -4,7 +4,11 @@ mod active;
 mod crashes;
 mod model;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 
@@ -176,6 +180,33 @@ async fn a_directory_in_use_is_refused_and_a_closed_store_answers_nothing() {
     store.close().await.unwrap();
     drop(store);
     open(dir.path()).unwrap();
+}
+
+#[tokio::test]
+async fn a_start_tells_whether_the_last_stop_was_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let was_unclean = |store: &EmbeddedStore| store.counters().unclean_start.load(Ordering::Relaxed) == 1;
+    let first = open(dir.path()).unwrap();
+    assert!(!was_unclean(&first), "nobody was there before");
+    // What a process leaves that is killed now.
+    let killed = tempfile::tempdir().unwrap();
+    copy_dir(dir.path(), killed.path());
+    first.close().await.unwrap();
+    drop(first);
+    assert!(!was_unclean(&open(dir.path()).unwrap()));
+    assert!(was_unclean(&open(killed.path()).unwrap()));
+}
+
+#[tokio::test]
+async fn fsyncs_are_counted_by_how_long_they_took() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    write(&store, &labels(&[("__name__", "a")]), &[(at(0), 1.0)]).await.unwrap();
+    let counters = store.counters();
+    let fsyncs = counters.wal_fsyncs.load(Ordering::Relaxed);
+    assert!(fsyncs > 0);
+    assert_eq!(counters.wal_fsync_latency.counts().iter().sum::<u64>(), fsyncs);
+    store.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -66,9 +66,10 @@ impl Gateway {
 /// The gateways of the Deployment, over one ClickHouse.
 #[derive(Debug)]
 pub struct Fleet {
+    // First, so that they are gone before their ClickHouse.
+    pub gateways: Vec<Gateway>,
     pub front: Front,
     pub manifest: Manifest,
-    pub gateways: Vec<Gateway>,
     /// What is mounted into their pods.
     mounts: tempfile::TempDir,
 }
@@ -88,7 +89,7 @@ impl Fleet {
         ] {
             fs::write(mounts.path().join(name), content).unwrap();
         }
-        let mut fleet = Self { front, manifest, gateways: Vec::new(), mounts };
+        let mut fleet = Self { gateways: Vec::new(), front, manifest, mounts };
         fleet.gateways = (0..fleet.manifest.replicas).map(|_| fleet.spawn()).collect();
         fleet.gateways.iter().for_each(|gateway| fleet.wait_ready(gateway));
         Some(fleet)

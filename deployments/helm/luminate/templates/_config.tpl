@@ -3,7 +3,7 @@
 {{- define "luminate.config" -}}
 {{- $needed := include "luminate.neededConfig" . | fromYaml -}}
 {{- with index $needed "Error" }}{{ fail . }}{{ end -}}
-{{- toYaml (mergeOverwrite $needed (deepCopy .Values.config)) -}}
+{{- toYaml (mergeOverwrite $needed (deepCopy (default dict .Values.config))) -}}
 {{- end -}}
 
 {{- define "luminate.neededConfig" -}}
@@ -30,6 +30,10 @@ auth:
     secret_file: /etc/luminate-secrets/{{ .Values.secrets.jwtSecretKey }}
 limits:
   overrides_file: /etc/luminate/overrides.yaml
+{{- /* A query that holds this much takes 320 MB; resources.limits.memory is 2Gi by default. */}}
+query:
+  max_samples: 20000000
+  max_concurrency: 10
 {{- if .Values.redis.enabled }}
 redis:
   rate_limit:

@@ -148,15 +148,21 @@ spec:
           protocol: TCP
         {{- end }}
     {{- end }}
+    {{- with .root.Values.networkPolicy.extraEgress }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
     {{- end }}
 {{- end -}}
 
 {{- define "luminate.dnsEgress" -}}
+# The cluster's DNS; and on each node, where NodeLocal DNSCache runs.
 - to:
     - namespaceSelector: {}
       podSelector:
         matchLabels:
           k8s-app: kube-dns
+    - ipBlock:
+        cidr: 169.254.20.10/32
   ports:
     - port: 53
       protocol: UDP

@@ -94,3 +94,9 @@ true
 {{- define "luminate.url" -}}
 {{ .Values.tls.enabled | ternary "https" "http" }}://{{ include "luminate.fullname" . }}-svc.{{ .Release.Namespace }}:{{ .Values.service.port }}
 {{- end -}}
+
+{{/* The label `job` of the metrics. Whatever the release is called, it says luminate. */}}
+{{- define "luminate.job" -}}
+{{- $name := include "luminate.fullname" . -}}
+{{- contains "luminate" $name | ternary $name (printf "luminate-%s" $name) -}}
+{{- end -}}

@@ -87,7 +87,7 @@ priorityClassName: {{ . }}
 {{- else if eq .Values.podAntiAffinity "hard" -}}
 {{- $anti = dict "requiredDuringSchedulingIgnoredDuringExecution" (list $term) -}}
 {{- end -}}
-{{- $affinity := deepCopy .Values.affinity -}}
+{{- $affinity := deepCopy (default dict .Values.affinity) -}}
 {{- if and $anti (not (hasKey $affinity "podAntiAffinity")) -}}
 {{- $_ := set $affinity "podAntiAffinity" $anti -}}
 {{- end -}}

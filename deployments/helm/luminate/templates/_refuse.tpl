@@ -72,16 +72,18 @@
 {{- end -}}
 {{- with $v.podDisruptionBudget -}}
 {{- if .enabled -}}
-{{- if and (kindIs "invalid" .minAvailable) (eq (toString .maxUnavailable) "0") -}}
+{{- if and (kindIs "invalid" .minAvailable) (has (toString .maxUnavailable) (list "0" "0%")) -}}
 {{- $wrong = append $wrong "podDisruptionBudget.maxUnavailable: with 0 no node can ever be drained" -}}
 {{- end -}}
 {{- if and (not (kindIs "invalid" .minAvailable)) (not (kindIs "string" .minAvailable)) (ge (int .minAvailable) (include "luminate.replicas" $ | int)) -}}
 {{- $wrong = append $wrong (printf "podDisruptionBudget.minAvailable: %d of %s pods leave none to spare, so no node could ever be drained" (int .minAvailable) (include "luminate.replicas" $)) -}}
+{{- else if eq (toString .minAvailable) "100%" -}}
+{{- $wrong = append $wrong "podDisruptionBudget.minAvailable: 100% leaves none to spare, so no node could ever be drained" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- range list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" -}}
-{{- if hasKey $v.podLabels . -}}
+{{- if hasKey (default dict $v.podLabels) . -}}
 {{- $wrong = append $wrong (printf "podLabels: %s is the chart's, which selects pods by it" .) -}}
 {{- end -}}
 {{- end -}}
@@ -92,11 +94,11 @@
 {{- end -}}
 
 {{- /* What the configuration must leave to other values. */ -}}
-{{- if dig "server" "tls" dict $v.config -}}
+{{- if dig "server" "tls" dict (default dict $v.config) -}}
 {{- $wrong = append $wrong "config.server.tls: pods have to be made for it; set tls" -}}
 {{- end -}}
 {{- range $key, $instead := dict "grace" "graceSeconds" "delay" "preStopSeconds" -}}
-{{- if dig "server" "shutdown" $key "" $v.config -}}
+{{- if dig "server" "shutdown" $key "" (default dict $v.config) -}}
 {{- $wrong = append $wrong (printf "config.server.shutdown.%s: pods have to be made for it; set shutdown.%s" $key $instead) -}}
 {{- end -}}
 {{- end -}}
@@ -117,7 +119,12 @@
 {{- if dig "redis" "password" "" $config -}}
 {{- $wrong = append $wrong (printf "config.redis.password: %s, see redis.passwordKey" $secret) -}}
 {{- end -}}
-{{- range concat (dig "redis" "url" list $config | kindIs "slice" | ternary (dig "redis" "url" list $config) (list (dig "redis" "url" "" $config))) (dig "storage" "clickhouse" "addresses" list $config) -}}
+{{- $servers := dig "storage" "clickhouse" "addresses" list $config -}}
+{{- $redis := dig "redis" "url" list $config -}}
+{{- if not (kindIs "slice" $redis) -}}
+{{- $redis = list $redis | compact -}}
+{{- end -}}
+{{- range concat $redis $servers -}}
 {{- if regexMatch "://[^/]*@" (toString .) -}}
 {{- $wrong = append $wrong (printf "redis.urls, clickhouse.addresses: one has a user or password in it; %s" $secret) -}}
 {{- end -}}
@@ -191,6 +198,24 @@
 {{- end -}}
 {{- if and $v.canary.enabled (not $v.canary.existingSecret) -}}
 {{- $wrong = append $wrong "canary.existingSecret: is empty; the canary writes and reads with a token, whose Secret it names" -}}
+{{- end -}}
+
+{{- /* Ways out, unless they have a rule of their own. */ -}}
+{{- with $v.networkPolicy -}}
+{{- if and .enabled (not .extraEgress) -}}
+{{- range $server := $servers -}}
+{{- $port := regexFind ":[0-9]+/?$" $server | regexFind "[0-9]+" | default (hasPrefix "https://" $server | ternary "8443" "8123") -}}
+{{- if not (has $port (toStrings $v.networkPolicy.egressPorts)) -}}
+{{- $wrong = append $wrong (printf "networkPolicy.egressPorts: lets nobody out to port %s, where %s is" $port $server) -}}
+{{- end -}}
+{{- end -}}
+{{- range $server := $redis -}}
+{{- $port := regexFind ":[0-9]+(/[0-9]*)?$" $server | regexFind "[0-9]+" | default "6379" -}}
+{{- if ne (int $port) (int $v.redis.port) -}}
+{{- $wrong = append $wrong (printf "redis.port: is %d, and the network policy lets nobody out to port %s, where %s is" (int $v.redis.port) $port $server) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- /* Ways in. */ -}}

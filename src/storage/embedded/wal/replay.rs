@@ -101,13 +101,28 @@ pub(crate) fn replay(
     Ok(replayed)
 }
 
+/// What is read of a segment at a time.
+const PIECE: usize = 64 << 10;
+
 impl Segment {
+    /// Reads it up to where its successor says it ends, or all of it.
+    ///
+    /// The last one is as long as it may become, and mostly zeros, which take no memory until they are written to:
+    /// only pieces that hold something are copied.
     fn read(&self, must_reach: Option<usize>) -> Result<Vec<u8>> {
         let length = usize::try_from(self.length).unwrap_or(usize::MAX);
         let mut bytes = vec![0; must_reach.unwrap_or(length).min(length)];
-        self.file
-            .read_exact_at(&mut bytes, 0)
-            .map_err(|e| StorageError::io(format!("reading log segment {:016x}", self.seq), e))?;
+        let (mut scratch, mut at) = (vec![0; PIECE], 0);
+        for place in bytes.chunks_mut(PIECE) {
+            let piece = &mut scratch[..place.len()];
+            self.file
+                .read_exact_at(piece, at)
+                .map_err(|e| StorageError::io(format!("reading log segment {:016x}", self.seq), e))?;
+            if piece.iter().any(|byte| *byte != 0) {
+                place.copy_from_slice(piece);
+            }
+            at += place.len() as u64;
+        }
         Ok(bytes)
     }
 
