@@ -117,7 +117,17 @@ pub async fn run(
     };
     let opened =
         Opened { figures: opened.figures.into_iter().chain(listeners.figures()).collect(), ..opened };
-    let parts = Parts::build(&config, opened, Arc::clone(&clock), seeds, address, listeners.reload())?;
+    let storage = Arc::clone(&opened.storage);
+    let parts = match Parts::build(&config, opened, Arc::clone(&clock), seeds, address, listeners.reload()) {
+        Ok(parts) => parts,
+        Err(error) => {
+            // The next start is not to take for a crash that the configuration would not do.
+            if let Err(unclosed) = close(&*storage, config.server.shutdown.grace).await {
+                tracing::warn!(event = "close_failed", error = format!("{unclosed:#}"));
+            }
+            return Err(error);
+        }
+    };
 
     let kept_current = limits::keep_current(&parts.state, config.storage.backend, hangups).await;
     parts.readiness.enter(Stage::Serving);

@@ -8,7 +8,7 @@
 #   --small-board    the configuration and the bounds for a board with 64 MB
 #   --no-start       put everything in its place, and start nothing
 #   --rollback       go back to the program, and its unit, that were there before the last installation
-#   --prefix DIR     where the program goes: DIR/bin (/usr/local)
+#   --prefix DIR     where the program goes: DIR/bin (where it is; else /usr/local)
 #   --destdir DIR    install into this directory instead of /, without touching the system: for packages and tests
 #
 # If the new program does not take the configuration, nothing is changed; if the service does not become ready with
@@ -17,7 +17,7 @@ set -euo pipefail
 umask 022
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-binary=$here/../../target/release/luminate prefix=/usr/local destdir=${DESTDIR:-} start=1 small="" rollback="" given=""
+binary=$here/../../target/release/luminate prefix="" destdir=${DESTDIR:-} start=1 small="" rollback="" given=""
 
 fail() { echo "install.sh: $*" >&2; exit 1; }
 say() { echo "$*"; }
@@ -41,13 +41,15 @@ while (($#)); do
     esac
     shift
 done
-[[ $prefix == /* ]] || fail "--prefix is a path from /, not $prefix"
-destdir=${destdir%/} prefix=${prefix%/}
-
-bin=$destdir$prefix/bin/luminate
+destdir=${destdir%/}
 etc=$destdir/etc/luminate
 units=$destdir/etc/systemd/system
 unit=$units/luminate.service
+if [[ -z $prefix && -e $unit ]]; then prefix=$(sed -n 's|^ExecStart=\(/.*\)/bin/luminate .*|\1|p' "$unit"); fi
+prefix=${prefix:-/usr/local}
+[[ $prefix == /* ]] || fail "--prefix is a path from /, not $prefix"
+prefix=${prefix%/}
+bin=$destdir$prefix/bin/luminate
 secret=$etc/secrets/jwt-secret
 
 if [[ -n $destdir ]]; then

@@ -5,10 +5,11 @@
 #   sudo deployments/systemd/uninstall.sh [--purge] [--prefix DIR] [--destdir DIR]
 #
 #   --purge   the configuration, the secret, the data and the logs, too: there is no way back
-#   --prefix, --destdir   as given to install.sh
+#   --prefix   where the program is, if the unit does not say so
+#   --destdir  as given to install.sh
 set -euo pipefail
 
-prefix=/usr/local destdir=${DESTDIR:-} purge=""
+prefix="" destdir=${DESTDIR:-} purge=""
 
 fail() { echo "uninstall.sh: $*" >&2; exit 1; }
 
@@ -25,9 +26,13 @@ while (($#)); do
     esac
     shift
 done
-[[ $prefix == /* ]] || fail "--prefix is a path from /, not $prefix"
-destdir=${destdir%/} prefix=${prefix%/}
+destdir=${destdir%/}
 units=$destdir/etc/systemd/system
+unit=$units/luminate.service
+if [[ -z $prefix && -e $unit ]]; then prefix=$(sed -n 's|^ExecStart=\(/.*\)/bin/luminate .*|\1|p' "$unit"); fi
+prefix=${prefix:-/usr/local}
+[[ $prefix == /* ]] || fail "--prefix is a path from /, not $prefix"
+prefix=${prefix%/}
 
 if [[ -z $destdir ]]; then
     ((EUID == 0)) || fail "only root can take a service away"
@@ -35,7 +40,7 @@ if [[ -z $destdir ]]; then
     if systemctl cat luminate.service >/dev/null 2>&1; then systemctl disable --now --quiet luminate.service; fi
 fi
 
-rm -f {"$destdir$prefix/bin/luminate","$units/luminate.service"}{,.new,.before,.before.new,.previous} \
+rm -f {"$destdir$prefix/bin/luminate","$unit"}{,.new,.before,.before.new,.previous} \
     "$units/luminate.service.d/small-board.conf" "$destdir/etc/sysusers.d/luminate.conf" \
     "$destdir$prefix/share/doc/luminate/README.md" "$destdir/etc/luminate/luminate.yaml.dist"
 rmdir --ignore-fail-on-non-empty "$destdir$prefix/share/doc/luminate" 2>/dev/null || true

@@ -13,6 +13,7 @@ use crate::{
         limit::shared::SharedBuckets,
         redis::{RedisConfig, RedisLink, RedisTlsConfig, breaker::BreakerLimits},
     },
+    model::secret::weakness_of_password,
 };
 
 /// How long a request may wait for a key, at least.
@@ -69,7 +70,14 @@ pub(super) fn config(config: &config::Redis, seed: u64) -> anyhow::Result<RedisC
         Some(RedisUrl::File(path)) => {
             let text = secret::read_file(path, "redis.url_file")?;
             let urls: Vec<String> = text.0.split([',', '\n']).map(|url| url.trim().to_owned()).collect();
-            RedisServers::parse(&urls).map_err(|why| anyhow!("{} (redis.url_file): {why}", path.display()))?
+            let servers = RedisServers::parse(&urls)
+                .map_err(|why| anyhow!("{} (redis.url_file): {why}", path.display()))?;
+            if let Some(why) =
+                servers.password.as_ref().and_then(|password| weakness_of_password("", password))
+            {
+                bail!("the password in {} (redis.url_file) {why}", path.display());
+            }
+            servers
         }
         None => bail!("redis.url names no server"),
     };
@@ -133,6 +141,7 @@ mod tests {
             ("redis://:hunter2@a,redis://:hunter2@b", "redis.url: names several"),
             ("me:hunter2@a", "(redis.url_file): takes a URL"),
             ("", "(redis.url_file): it is empty"),
+            ("redis://:changeme@a:1/2", "(redis.url_file) is a placeholder"),
         ] {
             fs::write(&path, url).unwrap();
             let error = format!("{:#}", config(&redis, 0).unwrap_err());

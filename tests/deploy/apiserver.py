@@ -23,6 +23,7 @@ import hashlib
 import json
 import re
 import signal
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -956,6 +957,11 @@ class ApiServer(ThreadingHTTPServer):
         self.shutdown()
         self.thread.join()
         self.server_close()
+
+    def handle_error(self, request, client_address):
+        # Clients that have seen enough of a watch go away in the middle of it.
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
     def __getattr__(self, name):
         return getattr(self.__dict__["cluster"], name)

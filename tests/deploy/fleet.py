@@ -39,6 +39,8 @@ kube_pod_container_status_restarts_total{namespace="luminate",pod="luminate-a",c
 kube_horizontalpodautoscaler_status_current_replicas{namespace="luminate",horizontalpodautoscaler="luminate-hpa"} 3
 # TYPE kube_horizontalpodautoscaler_spec_max_replicas gauge
 kube_horizontalpodautoscaler_spec_max_replicas{namespace="luminate",horizontalpodautoscaler="luminate-hpa"} 10
+# TYPE kube_horizontalpodautoscaler_spec_min_replicas gauge
+kube_horizontalpodautoscaler_spec_min_replicas{namespace="luminate",horizontalpodautoscaler="luminate-hpa"} 3
 # TYPE kube_cronjob_status_last_successful_time gauge
 kube_cronjob_status_last_successful_time{namespace="luminate",cronjob="luminate-backup"} 1.7e9
 # TYPE kube_cronjob_created gauge

@@ -37,6 +37,12 @@ def program(name):
     return shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin") or missing(name)
 
 
+def oldest(name):
+    """The path of the program as the oldest Kubernetes that we deploy to has it: helm or kubectl."""
+    path = TOOLS / "oldest" / name
+    return str(path) if path.exists() else missing(f"an old {name}")
+
+
 def run(*command, check=True, **options):
     """Runs a command and gives what it said; fails the test with that if the command fails."""
     options.setdefault("cwd", ROOT)

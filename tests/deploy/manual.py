@@ -13,6 +13,7 @@ block says what the page's prose says to people:
     <!-- file: edge.yaml -->         the block is the text of that file
     <!-- edit: FILE [KEY] -->        a YAML block that is put over that file's, or over the YAML text at KEY in it
     <!-- fails -->                   the last command fails, and is meant to
+    <!-- exact -->                   numbers may not differ, either
     <!-- in a moment -->             each command is typed again until it prints what it should
     <!-- not run: REASON -->         is not typed, because of something that is not here
 
@@ -46,7 +47,7 @@ COMMENT = re.compile(r"^\s*<!-- *([a-z ]+?)(?:: *(.*?))? *-->\s*$")
 # What moves the cursor or colours.
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 NUMBERED = re.compile(r"[\w.:+/-]*\d[\w.:+/-]*")
-MARKS = {"terminal", "file", "edit", "fails", "in a moment", "not run"}
+MARKS = {"terminal", "file", "edit", "fails", "exact", "in a moment", "not run"}
 
 
 @dataclass
@@ -108,8 +109,9 @@ def blocks(page):
     return found
 
 
-def loosely(shown):
-    """A pattern for what a page shows: numbers and whatever has digits in it may differ, `…` is anything."""
+def loosely(shown, exact=False):
+    """A pattern for what a page shows: numbers and whatever has digits in it may differ unless it is exact, `…` is
+    anything."""
     lines = []
     for line in shown.splitlines():
         if line.strip() == "…":
@@ -120,7 +122,7 @@ def loosely(shown):
             parts = []
             for part in word.split("…"):
                 # What is quoted keeps its quotes, so that only the number in it may differ.
-                fixed = NUMBERED.split(part)
+                fixed = [part] if exact else NUMBERED.split(part)
                 parts.append(r"\S+?".join(map(re.escape, fixed)))
             words.append(".*?".join(parts))
         lines.append(r"[ \t]*" + r"[ \t]+".join(words) + r"[ \t]*\n")
@@ -178,7 +180,7 @@ class Terminal:
                     return None
                 self.heard.wait(left)
 
-    def type(self, command, shown, stays, fails):
+    def type(self, command, shown, stays, fails, exact):
         """Types a command and says what is wrong with what came of it, if anything is."""
         self.interrupt()
         script = self.scratch / f"{time.monotonic_ns()}"
@@ -190,7 +192,7 @@ class Terminal:
         ended = rf"\n?\n{done} (\d+)\n"
         if stays:
             self.running = True
-            expected = "^" + loosely(shown or "")
+            expected = "^" + loosely(shown or "", exact)
             found = self._await(rf"({expected})|({ended})", PATIENCE)
             if found is None:
                 return f"does not say what it should:\n{self.output}"
@@ -203,7 +205,7 @@ class Terminal:
         said, code = self.output[: found.start()], int(found[1])
         if (code != 0) != fails:
             return f"ends with {code}:\n{said}"
-        if shown is not None and not re.fullmatch(loosely(shown), said.strip("\n") + "\n" if said.strip() else ""):
+        if shown is not None and not re.fullmatch(loosely(shown, exact), said.strip("\n") + "\n" if said.strip() else ""):
             return f"prints:\n{said}\nand not:\n{shown}"
         return None
 
@@ -321,7 +323,8 @@ def follow(page):
                     end = time.monotonic() + (PATIENCE if "in a moment" in block.marks else 0)
                     while True:
                         mistake = terminals[name].type(
-                            command, shown, stays=last and bool(name), fails=last and "fails" in block.marks)
+                            command, shown, stays=last and bool(name), fails=last and "fails" in block.marks,
+                            exact="exact" in block.marks)
                         if not mistake or time.monotonic() > end:
                             break
                         time.sleep(1)

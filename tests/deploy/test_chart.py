@@ -98,8 +98,7 @@ def test_standalone_the_chart_says_what_the_overlay_says():
 
 
 def test_with_redis_the_gateways_of_both_are_configured_alike(tmp_path):
-    redis = ("redis.enabled=true", "redis.urls={redis://luminate-redis:6379}", "redis.passwordKey=redis-password",
-             "redis.keyStore=false")
+    redis = ("redis.enabled=true", "redis.urls={redis://luminate-redis:6379}", "redis.passwordKey=redis-password")
     ours, theirs = objects(text("", *WHOLE, "--set", ",".join(redis))), objects(kustomize("overlays/scalable"))
     # The overlay has the Redis itself, too, and sets it by variables where the chart has one configuration.
     theirs = {name: d for name, d in theirs.items() if d["metadata"]["labels"].get("app.kubernetes.io/component") != "redis"}
@@ -126,9 +125,9 @@ def mounts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mounts")
     secrets = {"jwt-secret": "a-secret-of-32-bytes-for-the-test-only", "clickhouse-password": "p", "redis-password": "p",
                "url": "redis://redis:6379", "password": "p"}
-    for name in ("luminate-secrets", "luminate-redis", "luminate-tls", "luminate"):
+    for name in ("luminate-secrets", "luminate-clickhouse", "luminate-redis", "luminate-tls", "luminate"):
         (folder / name).mkdir()
-    for name in ("luminate-secrets", "luminate-redis"):
+    for name in ("luminate-secrets", "luminate-clickhouse", "luminate-redis"):
         for file, content in secrets.items():
             (folder / name / file).write_text(content)
     tls = folder / "luminate-tls"
@@ -319,11 +318,12 @@ def test_the_schema_refuses(given, said):
     (["config.redis.url=redis://:abc@redis"], "a ConfigMap is no place"),
     (["extraEnv[0].name=LUMINATE_STORAGE__CLICKHOUSE__PASSWORD", "extraEnv[0].value=abc"], "valueFrom"),
     (["extraEnv[0].name=REDIS_URL", "extraEnv[0].value=redis://:abc@redis"], "valueFrom"),
+    (["clickhouse.existingSecret=a", "secrets.existingSecret=", f"secrets.jwtSecret={'s' * 32}", "secrets.clickhousePassword=b"], "take one"),
     (["redis.enabled=true"], "neither urls nor urlKey"),
     (["redis.enabled=true", "redis.urls={redis://a}", "redis.urlKey=redis-url"], "take one"),
     (["redis.enabled=true", "redis.urls={redis://:abc@redis}"], "a ConfigMap is no place"),
     (["redis.urls={redis://a}"], "enabled is false"),
-    (["redis.enabled=true", "redis.urls={redis://a}", "redis.rateLimit=false", "redis.keyStore=false"], "nothing would be kept"),
+    (["redis.enabled=true", "redis.urls={redis://a}", "redis.rateLimit=false"], "nothing would be kept"),
     (["tls.enabled=true"], "without a certificate"),
     (["tls.existingSecret=a"], "enabled is false"),
     (["tls.enabled=true", "tls.certificate=a", "tls.key=b", "tls.clientAuth=required"], "needs clientCa"),
@@ -478,6 +478,15 @@ def test_keda_scales_within_the_same_bounds_and_as_fast_as_the_autoscaler():
     assert {t["type"]: t["metadata"]["value"] for t in scaled["triggers"] if t["type"] != "prometheus"} == {"cpu": "70", "memory": "80"}
 
 
+def test_keda_counts_requests_of_endpoints_that_there_are():
+    (query,) = [t["metadata"]["query"] for t in one(rendered("ci/keda.yaml"), "ScaledObject")["spec"]["triggers"]
+                if t.get("name") == "in-flight-requests"]
+    known = set(re.findall(r'Self::\w+ => "(\w+)"', (ROOT / "src/gateway/request.rs").read_text()))
+    counted = set(re.search(r'endpoint=~"([^"]*)"', query)[1].split("|"))
+    # All but what is about ourselves.
+    assert counted == known - {"status", "admin", "health", "metrics", "other"}
+
+
 def test_expressions_of_keda_are_promql(tmp_path):
     for name in ("ci/keda.yaml", ""):
         more = () if name else ("--set", "keda.enabled=true,keda.prometheusAddress=http://p:9090")
@@ -536,6 +545,18 @@ def test_every_pod_has_a_network_policy_of_its_own_where_the_namespace_is_closed
             for template in pod_templates(document):
                 fitting = [p for p in policies if matches(p, template["metadata"].get("labels", {}))]
                 assert len(fitting) == 1, (name, key(document))
+
+
+def test_the_password_of_clickhouse_may_be_in_a_secret_of_its_own():
+    found = rendered("ci/everything-else.yaml")
+    file = config(found)["storage"]["clickhouse"]["password_file"]
+    templates = [t for d in found if "test" not in d["metadata"]["name"] for t in pod_templates(d)]
+    assert len(templates) == 2
+    for template in templates:
+        volumes = {v["name"]: v["secret"] for v in template["spec"]["volumes"] if "secret" in v}
+        (mount,) = [m for c in template["spec"]["containers"] for m in c.get("volumeMounts", []) if file.startswith(m["mountPath"] + "/")]
+        assert volumes[mount["name"]]["secretName"] == "clickhouse-gateways"
+        assert [mount["mountPath"] + "/" + item["path"] for item in volumes[mount["name"]]["items"]] == [file]
 
 
 def test_jobs_get_out_where_gateways_do():

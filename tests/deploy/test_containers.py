@@ -76,8 +76,8 @@ def alike(found):
             path: sorted((name, "" if workload.modes[path] != 0o644 else content(name, text)) for name, text in texts.items())
             for path, texts in workload.folders.items()
         }
-        return repr((told, files, workload.files, workload.data, workload.tmpfs, workload.user, workload.grace,
-                     workload.scrape, workload.read_only))
+        return json.dumps([told, files, workload.files, workload.data, workload.tmpfs, workload.user, workload.grace,
+                           workload.scrape, workload.read_only], sort_keys=True)
 
     groups = {}
     for case in found:

@@ -112,6 +112,7 @@ def test_a_page_that_is_wrong_is_found(space, tmp_path):
     tries = {
         "other output": "```console\n$ echo two words\ntwo birds\n```\n",
         "more output": "```console\n$ printf 'a\\nb\\n'\na\n```\n",
+        "other numbers": "<!-- exact -->\n```console\n$ echo 1\n2\n```\n",
         "no output": "```console\n$ true\nsomething\n```\n",
         "failure": "```bash\nfalse\n```\n",
         "no failure": "<!-- fails -->\n```bash\ntrue\n```\n",
@@ -283,6 +284,39 @@ def test_yaml_is_yaml_and_configuration_is_taken(page, keys, tmp_path):
         config.write_text(text)
         done = run(luminate(), "check", "config", config, check=False, cwd=tmp_path, env={"PATH": os.environ["PATH"]})
         assert done.returncode == 0, f"{block}: {done.stdout}{done.stderr}"
+
+
+def test_figures_of_capacity_were_measured():
+    """Each row of what one process took is a row of what the benches wrote down, rounded."""
+    measured = [
+        [float(number) for number in re.findall(r"\d+(?:\.\d+)?", line.rpartition("` |")[2].replace(",", ""))]
+        for line in (ROOT / "tests/bench/RESULTS.md").read_text().splitlines()
+        if line.startswith("| ")
+    ]
+
+    def rounded(shown, number):
+        plain = shown.replace(",", "")
+        # Noughts at the end of a whole number are what was left of it.
+        step = 10 ** (-len(plain.partition(".")[2]) if "." in plain else len(plain) - len(plain.rstrip("0")))
+        return abs(float(plain) - number) <= step / 2 + 1e-9
+
+    tried, lost = 0, []
+    page = (DEPLOYMENTS / "docs/capacity.md").read_text()
+    for line in page[: page.index("\n## Disk")].splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        # What is of all cores is in several rows there; shares of a limit are computed.
+        if not re.match(r"\| (?:250m|1000m|asked|`)", line):
+            continue
+        told = [cell for cell in cells[1:] if not re.search("%|<|million|samples", cell)]
+        figures = [re.match(r"([\d.,]+)( s)?", cell) for cell in (told[:2] if cells[0].startswith("asked") else told)]
+        tried += 1
+        # Milliseconds there are seconds here where there are many.
+        if not any(
+            all(any(rounded(figure[1], number / (1000 if figure[2] else 1)) for number in row) for figure in figures)
+            for row in measured
+        ):
+            lost.append(line)
+    assert tried >= 14 and not lost, "\n".join(lost)
 
 
 @pytest.fixture(scope="module")

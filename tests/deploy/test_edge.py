@@ -239,11 +239,11 @@ def test_the_small_boards_limits_are_in_effect(tmp_path):
         assert bounded != usual, path
 
     unit = unit_of(tmp_path)
-    assert unit.last("MemoryMax") == "96M"
+    assert unit.last("MemoryMax") == "64M"
     assert unit.environment()["MIMALLOC_ALLOW_THP"] == "0"
     # Without --small-board the next time, its bounds stay, as its configuration does.
     install(tmp_path)
-    assert unit_of(tmp_path).last("MemoryMax") == "96M"
+    assert unit_of(tmp_path).last("MemoryMax") == "64M"
 
 
 def test_the_allocator_heeds_what_the_small_board_asks(tmp_path):
@@ -462,8 +462,11 @@ def test_uninstalling_keeps_what_is_stored_unless_told(tmp_path):
     data.mkdir(parents=True)
     (data / "1").write_text("samples")
     assert "/opt/lum/bin/luminate serve" in (tmp_path / "etc/systemd/system/luminate.service").read_text()
+    # An upgrade goes to where it is, and so does what takes it away.
+    install(tmp_path)
+    assert not (tmp_path / "usr").exists()
     for _ in range(2):
-        run(SYSTEMD / "uninstall.sh", "--destdir", tmp_path, "--prefix", "/opt/lum")
+        run(SYSTEMD / "uninstall.sh", "--destdir", tmp_path)
         assert set(tree(tmp_path)) == {
             "etc/luminate/luminate.yaml", "etc/luminate/secrets/jwt-secret", "var/lib/luminate/parts/1"
         }

@@ -110,6 +110,12 @@ def test_every_alert_has_its_page_in_the_runbook():
     assert linked and not set(linked) - set(told)
 
 
+def test_alerts_that_are_named_exist():
+    pages = [*MONITORING.glob("*.md"), *(DEPLOYMENTS / "docs").glob("*.md"), DEPLOYMENTS / "README.md"]
+    named = {(path.name, name) for path in pages for name in re.findall(r"\bLuminate[A-Z]\w+", path.read_text())}
+    assert named and not sorted((where, name) for where, name in named if name not in alerts())
+
+
 @functools.cache
 def helped(*words):
     """What a command says of itself; none if there is no such command."""
@@ -252,8 +258,13 @@ def test_no_variable_is_empty(fleet):
             selector, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"]).groups()
             asked.add((with_values(selector), label))
     for selector, label in asked:
-        status, text = call(f"{fleet.store}/api/v1/label/{label}/values", **{"match[]": selector})
-        assert status == 200 and json.loads(text)["data"], f"{selector}: {text}"
+
+        def values(selector=selector, label=label):
+            status, text = call(f"{fleet.store}/api/v1/label/{label}/values", **{"match[]": selector})
+            assert status == 200, f"{selector}: {text}"
+            return json.loads(text)["data"] or None
+
+        until(f"{selector} has a {label}", values)
 
 
 def names_in(fleet):
@@ -274,13 +285,23 @@ def test_every_rule_can_be_evaluated(fleet):
 
 
 def test_every_metric_that_is_named_is_there(fleet):
-    there = names_in(fleet)
     texts = [*ALERTS, *DASHBOARDS, *MONITORING.glob("*.md"), *TESTS]
     named = {(path.name, name) for path in texts for name in METRIC.findall(path.read_text())}
     assert len(named) > 200
-    # Names of counters and histograms without what their samples end in stand for all of these.
-    families = {name.removesuffix(suffix) for name in there for suffix in ("_total", "_bucket", "_count", "_sum")}
-    assert not sorted((where, name) for where, name in named if name not in there | families)
+    lost = named
+
+    def all_there():
+        nonlocal lost
+        there = names_in(fleet)
+        # Names of counters and histograms without what their samples end in stand for all of these.
+        there |= {name.removesuffix(suffix) for name in there for suffix in ("_total", "_bucket", "_count", "_sum")}
+        lost = sorted((where, name) for where, name in named if name not in there)
+        return not lost
+
+    try:
+        until("every metric that is named is there", all_there)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {lost}") from None
 
 
 def test_metrics_are_as_prometheus_wants_them(fleet):

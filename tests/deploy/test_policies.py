@@ -8,6 +8,7 @@ import re
 import pytest
 import yaml
 
+from apiserver import quantity
 from house import TOOLS, documents, kustomize, missing, pod_templates, renders, run
 
 # What checkov asks for and an operator decides: a digest in the place of the tag, and to pull images each time.
@@ -87,7 +88,7 @@ class Deployed:
         return [document for document in self.objects if document["kind"] in kinds]
 
     def faults(self):
-        rules = [self.selectors, self.pods, self.images, self.secrets, self.draining]
+        rules = [self.selectors, self.pods, self.images, self.secrets, self.draining, self.memory]
         if self.name != ALL_OTHERWISE:
             rules += [self.names, self.containers, self.updates, self.service]
         for rule in rules:
@@ -286,6 +287,16 @@ class Deployed:
                     if needs > has:
                         yield f"{what} needs {needs:g} s to end and has {has}"
 
+    def memory(self):
+        """A query that holds all it may, 16 bytes a sample, leaves its pod most of the memory."""
+        for document in self.workloads:
+            for container in document["spec"]["template"]["spec"]["containers"]:
+                for config in self.configs if container["name"] == "luminate" else ():
+                    takes = 16 * at(config, "query", "max_samples", default=50_000_000)
+                    has = quantity(at(container, "resources", "limits", "memory", default="0"))
+                    if takes > has / 4:
+                        yield f"Of {document['kind']} {document['metadata']['name']} a query may take {takes / 2**20:.0f} of {has / 2**20:.0f} MiB"
+
     def updates(self):
         for document in self.of("Deployment"):
             strategy = document["spec"].get("strategy")
@@ -386,6 +397,12 @@ MISTAKES = [
         "ConfigMap luminate-config",
         lambda d: d["data"].update({"luminate.yaml": d["data"]["luminate.yaml"].replace("grace: 30s", "grace: 1m")}),
         "needs 80 s to end and has 60",
+    ),
+    ("Deployment luminate", lambda d: the(d)["resources"]["limits"].update(memory="1Gi"), "a query may take 305 of 1024 MiB"),
+    (
+        "ConfigMap luminate-config",
+        lambda d: d["data"].update({"luminate.yaml": d["data"]["luminate.yaml"].replace("max_samples: 20000000", "timeout: 1m")}),
+        "a query may take 763 of 2048 MiB",
     ),
     ("Deployment luminate", lambda d: the(d).pop("lifecycle"), "does not wait for load balancers"),
     ("Deployment luminate", lambda d: d["spec"]["strategy"]["rollingUpdate"].update(maxUnavailable=1), "is updated by"),

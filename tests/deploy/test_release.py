@@ -55,6 +55,9 @@ def test_a_release_is_installed_changed_taken_back_and_removed(cluster):
     apply(cluster, NAMESPACE, SECRET)
     said = helm(cluster, "install", "luminate", CHART, "--wait", "--timeout", "60s").stdout
     assert "luminate token create" in said and "https://luminate.yourdomain.com" in said
+    assert "wait for the Secret luminate-secrets, with jwt-secret and clickhouse-password." in said
+    # Those who cannot become ready without tables are not waited for before there are any.
+    assert said.index("schema apply") < said.index("rollout status")
     assert names(cluster) == rendered()
     first = cluster.get("Deployment", "luminate")
     scale(cluster, 6)

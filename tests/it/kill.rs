@@ -99,6 +99,26 @@ fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
     assert!(server.terminate().success());
 }
 
+/// What the next start says of the end of the last.
+fn was_unclean(server: &Server) -> bool {
+    server.get("/metrics").1.lines().any(|line| line == "luminate_recovery_unclean 1.0")
+}
+
+#[test]
+fn only_who_was_killed_ended_unclean() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = |options: Options| Server::start(dir.path(), &options);
+    assert!(start(Options::default()).terminate().success());
+    // One that cannot start with its configuration has held the store, too.
+    let lame = Options::default().env("LUMINATE_LIMITS__OVERRIDES_FILE", "/nowhere/overrides.yaml");
+    assert!(!Server::spawn(dir.path(), &lame).wait().success());
+    let server = start(Options::default());
+    assert!(!was_unclean(&server));
+    server.kill();
+    drop(server);
+    assert!(was_unclean(&start(Options::default())));
+}
+
 fn write_until_stopped(
     server: &Server,
     number: usize,

@@ -14,7 +14,8 @@
 //! that was restarted knows what there should be. What it cannot know after a restart is whether the very newest
 //! samples have gone.
 //!
-//! Each wrong or missing value is counted once. A round fails by its first stage that fails: `write`, `visible` (what was
+//! What is not as it should be is asked for again until `--timeout`: of several copies of the data one may come after
+//! the others. Then each wrong or missing value is counted, once. A round fails by its first stage that fails: `write`, `visible` (what was
 //! acknowledged is not seen in time), `query` (all samples, as they were stored), `query_range` (the newest, step by
 //! step).
 
@@ -47,8 +48,10 @@ use crate::{
 const MOST_SAMPLES: u128 = 10_000;
 /// How many of the newest are asked for step by step.
 const STEPS: i64 = 100;
-/// Time between two looks for what was written.
+/// Time between two looks for what was written, at least.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How many looks there are at what is not as it should be, at most.
+const LOOKS: u32 = 20;
 
 /// Which server, how often, and where to tell.
 #[derive(Clone, Debug, Args)]
@@ -153,9 +156,7 @@ impl Canary {
             well = Some(outcome.is_ok());
             let now = self.clock.now().millis();
             let wait = interval - now.rem_euclid(interval);
-            // A clock that was put back must not have us write the past again.
-            let behind = (at.millis() - now).max(0);
-            tokio::time::sleep(Duration::from_millis((wait + behind).unsigned_abs())).await;
+            tokio::time::sleep(Duration::from_millis(wait.unsigned_abs())).await;
         }
     }
 
@@ -179,12 +180,13 @@ impl Canary {
             // Nobody is there to ask.
             return written;
         }
-        let stored = match self.stored(at).await {
-            Ok(found) => self.judged(Stage::Query, ledger.judge_stored(&found, at)),
+        let judge = |ledger: &mut Ledger, found: &Found| ledger.judge_stored(found, at);
+        let stored = match self.settled(ledger, || self.stored(at), judge).await {
+            Ok(verdict) => self.judged(Stage::Query, verdict),
             Err(refusal) => Err((Stage::Query, refusal.to_string())),
         };
-        let steps = match self.steps(at).await {
-            Ok(found) => self.judged(Stage::QueryRange, ledger.judge_steps(&found)),
+        let steps = match self.settled(ledger, || self.steps(at), Ledger::judge_steps).await {
+            Ok(verdict) => self.judged(Stage::QueryRange, verdict),
             Err(refusal) => Err((Stage::QueryRange, refusal.to_string())),
         };
         written.and(stored).and(steps)
@@ -193,7 +195,7 @@ impl Canary {
     /// Writes, and waits until it is seen.
     async fn write(&self, ledger: &mut Ledger, at: Timestamp) -> Result<(), (Stage, Refusal)> {
         if ledger.has(at) {
-            // Of a canary that has just ended.
+            // Of a canary that has just ended, or of ours before the clock was put back.
             return Ok(());
         }
         let samples = ledger.samples(&self.flags.name, at);
@@ -214,6 +216,18 @@ impl Canary {
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    async fn settled<F>(
+        &self,
+        ledger: &mut Ledger,
+        ask: impl Fn() -> F,
+        judge: impl Fn(&mut Ledger, &Found) -> Verdict,
+    ) -> Result<Verdict, Refusal>
+    where
+        F: Future<Output = Result<Found, Refusal>>,
+    {
+        settled(&*self.clock, self.flags.timeout, ledger, ask, judge).await
     }
 
     /// All samples back to the horizon, as they are stored.
@@ -244,6 +258,73 @@ impl Canary {
     }
 }
 
+/// Asks until all is as it should be, and no longer than `patience`; gives what the last answer is worth.
+async fn settled<F>(
+    clock: &dyn Clock,
+    patience: Duration,
+    ledger: &mut Ledger,
+    ask: impl Fn() -> F,
+    judge: impl Fn(&mut Ledger, &Found) -> Verdict,
+) -> Result<Verdict, Refusal>
+where
+    F: Future<Output = Result<Found, Refusal>>,
+{
+    let (began, pause) = (clock.elapsed(), PAUSE.max(patience / LOOKS));
+    loop {
+        let found = ask().await?;
+        let mut judged = ledger.clone();
+        let verdict = judge(&mut judged, &found);
+        let spent = clock.elapsed().saturating_sub(began);
+        if verdict.words().is_none() || spent + pause > patience {
+            *ledger = judged;
+            return Ok(verdict);
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
 fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::clock::HandClock;
+
+    /// The verdict on an answer that lacks the newest sample for the first so many times that it is asked for, and how
+    /// often it was.
+    async fn lagging(lags: usize, patience: Duration) -> (Verdict, usize) {
+        let mut ledger = Ledger::new(3_600_000);
+        let mut whole = Found::new();
+        let instants = [Timestamp(15_000), Timestamp(30_000)];
+        for at in instants {
+            for known in ledger.samples("x", at) {
+                whole.entry(known.labels[1].1.clone()).or_default().extend(known.samples);
+            }
+            ledger.keep(at);
+        }
+        let asked = Cell::new(0);
+        let ask = async || {
+            let mut found = whole.clone();
+            asked.set(asked.get() + 1);
+            if asked.get() <= lags {
+                found.values_mut().for_each(|samples| samples.truncate(1));
+            }
+            Ok(found)
+        };
+        let judge = |ledger: &mut Ledger, found: &Found| ledger.judge_stored(found, instants[1]);
+        let verdict = settled(&*HandClock::at(instants[1]), patience, &mut ledger, ask, judge).await.unwrap();
+        (verdict, asked.get())
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_comes_after_the_others_is_waited_for() {
+        let (verdict, asked) = lagging(2, Duration::from_secs(1)).await;
+        assert_eq!((verdict.words(), verdict.checked, asked), (None, 6, 3));
+        let (verdict, asked) = lagging(1, Duration::from_millis(1)).await;
+        assert_eq!((verdict.missing.len(), asked), (3, 1));
+    }
 }

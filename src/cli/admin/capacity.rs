@@ -480,32 +480,4 @@ mod tests {
             assert!(Line::try_parse_from(["capacity"].into_iter().chain(line.split(' '))).is_err(), "{line}");
         }
     }
-
-    #[test]
-    fn the_figures_are_those_of_the_bench() {
-        let results = include_str!("../../../tests/bench/RESULTS.md");
-        for told in [
-            "| CPU-s per million samples, flushed | 0.397 |",
-            "| peak RSS while querying (MB) | 89 |",
-            "| 1000000 series x 4 scrapes: peak RSS (MB) | 1678 |",
-            "| without data: RSS (MB) | 28 |",
-            "| bytes per sample on disk | 1.338 |",
-            "| 16 writers: gateway's peak RSS (MB) | 108 |",
-            "| 16 writers: samples/s (million) | 0.305 |",
-            "asked for 100,000 samples/s: gateway's peak RSS (MB) | 234 |",
-            "| gateway's peak RSS (MB) | 158 |",
-            "| of all tables, per sample | 2.260 |",
-        ] {
-            assert!(results.contains(told), "tests/bench/RESULTS.md does not have {told:?} any more");
-        }
-        let deployed = include_str!("../../../deployments/docs/capacity.md");
-        for told in [
-            "| 250m, 100,000 series | 582,000 | 0.43 |",
-            "| asked for 100,000/s | 100,000 | 1.25 |",
-            "| asked for 250,000/s | 249,000 | 0.68 |",
-            "**0.07 s for a million samples read** (embedded 0.03)",
-        ] {
-            assert!(deployed.contains(told), "deployments/docs/capacity.md does not have {told:?} any more");
-        }
-    }
 }

@@ -31,21 +31,19 @@ impl Crowd {
     /// Remembers what a tenant that writes may have.
     pub(super) fn note(&self, tenant: &TenantId, limits: &TenantLimits) {
         let allowed = limits.get(Limit::ActiveSeries);
-        let known = self.0.read().get(tenant).copied();
-        if known == allowed {
-            return;
+        {
+            let bounds = self.0.read();
+            let known = bounds.get(tenant).copied();
+            // Of so many only those that came first are told of.
+            if known == allowed || (known.is_none() && bounds.len() >= TENANTS) {
+                return;
+            }
         }
         let mut bounds = self.0.write();
         match allowed {
-            Some(allowed) if bounds.len() < TENANTS || bounds.contains_key(tenant) => {
-                bounds.insert(tenant.clone(), allowed);
-            }
-            // Of so many only those that came first are told of.
-            Some(_) => {}
-            None => {
-                bounds.remove(tenant);
-            }
-        }
+            Some(allowed) => bounds.insert(tenant.clone(), allowed),
+            None => bounds.remove(tenant),
+        };
     }
 
     /// Counts the tenants that are near their bounds, given how many series each has.

@@ -58,7 +58,7 @@ pub use requests::Unhurried;
 
 /// How long to wait before accepting again after the system refused (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long those may take who came last, and had their answer at once.
+/// How long those may take who came last, at most.
 const LATE_GRACE: Duration = Duration::from_secs(1);
 /// How often to look whether anybody is left.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -171,10 +171,10 @@ impl Listener {
     }
 }
 
-/// Serves `router` until `shutdown` is done, then whoever is connected until the requests at hand are done, and
-/// `others` is.
+/// Serves `router` until `shutdown` is done and for a moment more, then whoever is connected until the requests at
+/// hand are done, and `others` is.
 ///
-/// Who comes in the meantime is told how we are, and refused all else.
+/// Who comes while those take their time is told how we are, and refused all else.
 pub async fn serve(
     listener: Listener,
     router: Router,
@@ -185,6 +185,7 @@ pub async fn serve(
     let limits = Arc::new(config.limits.clone());
     let places = Places::new(limits.max_connections, limits.max_connections_per_client);
     let (linger, grace) = (limits.linger, limits.grace);
+    let late_grace = LATE_GRACE.min(grace / 4);
     let shared = Arc::new(Shared { config, limits, places, router, count });
 
     let connections = Connections::new(Arc::clone(&shared), false);
@@ -217,11 +218,11 @@ pub async fn serve(
     };
     let last = Connections::new(shared, false);
     accept_waiting(socket, &last.shared.places).into_iter().for_each(|accepted| last.begin(accepted));
-    tokio::join!(late.finish(LATE_GRACE), async {
+    let (_, last) = tokio::join!(late.finish(late_grace), async {
         wait_for_last_requests(&last.graceful, linger / 4).await;
-        last.finish(LATE_GRACE).await
+        last.finish(late_grace).await
     });
-    drained
+    Drained { cut: drained.cut + last.cut }
 }
 
 /// Connections that end together.

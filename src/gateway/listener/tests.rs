@@ -200,7 +200,8 @@ async fn a_shutdown_lets_requests_finish_and_takes_no_new_ones() {
 
 #[tokio::test]
 async fn who_is_connected_when_a_shutdown_begins_is_answered_still() {
-    let server = start(ListenerLimits { linger: Duration::from_secs(60), ..limits() }).await;
+    let long = Duration::from_secs(60);
+    let server = start(ListenerLimits { linger: long, idle_timeout: long, ..limits() }).await;
     let mut idle = connect(&server).await;
     ask(&mut idle, "/quick").await;
     assert!(read_some(&mut idle).await.ends_with("quick"));

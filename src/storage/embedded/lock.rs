@@ -50,9 +50,11 @@ impl Lock {
         let written = file
             .set_len(0)
             .and_then(|()| file.rewind())
-            .and_then(|()| writeln!(file, "{}", std::process::id()));
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            // When the power goes, it is to be there.
+            .and_then(|()| file.sync_all());
         if let Err(error) = written {
-            // The lock holds without the number, which is only for a person.
+            // The lock holds without the number, which only tells who has it, or had it last.
             tracing::warn!(%error, "the process id could not be written to the lock file");
         }
         Ok(Self { file, was_left })
@@ -65,7 +67,7 @@ impl Lock {
 
     /// Lets go in order: the number is taken out, so that the next one sees that nothing was cut short.
     pub(crate) fn give_back(self) {
-        if let Err(error) = self.file.set_len(0) {
+        if let Err(error) = self.file.set_len(0).and_then(|()| self.file.sync_all()) {
             tracing::warn!(%error, "the lock file could not be emptied; the next start will take this stop for a crash");
         }
     }

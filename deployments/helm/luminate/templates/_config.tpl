@@ -70,7 +70,7 @@ storage:
     addresses: {{ toJson .Values.clickhouse.addresses }}
     database: {{ quote .Values.clickhouse.database }}
     username: {{ quote .Values.clickhouse.username }}
-    password_file: /etc/luminate-secrets/{{ .Values.secrets.clickhousePasswordKey }}
+    password_file: {{ include "luminate.clickhouseFolder" . }}/{{ .Values.secrets.clickhousePasswordKey }}
     {{- with .Values.clickhouse.cluster }}
     cluster: {{ quote . }}
     {{- end }}
@@ -87,6 +87,11 @@ log:
 {{- end -}}
 {{- define "luminate.redisPasswordKey" -}}
 {{- .Values.redis.passwordKey | default (ternary "redis-password" "" (not (empty .Values.secrets.redisPassword))) -}}
+{{- end -}}
+
+{{/* Where pods have the Secret with ClickHouse's password. */}}
+{{- define "luminate.clickhouseFolder" -}}
+{{- empty .Values.clickhouse.existingSecret | ternary "/etc/luminate-secrets" "/etc/luminate-clickhouse" -}}
 {{- end -}}
 
 {{/* The keys of the Secret that the configuration asks for, as JSON. */}}

@@ -48,7 +48,7 @@ containers:
         readOnly: true
       {{- if $gateways }}
       - name: secrets
-        mountPath: /etc/luminate-secrets
+        mountPath: {{ include "luminate.clickhouseFolder" .root }}
         readOnly: true
       {{- end }}
       {{- if .job.existingSecret }}
@@ -66,7 +66,7 @@ volumes:
   {{- if $gateways }}
   - name: secrets
     secret:
-      secretName: {{ .secret }}
+      secretName: {{ $v.clickhouse.existingSecret | default .secret }}
       defaultMode: 0440
       items:
         - key: {{ $key }}
@@ -89,8 +89,9 @@ volumes:
 {{/* The key of the password by which gateways get into ClickHouse, if a Secret of the release has it. */}}
 {{- define "luminate.clickhouseSecretKey" -}}
 {{- $file := dig "storage" "clickhouse" "password_file" "" (include "luminate.config" . | fromYaml) -}}
-{{- if hasPrefix "/etc/luminate-secrets/" $file -}}
-{{- trimPrefix "/etc/luminate-secrets/" $file -}}
+{{- $folder := printf "%s/" (include "luminate.clickhouseFolder" .) -}}
+{{- if hasPrefix $folder $file -}}
+{{- trimPrefix $folder $file -}}
 {{- end -}}
 {{- end -}}
 

@@ -97,6 +97,7 @@ priorityClassName: {{ . }}
 {{- define "luminate.podSpec" -}}
 {{- $standalone := eq .Values.mode "standalone" -}}
 {{- $secrets := include "luminate.secretKeys" . | fromJsonArray -}}
+{{- $clickhouse := $standalone | ternary "" .Values.clickhouse.existingSecret -}}
 {{- /* Of who has to show a certificate on the public port, the kubelet has none. */ -}}
 {{- $probed := eq .Values.tls.clientAuth "required" | ternary "admin" "http" -}}
 serviceAccountName: {{ include "luminate.serviceAccountName" . }}
@@ -178,6 +179,11 @@ containers:
         mountPath: /etc/luminate-secrets
         readOnly: true
       {{- end }}
+      {{- if $clickhouse }}
+      - name: clickhouse
+        mountPath: /etc/luminate-clickhouse
+        readOnly: true
+      {{- end }}
       {{- if and .Values.redis.enabled .Values.redis.existingSecret }}
       - name: redis
         mountPath: /etc/luminate-redis
@@ -214,6 +220,15 @@ volumes:
           path: {{ . }}
         {{- end }}
       {{- end }}
+  {{- end }}
+  {{- if $clickhouse }}
+  - name: clickhouse
+    secret:
+      secretName: {{ $clickhouse }}
+      defaultMode: 0440
+      items:
+        - key: {{ .Values.secrets.clickhousePasswordKey }}
+          path: {{ .Values.secrets.clickhousePasswordKey }}
   {{- end }}
   {{- if and .Values.redis.enabled .Values.redis.existingSecret }}
   - name: redis

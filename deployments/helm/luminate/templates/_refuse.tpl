@@ -145,7 +145,9 @@
 {{- else if and .jwtSecret (lt (len (trim .jwtSecret)) 32) -}}
 {{- $wrong = append $wrong "secrets.jwtSecret: has to be 32 bytes or more that nobody can guess; draw one with `openssl rand -base64 48`" -}}
 {{- end -}}
-{{- if and (not $standalone) (not .clickhousePassword) -}}
+{{- if and $v.clickhouse.existingSecret .clickhousePassword -}}
+{{- $wrong = append $wrong "secrets.clickhousePassword: is given, and clickhouse.existingSecret names a Secret that has one; take one" -}}
+{{- else if not (or $standalone $v.clickhouse.existingSecret .clickhousePassword) -}}
 {{- $wrong = append $wrong "secrets.clickhousePassword: is empty, and no existingSecret is named" -}}
 {{- end -}}
 {{- end -}}

@@ -23,7 +23,7 @@ const WAVE_SECONDS: f64 = 600.0;
 const SHOWN: usize = 3;
 
 /// The samples that have to be there.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Ledger {
     horizon: i64,
     /// When each was, and the one before it if that is known.
@@ -115,7 +115,8 @@ impl Ledger {
         for series in SERIES {
             let there: BTreeSet<Timestamp> =
                 found.get(series).into_iter().flatten().map(|(at, _)| *at).collect();
-            for (&at, _) in self.kept.iter().filter(|(at, _)| !there.contains(at)) {
+            // Where the clock was put back, there are newer ones that were not asked for.
+            for (&at, _) in self.kept.range(..=at).filter(|(at, _)| !there.contains(at)) {
                 if self.told.insert((at, series)) {
                     verdict.missing.push(format!("{series} at {}", at.rfc3339()));
                 }
@@ -242,6 +243,14 @@ mod tests {
         let gone = stored(&[1, 2, 3]).0.judge_stored(&Found::new(), now());
         assert_eq!(gone.missing.len(), 9);
         assert!(gone.words().unwrap().ends_with(", and 6 more"), "{gone:?}");
+    }
+
+    #[test]
+    fn a_clock_that_was_put_back_hides_nothing_and_misses_nothing() {
+        let (mut ledger, mut found) = stored(&[1, 2, 3, 7, 8]);
+        found.values_mut().for_each(|samples| samples.truncate(3));
+        assert_eq!(ledger.judge_stored(&found, Timestamp(5 * STEP)).words(), None);
+        assert_eq!(ledger.judge_stored(&found, Timestamp(7 * STEP)).missing.len(), 3);
     }
 
     #[test]
