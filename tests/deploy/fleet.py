@@ -14,7 +14,6 @@ import hmac
 import http.server
 import json
 import os
-import socket
 import ssl
 import subprocess
 import threading
@@ -27,7 +26,7 @@ from pathlib import Path
 
 import yaml
 
-from house import ROOT, luminate, missing, program
+from house import ROOT, free_port, luminate, missing, program
 
 SECRET = "nobody-guesses-this-secret-of-the-tests"
 
@@ -61,12 +60,6 @@ TOLD_LATE = [
 TRUSTING = ssl.create_default_context()
 TRUSTING.check_hostname = False
 TRUSTING.verify_mode = ssl.CERT_NONE
-
-
-def free_port():
-    with socket.socket() as some:
-        some.bind(("127.0.0.1", 0))
-        return some.getsockname()[1]
 
 
 def call(url, token=None, method="GET", body=None, **parameters):

@@ -1,7 +1,9 @@
 """What the tests of the deployments share: where things are, and the programs they are checked with."""
 
 import os
+import random
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -50,6 +52,18 @@ def run(*command, check=True, **options):
     if check and done.returncode != 0:
         pytest.fail(f"{' '.join(map(str, command))}: {done.returncode}\n{done.stdout}{done.stderr}", pytrace=False)
     return done
+
+
+def free_port():
+    """A port that nobody listens on now, and that no connection is given before who wants it has it."""
+    while True:
+        port = random.randrange(18_000, 32_000)
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def luminate():

@@ -7,7 +7,6 @@ import re
 import secrets
 import shlex
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -19,7 +18,7 @@ import yaml
 
 import confined
 from confined import Unit, seconds
-from house import DEPLOYMENTS, luminate, program, run
+from house import DEPLOYMENTS, free_port, luminate, program, run
 
 SYSTEMD = DEPLOYMENTS / "systemd"
 UNIT = SYSTEMD / "luminate.service"
@@ -33,12 +32,6 @@ def install(root, *options):
 def unit_of(root):
     units = root / "etc/systemd/system"
     return Unit(units / "luminate.service", *units.glob("luminate.service.d/*.conf"))
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def get(url, token=None):

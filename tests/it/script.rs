@@ -17,7 +17,8 @@
 //! ```
 //!
 //! A command starts at the beginning of a line, what belongs to it is indented. `clear` forgets all
-//! samples. Before its results, an evaluation may say `expect ordered`, `expect fail`, `expect warn`,
+//! samples. `features promql-delayed-name-removal -promql-binop-fill-modifiers` switches features on and,
+//! behind a dash, off for the evaluations below it; what it does not name has its default again. Before its results, an evaluation may say `expect ordered`, `expect fail`, `expect warn`,
 //! `expect info` (with `msg:` and a part of the text, or `regex:`), `expect no_warn`,
 //! `expect no_info`, and `expect string "…"`. Series without values in the answer are not listed.
 //!
@@ -32,7 +33,7 @@ use std::sync::Arc;
 
 use luminate::{
     model::{Histogram, Labels},
-    promql::{Answer, MatrixSeries, Point, Value, VectorElement, histogram::FloatHistogram},
+    promql::{Answer, Features, MatrixSeries, Point, Value, VectorElement, histogram::FloatHistogram},
 };
 pub(crate) use read::parse;
 
@@ -40,6 +41,9 @@ pub(crate) use read::parse;
 pub(crate) trait Target {
     /// Forgets all samples, say by starting a new tenant.
     fn clear(&mut self);
+
+    /// Answers what follows with these features.
+    fn set_features(&mut self, features: Features);
 
     /// Stores samples; those of a series are in order of time.
     fn write(&mut self, series: &[Series]) -> Result<(), String>;
@@ -82,6 +86,9 @@ pub(crate) struct Command {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Action {
     Clear,
+    /// The script is about what is computed of samples, not about how they are stored or found.
+    Computation,
+    Features(Features),
     Load(Vec<Series>),
     Eval(Eval),
 }
@@ -143,10 +150,16 @@ pub(crate) struct Report {
 pub(crate) fn run(name: &str, script: &[Command], target: &mut dyn Target) -> Report {
     let mut report = Report::default();
     target.clear();
+    target.set_features(Features::default());
     for Command { line, action } in script {
         let (what, result) = match action {
             Action::Clear => {
                 target.clear();
+                continue;
+            }
+            Action::Computation => continue,
+            Action::Features(features) => {
+                target.set_features(*features);
                 continue;
             }
             Action::Load(series) => match target.write(series) {
@@ -222,6 +235,8 @@ mod tests {
 
     impl Target for Always {
         fn clear(&mut self) {}
+
+        fn set_features(&mut self, _: Features) {}
 
         fn write(&mut self, _: &[Series]) -> Result<(), String> {
             Ok(())

@@ -160,19 +160,20 @@ pub fn merge_equal(rows: Vec<SeriesRow>) -> Result<Vec<SeriesRow>, QueryError> {
 }
 
 /// The labels of `absent(expr)` and `absent_over_time(expr)`: what a selector's `=` matchers say there
-/// would have been. The first `=` of a label says it, and any matcher after that takes it back.
+/// would have been, in parentheses or not. The first `=` of a label says it, and any matcher after that takes it
+/// back.
 pub fn absent_labels(expr: &Expr) -> Labels {
     let matchers: &[Matcher] = match expr {
         Expr::Vector(selector) => &selector.matchers,
         Expr::Matrix(matrix) => &matrix.selector.matchers,
+        Expr::Paren(paren) => return absent_labels(&paren.expr),
         Expr::Number(_)
         | Expr::String(_)
         | Expr::Subquery(_)
         | Expr::Call(_)
         | Expr::Aggregate(_)
         | Expr::Binary(_)
-        | Expr::Unary(_)
-        | Expr::Paren(_) => return Labels::empty(),
+        | Expr::Unary(_) => return Labels::empty(),
     };
     let mut labels = LabelsBuilder::new();
     let mut told: Vec<&str> = Vec::new();

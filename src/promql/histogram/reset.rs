@@ -42,6 +42,31 @@ impl FloatHistogram {
     }
 }
 
+/// Which hints that may contradict each other were seen among histograms that are added up.
+///
+/// The hint of the sum does not tell: one without a hint makes the sum one without.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SeenHints {
+    reset: bool,
+    no_reset: bool,
+}
+
+impl SeenHints {
+    /// Takes notice of a hint.
+    pub fn see(&mut self, hint: ResetHint) {
+        match hint {
+            ResetHint::Yes => self.reset = true,
+            ResetHint::No => self.no_reset = true,
+            ResetHint::Unknown | ResetHint::Gauge => {}
+        }
+    }
+
+    /// Whether one said that there was a reset, and another that there was none.
+    pub fn collide(self) -> bool {
+        self.reset && self.no_reset
+    }
+}
+
 /// Whether any bucket holds less than it did; a bucket that is not there holds nothing.
 fn shrank(now: impl Iterator<Item = (i32, f64)>, before: impl Iterator<Item = (i32, f64)>) -> bool {
     let mut now = now.peekable();

@@ -514,10 +514,10 @@ impl Builder<'_> {
         for arg in &call.args {
             if matches!(bare(arg), Expr::Matrix(_) | Expr::Subquery(_)) {
                 windows = Some(self.windows(arg, scope)?);
-                span = arg.span();
+                span = bare(arg).span();
             } else {
                 if params.is_empty() {
-                    param_span = arg.span();
+                    param_span = bare(arg).span();
                 }
                 params.push(self.expr(arg, scope)?);
             }
@@ -611,7 +611,8 @@ impl Builder<'_> {
         let (mut args, mut spans) = (Vec::new(), Vec::new());
         for arg in call.args.iter().filter(|arg| !matches!(bare(arg), Expr::String(_))) {
             args.push(self.expr(arg, scope)?);
-            spans.push(arg.span());
+            // A remark is about what is in the parentheses.
+            spans.push(bare(arg).span());
         }
         if args.is_empty() {
             return Err(wrong_arguments(call));

@@ -8,7 +8,7 @@ use luminate::{
         Histogram, Labels, METRIC_NAME,
         histogram::{CUSTOM_BUCKETS_SCHEMA, Counts, ResetHint, Span},
     },
-    promql::parse,
+    promql::{Features, parse},
 };
 
 use super::{Action, Command, Eval, Expect, Sample, Series, Text, Wanted, When};
@@ -40,10 +40,31 @@ fn action(head: &str, body: &[&str]) -> Result<Action> {
     let (word, rest) = head.split_once(' ').unwrap_or((head, ""));
     match word {
         "clear" => Ok(Action::Clear),
+        "computation" => Ok(Action::Computation),
+        "features" => features(rest).map(Action::Features),
         "load" => load(rest, body).map(Action::Load),
         "eval" => eval(rest, body).map(Action::Eval),
         _ => bail!("no such command"),
     }
+}
+
+/// The defaults, but for what is named; a dash switches off.
+fn features(names: &str) -> Result<Features> {
+    let mut features = Features::default();
+    for word in names.split_whitespace() {
+        let (name, on) = word.strip_prefix('-').map_or((word, true), |name| (name, false));
+        let switch = match name {
+            "promql-experimental-functions" => &mut features.experimental_functions,
+            "promql-extended-range-selectors" => &mut features.extended_range_selectors,
+            "promql-binop-fill-modifiers" => &mut features.fill_modifiers,
+            "promql-delayed-name-removal" => &mut features.delayed_name_removal,
+            "use-start-timestamps" => &mut features.use_start_timestamps,
+            "type-and-unit-labels" => &mut features.type_and_unit_labels,
+            _ => bail!("no such feature: {name}"),
+        };
+        *switch = on;
+    }
+    Ok(features)
 }
 
 fn load(step: &str, body: &[&str]) -> Result<Vec<Series>> {
@@ -476,6 +497,14 @@ mod tests {
     }
 
     #[test]
+    fn features_are_switched_from_their_defaults() {
+        let script = parse("features use-start-timestamps -promql-binop-fill-modifiers\nfeatures\n").unwrap();
+        let switched = Features { use_start_timestamps: true, fill_modifiers: false, ..Features::default() };
+        assert_eq!(script[0].action, Action::Features(switched));
+        assert_eq!(script[1].action, Action::Features(Features::default()));
+    }
+
+    #[test]
     fn a_script_is_a_list_of_commands() {
         let text = "# comment\nload 30s\n  a 1 2\n\nclear\neval range from 0 to 1m step 30s a + 1\n  expect no_warn\n  {} 2 3\n";
         let script = parse(text).unwrap();
@@ -486,9 +515,14 @@ mod tests {
         assert_eq!(eval.query, "a + 1");
         assert_eq!(eval.when, When::Range { start: 0, end: 60_000, step: 30_000 });
         assert!(eval.expect.no_warn);
-        for wrong in
-            ["what\n", "  indented\n", "eval a\n", "load x\n", "eval instant at 0 a\n  expect nothing\n"]
-        {
+        for wrong in [
+            "what\n",
+            "features what\n",
+            "  indented\n",
+            "eval a\n",
+            "load x\n",
+            "eval instant at 0 a\n  expect nothing\n",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -13,6 +13,7 @@ use crate::promql::{
     histogram::{
         FloatHistogram,
         arithmetic::{HistogramMean, HistogramSum, Joined, Mismatch},
+        reset::SeenHints,
     },
     parse::AggregateOp,
     plan::Aggregation,
@@ -31,7 +32,7 @@ pub struct Fold {
     /// Steps of `avg` whose sum would be infinite, with their running mean.
     means: BTreeMap<usize, Neumaier>,
     /// Steps of `sum` and `avg` that have histograms.
-    histograms: BTreeMap<u32, Histograms>,
+    histograms: BTreeMap<u32, (Histograms, SeenHints)>,
 }
 
 /// The histograms of one step.
@@ -153,23 +154,29 @@ impl Fold {
     ) {
         match self.op {
             AggregateOp::Sum | AggregateOp::Avg => {
-                let place = self.histograms.get_mut(&step);
-                let joined = match place {
+                let joined = match self.histograms.get_mut(&step) {
                     None => {
                         let first = if self.op == AggregateOp::Sum {
                             Histograms::Sum(HistogramSum::new(histogram))
                         } else {
                             Histograms::Mean(HistogramMean::new(histogram))
                         };
-                        self.histograms.insert(step, first);
+                        let mut hints = SeenHints::default();
+                        hints.see(histogram.reset_hint);
+                        self.histograms.insert(step, (first, hints));
                         return;
                     }
-                    Some(Histograms::Sum(sum)) => sum.add(histogram),
-                    Some(Histograms::Mean(mean)) => mean.add(histogram),
-                    Some(Histograms::Mismatched) => return,
+                    Some((joint, hints)) => {
+                        hints.see(histogram.reset_hint);
+                        match joint {
+                            Histograms::Sum(sum) => sum.add(histogram),
+                            Histograms::Mean(mean) => mean.add(histogram),
+                            Histograms::Mismatched => return,
+                        }
+                    }
                 };
                 if !note(joined, aggregation, notes) {
-                    self.histograms.insert(step, Histograms::Mismatched);
+                    self.histograms.insert(step, (Histograms::Mismatched, SeenHints::default()));
                 }
             }
             AggregateOp::Count => {
@@ -237,7 +244,7 @@ impl Fold {
             | AggregateOp::LimitRatio => {}
         }
         let mut row = Row { floats: self.values, histograms: Vec::new() };
-        for (step, histograms) in self.histograms {
+        for (step, (histograms, hints)) in self.histograms {
             let place = usize::try_from(step).ok().and_then(|at| row.floats.get_mut(at));
             if let Some(place) = place.filter(|place| !is_absent(**place)) {
                 *place = ABSENT;
@@ -249,6 +256,9 @@ impl Fold {
                 Histograms::Mean(mean) => mean.corrected(),
                 Histograms::Mismatched => continue,
             };
+            if hints.collide() {
+                notes.warn(annotations::counter_reset_collision("aggregation"), aggregation.span);
+            }
             histogram.compact();
             row.histograms.push((step, std::sync::Arc::new(histogram)));
         }
@@ -260,9 +270,6 @@ impl Fold {
 fn note(joined: Result<Joined, Mismatch>, aggregation: &Aggregation, notes: &mut Annotations) -> bool {
     match joined {
         Ok(joined) => {
-            if joined.reset_collision {
-                notes.warn(annotations::counter_reset_collision("aggregation"), aggregation.span);
-            }
             if joined.bounds_reconciled {
                 notes.info(annotations::mismatched_custom_buckets("aggregation"), aggregation.span);
             }

@@ -6,13 +6,10 @@ use super::{
     RangeInput, Remarks, put_histogram,
     window::{self, Window},
 };
-use crate::{
-    model::histogram::ResetHint,
-    promql::{
-        exec::rows::Row,
-        functions::neumaier::Neumaier,
-        histogram::{FloatHistogram, HistogramMean, HistogramSum, Joined, Mismatch},
-    },
+use crate::promql::{
+    exec::rows::Row,
+    functions::neumaier::Neumaier,
+    histogram::{FloatHistogram, HistogramMean, HistogramSum, Joined, Mismatch, reset::SeenHints},
 };
 
 pub(super) fn sum(input: &RangeInput<'_>, out: &mut Row, remarks: &mut Remarks) {
@@ -97,7 +94,7 @@ fn mean_of(values: &[f64]) -> f64 {
 fn sum_of_histograms(window: &Window<'_>, remarks: &mut Remarks) -> Result<FloatHistogram, Mismatch> {
     let first = &window.histograms[0].1;
     let mut sum = HistogramSum::new(first);
-    let mut hints = Hints::default();
+    let mut hints = SeenHints::default();
     hints.see(first.reset_hint);
     for (_, histogram) in &window.histograms[1..] {
         hints.see(histogram.reset_hint);
@@ -112,7 +109,7 @@ fn sum_of_histograms(window: &Window<'_>, remarks: &mut Remarks) -> Result<Float
 fn mean_of_histograms(window: &Window<'_>, remarks: &mut Remarks) -> Result<FloatHistogram, Mismatch> {
     let first = &window.histograms[0].1;
     let mut mean = HistogramMean::new(first);
-    let mut hints = Hints::default();
+    let mut hints = SeenHints::default();
     hints.see(first.reset_hint);
     for (_, histogram) in &window.histograms[1..] {
         hints.see(histogram.reset_hint);
@@ -126,25 +123,4 @@ fn mean_of_histograms(window: &Window<'_>, remarks: &mut Remarks) -> Result<Floa
 
 fn note(joined: Joined, remarks: &mut Remarks) {
     remarks.reconciled_in_aggregation |= joined.bounds_reconciled;
-}
-
-/// Which contradicting hints about resets were seen among histograms that are added up.
-#[derive(Clone, Copy, Debug, Default)]
-struct Hints {
-    reset: bool,
-    no_reset: bool,
-}
-
-impl Hints {
-    fn see(&mut self, hint: ResetHint) {
-        match hint {
-            ResetHint::Yes => self.reset = true,
-            ResetHint::No => self.no_reset = true,
-            ResetHint::Unknown | ResetHint::Gauge => {}
-        }
-    }
-
-    fn collide(self) -> bool {
-        self.reset && self.no_reset
-    }
 }

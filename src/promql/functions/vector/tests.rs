@@ -146,7 +146,7 @@ fn what_is_absent_has_the_labels_it_was_asked_for_by() {
     let matrix = MatrixSelector { selector: vector.clone(), range, span: Span::default() };
     assert_eq!(absent_labels(&Expr::Matrix(matrix)).to_string(), r#"{job="api"}"#);
     let paren = Paren { expr: Box::new(Expr::Vector(vector)), span: Span::default() };
-    assert_eq!(absent_labels(&Expr::Paren(paren)), Labels::empty());
+    assert_eq!(absent_labels(&Expr::Paren(paren)).to_string(), r#"{job="api"}"#);
 }
 
 #[test]
