@@ -359,8 +359,10 @@ def short_hash(*parts):
 class Cluster:
     """The objects, and the controllers."""
 
-    def __init__(self, version, broken=None):
+    def __init__(self, version, broken=None, alone=False):
         self.version = version
+        # Whether it is an API server alone: without controllers, and without schemas for clients.
+        self.alone = alone
         self.schemas = Schemas(version)
         # Why pods with an image that has this in its name do not start: {"luminate:0.2": "ImagePullBackOff"}.
         self.broken = broken or {}
@@ -573,6 +575,8 @@ class Cluster:
 
     def play(self):
         """Makes what is there what is asked for."""
+        if self.alone:
+            return
         for (resource, namespace, name), document in list(self.objects.items()):
             if resource.kind in ("Deployment", "StatefulSet") and (resource, namespace, name) in self.objects:
                 self.play_pods(resource, namespace, name, document)
@@ -805,6 +809,8 @@ class Handler(BaseHTTPRequestHandler):
             return 200, {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
         if path in apis:
             return 200, discovery(apis[path])
+        if self.server.cluster.alone and path.startswith("/openapi"):
+            return None
         if path == "/openapi/v2":
             # In protobuf, where nothing at all is a document that knows nothing.
             return 200, ""
@@ -940,9 +946,9 @@ class ApiServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, version="1.35", broken=None, port=0):
+    def __init__(self, version="1.35", broken=None, port=0, alone=False):
         super().__init__(("127.0.0.1", port), Handler)
-        self.cluster = Cluster(version, broken)
+        self.cluster = Cluster(version, broken, alone)
         # Every request: method, path with query, body.
         self.requests = []
         self.stopping = False

@@ -232,6 +232,13 @@ def test_pods_that_do_not_start_are_told_about(tmp_path):
         tree.make("k8s-deploy", OVERLAY="standalone", VERSION="9.9.8")
 
 
+def test_pods_are_not_waited_for_where_no_controller_makes_them(tmp_path):
+    with ApiServer(alone=True) as cluster:
+        done = Tree(tmp_path, cluster).make("k8s-deploy", OVERLAY="standalone")
+        assert "no controller of the cluster has looked at statefulset/luminate" in done.stdout
+        assert "secret/luminate-secrets created" in done.stdout and "Luminate is deployed" in done.stdout
+
+
 def test_a_load_balancer_stays_one(tree, cluster):
     tree.make("k8s-deploy", CLICKHOUSE_PASSWORD=PASSWORD)
     # As the guide says.
@@ -313,14 +320,25 @@ def test_a_file_that_is_half_edited_is_refused(tree):
     assert "jwt-secret was drawn" in tree.make("k8s-deploy").stdout
 
 
-def test_a_password_of_clickhouse_is_asked_for_where_there_is_one(tree):
-    tree.refused("password for ClickHouse", "secret.yaml", "CLICKHOUSE_PASSWORD")
+def test_a_password_of_clickhouse_is_told_to_be_missing_and_may_come_later(tree):
+    done = tree.make("k8s-deploy")
+    assert "nobody said a password for ClickHouse" in done.stdout and "CLICKHOUSE_PASSWORD" in done.stdout
+    first = tree.secrets()
+    assert first["clickhouse-password"] == "" and len(first["jwt-secret"]) >= 32
+    # It is told each time, and changes nothing.
+    assert "nobody said a password" in tree.make("k8s-deploy").stdout and tree.secrets() == first
+    done = tree.make("k8s-deploy", CLICKHOUSE_PASSWORD=PASSWORD)
+    assert "nobody said" not in done.stdout
+    assert tree.secrets() == first | {"clickhouse-password": PASSWORD}
+    assert "nobody said" not in tree.make("k8s-deploy").stdout
+
+
+def test_a_password_of_clickhouse_is_said_in_one_place(tree):
     tree.secret(jwt_secret=JWT)
     tree.refused("secret.yaml", "clickhouse-password still has the placeholder")
     tree.secret(clickhouse_password="one")
     tree.refused("another clickhouse-password", CLICKHOUSE_PASSWORD="other")
     tree.secret(clickhouse_password=None)
-    tree.refused("password for ClickHouse")
     tree.make("k8s-deploy", OVERLAY="standalone")
     assert tree.secrets() == {"jwt-secret": JWT}
 
@@ -355,9 +373,9 @@ def test_a_file_without_the_secret_is_refused(tree):
 def test_placeholders_that_got_into_the_cluster_are_replaced(tree):
     kubectl = [tree.env["KUBECTL"], "--kubeconfig", tree.env["KUBECONFIG"]]
     run(*kubectl, "apply", "-f", tree.kubernetes / "namespace.yaml", "-f", tree.kubernetes / "secret.yaml")
-    tree.refused("password for ClickHouse")
-    assert "jwt-secret was drawn" in tree.make("k8s-deploy", CLICKHOUSE_PASSWORD=PASSWORD).stdout
-    assert not any("your-" in value for value in tree.secrets().values())
+    done = tree.make("k8s-deploy")
+    assert "jwt-secret was drawn" in done.stdout and "nobody said a password" in done.stdout
+    assert tree.secrets()["clickhouse-password"] == "" and not any("your-" in value for value in tree.secrets().values())
 
 
 # ---- What cannot be done
