@@ -8,7 +8,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::server::{Options, Series, Server, field, now_ms, remote_write, varint};
+use crate::{
+    prometheus::wait_for,
+    server::{Options, Series, Server, field, now_ms, remote_write, varint},
+};
 
 const STALE: u64 = 0x7ff0_0000_0000_0002;
 const V1: &str = "application/x-protobuf";
@@ -451,8 +454,9 @@ fn a_write_that_has_begun_when_the_server_is_told_to_stop_is_kept() {
     stream.write_all(&body[..3]).unwrap();
     std::thread::sleep(Duration::from_millis(200));
     server.ask_to_stop();
-    std::thread::sleep(Duration::from_millis(200));
-    assert!(server.try_get("/-/ready").is_err(), "new connections are refused");
+    // Who asks is told that no more is wanted, as long as there is something left to do.
+    wait_for("not to be ready", || server.get("/-/ready").0 == 503);
+    wait_for("to turn queries away", || server.get("/api/v1/query?query=1").0 == 503);
     stream.write_all(&body[3..]).unwrap();
     assert_eq!(receive(stream).status, 204);
     assert!(server.wait().success());
