@@ -25,6 +25,7 @@ import os
 import pty
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -339,6 +340,8 @@ def follow(page):
 
 
 def main():
+    # Whoever is started in the background may be told to ignore Ctrl-C, which a shell can then not take back.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--list", action="store_true", help="only list what is not run")
     arguments.add_argument("pages", nargs="+", type=Path)
