@@ -139,6 +139,11 @@ fn family(
 }
 
 impl Family {
+    /// None yet, whose series are all there at every scrape, a little after whole seconds.
+    fn new(name: &'static str, kind: Kind, scale: f64) -> Self {
+        Self { name, kind, whole: true, aligned: false, scale, labels: Vec::new(), series: Vec::new() }
+    }
+
     fn add(&mut self, labels: &[(&'static str, &'static str)], values: Values) {
         let mut all = vec![("__name__".to_owned(), self.name.to_owned())];
         for (name, value) in labels {
@@ -254,15 +259,7 @@ pub(super) const TEXTS: &[&str] = &[
 ];
 
 fn texts(random: &mut Random) -> Family {
-    let mut family = Family {
-        name: "texts",
-        kind: Kind::Gauge,
-        whole: true,
-        aligned: false,
-        scale: 1e3,
-        labels: Vec::new(),
-        series: Vec::new(),
-    };
+    let mut family = Family::new("texts", Kind::Gauge, 1e3);
     for (text, n) in TEXTS.iter().zip(0..) {
         let target = &TARGETS[random.below(TARGETS.len())];
         let times = target.times(random);
@@ -274,15 +271,7 @@ fn texts(random: &mut Random) -> Family {
 
 /// Series that are there for some minutes, once, or only to be gone.
 fn brief(random: &mut Random) -> Family {
-    let mut family = Family {
-        name: "brief",
-        kind: Kind::Gauge,
-        whole: false,
-        aligned: false,
-        scale: 1e3,
-        labels: Vec::new(),
-        series: Vec::new(),
-    };
+    let mut family = Family { whole: false, ..Family::new("brief", Kind::Gauge, 1e3) };
     for (job, n) in ["j0", "j1", "j2", "j3", "j4", "j5", "j6", "j7"].into_iter().zip(0..) {
         let times = TARGETS[0].times(random);
         let from = times.len() - 1 - random.below(250);
@@ -305,15 +294,7 @@ fn brief(random: &mut Random) -> Family {
 
 /// Samples on whole quarters of a minute.
 fn clock(random: &mut Random) -> Family {
-    let mut family = Family {
-        name: "clock_seconds",
-        kind: Kind::Gauge,
-        whole: true,
-        aligned: true,
-        scale: 1e3,
-        labels: Vec::new(),
-        series: Vec::new(),
-    };
+    let mut family = Family { aligned: true, ..Family::new("clock_seconds", Kind::Gauge, 1e3) };
     for (job, n) in ["api", "db", "batch-job"].into_iter().zip(0..) {
         let times: Vec<i64> = (0..=SPAN_MS / 15_000).map(|i| END_MS - SPAN_MS + i * 15_000).collect();
         let values = gauge(random, &times, n);
@@ -323,15 +304,7 @@ fn clock(random: &mut Random) -> Family {
 }
 
 fn buckets(random: &mut Random) -> Family {
-    let mut family = Family {
-        name: "latency_seconds_bucket",
-        kind: Kind::Buckets,
-        whole: true,
-        aligned: false,
-        scale: 1e6,
-        labels: Vec::new(),
-        series: Vec::new(),
-    };
+    let mut family = Family::new("latency_seconds_bucket", Kind::Buckets, 1e6);
     for target in TARGETS {
         let times = target.times(random);
         let mut totals = vec![0.0; times.len()];
@@ -349,15 +322,7 @@ fn buckets(random: &mut Random) -> Family {
 
 /// Histograms with a bucket that is missing, doubled, misnamed, empty or too small.
 fn bad_buckets(random: &mut Random) -> Family {
-    let mut family = Family {
-        name: "bad_seconds_bucket",
-        kind: Kind::Buckets,
-        whole: true,
-        aligned: false,
-        scale: 1e6,
-        labels: Vec::new(),
-        series: Vec::new(),
-    };
+    let mut family = Family::new("bad_seconds_bucket", Kind::Buckets, 1e6);
     let bad: &[(&str, &[&str])] = &[
         ("no-inf", &["0.1", "1", "10"]),
         ("doubled", &["0.50", "0.5", "1", "+Inf"]),
