@@ -4,13 +4,13 @@
 
 use std::sync::Arc;
 
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 
 use super::{
     State,
     access::Access,
     api::{
-        admin, catalog, export, health, import, limits, metrics, page, query, receive, rules, status,
+        active, admin, catalog, export, health, import, limits, metrics, page, query, receive, rules, status,
         user_limits,
     },
 };
@@ -88,6 +88,9 @@ pub const ROUTES: &[Route] = &[
     })),
     route("/api/v1/export/plan", Door::Public, Access::Read, || get(export::plan).post(export::plan)),
     route("/api/v1/status/rejections", Door::Public, Access::Read, || get(limits::rejections)),
+    route("/api/v1/status/active_queries", Door::Public, Access::Read, || get(active::list)),
+    route("/api/v1/status/active_queries/{id}", Door::Public, Access::Read, || delete(active::cancel)),
+    route("/api/v1/status/top_queries", Door::Public, Access::Read, || get(active::top)),
     route("/api/v1/status/tsdb", Door::Public, Access::Read, || get(status::tsdb)),
     route("/api/v1/format_query", Door::Public, Access::Known, || get(query::format).post(query::format)),
     route("/api/v1/rules", Door::Public, Access::Known, || get(rules::groups)),
@@ -106,6 +109,8 @@ pub const ROUTES: &[Route] = &[
         get(user_limits::overrides).post(user_limits::set_overrides).delete(user_limits::remove_overrides)
     }),
     unhurried(route("/-/reload", Door::Admin, Access::Admin, || post(admin::reload).put(admin::reload))),
+    route("/api/v1/admin/active_queries", Door::Admin, Access::Admin, || get(active::list_all)),
+    route("/api/v1/admin/active_queries/{id}", Door::Admin, Access::Admin, || delete(active::cancel_any)),
     route("/api/v1/status/storage", Door::Admin, Access::Admin, || get(status::storage)),
     route("/health/deep", Door::Admin, Access::Watch, || get(health::deep)),
     route("/metrics", Door::Admin, Access::Watch, || get(metrics::render)),

@@ -1,6 +1,6 @@
 //! Who asks: what they may see, and how much it may cost.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use super::QueryFailure;
 use crate::{
@@ -28,15 +28,5 @@ impl Reader {
         let Some(allowed) = self.limits.get(limit).filter(|most| cost > *most) else { return Ok(()) };
         let over = OverLimit { limit, allowed, asked: cost, retry_after: None, for_good: true };
         Err(QueryFailure::costs(over))
-    }
-}
-
-/// The tenants' names, for logs.
-impl fmt::Display for Reader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, tenant) in self.view.tenants().iter().enumerate() {
-            write!(f, "{}{tenant}", if i == 0 { "" } else { "|" })?;
-        }
-        Ok(())
     }
 }

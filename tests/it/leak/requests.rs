@@ -65,7 +65,7 @@ pub struct Maker {
 }
 
 /// Routes that read or answer whoever is known; the test sees to it that none is missing.
-pub const READS: [&str; 16] = [
+pub const READS: [&str; 19] = [
     "/api/v1/query",
     "/api/v1/query_range",
     "/api/v1/query_exemplars",
@@ -77,6 +77,9 @@ pub const READS: [&str; 16] = [
     "/api/v1/export/plan",
     "/api/v1/status/rejections",
     "/api/v1/status/tsdb",
+    "/api/v1/status/active_queries",
+    "/api/v1/status/active_queries/{id}",
+    "/api/v1/status/top_queries",
     "/api/v1/format_query",
     "/api/v1/rules",
     "/api/v1/alerts",
@@ -138,6 +141,7 @@ impl Maker {
             }
             "/api/v1/format_query" => params.push(("query".to_owned(), self.query(2))),
             "/api/v1/series" => self.matches(&mut params, 1),
+            "/api/v1/status/active_queries/{id}" => path = path.replace("{id}", "0123456789abcdef"),
             _ => self.matches(&mut params, 0),
         }
         if self.dice.one_in(4) {
