@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::{
-    AppendPolicy, Appended, BatchExemplar, Cardinality, Check, DocumentKind, Health, LabelsRequest,
+    AppendPolicy, Appended, BatchExemplar, Cardinality, ChangeLog, Changes, Check, DocumentKind, Health, LabelsRequest,
     MatcherSets, OnConflict, RejectReason, Rejected, Result, Run, Runs, SampleKind, SelectRequest, Selected,
-    SeriesExemplars, SeriesSamples, Storage, StorageStatus, WriteBatch, room::Allowance, selection::Meter,
+    SeriesExemplars, SeriesSamples, Storage, StorageStatus, Touched, WriteBatch, room::Allowance, selection::Meter,
 };
 use crate::{
     clock::Clock,
@@ -36,6 +36,7 @@ pub struct MemoryStore {
     retention: Option<Millis>,
     tenants: Mutex<HashMap<TenantId, Tenant>>,
     documents: Mutex<BTreeMap<(DocumentKind, TenantId), String>>,
+    changes: ChangeLog,
 }
 
 #[derive(Debug, Default)]
@@ -73,7 +74,13 @@ impl Value {
 impl MemoryStore {
     /// An empty store that refuses samples older than `retention`; none keeps everything.
     pub fn new(clock: Arc<dyn Clock>, retention: Option<Millis>) -> Arc<Self> {
-        Arc::new(Self { clock, retention, tenants: Mutex::default(), documents: Mutex::default() })
+        Arc::new(Self {
+            clock,
+            retention,
+            tenants: Mutex::default(),
+            documents: Mutex::default(),
+            changes: ChangeLog::default(),
+        })
     }
 
     fn oldest(&self) -> Timestamp {
@@ -217,7 +224,9 @@ impl Storage for MemoryStore {
     async fn append(&self, tenant: &TenantId, batch: WriteBatch) -> Result<Appended> {
         let mut allowance = self.allowance(tenant, &batch).await;
         let oldest = self.oldest();
+        let touched = Touched::by(&batch);
         let mut tenants = self.tenants.lock();
+        let of = tenant;
         let tenant = tenants.entry(tenant.clone()).or_default();
         let mut appended = Appended::default();
         let refused = tenant.begin(&batch, oldest, allowance.as_mut());
@@ -265,6 +274,7 @@ impl Storage for MemoryStore {
             .collect();
         let active = tenant.series.len() as u64;
         appended.over = allowance.map_or_else(Vec::new, |allowance| allowance.over(active));
+        self.changes.wrote(of, &touched);
         Ok(appended)
     }
 
@@ -353,6 +363,7 @@ impl Storage for MemoryStore {
 
     async fn delete(&self, tenant: &TenantId, matchers: MatcherSets, range: TimeRange) -> Result<()> {
         self.tenants.lock().entry(tenant.clone()).or_default().tombstones.push((matchers, range));
+        self.changes.changed(tenant, range);
         Ok(())
     }
 
@@ -372,6 +383,7 @@ impl Storage for MemoryStore {
             }
             tenant.series.retain(|_, samples| !samples.is_empty());
         }
+        self.changes.changed(tenant, TimeRange::ALL);
         Ok(())
     }
 
@@ -400,6 +412,10 @@ impl Storage for MemoryStore {
         Ok(of_kind.map(|((_, tenant), text)| (tenant.clone(), text.clone())).collect())
     }
 
+    async fn changes(&self, tenant: &TenantId, range: TimeRange) -> Result<Option<Changes>> {
+        Ok(Some(self.changes.of(tenant, range)))
+    }
+
     async fn flush(&self) -> Result<()> {
         Ok(())
     }
@@ -411,6 +427,9 @@ impl Storage for MemoryStore {
                 samples.retain(|at, _| Timestamp(*at) >= oldest);
             }
             tenant.series.retain(|_, samples| !samples.is_empty());
+        }
+        if let Some(gone) = TimeRange::new(Timestamp::MIN, oldest) {
+            self.changes.changed_for_all(gone);
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ use luminate::{
         plan::Aggregation,
     },
     storage::{
-        Appended, Cardinality, Check, Combine, DocumentKind, Grid, GridRow, Health, LabelsRequest,
+        Appended, Cardinality, Changes, Check, Combine, DocumentKind, Grid, GridRow, Health, LabelsRequest,
         MatcherSets, Operation, Result, Runs, SelectRequest, Selected, SeriesExemplars, SeriesSamples,
         Storage, StorageStatus, WriteBatch, conformance::read_all, offer::ABSENT,
     },
@@ -221,6 +221,10 @@ impl Storage for Taker {
 
     async fn documents(&self, kind: DocumentKind) -> Result<Vec<(TenantId, String)>> {
         self.inner.documents(kind).await
+    }
+
+    async fn changes(&self, tenant: &TenantId, range: TimeRange) -> Result<Option<Changes>> {
+        self.inner.changes(tenant, range).await
     }
 
     async fn flush(&self) -> Result<()> {

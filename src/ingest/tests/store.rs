@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use crate::{
     model::{Labels, Metadata, SeriesId, TenantId, TimeRange},
     storage::{
-        Appended, Cardinality, Check, DocumentKind, Health, LabelsRequest, MatcherSets, RejectReason,
+        Appended, Cardinality, Changes, Check, DocumentKind, Health, LabelsRequest, MatcherSets, RejectReason,
         Rejected, Result, SampleKind, SelectRequest, Selected, SeriesExemplars, Storage, StorageError,
         StorageStatus, WriteBatch,
     },
@@ -111,6 +111,10 @@ impl Storage for RecordingStore {
 
     fn active_series(&self, _: &TenantId) -> Option<u64> {
         None
+    }
+
+    async fn changes(&self, _: &TenantId, _: TimeRange) -> Result<Option<Changes>> {
+        Err(only_writes())
     }
 
     async fn flush(&self) -> Result<()> {

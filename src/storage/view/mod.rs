@@ -21,7 +21,7 @@ mod tests;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
-    Cardinality, LabelsRequest, MatcherSets, Result, SelectRequest, Selected, SeriesExemplars, Storage,
+    Cardinality, Changes, LabelsRequest, MatcherSets, Result, SelectRequest, Selected, SeriesExemplars, Storage,
     StorageError,
 };
 use crate::model::{Labels, MatchOp, Matcher, Metadata, TenantId, TimeRange};
@@ -151,6 +151,18 @@ impl View {
             Some(tenant) => tenant.exemplars(storage, matchers, range).await,
             None => self.all().exemplars(storage, matchers, range).await,
         }
+    }
+
+    /// [`Storage::changes`] of the tenants in view, seen or not; none if there is one of whom it cannot be told.
+    pub async fn changes(&self, storage: &dyn Storage, range: TimeRange) -> Result<Option<Changes>> {
+        let mut all = Changes { now: u64::MAX, changed: Vec::new() };
+        for tenant in &self.tenants {
+            let Some(changes) = storage.changes(tenant, range).await? else { return Ok(None) };
+            // What comes between two questions is later than both.
+            all.now = all.now.min(changes.now);
+            all.changed.extend(changes.changed);
+        }
+        Ok(Some(all))
     }
 
     /// [`Storage::cardinality`] of what is in view.
