@@ -25,8 +25,8 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
-    Cardinality, Estimate, LabelsRequest, MatcherSets, Result, SelectRequest, Selected, SeriesExemplars,
-    Sift, Storage, StorageError, selection::both,
+    Cardinality, Changes, Estimate, LabelsRequest, MatcherSets, Result, SelectRequest, Selected,
+    SeriesExemplars, Sift, Storage, StorageError, selection::both,
 };
 use crate::model::{Labels, METRIC_NAME, MatchOp, Matcher, Metadata, TenantId, TimeRange};
 
@@ -198,6 +198,18 @@ impl View {
             Some(tenant) => tenant.exemplars(storage, matchers, range).await,
             None => self.all().exemplars(storage, matchers, range).await,
         }
+    }
+
+    /// [`Storage::changes`] of the tenants in view, seen or not; none if there is one of whom it cannot be told.
+    pub async fn changes(&self, storage: &dyn Storage, range: TimeRange) -> Result<Option<Changes>> {
+        let mut all = Changes { now: u64::MAX, changed: Vec::new() };
+        for tenant in &self.tenants {
+            let Some(changes) = storage.changes(tenant, range).await? else { return Ok(None) };
+            // What comes between two questions is later than both.
+            all.now = all.now.min(changes.now);
+            all.changed.extend(changes.changed);
+        }
+        Ok(Some(all))
     }
 
     /// [`Storage::cardinality`] of what is in view.
