@@ -396,6 +396,8 @@ fn query_limits(config: &Config) -> QueryLimits {
         timeout: config.query.timeout,
         max_concurrency: config.query.max_concurrency,
         max_steps: i64::try_from(config.query.max_points).unwrap_or(i64::MAX),
+        max_samples: config.query.max_samples,
+        lookback: config.query.lookback_delta,
         ..QueryLimits::default()
     }
 }

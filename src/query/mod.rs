@@ -11,7 +11,8 @@
 //! 4. **Cut.** `limit` truncates the result and says so in a warning; a slow query is logged.
 //!
 //! Questions about labels and metadata ([`catalog`]), and about [`exemplars`], skip the line: they read no
-//! samples. An [`export`] reads all of them, and has places of its own.
+//! samples. An [`export`] reads all of them, and so does a [`remote_read`]: both have places of their own.
+//! [`federate`] asks for the newest ones, in line with queries.
 //!
 //! What is wrong with a request is a [`QueryFailure`], by meaning; which status that is, the gateway
 //! decides.
@@ -22,20 +23,24 @@ pub mod evaluate;
 pub mod exemplars;
 pub mod export;
 pub mod failure;
+pub mod federate;
 pub mod reader;
+pub mod remote_read;
 pub mod selectors;
 
 use std::{sync::Arc, time::Duration};
 
 use admission::Admission;
 
-use crate::{clock::Clock, storage::Storage};
+use crate::{clock::Clock, model::Millis, storage::Storage};
 
 pub use catalog::{CatalogQuery, Listed, MetadataQuery};
 pub use evaluate::{Evaluate, InstantQuery, QueryControls, RangeQuery};
 pub use export::{Export, ExportQuery, Exported, Shard};
 pub use failure::QueryFailure;
+pub use federate::{Newest, NewestValue};
 pub use reader::Reader;
+pub use remote_read::{ReadPart, ReadQuery, RemoteRead};
 
 /// What a caller is told when an answer was cut.
 pub const TRUNCATED: &str = "results truncated due to limit";
@@ -53,6 +58,10 @@ pub struct QueryLimits {
     pub max_query_bytes: usize,
     /// How many steps a range query may have after its first.
     pub max_steps: i64,
+    /// Samples that a remote read may hold.
+    pub max_samples: u64,
+    /// How far back a sample counts that is the newest.
+    pub lookback: Millis,
     /// Longer than this is logged as slow; none logs nothing.
     pub slow_query: Option<Duration>,
 }
@@ -65,6 +74,8 @@ impl Default for QueryLimits {
             max_waiting: 1024,
             max_query_bytes: 128 * 1024,
             max_steps: 11_000,
+            max_samples: 50_000_000,
+            lookback: Millis(5 * Millis::MINUTE.0),
             slow_query: Some(Duration::from_secs(10)),
         }
     }
@@ -79,6 +90,7 @@ pub struct QueryService {
     limits: QueryLimits,
     admission: Admission,
     exports: Admission,
+    remote_reads: Admission,
 }
 
 impl QueryService {
@@ -91,7 +103,8 @@ impl QueryService {
     ) -> Self {
         let admission = Admission::new(limits.max_concurrency, limits.max_waiting);
         let exports = Admission::shared_out(export::MAX_EXPORTS);
-        Self { engine, storage, clock, limits, admission, exports }
+        let remote_reads = Admission::new(remote_read::MAX_READS, limits.max_waiting);
+        Self { engine, storage, clock, limits, admission, exports, remote_reads }
     }
 
     /// The bounds in force.

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod catalog;
 pub mod export;
+pub mod federate;
 pub mod health;
 pub mod import;
 pub mod limits;
@@ -10,6 +11,7 @@ pub mod metrics;
 pub mod page;
 pub mod query;
 pub mod receive;
+pub mod remote_read;
 pub mod rules;
 pub mod status;
 pub mod user_limits;
