@@ -399,6 +399,8 @@ fn query_limits(config: &Config) -> QueryLimits {
         max_steps: i64::try_from(config.query.max_points).unwrap_or(i64::MAX),
         slow_query: config.query.slow_query,
         features: Features::default().with(config.features),
+        max_samples: config.query.max_samples,
+        lookback: config.query.lookback_delta,
         ..QueryLimits::default()
     }
 }

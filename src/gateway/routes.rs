@@ -10,8 +10,8 @@ use super::{
     State,
     access::Access,
     api::{
-        active, admin, catalog, export, health, import, limits, metrics, page, query, receive, rules, status,
-        user_limits,
+        active, admin, catalog, export, federate, health, import, limits, metrics, page, query, receive,
+        remote_read, rules, status, user_limits,
     },
 };
 
@@ -87,6 +87,8 @@ pub const ROUTES: &[Route] = &[
         get(export::export).post(export::export)
     })),
     route("/api/v1/export/plan", Door::Public, Access::Read, || get(export::plan).post(export::plan)),
+    unhurried(route("/api/v1/read", Door::Public, Access::Read, || post(remote_read::read))),
+    route("/federate", Door::Public, Access::Read, || get(federate::newest)),
     route("/api/v1/status/rejections", Door::Public, Access::Read, || get(limits::rejections)),
     route("/api/v1/status/active_queries", Door::Public, Access::Read, || get(active::list)),
     route("/api/v1/status/active_queries/{id}", Door::Public, Access::Read, || delete(active::cancel)),

@@ -47,6 +47,7 @@ mod limits;
 mod listening;
 mod moving;
 mod overrides;
+mod remote_read;
 
 /// An engine that answers by heart.
 #[derive(Debug)]

@@ -14,7 +14,8 @@
 //! All that time it is among the [`active`] ones, where it can be looked at and ended.
 //!
 //! Questions about labels and metadata ([`catalog`]), and about [`exemplars`], skip the line: they read no
-//! samples. An [`export`] reads all of them, and has places of its own.
+//! samples. An [`export`] reads all of them, and so does a [`remote_read`]: both have places of their own.
+//! [`federate`] asks for the newest ones, in line with queries.
 //!
 //! What is wrong with a request is a [`QueryFailure`], by meaning; which status that is, the gateway
 //! decides.
@@ -26,8 +27,10 @@ pub mod evaluate;
 pub mod exemplars;
 pub mod export;
 pub mod failure;
+pub mod federate;
 pub mod journal;
 pub mod reader;
+pub mod remote_read;
 pub mod selectors;
 
 use std::{sync::Arc, time::Duration};
@@ -36,14 +39,21 @@ use active::ActiveQueries;
 use admission::Admission;
 use journal::Journal;
 
-use crate::{clock::Clock, model::FeatureSwitches, promql::Features, storage::Storage};
+use crate::{
+    clock::Clock,
+    model::{FeatureSwitches, Millis},
+    promql::Features,
+    storage::Storage,
+};
 
 pub use active::{ActiveQuery, Asked, Origin, Running};
 pub use catalog::{CatalogQuery, Listed, MetadataQuery};
 pub use evaluate::{Answered, Evaluate, InstantQuery, QueryControls, RangeQuery};
 pub use export::{Export, ExportQuery, Exported, Shard};
 pub use failure::QueryFailure;
+pub use federate::{Newest, NewestValue};
 pub use reader::Reader;
+pub use remote_read::{ReadPart, ReadQuery, RemoteRead};
 
 /// What a caller is told when an answer was cut.
 pub const TRUNCATED: &str = "results truncated due to limit";
@@ -61,6 +71,10 @@ pub struct QueryLimits {
     pub max_query_bytes: usize,
     /// How many steps a range query may have after its first.
     pub max_steps: i64,
+    /// Samples that a remote read may hold.
+    pub max_samples: u64,
+    /// How far back a sample counts that is the newest.
+    pub lookback: Millis,
     /// Longer than this is logged as slow; none logs nothing.
     pub slow_query: Option<Duration>,
     /// Features of queries, where neither a tenant nor a request says otherwise.
@@ -75,6 +89,8 @@ impl Default for QueryLimits {
             max_waiting: 1024,
             max_query_bytes: 128 * 1024,
             max_steps: 11_000,
+            max_samples: 50_000_000,
+            lookback: Millis(5 * Millis::MINUTE.0),
             slow_query: Some(Duration::from_secs(10)),
             features: Features::default(),
         }
@@ -92,6 +108,7 @@ pub struct QueryService {
     exports: Admission,
     active: Arc<ActiveQueries>,
     journal: Arc<Journal>,
+    remote_reads: Admission,
 }
 
 impl QueryService {
@@ -106,7 +123,8 @@ impl QueryService {
         let exports = Admission::shared_out(export::MAX_EXPORTS);
         let active = Arc::new(ActiveQueries::new(Arc::clone(&clock)));
         let journal = Arc::new(Journal::new(limits.slow_query));
-        Self { engine, storage, clock, limits, admission, exports, active, journal }
+        let remote_reads = Admission::new(remote_read::MAX_READS, limits.max_waiting);
+        Self { engine, storage, clock, limits, admission, exports, remote_reads, active, journal }
     }
 
     /// The bounds in force.

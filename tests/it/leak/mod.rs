@@ -128,7 +128,7 @@ impl Caller {
     }
 
     fn get(&self, target: &Target, path: String) -> Value {
-        let mut ask = Ask { method: "GET", path, headers: Vec::new(), body: String::new() };
+        let mut ask = Ask { method: "GET", path, headers: Vec::new(), body: Vec::new() };
         self.sign(&mut ask);
         let answer = target.send(&ask);
         assert_eq!(answer.status, 200, "{}: {ask:?}: {}", self.name, answer.text());
@@ -271,7 +271,7 @@ fn check_plans(target: &Target, end: i64) {
             method: "POST",
             path: "/api/v1/import".to_owned(),
             headers: vec![("Authorization", format!("Bearer {}", sign(&stranger)))],
-            body: format!("{line}\n"),
+            body: format!("{line}\n").into_bytes(),
         });
         assert_eq!(answer.status, 204, "{}", answer.text());
     }
