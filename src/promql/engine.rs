@@ -329,7 +329,8 @@ impl Engine {
             let evaluated = exec::evaluate(&shared, &plan, &data, &late);
             stats.peak_samples = shared.budget.peak();
             shared.ticket.held_at_most(stats.peak_samples);
-            let answer = evaluated.and_then(|done| answer(&text, kind, steps, &options, done, stats));
+            let answer =
+                evaluated.and_then(|done| answer(&shared, &text, kind, steps, &options, done, stats));
             // The ticket, and with it the query's place, is held until the samples are gone.
             drop((data, plan));
             shared.turn.end();
@@ -512,6 +513,7 @@ impl Watch<'_> {
 
 /// Makes the answer of what was evaluated.
 fn answer(
+    context: &Context,
     text: &str,
     kind: Kind,
     steps: Steps,
@@ -528,7 +530,7 @@ fn answer(
     }
     let mut value = match kind {
         Kind::Instant => instant_value(evaluated.output, steps.start)?,
-        Kind::Range => Value::Matrix(matrix(evaluated.output, &steps)?),
+        Kind::Range => Value::Matrix(matrix(context, evaluated.output, &steps)?),
     };
     if let Some(limit) = options.limit.filter(|limit| *limit > 0) {
         let cut = match &mut value {
@@ -571,7 +573,7 @@ fn instant_value(output: Output, timestamp: i64) -> Result<Value, QueryError> {
 }
 
 /// The result of a range query: series sorted by labels; a scalar is a series without labels.
-fn matrix(output: Output, steps: &Steps) -> Result<Vec<MatrixSeries>, QueryError> {
+fn matrix(context: &Context, output: Output, steps: &Steps) -> Result<Vec<MatrixSeries>, QueryError> {
     let points = |floats: Vec<f64>| -> Vec<(i64, f64)> {
         let present = floats.into_iter().enumerate().filter(|(_, value)| !is_absent(*value));
         present.map(|(step, value)| (steps.at(step), value)).collect()
@@ -587,20 +589,17 @@ fn matrix(output: Output, steps: &Steps) -> Result<Vec<MatrixSeries>, QueryError
         other => other.vector()?,
     };
     refuse_same(&rows)?;
-    let mut series: Vec<MatrixSeries> = rows
-        .into_iter()
-        .map(|row| MatrixSeries {
-            labels: row.labels,
-            floats: points(row.row.floats),
-            histograms: row
-                .row
-                .histograms
-                .into_iter()
-                .filter_map(|(step, histogram)| Some((steps.at(usize::try_from(step).ok()?), histogram)))
-                .collect(),
-        })
-        .filter(|series| !series.floats.is_empty() || !series.histograms.is_empty())
-        .collect();
+    let mut series = Vec::with_capacity(rows.len());
+    for row in rows {
+        context.check()?;
+        let SeriesRow { labels, row, .. } = row;
+        let at = |(step, histogram): (u32, _)| Some((steps.at(usize::try_from(step).ok()?), histogram));
+        let histograms: Vec<_> = row.histograms.into_iter().filter_map(at).collect();
+        let floats = points(row.floats);
+        if !floats.is_empty() || !histograms.is_empty() {
+            series.push(MatrixSeries { labels, floats, histograms });
+        }
+    }
     series.sort_by(|a, b| a.labels.cmp(&b.labels));
     Ok(series)
 }
