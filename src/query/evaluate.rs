@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{QueryFailure, QueryService, Reader, TRUNCATED};
 use crate::{
     model::{Limit, Millis, Timestamp},
-    promql::{Answer, Engine, QueryError, QueryOptions, Value},
+    promql::{Answer, Engine, Features, QueryError, QueryOptions, Value},
     storage::View,
 };
 
@@ -23,6 +23,9 @@ const LOGGED_TEXT: usize = 1024;
 /// Dropping a call stops the work behind it.
 #[async_trait]
 pub trait Evaluate: fmt::Debug + Send + Sync + 'static {
+    /// What of the language is switched on.
+    fn features(&self) -> Features;
+
     /// Evaluates `text` at one instant.
     async fn instant(
         &self,
@@ -46,6 +49,10 @@ pub trait Evaluate: fmt::Debug + Send + Sync + 'static {
 
 #[async_trait]
 impl Evaluate for Engine {
+    fn features(&self) -> Features {
+        self.options().features
+    }
+
     async fn instant(
         &self,
         view: &View,
@@ -321,6 +328,10 @@ mod tests {
 
     #[async_trait]
     impl Evaluate for Slow {
+        fn features(&self) -> Features {
+            Features::default()
+        }
+
         async fn instant(
             &self,
             _: &View,

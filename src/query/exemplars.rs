@@ -5,7 +5,7 @@ use crate::{
     model::{Limit, TimeRange},
     promql::{
         QueryError,
-        parse::{self, Expr, ParserFeatures},
+        parse::{self, Expr},
     },
     storage::{MatcherSets, SeriesExemplars},
 };
@@ -34,9 +34,10 @@ impl QueryService {
         Ok(parse::pretty::pretty(&self.parse(text)?))
     }
 
-    fn parse(&self, text: &str) -> Result<Expr, QueryFailure> {
+    /// A query as a tree.
+    pub fn parse(&self, text: &str) -> Result<Expr, QueryFailure> {
         self.check_text(text)?;
-        parse::parse(text, &ParserFeatures::default()).map_err(|error| QueryError::from(error).into())
+        parse::parse(text, &self.features().parser()).map_err(|error| QueryError::from(error).into())
     }
 }
 
@@ -63,6 +64,7 @@ fn selections(expr: &Expr) -> MatcherSets {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::promql::parse::ParserFeatures;
 
     #[test]
     fn every_selector_of_a_query_is_found() {

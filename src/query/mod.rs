@@ -29,7 +29,7 @@ use std::{sync::Arc, time::Duration};
 
 use admission::Admission;
 
-use crate::{clock::Clock, storage::Storage};
+use crate::{clock::Clock, promql::Features, storage::Storage};
 
 pub use catalog::{CatalogQuery, Listed, MetadataQuery};
 pub use evaluate::{Evaluate, InstantQuery, QueryControls, RangeQuery};
@@ -92,6 +92,11 @@ impl QueryService {
         let admission = Admission::new(limits.max_concurrency, limits.max_waiting);
         let exports = Admission::shared_out(export::MAX_EXPORTS);
         Self { engine, storage, clock, limits, admission, exports }
+    }
+
+    /// What of the language is switched on.
+    pub fn features(&self) -> Features {
+        self.engine.features()
     }
 
     /// The bounds in force.

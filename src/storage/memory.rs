@@ -16,8 +16,9 @@ use tokio::sync::mpsc;
 
 use super::{
     AppendPolicy, Appended, BatchExemplar, Cardinality, Check, DocumentKind, Health, LabelsRequest,
-    MatcherSets, OnConflict, RejectReason, Rejected, Result, Run, Runs, SampleKind, SelectRequest, Selected,
-    SeriesExemplars, SeriesSamples, Storage, StorageStatus, WriteBatch, room::Allowance, selection::Meter,
+    MatcherSets, OnConflict, RejectReason, Rejected, Replay, Result, Run, Runs, SampleKind, SelectRequest,
+    Selected, SeriesExemplars, SeriesSamples, Storage, StorageStatus, WriteBatch, room::Allowance,
+    selection::Meter,
 };
 use crate::{
     clock::Clock,
@@ -433,6 +434,10 @@ impl Storage for MemoryStore {
 
     fn checks(&self) -> Vec<Check> {
         Vec::new()
+    }
+
+    fn replay(&self) -> Option<Replay> {
+        None
     }
 
     async fn close(&self) -> Result<()> {

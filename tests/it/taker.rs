@@ -23,8 +23,8 @@ use luminate::{
     },
     storage::{
         Appended, Cardinality, Check, Combine, DocumentKind, Grid, GridRow, Health, LabelsRequest,
-        MatcherSets, Operation, Result, Runs, SelectRequest, Selected, SeriesExemplars, SeriesSamples,
-        Storage, StorageStatus, WriteBatch, conformance::read_all, offer::ABSENT,
+        MatcherSets, Operation, Replay, Result, Runs, SelectRequest, Selected, SeriesExemplars,
+        SeriesSamples, Storage, StorageStatus, WriteBatch, conformance::read_all, offer::ABSENT,
     },
 };
 use tokio::sync::mpsc;
@@ -241,6 +241,10 @@ impl Storage for Taker {
 
     fn checks(&self) -> Vec<Check> {
         self.inner.checks()
+    }
+
+    fn replay(&self) -> Option<Replay> {
+        self.inner.replay()
     }
 
     async fn close(&self) -> Result<()> {

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod catalog;
 pub mod export;
+pub mod features;
 pub mod health;
 pub mod import;
 pub mod limits;
@@ -12,6 +13,7 @@ pub mod query;
 pub mod receive;
 pub mod rules;
 pub mod status;
+pub mod targets;
 pub mod user_limits;
 pub mod write;
 

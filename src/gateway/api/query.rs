@@ -7,7 +7,10 @@ use crate::{
     gateway::{
         error::ApiError,
         form::Form,
-        wire::json::{self, StatsDetail},
+        wire::{
+            json::{self, StatsDetail},
+            tree,
+        },
     },
     model::TimeRange,
     promql::{Answer, Value},
@@ -48,6 +51,12 @@ pub async fn exemplars(State(state): Shared, reader: Reader, form: Form) -> Resu
 pub async fn format(State(state): Shared, form: Form) -> Result<Response, ApiError> {
     let formatted = state.query.format(&text(&form))?;
     Ok(respond(json::document(&serde_json::Value::String(formatted))))
+}
+
+/// A query as a tree.
+pub async fn parse(State(state): Shared, form: Form) -> Result<Response, ApiError> {
+    let parsed = state.query.parse(&text(&form))?;
+    Ok(respond(json::document(&tree::tree(&parsed))))
 }
 
 fn text(form: &Form) -> String {

@@ -7,8 +7,8 @@ use crate::{
     model::{Labels, Metadata, SeriesId, TenantId, TimeRange},
     storage::{
         Appended, Cardinality, Check, DocumentKind, Health, LabelsRequest, MatcherSets, RejectReason,
-        Rejected, Result, SampleKind, SelectRequest, Selected, SeriesExemplars, Storage, StorageError,
-        StorageStatus, WriteBatch,
+        Rejected, Replay, Result, SampleKind, SelectRequest, Selected, SeriesExemplars, Storage,
+        StorageError, StorageStatus, WriteBatch,
     },
 };
 
@@ -131,6 +131,10 @@ impl Storage for RecordingStore {
 
     fn checks(&self) -> Vec<Check> {
         Vec::new()
+    }
+
+    fn replay(&self) -> Option<Replay> {
+        None
     }
 
     async fn close(&self) -> Result<()> {

@@ -21,8 +21,8 @@ use crate::{
     clock::Clock,
     model::{Labels, Metadata, TenantId, TimeRange},
     storage::{
-        Appended, Cardinality, Check, CheckState, DocumentKind, Health, LabelsRequest, MatcherSets, Result,
-        SelectRequest, Selected, SeriesExemplars, Storage, StorageError, StorageStatus, WriteBatch,
+        Appended, Cardinality, Check, CheckState, DocumentKind, Health, LabelsRequest, MatcherSets, Replay,
+        Result, SelectRequest, Selected, SeriesExemplars, Storage, StorageError, StorageStatus, WriteBatch,
     },
 };
 
@@ -282,6 +282,10 @@ impl Storage for ClickHouseStore {
             return Health::Unavailable { reason: "no server of ClickHouse answers".to_owned() };
         }
         health
+    }
+
+    fn replay(&self) -> Option<Replay> {
+        None
     }
 
     fn checks(&self) -> Vec<Check> {

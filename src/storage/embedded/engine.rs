@@ -46,7 +46,7 @@ use crate::{
     model::{Labels, Metadata, Millis, TenantId, TimeRange, Timestamp},
     storage::{
         Appended, Cardinality, Check, CheckState, Health, LabelsRequest, MatcherSets, RejectReason, Rejected,
-        Result, SampleKind, SelectRequest, Selected, SeriesExemplars, StorageError, StorageStatus,
+        Replay, Result, SampleKind, SelectRequest, Selected, SeriesExemplars, StorageError, StorageStatus,
         WriteBatch, cardinality_of,
     },
 };
@@ -73,6 +73,8 @@ pub(crate) struct Engine {
     pub(crate) crowded: AtomicBool,
     pub(crate) exemplars: Exemplars,
     pub(super) documents: Documents,
+    /// What was read back of the log at the start.
+    pub(crate) replay: Replay,
     /// What was set aside or is missing, for a person.
     pub(crate) damage: Mutex<Vec<String>>,
     /// What is older has been removed, or will be.

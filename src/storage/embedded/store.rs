@@ -18,8 +18,8 @@ use crate::{
     clock::Clock,
     model::{Labels, Metadata, TenantId, TimeRange},
     storage::{
-        AppendPolicy, Appended, Cardinality, Check, DocumentKind, Health, LabelsRequest, MatcherSets, Result,
-        SelectRequest, Selected, SeriesExemplars, Storage, StorageError, StorageStatus, WriteBatch,
+        AppendPolicy, Appended, Cardinality, Check, DocumentKind, Health, LabelsRequest, MatcherSets, Replay,
+        Result, SelectRequest, Selected, SeriesExemplars, Storage, StorageError, StorageStatus, WriteBatch,
         room::Allowance,
     },
 };
@@ -282,6 +282,10 @@ impl Storage for EmbeddedStore {
 
     fn checks(&self) -> Vec<Check> {
         self.engine.checks()
+    }
+
+    fn replay(&self) -> Option<Replay> {
+        Some(self.engine.replay)
     }
 
     async fn close(&self) -> Result<()> {

@@ -65,7 +65,7 @@ pub struct Maker {
 }
 
 /// Routes that read or answer whoever is known; the test sees to it that none is missing.
-pub const READS: [&str; 16] = [
+pub const READS: [&str; 24] = [
     "/api/v1/query",
     "/api/v1/query_range",
     "/api/v1/query_exemplars",
@@ -82,6 +82,14 @@ pub const READS: [&str; 16] = [
     "/api/v1/alerts",
     "/api/v1/status/buildinfo",
     "/api/v1/user_limits",
+    "/api/v1/parse_query",
+    "/api/v1/alertmanagers",
+    "/api/v1/targets",
+    "/api/v1/targets/metadata",
+    "/api/v1/scrape_pools",
+    "/api/v1/notifications",
+    "/api/v1/notifications/live",
+    "/api/v1/features",
 ];
 
 impl Maker {
@@ -136,7 +144,10 @@ impl Maker {
                     params.push(("slice".to_owned(), self.dice.pick(&["1d", "1h", "15s", "0"]).to_owned()));
                 }
             }
-            "/api/v1/format_query" => params.push(("query".to_owned(), self.query(2))),
+            "/api/v1/format_query" | "/api/v1/parse_query" => {
+                params.push(("query".to_owned(), self.query(2)))
+            }
+            "/api/v1/targets/metadata" => params.push(("match_target".to_owned(), self.selector())),
             "/api/v1/series" => self.matches(&mut params, 1),
             _ => self.matches(&mut params, 0),
         }
@@ -164,7 +175,11 @@ impl Maker {
         let form = form.join("&");
         let takes_post = !matches!(
             route,
-            "/api/v1/label/{name}/values" | "/api/v1/metadata" | "/api/v1/status/tsdb" | "/api/v1/rules"
+            "/api/v1/label/{name}/values"
+                | "/api/v1/metadata"
+                | "/api/v1/status/tsdb"
+                | "/api/v1/rules"
+                | "/api/v1/targets/metadata"
         );
         let mut ask = Ask { method: "GET", path, headers: Vec::new(), body: String::new() };
         if takes_post && self.dice.one_in(3) {
