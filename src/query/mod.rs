@@ -10,19 +10,21 @@
 //!    client that hangs up costs nothing more.
 //! 4. **Cut.** `limit` truncates the result and says so in a warning; a slow query is logged.
 //!
-//! Questions about labels and metadata ([`catalog`]), and about [`exemplars`], skip the line: they read no
-//! samples. An [`export`] reads all of them, and has places of its own.
+//! Questions about labels and metadata ([`catalog`], [`search`]), about [`exemplars`], and about what a query would cost
+//! ([`estimate`]) skip the line: they read no samples. An [`export`] reads all of them, and has places of its own.
 //!
 //! What is wrong with a request is a [`QueryFailure`], by meaning; which status that is, the gateway
 //! decides.
 
 pub mod admission;
 pub mod catalog;
+pub mod estimate;
 pub mod evaluate;
 pub mod exemplars;
 pub mod export;
 pub mod failure;
 pub mod reader;
+pub mod search;
 pub mod selectors;
 
 use std::{sync::Arc, time::Duration};
@@ -32,10 +34,12 @@ use admission::Admission;
 use crate::{clock::Clock, storage::Storage};
 
 pub use catalog::{CatalogQuery, Listed, MetadataQuery};
+pub use estimate::{EstimateQuery, EstimateTimes, QueryEstimate, SelectorEstimate};
 pub use evaluate::{Evaluate, InstantQuery, QueryControls, RangeQuery};
 pub use export::{Export, ExportQuery, Exported, Shard};
 pub use failure::QueryFailure;
 pub use reader::Reader;
+pub use search::{Hit, Hits, SearchQuery, Searched};
 
 /// What a caller is told when an answer was cut.
 pub const TRUNCATED: &str = "results truncated due to limit";

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod catalog;
+pub mod estimate;
 pub mod export;
 pub mod health;
 pub mod import;
@@ -11,6 +12,7 @@ pub mod page;
 pub mod query;
 pub mod receive;
 pub mod rules;
+pub mod search;
 pub mod status;
 pub mod user_limits;
 pub mod write;

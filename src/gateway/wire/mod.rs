@@ -3,3 +3,4 @@
 pub mod escaped_name;
 pub mod json;
 pub mod json_lines;
+pub mod search;
