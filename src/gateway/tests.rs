@@ -46,6 +46,7 @@ mod limits;
 mod listening;
 mod moving;
 mod overrides;
+mod search;
 
 /// An engine that answers by heart.
 #[derive(Debug)]
