@@ -1,5 +1,7 @@
 //! The engine: a query's way from text to answer.
 
+pub mod reads;
+
 use std::{
     future::Future,
     sync::{
