@@ -108,6 +108,7 @@ check: ## Run the quick gate: format, lints, docs, layers
 .PHONY: bench
 bench: setup ## Measure ingest, queries, disk and memory beside VictoriaMetrics, over ClickHouse, and what limits cost
 	$(CARGO) bench --locked --bench peers
+	$(CARGO) bench --locked --bench query
 	$(CARGO) bench --locked --bench clickhouse
 	$(CARGO) bench --locked --bench keys
 	$(CARGO) bench --locked --bench gateway

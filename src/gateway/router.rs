@@ -26,7 +26,7 @@ use super::{
     in_flight::{self, InFlight},
     late,
     limit::{self, door::Cost},
-    request,
+    narrow, request,
     routes::{Door, ROUTES},
     unread::{self, Unread},
     wire,
@@ -43,6 +43,9 @@ pub fn router(state: Arc<State>, door: Door) -> Router {
     {
         // A layer stands before those above it: read them from below.
         let mut methods = (route.methods)();
+        if matches!(route.access, Access::Read | Access::Delete) {
+            methods = methods.route_layer(from_fn_with_state(Arc::clone(&state), narrow::narrow));
+        }
         if let Some(cost) = Cost::of(route) {
             let door = limit::door::Door::new(&state, &in_flight, cost);
             methods = methods.route_layer(from_fn_with_state(door, limit::door::enter));

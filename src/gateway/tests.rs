@@ -41,6 +41,7 @@ use crate::{
     storage::{BatchExemplar, BatchSample, Storage, StorageError, View, WriteBatch, memory::MemoryStore},
 };
 
+mod active;
 mod audit;
 mod limits;
 mod listening;

@@ -1,6 +1,6 @@
 //! Who asks: what they may see, and how much it may cost.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use super::QueryFailure;
 use crate::{
@@ -49,15 +49,5 @@ impl Reader {
         };
         let over = self.limits.get(limit).map(|most| self.within(limit, most.saturating_add(1)));
         over.and_then(Result::err).unwrap_or(failure)
-    }
-}
-
-/// The tenants' names, for logs.
-impl fmt::Display for Reader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, tenant) in self.view.tenants().iter().enumerate() {
-            write!(f, "{}{tenant}", if i == 0 { "" } else { "|" })?;
-        }
-        Ok(())
     }
 }

@@ -5,7 +5,7 @@
 //! once; one that streams in time order sends [`Run`]s, which the engine sorts into its own memory; one that took
 //! something of the request's [`Offer`] sends rows over its grid.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, fmt, ops::ControlFlow, sync::Arc};
 
 use tokio::sync::mpsc;
 
@@ -173,6 +173,12 @@ pub struct LabelsRequest {
     pub range: TimeRange,
     /// No more answers than this; 0 is without bound.
     pub limit: usize,
+}
+
+/// Looks at texts that are too many to be held, and keeps what it wants of them.
+pub trait Sift: fmt::Debug + Send + Sync {
+    /// Takes a look; a break says that nothing more is wanted. It is quick, for a store may hold a lock meanwhile.
+    fn see(&self, text: &str) -> ControlFlow<()>;
 }
 
 /// The answer to a [`SelectRequest`].

@@ -63,6 +63,7 @@ const fn row(
 const BOTH: &[&str] = &["GET", "POST"];
 const GET: &[&str] = &["GET"];
 const POST: &[&str] = &["POST"];
+const DELETE: &[&str] = &["DELETE"];
 const ANY: &[&str] = &["GET", "POST", "DELETE"];
 const PUT: &[&str] = &["POST", "PUT"];
 
@@ -95,6 +96,23 @@ const ROWS: &[Row] = &[
     row("/api/v1/read", POST, "/api/v1/read", Body::Read, Steady::Body),
     row("/federate", GET, "/federate?match[]=up", Body::None, Steady::Body),
     row("/api/v1/status/rejections", GET, "/api/v1/status/rejections", Body::None, Steady::Status),
+    row("/api/v1/status/active_queries", GET, "/api/v1/status/active_queries", Body::None, Steady::Status),
+    row(
+        "/api/v1/status/active_queries/{id}",
+        DELETE,
+        "/api/v1/status/active_queries/0123456789abcdef",
+        Body::None,
+        Steady::Body,
+    ),
+    row("/api/v1/status/top_queries", GET, "/api/v1/status/top_queries", Body::None, Steady::Status),
+    row("/api/v1/admin/active_queries", GET, "/api/v1/admin/active_queries", Body::None, Steady::Status),
+    row(
+        "/api/v1/admin/active_queries/{id}",
+        DELETE,
+        "/api/v1/admin/active_queries/0123456789abcdef",
+        Body::None,
+        Steady::Body,
+    ),
     row("/api/v1/user_limits", GET, "/api/v1/user_limits", Body::None, Steady::Body),
     row(
         "/api/v1/user-overrides",

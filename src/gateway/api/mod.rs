@@ -1,6 +1,8 @@
 //! The handlers, a file per family of endpoints: each parses, asks a lower layer, and answers.
 
+pub mod active;
 pub mod admin;
+pub mod asker;
 pub mod catalog;
 pub mod export;
 pub mod federate;

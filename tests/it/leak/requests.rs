@@ -68,7 +68,7 @@ pub struct Maker {
 }
 
 /// Routes that read or answer whoever is known; the test sees to it that none is missing.
-pub const READS: [&str; 18] = [
+pub const READS: [&str; 21] = [
     "/api/v1/query",
     "/api/v1/query_range",
     "/api/v1/query_exemplars",
@@ -82,6 +82,9 @@ pub const READS: [&str; 18] = [
     "/federate",
     "/api/v1/status/rejections",
     "/api/v1/status/tsdb",
+    "/api/v1/status/active_queries",
+    "/api/v1/status/active_queries/{id}",
+    "/api/v1/status/top_queries",
     "/api/v1/format_query",
     "/api/v1/rules",
     "/api/v1/alerts",
@@ -144,6 +147,7 @@ impl Maker {
             }
             "/api/v1/format_query" => params.push(("query".to_owned(), self.query(2))),
             "/api/v1/series" | "/federate" => self.matches(&mut params, 1),
+            "/api/v1/status/active_queries/{id}" => path = path.replace("{id}", "0123456789abcdef"),
             _ => self.matches(&mut params, 0),
         }
         if self.dice.one_in(4) {
