@@ -253,8 +253,7 @@ fn remote_read() -> Vec<u8> {
 /// What of a body is text: an answer of remote read as what it says.
 fn told(body: Vec<u8>) -> String {
     String::from_utf8(body).unwrap_or_else(|error| {
-        let plain = snap::raw::Decoder::new().decompress_vec(error.as_bytes()).unwrap();
-        let series = ReadResponse::decode(&plain[..]).unwrap().results.remove(0).timeseries;
+        let series = ReadResponse::read(error.as_bytes()).unwrap().results.remove(0).timeseries;
         let of = |series: &TimeSeries| {
             let labels: Vec<String> =
                 series.labels.iter().map(|label| format!("{}={:?}", label.name, label.value)).collect();
