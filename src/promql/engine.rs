@@ -1,5 +1,7 @@
 //! The engine: a query's way from text to answer.
 
+pub mod reads;
+
 use std::{
     future::Future,
     sync::{
@@ -32,6 +34,9 @@ use crate::{
     },
     storage::{Runs, SelectRequest, Selected, Storage, StorageError, View},
 };
+
+/// The memory of answers that are no larger is not counted.
+const SMALL_ANSWER: u64 = 64 * 1024;
 
 /// What the server sets for all queries.
 #[derive(Clone, Debug)]
@@ -295,6 +300,7 @@ impl Engine {
             use_start_timestamps: features.use_start_timestamps,
             type_and_unit_labels: features.type_and_unit_labels,
             max_samples: self.max_samples(options),
+            count_reads: options.per_step_stats.then_some(steps),
         };
         let costs =
             Costs { samples: options.max_samples, bytes: options.max_bytes, series: options.max_series };
@@ -357,6 +363,12 @@ impl Engine {
                     if !answer.warnings.contains(&remark) {
                         answer.warnings.push(remark);
                     }
+                }
+                // Rows have become an answer, which stays until it is written.
+                drop(context);
+                let bytes = answer_bytes(&answer.value);
+                if bytes > SMALL_ANSWER {
+                    ticket.keep(Box::new(self.memory.reserve(tenant, bytes)?));
                 }
                 answer.stats.evaluate_seconds = watch.lap();
                 ticket.leave(self.turns.of(tenant));
@@ -527,6 +539,8 @@ fn answer(
     if options.per_step_stats {
         let per_step = evaluated.queryable.iter().enumerate().map(|(step, count)| (steps.at(step), *count));
         stats.total_queryable_samples_per_step = per_step.collect();
+        let per_step = evaluated.read.iter().enumerate().map(|(step, count)| (steps.at(step), *count));
+        stats.samples_read_per_step = per_step.collect();
     }
     let mut value = match kind {
         Kind::Instant => instant_value(evaluated.output, steps.start)?,
@@ -543,6 +557,23 @@ fn answer(
         }
     }
     Ok(Answer { value, warnings, infos, stats })
+}
+
+/// About what an answer and its text take.
+fn answer_bytes(value: &Value) -> u64 {
+    const POINT: usize = 16 + 28;
+    const HISTOGRAM: usize = 1024;
+    let labels = |labels: &Labels| labels.as_canonical().len() * 3 + 96;
+    let bytes = match value {
+        Value::Scalar { .. } => 0,
+        Value::String { value, .. } => value.len(),
+        Value::Vector(elements) => elements.iter().map(|element| labels(&element.labels) + POINT).sum(),
+        Value::Matrix(series) => {
+            let points = |s: &MatrixSeries| s.floats.len() * POINT + s.histograms.len() * HISTOGRAM;
+            series.iter().map(|series| labels(&series.labels) + points(series)).sum()
+        }
+    };
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 fn cut_off<T>(all: &mut Vec<T>, limit: usize) -> bool {

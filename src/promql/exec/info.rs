@@ -160,7 +160,7 @@ impl Sources {
             context.check()?;
             let samples = series.samples(ordinal, &mut scratch)?;
             let read = u64::try_from(samples.len()).unwrap_or(u64::MAX);
-            findings.samples_read += read;
+            findings.count(samples, info.reference, &context.settings);
             let loaded = series.weight(read);
             context.budget.hold(loaded)?;
             let values = select::row(samples, &instant(Take::Value), steps, &mut []);

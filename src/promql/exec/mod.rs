@@ -108,6 +108,8 @@ pub struct Evaluated {
     pub queryable: Vec<u64>,
     /// Samples read from the store.
     pub samples_read: u64,
+    /// The same per step of the query, if that is asked for.
+    pub read: Vec<u64>,
 }
 
 /// Evaluates a plan over the answers to its selections.
@@ -130,6 +132,7 @@ pub fn evaluate(
             notes: Annotations::default(),
             queryable: vec![0; plan.steps.count],
             samples_read: 0,
+            read: context.settings.count_reads.map_or_else(Vec::new, |steps| vec![0; steps.count]),
         },
     };
     for node in &plan.nodes {
@@ -412,6 +415,9 @@ impl<'w> Walk<'w> {
     fn count(&mut self, findings: Findings, counted: Counted) {
         self.done.notes.merge(findings.notes);
         self.done.samples_read += findings.samples_read;
+        for (sum, more) in self.done.read.iter_mut().zip(findings.read) {
+            *sum += more;
+        }
         match counted {
             Counted::PerStep => {
                 for (sum, more) in self.done.queryable.iter_mut().zip(findings.queryable) {
@@ -644,7 +650,7 @@ impl<'w> Walk<'w> {
                     for ordinal in ordinals {
                         context.check()?;
                         let read = series.samples(ordinal, &mut scratch)?;
-                        findings.samples_read += u64::try_from(read.len()).unwrap_or(u64::MAX);
+                        findings.count(read, windows.reference, &context.settings);
                         samples.load(read, false);
                         context.budget.hold(samples.weight())?;
                         findings.queryable =

@@ -130,7 +130,7 @@ pub fn chunk(
         context.check()?;
         let read = series.samples(ordinal, &mut scratch)?;
         let count = u64::try_from(read.len()).unwrap_or(u64::MAX);
-        findings.samples_read += count;
+        findings.count(read, windowed.reference, &context.settings);
         let loaded = series.weight(count);
         context.budget.hold(loaded)?;
         samples.load(read, context.settings.use_start_timestamps);

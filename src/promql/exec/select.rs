@@ -54,7 +54,7 @@ pub fn chunk(
         context.check()?;
         let samples = series.samples(ordinal, &mut scratch)?;
         let read = u64::try_from(samples.len()).unwrap_or(u64::MAX);
-        findings.samples_read += read;
+        findings.count(samples, instant.reference, &context.settings);
         let loaded = series.weight(read);
         context.budget.hold(loaded)?;
         let row = if instant.take == Take::Smoothed {
