@@ -11,7 +11,10 @@ use axum::{
 };
 use tower_http::{
     CompressionLevel,
-    compression::{CompressionLayer, predicate::SizeAbove},
+    compression::{
+        CompressionLayer,
+        predicate::{NotForContentType, Predicate, SizeAbove},
+    },
 };
 
 use super::{
@@ -26,6 +29,7 @@ use super::{
     narrow, request,
     routes::{Door, ROUTES},
     unread::{self, Unread},
+    wire,
 };
 
 /// Smaller answers are not worth compressing.
@@ -69,7 +73,11 @@ pub fn router(state: Arc<State>, door: Door) -> Router {
         .layer(
             CompressionLayer::new()
                 .quality(CompressionLevel::Fastest)
-                .compress_when(SizeAbove::new(COMPRESSED_FROM)),
+                // Chunks are dense as they are.
+                .compress_when(
+                    SizeAbove::new(COMPRESSED_FROM)
+                        .and(NotForContentType::const_new(wire::remote_read::STREAM)),
+                ),
         )
         // 5. Pages of configured origins may read the answer.
         .layer(from_fn_with_state(Arc::clone(&state), cors::allow_origins))

@@ -15,9 +15,10 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::{
-    AppendPolicy, Appended, BatchExemplar, Cardinality, Check, DocumentKind, Estimate, Health, LabelsRequest,
-    MatcherSets, OnConflict, RejectReason, Rejected, Result, Run, Runs, SampleKind, SelectRequest, Selected,
-    SeriesExemplars, SeriesSamples, Sift, Storage, StorageError, StorageStatus, WriteBatch,
+    AppendPolicy, Appended, BatchExemplar, Cardinality, ChangeLog, Changes, Check, DocumentKind, Estimate,
+    Health, LabelsRequest, MatcherSets, OnConflict, RejectReason, Rejected, Result, Run, Runs, SampleKind,
+    SelectRequest, Selected, SeriesExemplars, SeriesSamples, Sift, Storage, StorageError, StorageStatus,
+    Touched, WriteBatch,
     room::Allowance,
     selection::{Meter, label_bytes},
 };
@@ -38,6 +39,7 @@ pub struct MemoryStore {
     retention: Option<Millis>,
     tenants: Mutex<HashMap<TenantId, Tenant>>,
     documents: Mutex<BTreeMap<(DocumentKind, TenantId), String>>,
+    changes: ChangeLog,
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +77,13 @@ impl Value {
 impl MemoryStore {
     /// An empty store that refuses samples older than `retention`; none keeps everything.
     pub fn new(clock: Arc<dyn Clock>, retention: Option<Millis>) -> Arc<Self> {
-        Arc::new(Self { clock, retention, tenants: Mutex::default(), documents: Mutex::default() })
+        Arc::new(Self {
+            clock,
+            retention,
+            tenants: Mutex::default(),
+            documents: Mutex::default(),
+            changes: ChangeLog::default(),
+        })
     }
 
     fn oldest(&self) -> Timestamp {
@@ -219,7 +227,9 @@ impl Storage for MemoryStore {
     async fn append(&self, tenant: &TenantId, batch: WriteBatch) -> Result<Appended> {
         let mut allowance = self.allowance(tenant, &batch).await;
         let oldest = self.oldest();
+        let touched = Touched::by(&batch);
         let mut tenants = self.tenants.lock();
+        let of = tenant;
         let tenant = tenants.entry(tenant.clone()).or_default();
         let mut appended = Appended::default();
         let refused = tenant.begin(&batch, oldest, allowance.as_mut());
@@ -267,6 +277,7 @@ impl Storage for MemoryStore {
             .collect();
         let active = tenant.series.len() as u64;
         appended.over = allowance.map_or_else(Vec::new, |allowance| allowance.over(active));
+        self.changes.wrote(of, &touched);
         Ok(appended)
     }
 
@@ -393,6 +404,7 @@ impl Storage for MemoryStore {
 
     async fn delete(&self, tenant: &TenantId, matchers: MatcherSets, range: TimeRange) -> Result<()> {
         self.tenants.lock().entry(tenant.clone()).or_default().tombstones.push((matchers, range));
+        self.changes.changed(tenant, range);
         Ok(())
     }
 
@@ -412,6 +424,7 @@ impl Storage for MemoryStore {
             }
             tenant.series.retain(|_, samples| !samples.is_empty());
         }
+        self.changes.changed(tenant, TimeRange::ALL);
         Ok(())
     }
 
@@ -440,6 +453,10 @@ impl Storage for MemoryStore {
         Ok(of_kind.map(|((_, tenant), text)| (tenant.clone(), text.clone())).collect())
     }
 
+    async fn changes(&self, tenant: &TenantId, range: TimeRange) -> Result<Option<Changes>> {
+        Ok(Some(self.changes.of(tenant, range)))
+    }
+
     async fn flush(&self) -> Result<()> {
         Ok(())
     }
@@ -455,6 +472,9 @@ impl Storage for MemoryStore {
                 samples.retain(|at, _| Timestamp(*at) >= oldest);
             }
             tenant.series.retain(|_, samples| !samples.is_empty());
+        }
+        if let Some(gone) = TimeRange::new(Timestamp::MIN, oldest) {
+            self.changes.changed_for_all(gone);
         }
         Ok(())
     }

@@ -9,6 +9,7 @@
 //! * [`clickhouse`]: a ClickHouse that many of us share.
 
 pub mod batch;
+pub mod changes;
 pub mod clickhouse;
 pub mod conformance;
 pub mod embedded;
@@ -31,6 +32,7 @@ pub use batch::{
     AppendPolicy, Appended, BatchExemplar, BatchHistogram, BatchLabels, BatchSample, OnConflict,
     RejectReason, Rejected, SampleKind, WriteBatch,
 };
+pub use changes::{ChangeLog, Changed, Changes, Touched};
 pub use error::{Fault, StorageError};
 pub use estimate::Estimate;
 pub use offer::{Combine, GridRow, Offer, Operation, WindowFunction};
@@ -136,6 +138,13 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
 
     /// All tenants' texts of a kind, by tenant.
     async fn documents(&self, kind: DocumentKind) -> Result<Vec<(TenantId, String)>>;
+
+    /// What has changed of the tenant's samples in a range since the store was opened; none if the store cannot tell
+    /// exactly.
+    ///
+    /// A change is among them from when it is acknowledged, and counts as later than every [`Changes::now`] that was
+    /// told before it could be seen whole.
+    async fn changes(&self, tenant: &TenantId, range: TimeRange) -> Result<Option<Changes>>;
 
     /// Makes everything held in memory durable in its final place, compacted.
     async fn flush(&self) -> Result<()>;

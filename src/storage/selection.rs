@@ -256,6 +256,14 @@ impl SeriesSamples {
         }
     }
 
+    /// Adds samples that are later than all there are.
+    pub fn append(&mut self, more: Self) {
+        for (i, (timestamp, value)) in more.timestamps.iter().zip(&more.values).enumerate() {
+            self.push(*timestamp, *value, more.start(i));
+        }
+        self.histograms.extend(more.histograms);
+    }
+
     /// The start timestamp of float sample number `i`, 0 if not known.
     pub fn start(&self, i: usize) -> i64 {
         self.starts.get(i).copied().unwrap_or(0)

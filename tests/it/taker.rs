@@ -22,9 +22,9 @@ use luminate::{
         plan::Aggregation,
     },
     storage::{
-        Appended, Cardinality, Check, Combine, DocumentKind, Estimate, Grid, GridRow, Health, LabelsRequest,
-        MatcherSets, Operation, Result, Runs, SelectRequest, Selected, SeriesExemplars, SeriesSamples, Sift,
-        Storage, StorageStatus, WriteBatch, conformance::read_all, offer::ABSENT,
+        Appended, Cardinality, Changes, Check, Combine, DocumentKind, Estimate, Grid, GridRow, Health,
+        LabelsRequest, MatcherSets, Operation, Result, Runs, SelectRequest, Selected, SeriesExemplars,
+        SeriesSamples, Sift, Storage, StorageStatus, WriteBatch, conformance::read_all, offer::ABSENT,
     },
 };
 use tokio::sync::mpsc;
@@ -235,6 +235,10 @@ impl Storage for Taker {
 
     async fn documents(&self, kind: DocumentKind) -> Result<Vec<(TenantId, String)>> {
         self.inner.documents(kind).await
+    }
+
+    async fn changes(&self, tenant: &TenantId, range: TimeRange) -> Result<Option<Changes>> {
+        self.inner.changes(tenant, range).await
     }
 
     async fn flush(&self) -> Result<()> {

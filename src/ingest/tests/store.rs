@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use crate::{
     model::{Labels, Metadata, SeriesId, TenantId, TimeRange},
     storage::{
-        Appended, Cardinality, Check, DocumentKind, Estimate, Health, LabelsRequest, MatcherSets,
+        Appended, Cardinality, Changes, Check, DocumentKind, Estimate, Health, LabelsRequest, MatcherSets,
         RejectReason, Rejected, Result, SampleKind, SelectRequest, Selected, SeriesExemplars, Sift, Storage,
         StorageError, StorageStatus, WriteBatch,
     },
@@ -127,6 +127,10 @@ impl Storage for RecordingStore {
 
     fn active_series(&self, _: &TenantId) -> Option<u64> {
         None
+    }
+
+    async fn changes(&self, _: &TenantId, _: TimeRange) -> Result<Option<Changes>> {
+        Err(only_writes())
     }
 
     async fn flush(&self) -> Result<()> {

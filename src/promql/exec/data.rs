@@ -166,7 +166,7 @@ fn row_weight(places: usize) -> u64 {
 }
 
 /// What samples count as while they are kept: a histogram as many floats as take its memory.
-fn samples_weight(samples: &SeriesSamples) -> u64 {
+pub fn samples_weight(samples: &SeriesSamples) -> u64 {
     let histograms = samples.histograms.iter().map(|sample| sample.histogram.memory_bytes() / SAMPLE_BYTES);
     u64::try_from(samples.timestamps.len() + histograms.sum::<usize>()).unwrap_or(u64::MAX)
 }

@@ -45,9 +45,9 @@ use crate::{
     clock::Clock,
     model::{Labels, Metadata, Millis, TenantId, TimeRange, Timestamp},
     storage::{
-        Appended, Cardinality, Check, CheckState, Estimate, Health, LabelsRequest, MatcherSets, RejectReason,
-        Rejected, Result, SampleKind, SelectRequest, Selected, SeriesExemplars, Sift, StorageError,
-        StorageStatus, WriteBatch, cardinality_of,
+        Appended, Cardinality, ChangeLog, Check, CheckState, Estimate, Health, LabelsRequest, MatcherSets,
+        RejectReason, Rejected, Result, SampleKind, SelectRequest, Selected, SeriesExemplars, Sift,
+        StorageError, StorageStatus, Touched, WriteBatch, cardinality_of,
     },
 };
 
@@ -72,6 +72,8 @@ pub(crate) struct Engine {
     /// Whether somebody was refused a series since the last flush, because too many were active.
     pub(crate) crowded: AtomicBool,
     pub(crate) exemplars: Exemplars,
+    /// Noted after they can be seen and before they are acknowledged.
+    pub(crate) changes: ChangeLog,
     pub(super) documents: Documents,
     /// What was set aside or is missing, for a person.
     pub(crate) damage: Mutex<Vec<String>>,
@@ -163,7 +165,10 @@ impl Engine {
             before: &Elsewhere { view: &view, tenant },
             log: &log,
         };
-        let mut written = gate.append(tenant, &batch, &around, begin)?;
+        let appended = gate.append(tenant, &batch, &around, begin);
+        // Also after an error: any part may be there.
+        self.changes.wrote(tenant, &Touched::by(&batch));
+        let mut written = appended?;
         let rest = admission::put_off(&mut batch, &written.put_off);
         self.append_exemplars(tenant, &batch, &mut written);
         self.append_metadata(tenant, batch.metadata, &mut written.appended, &mut written.frames);
@@ -226,6 +231,7 @@ impl Engine {
                 "{MOST_TOMBSTONES} deletes wait to be cleaned, clean them first"
             )));
         };
+        self.changes.changed(tenant, range);
         let mut frames = Vec::new();
         put_tombstone(&mut frames, tenant, &tombstone);
         let ticket = self.wal.push(frames);

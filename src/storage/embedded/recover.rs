@@ -38,7 +38,7 @@ use super::{
 use crate::{
     clock::Clock,
     model::{Labels, TenantId},
-    storage::{Result, StorageError},
+    storage::{ChangeLog, Result, StorageError},
 };
 
 /// A number may be so far ahead of all before it: those between were written by others at the same time, or are lost.
@@ -158,6 +158,7 @@ impl Engine {
             recalled: Recalled::default(),
             crowded: AtomicBool::new(false),
             exemplars,
+            changes: ChangeLog::default(),
             documents,
             damage: Mutex::new(damage),
             horizon: AtomicI64::new(i64::MIN),

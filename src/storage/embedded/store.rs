@@ -18,7 +18,7 @@ use crate::{
     clock::Clock,
     model::{Labels, Metadata, TenantId, TimeRange},
     storage::{
-        AppendPolicy, Appended, Cardinality, Check, DocumentKind, Estimate, Health, LabelsRequest,
+        AppendPolicy, Appended, Cardinality, Changes, Check, DocumentKind, Estimate, Health, LabelsRequest,
         MatcherSets, Result, SelectRequest, Selected, SeriesExemplars, Sift, Storage, StorageError,
         StorageStatus, WriteBatch, room::Allowance,
     },
@@ -270,6 +270,11 @@ impl Storage for EmbeddedStore {
             Ok(engine.documents.all(kind))
         })
         .await
+    }
+
+    async fn changes(&self, tenant: &TenantId, range: TimeRange) -> Result<Option<Changes>> {
+        self.engine.is_open()?;
+        Ok(Some(self.engine.changes.of(tenant, range)))
     }
 
     async fn flush(&self) -> Result<()> {

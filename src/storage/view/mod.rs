@@ -25,8 +25,8 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
-    Cardinality, Estimate, LabelsRequest, MatcherSets, Result, SelectRequest, Selected, SeriesExemplars,
-    Sift, Storage, StorageError, selection::both,
+    Cardinality, Changes, Estimate, LabelsRequest, MatcherSets, Result, SelectRequest, Selected,
+    SeriesExemplars, Sift, Storage, StorageError, selection::both,
 };
 use crate::model::{Labels, METRIC_NAME, MatchOp, Matcher, Metadata, TenantId, TimeRange};
 
@@ -42,6 +42,8 @@ pub use federation::TENANT_LABEL;
 pub struct View {
     /// Sorted, none twice.
     tenants: Vec<TenantId>,
+    /// What the caller was granted, before anything was narrowed.
+    granted: MatcherSets,
     /// Of each tenant, in their order: one of the sets must match a series; none at all is all series. Sorted, none
     /// twice.
     filters: Vec<MatcherSets>,
@@ -50,7 +52,7 @@ pub struct View {
 impl View {
     /// All of one tenant.
     pub fn of(tenant: TenantId) -> Self {
-        Self { tenants: vec![tenant], filters: vec![MatcherSets::new()] }
+        Self { tenants: vec![tenant], granted: MatcherSets::new(), filters: vec![MatcherSets::new()] }
     }
 
     /// What of the tenants one of the filters matches, or all if there are none; no view if there is no tenant.
@@ -59,8 +61,9 @@ impl View {
     pub fn new(mut tenants: Vec<TenantId>, filters: MatcherSets) -> Option<Self> {
         tenants.sort_unstable();
         tenants.dedup();
-        let filters = vec![in_order(filters); tenants.len()];
-        (!tenants.is_empty()).then_some(Self { tenants, filters })
+        let granted = in_order(filters);
+        let filters = vec![granted.clone(); tenants.len()];
+        (!tenants.is_empty()).then_some(Self { tenants, granted, filters })
     }
 
     /// What of this one of the sets matches, too; all of it if there are none. Nothing comes into view that was not.
@@ -83,12 +86,25 @@ impl View {
         };
         let tenants = self.tenants.iter().zip(&self.filters);
         let filters = tenants.map(|(tenant, filters)| narrowed(tenant, filters)).collect::<Result<_>>()?;
-        Ok(Self { tenants: self.tenants.clone(), filters })
+        Ok(Self { tenants: self.tenants.clone(), granted: self.granted.clone(), filters })
     }
 
     /// The tenants, at least one, sorted, none twice.
     pub fn tenants(&self) -> &[TenantId] {
         &self.tenants
+    }
+
+    /// The sets of matchers of which one must match a series, as the caller was granted them, whatever was narrowed
+    /// since; none at all is all series.
+    pub fn granted(&self) -> &MatcherSets {
+        &self.granted
+    }
+
+    /// The view that the caller was granted.
+    #[must_use]
+    pub fn as_granted(&self) -> Self {
+        let filters = vec![self.granted.clone(); self.tenants.len()];
+        Self { tenants: self.tenants.clone(), granted: self.granted.clone(), filters }
     }
 
     /// Whether all of the tenants' series are in view.
@@ -198,6 +214,18 @@ impl View {
             Some(tenant) => tenant.exemplars(storage, matchers, range).await,
             None => self.all().exemplars(storage, matchers, range).await,
         }
+    }
+
+    /// [`Storage::changes`] of the tenants in view, seen or not; none if there is one of whom it cannot be told.
+    pub async fn changes(&self, storage: &dyn Storage, range: TimeRange) -> Result<Option<Changes>> {
+        let mut all = Changes { now: u64::MAX, changed: Vec::new() };
+        for tenant in &self.tenants {
+            let Some(changes) = storage.changes(tenant, range).await? else { return Ok(None) };
+            // What comes between two questions is later than both.
+            all.now = all.now.min(changes.now);
+            all.changed.extend(changes.changed);
+        }
+        Ok(Some(all))
     }
 
     /// [`Storage::cardinality`] of what is in view.
