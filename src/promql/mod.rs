@@ -33,6 +33,6 @@ pub mod parse;
 pub mod plan;
 pub mod value;
 
-pub use engine::{Engine, EngineOptions, Features, QueryOptions};
+pub use engine::{Engine, EngineOptions, Features, MadeOf, Piece, QueryOptions, Study};
 pub use error::{ParseError, QueryError};
 pub use value::{Answer, MatrixSeries, Point, QueryStats, Value, VectorElement};

@@ -4,7 +4,7 @@ use std::{fmt, future::Future, time::Duration};
 
 use async_trait::async_trait;
 
-use super::{QueryFailure, QueryService, Reader, TRUNCATED};
+use super::{QueryFailure, QueryService, Reader, TRUNCATED, cache::Ask};
 use crate::{
     model::{Limit, Millis, Timestamp},
     promql::{Answer, Engine, QueryError, QueryOptions, Value},
@@ -80,6 +80,8 @@ pub struct QueryControls {
     pub lookback: Option<Millis>,
     /// Whether samples are counted per step, too.
     pub per_step_stats: bool,
+    /// Whether everything is to be evaluated, whatever is kept.
+    pub no_cache: bool,
 }
 
 /// A query at one instant.
@@ -159,8 +161,18 @@ impl QueryService {
         check_points(reader, start, end, step)?;
         self.check_text(&text)?;
         self.admitted(reader, &text, &controls, |options| {
-            let text = &text;
-            async move { self.engine.range(&reader.view, text, start, end, step, &options).await }
+            let (text, controls) = (&text, &controls);
+            async move {
+                let ask = Ask { view: &reader.view, text, start, end, step, options: &options };
+                let kept = match &self.cache {
+                    Some(cache) => cache.answer(&ask, controls.no_cache).await,
+                    None => None,
+                };
+                match kept {
+                    Some(answer) => answer,
+                    None => self.engine.range(&reader.view, text, start, end, step, &options).await,
+                }
+            }
         })
         .await
     }

@@ -6,8 +6,8 @@
 //!    looked at before anything is done ([`evaluate`]).
 //! 2. **Admit.** [`Admission`] gives out a bounded number of places. A query
 //!    waits in line for one, and the wait counts against its timeout.
-//! 3. **Evaluate.** An [`Evaluate`] (the PromQL engine) computes. Dropping the call stops it, so a
-//!    client that hangs up costs nothing more.
+//! 3. **Evaluate.** An [`Evaluate`] (the PromQL engine) computes; of range queries only what the [`cache`] does not
+//!    have. Dropping the call stops it, so a client that hangs up costs nothing more.
 //! 4. **Cut.** `limit` truncates the result and says so in a warning; a slow query is logged.
 //!
 //! Questions about labels and metadata ([`catalog`]), and about [`exemplars`], skip the line: they read no
@@ -17,6 +17,7 @@
 //! decides.
 
 pub mod admission;
+pub mod cache;
 pub mod catalog;
 pub mod evaluate;
 pub mod exemplars;
@@ -28,6 +29,7 @@ pub mod selectors;
 use std::{sync::Arc, time::Duration};
 
 use admission::Admission;
+use cache::RangeCache;
 
 use crate::{clock::Clock, storage::Storage};
 
@@ -79,6 +81,7 @@ pub struct QueryService {
     limits: QueryLimits,
     admission: Admission,
     exports: Admission,
+    cache: Option<RangeCache>,
 }
 
 impl QueryService {
@@ -91,7 +94,19 @@ impl QueryService {
     ) -> Self {
         let admission = Admission::new(limits.max_concurrency, limits.max_waiting);
         let exports = Admission::shared_out(export::MAX_EXPORTS);
-        Self { engine, storage, clock, limits, admission, exports }
+        Self { engine, storage, clock, limits, admission, exports, cache: None }
+    }
+
+    /// Makes answers to range queries of pieces, and keeps them.
+    #[must_use]
+    pub fn with_cache(mut self, cache: RangeCache) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+
+    /// Where answers to range queries are kept.
+    pub fn cache(&self) -> Option<&RangeCache> {
+        self.cache.as_ref()
     }
 
     /// The bounds in force.

@@ -65,6 +65,7 @@ fn controls(form: &Form) -> Result<QueryControls, ApiError> {
         limit: form.limit()?,
         lookback,
         per_step_stats: Stats::asked(form).detail == StatsDetail::PerStep,
+        no_cache: false,
     })
 }
 
