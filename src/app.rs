@@ -37,7 +37,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     clock::Clock,
-    config::{AuthMode, Backend, Config, Feature, Storage as StorageConfig, WalSync},
+    config::{AuthMode, Backend, Config, Storage as StorageConfig, WalSync},
     gateway::{
         GatewayConfig, MetricsRenderer, State,
         body::BodyLimits,
@@ -53,7 +53,10 @@ use crate::{
     },
     ingest::{Ingest, IngestLimits},
     promql::{Engine, EngineOptions, Features},
-    query::{QueryLimits, QueryService},
+    query::{
+        QueryLimits, QueryService,
+        cache::{CacheConfig, RangeCache},
+    },
     self_scrape::SelfScrape,
     storage::{
         Storage,
@@ -251,12 +254,12 @@ impl Parts {
         ));
         let engine = Engine::new(Arc::clone(&storage), engine_options(config), Arc::clone(&clock))
             .context("cannot start the threads that evaluate queries")?;
-        let query = Arc::new(QueryService::new(
-            Arc::new(engine),
-            Arc::clone(&storage),
-            Arc::clone(&clock),
-            query_limits(config),
-        ));
+        let query_memory = engine.memory();
+        let engine = Arc::new(engine);
+        let cache = RangeCache::new(Arc::<Engine>::clone(&engine), Arc::clone(&storage), cache_config(config));
+        let service =
+            QueryService::new(engine, Arc::clone(&storage), Arc::clone(&clock), query_limits(config));
+        let query = Arc::new(service.with_cache(cache));
         let counters = Arc::new(RequestCounters::default());
         let readiness = Arc::new(Readiness::new(config.health.ready_requires_storage));
         let redis = redis::link(&config.redis, seeds.request_ids, Arc::clone(&clock))?;
@@ -273,7 +276,7 @@ impl Parts {
         let mut sources = vec![
             telemetry::requests::source(Arc::clone(&counters)),
             figures::ingest(Arc::clone(&ingest)),
-            figures::query(Arc::clone(&query)),
+            figures::query(Arc::clone(&query), query_memory),
             figures::limits::limits(Arc::clone(&limiter)),
             figures::limits::reloads(Arc::clone(&limits.reloads), Arc::clone(&limits.table)),
         ];
@@ -396,28 +399,34 @@ fn query_limits(config: &Config) -> QueryLimits {
         timeout: config.query.timeout,
         max_concurrency: config.query.max_concurrency,
         max_steps: i64::try_from(config.query.max_points).unwrap_or(i64::MAX),
+        slow_query: config.query.slow_query,
+        features: Features::default().with(config.features),
+        max_samples: config.query.max_samples,
+        lookback: config.query.lookback_delta,
         ..QueryLimits::default()
     }
 }
 
-fn engine_options(config: &Config) -> EngineOptions {
-    let mut features = Features::default();
-    for feature in &config.features {
-        match feature {
-            Feature::DelayedNameRemoval => features.delayed_name_removal = true,
-            Feature::UseStartTimestamps => features.use_start_timestamps = true,
-            Feature::TypeAndUnitLabels => features.type_and_unit_labels = true,
-            Feature::ExperimentalFunctions => features.experimental_functions = true,
-            Feature::ExtendedRangeSelectors => features.extended_range_selectors = true,
-            Feature::FillModifiers => features.fill_modifiers = true,
-        }
+/// The part of what the process may have that queries may have, if the configuration does not say.
+fn query_memory() -> u64 {
+    telemetry::process::memory_bound().map_or(u64::MAX, |bytes| bytes / 10 * 3)
+}
+
+fn cache_config(config: &Config) -> CacheConfig {
+    CacheConfig {
+        max_bytes: config.query.cache_bytes.as_usize(),
+        split: config.query.split.unwrap_or(Millis(0)),
     }
+}
+
+fn engine_options(config: &Config) -> EngineOptions {
     EngineOptions {
         lookback: config.query.lookback_delta,
         timeout: config.query.timeout,
         max_samples: config.query.max_samples,
         default_subquery_step: config.query.default_evaluation_interval,
-        features,
+        features: Features::default().with(config.features),
+        max_memory: config.query.max_memory.map_or_else(query_memory, |memory| memory.0),
         ..EngineOptions::default()
     }
 }

@@ -15,9 +15,12 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::{
-    AppendPolicy, Appended, BatchExemplar, Cardinality, ChangeLog, Changes, Check, DocumentKind, Health, LabelsRequest,
-    MatcherSets, OnConflict, RejectReason, Rejected, Result, Run, Runs, SampleKind, SelectRequest, Selected,
-    SeriesExemplars, SeriesSamples, Storage, StorageStatus, Touched, WriteBatch, room::Allowance, selection::Meter,
+    AppendPolicy, Appended, BatchExemplar, Cardinality, ChangeLog, Changes, Check, DocumentKind, Estimate,
+    Health, LabelsRequest, MatcherSets, OnConflict, RejectReason, Rejected, Result, Run, Runs, SampleKind,
+    SelectRequest, Selected, SeriesExemplars, SeriesSamples, Sift, Storage, StorageError, StorageStatus,
+    Touched, WriteBatch,
+    room::Allowance,
+    selection::{Meter, label_bytes},
 };
 use crate::{
     clock::Clock,
@@ -334,6 +337,44 @@ impl Storage for MemoryStore {
         }))
     }
 
+    async fn sift_label_values(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        request: LabelsRequest,
+        sift: Arc<dyn Sift>,
+    ) -> Result<()> {
+        self.read(tenant, |tenant| {
+            // It has seen enough, or all there is.
+            let _ = tenant.matching(&request).filter_map(|l| l.get(name)).try_for_each(|text| sift.see(text));
+        });
+        Ok(())
+    }
+
+    async fn estimate(&self, tenant: &TenantId, request: SelectRequest) -> Result<Estimate> {
+        Ok(self.read(tenant, |tenant| {
+            let mut sum = Estimate::default();
+            let sets = request.sets();
+            for labels in tenant.series.keys().filter(|l| matches_any(&sets, l)) {
+                let mut of_series =
+                    Estimate { series: 1, label_bytes: label_bytes(labels), ..Estimate::default() };
+                for (_, sample) in tenant.visible(labels, request.range) {
+                    match &sample.value {
+                        Value::Float(_) => of_series.floats += 1,
+                        Value::Histogram(histogram) => {
+                            of_series.histograms += 1;
+                            of_series.histogram_bytes += histogram.memory_bytes() as u64;
+                        }
+                    }
+                }
+                if of_series.samples() > 0 {
+                    sum.add(&of_series);
+                }
+            }
+            sum
+        }))
+    }
+
     async fn metadata(&self, tenant: &TenantId, metric: Option<&str>) -> Result<Vec<Metadata>> {
         Ok(self.read(tenant, |tenant| {
             let wanted = tenant.metadata.values().filter(|m| metric.is_none_or(|name| m.metric == name));
@@ -418,6 +459,10 @@ impl Storage for MemoryStore {
 
     async fn flush(&self) -> Result<()> {
         Ok(())
+    }
+
+    async fn snapshot(&self, _: bool) -> Result<String> {
+        Err(StorageError::Unsupported("what is in memory alone has no snapshots".to_owned()))
     }
 
     async fn enforce_retention(&self) -> Result<()> {

@@ -14,6 +14,7 @@ pub mod clickhouse;
 pub mod conformance;
 pub mod embedded;
 pub mod error;
+pub mod estimate;
 pub mod latency;
 pub mod memory;
 pub mod offer;
@@ -21,7 +22,7 @@ pub mod room;
 pub mod selection;
 pub mod view;
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -33,11 +34,12 @@ pub use batch::{
 };
 pub use changes::{ChangeLog, Changed, Changes, Touched};
 pub use error::{Fault, StorageError};
+pub use estimate::Estimate;
 pub use offer::{Combine, GridRow, Offer, Operation, WindowFunction};
 pub use room::{Granted, SeriesRoom};
 pub use selection::{
     Grid, HistogramSample, LabelsRequest, MatcherSets, ReadSeries, Run, Runs, SelectRequest, Selected,
-    SeriesExemplars, SeriesSamples,
+    SeriesExemplars, SeriesSamples, Sift,
 };
 pub use view::View;
 
@@ -84,6 +86,20 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
         name: &str,
         request: LabelsRequest,
     ) -> Result<Vec<String>>;
+
+    /// Shows every value that label `name` has on those series, until enough was seen; in no order, and one maybe
+    /// several times. For values that are too many to be held; the request's limit plays no part.
+    async fn sift_label_values(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        request: LabelsRequest,
+        sift: Arc<dyn Sift>,
+    ) -> Result<()>;
+
+    /// How much [`select`](Self::select) would give: as many series, and no fewer samples. No sample is read for it,
+    /// and the request's bounds and offer play no part.
+    async fn estimate(&self, tenant: &TenantId, request: SelectRequest) -> Result<Estimate>;
 
     /// Metric metadata, sorted by metric; of one metric or of all.
     async fn metadata(&self, tenant: &TenantId, metric: Option<&str>) -> Result<Vec<Metadata>>;
@@ -132,6 +148,11 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
 
     /// Makes everything held in memory durable in its final place, compacted.
     async fn flush(&self) -> Result<()>;
+
+    /// Makes a copy of everything that was written before, that can be opened as a store of its own, and gives its
+    /// name; with `skip_head`, of what the last flush has made durable in its final place. Whatever happens, there is
+    /// the whole copy or none. A store that is copied in another way says so by [`StorageError::Unsupported`].
+    async fn snapshot(&self, skip_head: bool) -> Result<String>;
 
     /// Removes what is older than the retention.
     async fn enforce_retention(&self) -> Result<()>;

@@ -90,8 +90,8 @@ impl Pair {
     async fn ask(&self, text: &str, start: i64, end: i64, step: i64) -> Result<Answer, String> {
         let query = query(text, start, end, step);
         let reader = Reader::of(tenant());
-        let kept = self.kept.range(&reader, query.clone()).await;
-        let plain = self.plain.range(&reader, query).await;
+        let kept = self.kept.range(&reader, query.clone()).await.map(|answered| answered.answer);
+        let plain = self.plain.range(&reader, query).await.map(|answered| answered.answer);
         let (kept_text, plain_text) = (shown(&kept), shown(&plain));
         assert!(
             kept_text == plain_text,

@@ -75,6 +75,7 @@ impl Engine {
             tracing::debug!(%error, "the directory above the data directory could not be synced");
         }
         let lock = Lock::take(&dir)?;
+        super::snapshot::remove_unfinished(&disk, &dir)?;
         let counters = Arc::new(EmbeddedCounters::default());
         add(&counters.unclean_start, u64::from(lock.was_left()));
         let cache = PageCache::new(config.page_cache_bytes);

@@ -142,6 +142,7 @@ async fn a_long_range_is_evaluated_in_pieces_between_fixed_bounds() {
     let text = "sum(rate(c_total[5m])) > 0 or vector(1)";
     let answer = pair.ask(text, T0, T0 + 3_600_000, 15_000).await.unwrap();
     let whole = pair.plain.range(&Reader::of(tenant()), query(text, T0, T0 + 3_600_000, 15_000)).await.unwrap();
+    let whole = whole.answer;
     assert!(answer.stats.peak_samples < whole.stats.peak_samples);
     // The first piece that is cut off ends at a bound: another range finds the pieces between.
     pair.ask(text, T0 + 900_000, T0 + 2_700_000, 15_000).await.unwrap();
@@ -159,7 +160,7 @@ async fn tenants_and_views_have_their_own() {
     for _ in 0..2 {
         for (reader, count) in [(&all, 1), (&some, 0), (&other, 0)] {
             let answer = pair.kept.range(reader, query("c_total", T0, T0 + 300_000, 15_000)).await.unwrap();
-            assert!(matches!(answer.value, Value::Matrix(series) if series.len() == count), "{reader}");
+            assert!(matches!(answer.answer.value, Value::Matrix(series) if series.len() == count), "{reader:?}");
         }
     }
     assert_eq!(read(&pair.counters().hits), 3);
