@@ -415,7 +415,7 @@ fn query_memory() -> u64 {
 fn cache_config(config: &Config) -> CacheConfig {
     CacheConfig {
         max_bytes: config.query.cache_bytes.as_usize(),
-        split: config.query.split.unwrap_or(Millis(0)),
+        split: config.query.split.unwrap_or(crate::model::Millis(0)),
     }
 }
 
