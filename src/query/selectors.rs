@@ -1,6 +1,6 @@
 //! `match[]`: selectors that name series instead of asking for samples.
 
-use super::QueryFailure;
+use super::{QueryFailure, QueryService};
 use crate::{
     promql::parse::{matchers_all_match_empty, parse_selector},
     storage::MatcherSets,
@@ -34,6 +34,13 @@ pub fn parse_selectors(texts: &[String], max_bytes: usize) -> Result<MatcherSets
         sets.push(set);
     }
     Ok(sets)
+}
+
+impl QueryService {
+    /// Looks whether selectors are ones, where nothing is looked for.
+    pub fn check_selectors(&self, texts: &[String]) -> Result<(), QueryFailure> {
+        parse_selectors(texts, self.limits.max_query_bytes).map(drop)
+    }
 }
 
 /// Reads selectors where there must be at least one.
