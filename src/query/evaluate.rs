@@ -4,7 +4,7 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use super::{Asked, Origin, QueryFailure, QueryService, Reader, Running, TRUNCATED};
+use super::{Asked, Origin, QueryFailure, QueryService, Reader, Running, TRUNCATED, cache::Ask};
 use crate::{
     model::{FeatureSwitches, Limit, Millis, Timestamp},
     promql::{Answer, Engine, QueryError, QueryOptions, Reads, Value, When},
@@ -84,6 +84,8 @@ pub struct QueryControls {
     pub lookback: Option<Millis>,
     /// Whether samples are counted per step, too.
     pub per_step_stats: bool,
+    /// Whether everything is to be evaluated, whatever is kept.
+    pub no_cache: bool,
     /// Features that this request switches.
     pub features: FeatureSwitches,
     /// Where it comes from.
@@ -177,8 +179,18 @@ impl QueryService {
         check_points(reader, start, end, step)?;
         self.check_text(&text)?;
         self.admitted(reader, &text, Asked { start, end, step }, &controls, |options| {
-            let text = &text;
-            async move { self.engine.range(&reader.view, text, start, end, step, &options).await }
+            let (text, fresh) = (&text, controls.no_cache);
+            async move {
+                let ask = Ask { view: &reader.view, text, start, end, step, options: &options };
+                let kept = match &self.cache {
+                    Some(cache) => cache.answer(&ask, fresh).await,
+                    None => None,
+                };
+                match kept {
+                    Some(answer) => answer,
+                    None => self.engine.range(&reader.view, text, start, end, step, &options).await,
+                }
+            }
         })
         .await
     }
