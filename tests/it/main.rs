@@ -18,6 +18,7 @@ mod cli;
 mod clickhouse;
 mod config;
 mod credentials;
+mod death;
 mod deploy;
 mod differential;
 mod federation;
