@@ -18,7 +18,10 @@ impl QueryService {
         text: &str,
         range: TimeRange,
     ) -> Result<Vec<SeriesExemplars>, QueryFailure> {
-        let expr = self.parse(text)?;
+        self.check_text(text)?;
+        // In Prometheus' words: here, alone, what is wrong with the query is said without the parameter's name.
+        let expr = parse::parse(text, &ParserFeatures::default())
+            .map_err(|error| QueryFailure::Request(error.to_string()))?;
         let selections = selections(&expr);
         if selections.is_empty() {
             return Ok(Vec::new());

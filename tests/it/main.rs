@@ -21,6 +21,7 @@ mod credentials;
 mod deploy;
 mod differential;
 mod golden;
+mod grafana;
 mod http;
 mod keys;
 mod kill;

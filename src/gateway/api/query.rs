@@ -9,7 +9,7 @@ use crate::{
         form::Form,
         wire::json::{self, StatsDetail},
     },
-    model::TimeRange,
+    model::{TimeRange, Timestamp},
     promql::{Answer, Value},
     query::{InstantQuery, QueryControls, RangeQuery, Reader},
 };
@@ -37,9 +37,10 @@ pub async fn range(State(state): Shared, reader: Reader, form: Form) -> Result<R
 
 /// The exemplars of the series that a query looks at.
 pub async fn exemplars(State(state): Shared, reader: Reader, form: Form) -> Result<Response, ApiError> {
-    let (start, end) = (form.required_time("start")?, form.required_time("end")?);
+    let start = form.time("start")?.unwrap_or(Timestamp::MIN);
+    let end = form.time("end")?.unwrap_or(Timestamp::MAX);
     let range = TimeRange::new(start, end)
-        .ok_or_else(|| ApiError::parameter("end", "end timestamp must not be before start time"))?;
+        .ok_or_else(|| ApiError::bad_data("end timestamp must not be before start timestamp"))?;
     let exemplars = state.query.exemplars(&reader, &text(&form), range).await?;
     Ok(respond(json::exemplars(&exemplars)))
 }
