@@ -4,14 +4,14 @@
 
 use std::sync::Arc;
 
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 
 use super::{
     State,
     access::Access,
     api::{
-        admin, catalog, export, health, import, limits, metrics, page, query, receive, rules, status,
-        user_limits,
+        active, admin, catalog, export, federate, health, import, limits, metrics, page, query, receive,
+        remote_read, rules, status, user_limits,
     },
 };
 
@@ -87,7 +87,12 @@ pub const ROUTES: &[Route] = &[
         get(export::export).post(export::export)
     })),
     route("/api/v1/export/plan", Door::Public, Access::Read, || get(export::plan).post(export::plan)),
+    unhurried(route("/api/v1/read", Door::Public, Access::Read, || post(remote_read::read))),
+    route("/federate", Door::Public, Access::Read, || get(federate::newest)),
     route("/api/v1/status/rejections", Door::Public, Access::Read, || get(limits::rejections)),
+    route("/api/v1/status/active_queries", Door::Public, Access::Read, || get(active::list)),
+    route("/api/v1/status/active_queries/{id}", Door::Public, Access::Read, || delete(active::cancel)),
+    route("/api/v1/status/top_queries", Door::Public, Access::Read, || get(active::top)),
     route("/api/v1/status/tsdb", Door::Public, Access::Read, || get(status::tsdb)),
     route("/api/v1/format_query", Door::Public, Access::Known, || get(query::format).post(query::format)),
     route("/api/v1/rules", Door::Public, Access::Known, || get(rules::groups)),
@@ -106,6 +111,8 @@ pub const ROUTES: &[Route] = &[
         get(user_limits::overrides).post(user_limits::set_overrides).delete(user_limits::remove_overrides)
     }),
     unhurried(route("/-/reload", Door::Admin, Access::Admin, || post(admin::reload).put(admin::reload))),
+    route("/api/v1/admin/active_queries", Door::Admin, Access::Admin, || get(active::list_all)),
+    route("/api/v1/admin/active_queries/{id}", Door::Admin, Access::Admin, || delete(active::cancel_any)),
     route("/api/v1/status/storage", Door::Admin, Access::Admin, || get(status::storage)),
     route("/health/deep", Door::Admin, Access::Watch, || get(health::deep)),
     route("/metrics", Door::Admin, Access::Watch, || get(metrics::render)),

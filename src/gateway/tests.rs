@@ -41,11 +41,13 @@ use crate::{
     storage::{BatchExemplar, BatchSample, Storage, StorageError, View, WriteBatch, memory::MemoryStore},
 };
 
+mod active;
 mod audit;
 mod limits;
 mod listening;
 mod moving;
 mod overrides;
+mod remote_read;
 
 /// An engine that answers by heart.
 #[derive(Debug)]

@@ -1,8 +1,11 @@
 //! The handlers, a file per family of endpoints: each parses, asks a lower layer, and answers.
 
+pub mod active;
 pub mod admin;
+pub mod asker;
 pub mod catalog;
 pub mod export;
+pub mod federate;
 pub mod health;
 pub mod import;
 pub mod limits;
@@ -10,6 +13,7 @@ pub mod metrics;
 pub mod page;
 pub mod query;
 pub mod receive;
+pub mod remote_read;
 pub mod rules;
 pub mod status;
 pub mod user_limits;
