@@ -37,7 +37,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     clock::Clock,
-    config::{AuthMode, Backend, Config, Storage as StorageConfig, WalSync},
+    config::{AuthMode, Backend, Config, Settings, Storage as StorageConfig, WalSync},
     gateway::{
         GatewayConfig, MetricsRenderer, State,
         body::BodyLimits,
@@ -50,8 +50,10 @@ use crate::{
         },
         reload::Reload,
         request::RequestCounters,
+        running::Running,
     },
     ingest::{Ingest, IngestLimits},
+    model::quantity::format_duration,
     promql::{Engine, EngineOptions, Features},
     query::{QueryLimits, QueryService},
     self_scrape::SelfScrape,
@@ -97,6 +99,7 @@ pub enum Greeting {
 /// Runs a server until it is told to stop. Everything acknowledged is durable when this returns.
 pub async fn run(
     config: Config,
+    settings: &Settings,
     clock: Arc<dyn Clock>,
     seeds: Seeds,
     greeting: Greeting,
@@ -118,7 +121,15 @@ pub async fn run(
     let opened =
         Opened { figures: opened.figures.into_iter().chain(listeners.figures()).collect(), ..opened };
     let storage = Arc::clone(&opened.storage);
-    let parts = match Parts::build(&config, opened, Arc::clone(&clock), seeds, address, listeners.reload()) {
+    let parts = match Parts::build(
+        &config,
+        running(&config, settings, &*clock),
+        opened,
+        Arc::clone(&clock),
+        seeds,
+        address,
+        listeners.reload(),
+    ) {
         Ok(parts) => parts,
         Err(error) => {
             // The next start is not to take for a crash that the configuration would not do.
@@ -236,6 +247,7 @@ struct Parts {
 impl Parts {
     fn build(
         config: &Config,
+        running: Running,
         opened: Opened,
         clock: Arc<dyn Clock>,
         seeds: Seeds,
@@ -293,6 +305,7 @@ impl Parts {
             clock: Arc::clone(&clock),
             render_metrics: MetricsRenderer(Arc::new(move |format| rendered.render_as(format))),
             config: gateway_config(config, address, seeds.request_ids),
+            running,
             audit,
             auth: Arc::new(callers.auth),
             limiter,
@@ -344,6 +357,19 @@ async fn close(storage: &dyn Storage, grace: Duration) -> anyhow::Result<()> {
 async fn raised(mut flag: watch::Receiver<bool>) {
     // An error is that nobody is left.
     let _ = flag.wait_for(|raised| *raised).await;
+}
+
+/// What whoever operates the process is told of it.
+fn running(config: &Config, settings: &Settings, clock: &dyn Clock) -> Running {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    Running {
+        config: settings.to_yaml(),
+        started: clock.now(),
+        directory: std::env::current_dir().map(|path| path.display().to_string()).unwrap_or_default(),
+        host: host.trim_end().to_owned(),
+        retention: config.storage.retention.map(format_duration).unwrap_or_default(),
+        memory_limit: telemetry::memory_limit(),
+    }
 }
 
 fn gateway_config(config: &Config, address: SocketAddr, request_id_seed: u64) -> GatewayConfig {

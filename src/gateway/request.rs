@@ -274,7 +274,8 @@ impl Endpoint {
             "series" | "labels" | "label" | "metadata" | "query_exemplars" => Self::Catalog,
             "export" => Self::Export,
             "import" => Self::Import,
-            "status" | "rules" | "alerts" => Self::Status,
+            "status" | "rules" | "alerts" | "alertmanagers" | "targets" | "scrape_pools"
+            | "notifications" | "features" => Self::Status,
             "admin" => Self::Admin,
             "health" => Self::Health,
             _ => Self::Other,

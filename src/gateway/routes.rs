@@ -10,8 +10,8 @@ use super::{
     State,
     access::Access,
     api::{
-        active, admin, catalog, export, federate, health, import, limits, metrics, page, query, receive,
-        remote_read, rules, status, user_limits,
+        active, admin, catalog, export, features, federate, health, import, limits, metrics, page, query,
+        receive, remote_read, rules, status, targets, user_limits,
     },
 };
 
@@ -95,8 +95,16 @@ pub const ROUTES: &[Route] = &[
     route("/api/v1/status/top_queries", Door::Public, Access::Read, || get(active::top)),
     route("/api/v1/status/tsdb", Door::Public, Access::Read, || get(status::tsdb)),
     route("/api/v1/format_query", Door::Public, Access::Known, || get(query::format).post(query::format)),
+    route("/api/v1/parse_query", Door::Public, Access::Known, || get(query::parse).post(query::parse)),
     route("/api/v1/rules", Door::Public, Access::Known, || get(rules::groups)),
     route("/api/v1/alerts", Door::Public, Access::Known, || get(rules::alerts)),
+    route("/api/v1/alertmanagers", Door::Public, Access::Known, || get(rules::alertmanagers)),
+    route("/api/v1/targets", Door::Public, Access::Known, || get(targets::targets)),
+    route("/api/v1/targets/metadata", Door::Public, Access::Known, || get(targets::metadata)),
+    route("/api/v1/scrape_pools", Door::Public, Access::Known, || get(targets::pools)),
+    route("/api/v1/notifications", Door::Public, Access::Known, || get(status::notifications)),
+    route("/api/v1/notifications/live", Door::Public, Access::Known, || get(status::live_notifications)),
+    route("/api/v1/features", Door::Both, Access::Known, || get(features::features)),
     route("/api/v1/user_limits", Door::Both, Access::Known, || get(user_limits::of_caller)),
     route("/api/v1/status/buildinfo", Door::Both, Access::Known, || get(status::build_info)),
     // Orders.
@@ -113,6 +121,9 @@ pub const ROUTES: &[Route] = &[
     unhurried(route("/-/reload", Door::Admin, Access::Admin, || post(admin::reload).put(admin::reload))),
     route("/api/v1/admin/active_queries", Door::Admin, Access::Admin, || get(active::list_all)),
     route("/api/v1/admin/active_queries/{id}", Door::Admin, Access::Admin, || delete(active::cancel_any)),
+    route("/api/v1/status/config", Door::Admin, Access::Admin, || get(status::config)),
+    route("/api/v1/status/runtimeinfo", Door::Admin, Access::Admin, || get(status::runtime_info)),
+    route("/api/v1/status/walreplay", Door::Admin, Access::Admin, || get(status::wal_replay)),
     route("/api/v1/status/storage", Door::Admin, Access::Admin, || get(status::storage)),
     route("/health/deep", Door::Admin, Access::Watch, || get(health::deep)),
     route("/metrics", Door::Admin, Access::Watch, || get(metrics::render)),

@@ -28,6 +28,7 @@ use super::{
     reload::Reloads,
     request::{Endpoint, RequestCounters},
     router,
+    running::Running,
 };
 use crate::{
     clock::{Clock, HandClock},
@@ -48,6 +49,7 @@ mod listening;
 mod moving;
 mod overrides;
 mod remote_read;
+mod status;
 
 /// An engine that answers by heart.
 #[derive(Debug)]
@@ -139,6 +141,7 @@ struct TestApp {
     state: Arc<State>,
 }
 
+#[derive(Debug)]
 struct Reply {
     status: StatusCode,
     headers: HeaderMap,
@@ -251,6 +254,14 @@ impl TestApp {
             clock: Arc::clone(&clock),
             render_metrics: MetricsRenderer(Arc::new(|format| format!("# {format:?}\n"))),
             config,
+            running: Running {
+                config: "query:\n  timeout: 2m\n".to_owned(),
+                started: Timestamp(1_500),
+                directory: "/srv".to_owned(),
+                host: "here".to_owned(),
+                retention: "30d".to_owned(),
+                memory_limit: None,
+            },
             audit: Arc::clone(&audit),
             auth: Arc::new(Auth::open()),
             limiter: Arc::new(Limiter::new(Arc::clone(&table), Arc::new(NoBuckets))),
@@ -679,8 +690,14 @@ async fn status_says_what_we_are_and_hold() {
     let tsdb = app.get("/api/v1/status/tsdb?limit=1").await.json();
     assert_eq!(tsdb["data"]["headStats"]["numSeries"], 3);
     assert_eq!(tsdb["data"]["seriesCountByMetricName"], json!([{"name": "up", "value": 2}]));
-    let message = "limit must be between 1 and 10000";
-    app.get("/api/v1/status/tsdb?limit=0").await.is_error(400, "bad_data", message);
+    for (limit, message) in [
+        ("0", "limit must be a positive number"),
+        ("ten", "limit must be a positive number"),
+        ("10001", "limit must not exceed 10000"),
+    ] {
+        let path = format!("/api/v1/status/tsdb?limit={limit}");
+        app.get(&path).await.is_error(400, "bad_data", message);
+    }
 }
 
 #[tokio::test]

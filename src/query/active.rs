@@ -95,8 +95,7 @@ impl ActiveQuery {
 
     /// Whether a reader may know of it.
     fn is_seen_by(&self, view: &View) -> bool {
-        let may_read = self.view.tenants().iter().all(|tenant| view.tenants().contains(tenant));
-        may_read && (view.filters().is_empty() || view.filters() == self.view.filters())
+        view.shows(&self.view)
     }
 }
 

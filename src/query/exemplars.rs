@@ -38,6 +38,11 @@ impl QueryService {
         Ok(parse::pretty::pretty(&self.parse(text, self.features(None, switches))?))
     }
 
+    /// A query as a tree.
+    pub fn tree(&self, text: &str, switches: FeatureSwitches) -> Result<Expr, QueryFailure> {
+        self.parse(text, self.features(None, switches))
+    }
+
     fn parse(&self, text: &str, features: Features) -> Result<Expr, QueryFailure> {
         self.check_text(text)?;
         parse::parse(text, &features.parser()).map_err(|error| QueryError::from(error).into())

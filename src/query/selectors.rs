@@ -1,6 +1,6 @@
 //! `match[]`: selectors that name series instead of asking for samples.
 
-use super::QueryFailure;
+use super::{QueryFailure, QueryService};
 use crate::{
     promql::parse::{matchers_all_match_empty, parse_selector},
     storage::MatcherSets,
@@ -16,6 +16,13 @@ const MAX_SELECTORS: usize = 1_000;
 /// without the parameter's name, as Prometheus does where selectors may be left out.
 pub fn parse_selectors(texts: &[String], max_bytes: usize) -> Result<MatcherSets, QueryFailure> {
     read(texts, max_bytes).map_err(QueryFailure::Request)
+}
+
+impl QueryService {
+    /// Looks whether selectors are ones, where nothing is looked for.
+    pub fn check_selectors(&self, texts: &[String]) -> Result<(), QueryFailure> {
+        parse_selectors(texts, self.limits.max_query_bytes).map(drop)
+    }
 }
 
 /// Reads selectors where there must be at least one.

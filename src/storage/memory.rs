@@ -16,9 +16,9 @@ use tokio::sync::mpsc;
 
 use super::{
     AppendPolicy, Appended, BatchExemplar, Cardinality, ChangeLog, Changes, Check, DocumentKind, Estimate,
-    Health, LabelsRequest, MatcherSets, OnConflict, RejectReason, Rejected, Result, Run, Runs, SampleKind,
-    SelectRequest, Selected, SeriesExemplars, SeriesSamples, Sift, Storage, StorageError, StorageStatus,
-    Touched, WriteBatch,
+    Health, LabelsRequest, MatcherSets, OnConflict, RejectReason, Rejected, Replay, Result, Run, Runs,
+    SampleKind, SelectRequest, Selected, SeriesExemplars, SeriesSamples, Sift, Storage, StorageError,
+    StorageStatus, Touched, WriteBatch,
     room::Allowance,
     selection::{Meter, label_bytes},
 };
@@ -497,6 +497,10 @@ impl Storage for MemoryStore {
 
     fn checks(&self) -> Vec<Check> {
         Vec::new()
+    }
+
+    fn replay(&self) -> Option<Replay> {
+        None
     }
 
     async fn close(&self) -> Result<()> {

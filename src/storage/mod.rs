@@ -166,6 +166,9 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// What stands behind its health, for whoever looks after the store; answered from memory, too.
     fn checks(&self) -> Vec<Check>;
 
+    /// What was read back of the store's log when it was opened; none if it has none.
+    fn replay(&self) -> Option<Replay>;
+
     /// Stops background work and leaves everything durable. Calls after it fail.
     async fn close(&self) -> Result<()>;
 }
@@ -224,6 +227,17 @@ pub struct StorageStatus {
     pub range: Option<TimeRange>,
     /// Files set aside because they do not read back.
     pub quarantined: Vec<String>,
+}
+
+/// What was read back of a log. A store is there only when all of it was, so there is no such thing as half a replay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replay {
+    /// The first segment that was read.
+    pub first: u64,
+    /// The last one.
+    pub last: u64,
+    /// Places that did not read back.
+    pub damaged: u64,
 }
 
 /// Whether a store can do its work.

@@ -23,8 +23,9 @@ use luminate::{
     },
     storage::{
         Appended, Cardinality, Changes, Check, Combine, DocumentKind, Estimate, Grid, GridRow, Health,
-        LabelsRequest, MatcherSets, Operation, Result, Runs, SelectRequest, Selected, SeriesExemplars,
-        SeriesSamples, Sift, Storage, StorageStatus, WriteBatch, conformance::read_all, offer::ABSENT,
+        LabelsRequest, MatcherSets, Operation, Replay, Result, Runs, SelectRequest, Selected,
+        SeriesExemplars, SeriesSamples, Sift, Storage, StorageStatus, WriteBatch, conformance::read_all,
+        offer::ABSENT,
     },
 };
 use tokio::sync::mpsc;
@@ -263,6 +264,10 @@ impl Storage for Taker {
 
     fn checks(&self) -> Vec<Check> {
         self.inner.checks()
+    }
+
+    fn replay(&self) -> Option<Replay> {
+        self.inner.replay()
     }
 
     async fn close(&self) -> Result<()> {

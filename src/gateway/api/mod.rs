@@ -5,6 +5,7 @@ pub mod admin;
 pub mod asker;
 pub mod catalog;
 pub mod export;
+pub mod features;
 pub mod federate;
 pub mod health;
 pub mod import;
@@ -16,6 +17,7 @@ pub mod receive;
 pub mod remote_read;
 pub mod rules;
 pub mod status;
+pub mod targets;
 pub mod user_limits;
 pub mod write;
 

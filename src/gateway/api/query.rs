@@ -9,7 +9,10 @@ use crate::{
     gateway::{
         error::ApiError,
         form::Form,
-        wire::json::{self, StatsDetail},
+        wire::{
+            json::{self, StatsDetail},
+            tree,
+        },
     },
     model::{TimeRange, Timestamp},
     promql::{QueryError, Value},
@@ -66,6 +69,12 @@ pub async fn exemplars(
 pub async fn format(State(state): Shared, asker: Asker, form: Form) -> Result<Response, ApiError> {
     let formatted = state.query.format(&text(&form), asker.features)?;
     Ok(respond(json::document(&serde_json::Value::String(formatted))))
+}
+
+/// A query as a tree.
+pub async fn parse(State(state): Shared, asker: Asker, form: Form) -> Result<Response, ApiError> {
+    let parsed = state.query.tree(&text(&form), asker.features)?;
+    Ok(respond(json::document(&tree::tree(&parsed))))
 }
 
 fn text(form: &Form) -> String {

@@ -6,3 +6,4 @@ pub mod exposition;
 pub mod json;
 pub mod json_lines;
 pub mod remote_read;
+pub mod tree;

@@ -9,8 +9,8 @@ use crate::{
     model::{Labels, Metadata, SeriesId, TenantId, TimeRange},
     storage::{
         Appended, Cardinality, Changes, Check, DocumentKind, Estimate, Health, LabelsRequest, MatcherSets,
-        RejectReason, Rejected, Result, SampleKind, SelectRequest, Selected, SeriesExemplars, Sift, Storage,
-        StorageError, StorageStatus, WriteBatch,
+        RejectReason, Rejected, Replay, Result, SampleKind, SelectRequest, Selected, SeriesExemplars, Sift,
+        Storage, StorageError, StorageStatus, WriteBatch,
     },
 };
 
@@ -155,6 +155,10 @@ impl Storage for RecordingStore {
 
     fn checks(&self) -> Vec<Check> {
         Vec::new()
+    }
+
+    fn replay(&self) -> Option<Replay> {
+        None
     }
 
     async fn close(&self) -> Result<()> {

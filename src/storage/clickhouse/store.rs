@@ -22,7 +22,7 @@ use crate::{
     model::{Labels, Metadata, TenantId, TimeRange},
     storage::{
         Appended, Cardinality, Changes, Check, CheckState, DocumentKind, Estimate, Health, LabelsRequest,
-        MatcherSets, Result, SelectRequest, Selected, SeriesExemplars, Sift, Storage, StorageError,
+        MatcherSets, Replay, Result, SelectRequest, Selected, SeriesExemplars, Sift, Storage, StorageError,
         StorageStatus, WriteBatch,
     },
 };
@@ -311,6 +311,10 @@ impl Storage for ClickHouseStore {
             return Health::Unavailable { reason: "no server of ClickHouse answers".to_owned() };
         }
         health
+    }
+
+    fn replay(&self) -> Option<Replay> {
+        None
     }
 
     fn checks(&self) -> Vec<Check> {

@@ -46,7 +46,7 @@ use crate::{
     model::{Labels, Metadata, Millis, TenantId, TimeRange, Timestamp},
     storage::{
         Appended, Cardinality, ChangeLog, Check, CheckState, Estimate, Health, LabelsRequest, MatcherSets,
-        RejectReason, Rejected, Result, SampleKind, SelectRequest, Selected, SeriesExemplars, Sift,
+        RejectReason, Rejected, Replay, Result, SampleKind, SelectRequest, Selected, SeriesExemplars, Sift,
         StorageError, StorageStatus, Touched, WriteBatch, cardinality_of,
     },
 };
@@ -75,6 +75,8 @@ pub(crate) struct Engine {
     /// Noted after they can be seen and before they are acknowledged.
     pub(crate) changes: ChangeLog,
     pub(super) documents: Documents,
+    /// What was read back of the log at the start.
+    pub(crate) replay: Replay,
     /// What was set aside or is missing, for a person.
     pub(crate) damage: Mutex<Vec<String>>,
     /// What is older has been removed, or will be.

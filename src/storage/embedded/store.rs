@@ -19,7 +19,7 @@ use crate::{
     model::{Labels, Metadata, TenantId, TimeRange},
     storage::{
         AppendPolicy, Appended, Cardinality, Changes, Check, DocumentKind, Estimate, Health, LabelsRequest,
-        MatcherSets, Result, SelectRequest, Selected, SeriesExemplars, Sift, Storage, StorageError,
+        MatcherSets, Replay, Result, SelectRequest, Selected, SeriesExemplars, Sift, Storage, StorageError,
         StorageStatus, WriteBatch, room::Allowance,
     },
 };
@@ -311,6 +311,10 @@ impl Storage for EmbeddedStore {
 
     fn checks(&self) -> Vec<Check> {
         self.engine.checks()
+    }
+
+    fn replay(&self) -> Option<Replay> {
+        Some(self.engine.replay)
     }
 
     async fn close(&self) -> Result<()> {

@@ -96,6 +96,15 @@ impl View {
         self.filters.iter().all(Vec::is_empty)
     }
 
+    /// Whether all that another shows is certainly here, too: of each of its tenants everything is, or what the same
+    /// filters leave.
+    pub fn shows(&self, other: &Self) -> bool {
+        other.tenants.iter().zip(&other.filters).all(|(tenant, filters)| {
+            let here = self.tenants.binary_search(tenant).ok().map(|at| &self.filters[at]);
+            here.is_some_and(|here| here.is_empty() || here == filters)
+        })
+    }
+
     /// A number that two views have in common only if they show the same, for the keys of caches. It is the same
     /// in every process.
     pub fn digest(&self) -> u128 {

@@ -68,7 +68,7 @@ pub struct Maker {
 }
 
 /// Routes that read or answer whoever is known; the test sees to it that none is missing.
-pub const READS: [&str; 21] = [
+pub const READS: [&str; 29] = [
     "/api/v1/query",
     "/api/v1/query_range",
     "/api/v1/query_exemplars",
@@ -90,6 +90,14 @@ pub const READS: [&str; 21] = [
     "/api/v1/alerts",
     "/api/v1/status/buildinfo",
     "/api/v1/user_limits",
+    "/api/v1/parse_query",
+    "/api/v1/alertmanagers",
+    "/api/v1/targets",
+    "/api/v1/targets/metadata",
+    "/api/v1/scrape_pools",
+    "/api/v1/notifications",
+    "/api/v1/notifications/live",
+    "/api/v1/features",
 ];
 
 impl Maker {
@@ -145,7 +153,10 @@ impl Maker {
                     params.push(("slice".to_owned(), self.dice.pick(&["1d", "1h", "15s", "0"]).to_owned()));
                 }
             }
-            "/api/v1/format_query" => params.push(("query".to_owned(), self.query(2))),
+            "/api/v1/format_query" | "/api/v1/parse_query" => {
+                params.push(("query".to_owned(), self.query(2)))
+            }
+            "/api/v1/targets/metadata" => params.push(("match_target".to_owned(), self.selector())),
             "/api/v1/series" | "/federate" => self.matches(&mut params, 1),
             "/api/v1/status/active_queries/{id}" => path = path.replace("{id}", "0123456789abcdef"),
             _ => self.matches(&mut params, 0),
@@ -204,6 +215,7 @@ impl Maker {
                 | "/api/v1/status/tsdb"
                 | "/api/v1/rules"
                 | "/federate"
+                | "/api/v1/targets/metadata"
         );
         let mut ask = Ask { method: "GET", path, headers: Vec::new(), body: Vec::new() };
         if takes_post && self.dice.one_in(3) {
