@@ -23,6 +23,7 @@ mod deploy;
 mod differential;
 mod federation;
 mod golden;
+mod grafana;
 mod http;
 mod keys;
 mod kill;
