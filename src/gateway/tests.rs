@@ -46,6 +46,7 @@ mod audit;
 mod limits;
 mod listening;
 mod moving;
+mod openapi;
 mod overrides;
 mod status;
 

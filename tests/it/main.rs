@@ -30,6 +30,7 @@ mod limits;
 mod memory;
 mod moving;
 mod nginx;
+mod openapi;
 mod overrides;
 mod prometheus;
 mod promql_scripts;
