@@ -35,7 +35,7 @@ test-deploy: setup ## Check all of deployments/ and docker/, and run what they d
 
 # What of the integration tests has a stage of its own; the rest is together in one.
 FAULTS := kill::
-PEERS := prometheus:: credentials:: differential::
+PEERS := prometheus:: credentials:: differential:: remote_read:: federation:: promtool:: vmalert::
 CLICKHOUSE := clickhouse::
 REDIS := redis::
 GATEWAYS := clickhouse::gateways
@@ -108,6 +108,7 @@ check: ## Run the quick gate: format, lints, docs, layers
 .PHONY: bench
 bench: setup ## Measure ingest, queries, disk and memory beside VictoriaMetrics, over ClickHouse, and what limits cost
 	$(CARGO) bench --locked --bench peers
+	$(CARGO) bench --locked --bench query
 	$(CARGO) bench --locked --bench clickhouse
 	$(CARGO) bench --locked --bench keys
 	$(CARGO) bench --locked --bench gateway

@@ -37,7 +37,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     clock::Clock,
-    config::{AuthMode, Backend, Config, Feature, Settings, Storage as StorageConfig, WalSync},
+    config::{AuthMode, Backend, Config, Settings, Storage as StorageConfig, WalSync},
     gateway::{
         GatewayConfig, MetricsRenderer, State,
         body::BodyLimits,
@@ -263,6 +263,7 @@ impl Parts {
         ));
         let engine = Engine::new(Arc::clone(&storage), engine_options(config), Arc::clone(&clock))
             .context("cannot start the threads that evaluate queries")?;
+        let query_memory = engine.memory();
         let query = Arc::new(QueryService::new(
             Arc::new(engine),
             Arc::clone(&storage),
@@ -285,7 +286,7 @@ impl Parts {
         let mut sources = vec![
             telemetry::requests::source(Arc::clone(&counters)),
             figures::ingest(Arc::clone(&ingest)),
-            figures::query(Arc::clone(&query)),
+            figures::query(Arc::clone(&query), query_memory),
             figures::limits::limits(Arc::clone(&limiter)),
             figures::limits::reloads(Arc::clone(&limits.reloads), Arc::clone(&limits.table)),
         ];
@@ -422,28 +423,27 @@ fn query_limits(config: &Config) -> QueryLimits {
         timeout: config.query.timeout,
         max_concurrency: config.query.max_concurrency,
         max_steps: i64::try_from(config.query.max_points).unwrap_or(i64::MAX),
+        slow_query: config.query.slow_query,
+        features: Features::default().with(config.features),
+        max_samples: config.query.max_samples,
+        lookback: config.query.lookback_delta,
         ..QueryLimits::default()
     }
 }
 
+/// The part of what the process may have that queries may have, if the configuration does not say.
+fn query_memory() -> u64 {
+    telemetry::process::memory_bound().map_or(u64::MAX, |bytes| bytes / 10 * 3)
+}
+
 fn engine_options(config: &Config) -> EngineOptions {
-    let mut features = Features::default();
-    for feature in &config.features {
-        match feature {
-            Feature::DelayedNameRemoval => features.delayed_name_removal = true,
-            Feature::UseStartTimestamps => features.use_start_timestamps = true,
-            Feature::TypeAndUnitLabels => features.type_and_unit_labels = true,
-            Feature::ExperimentalFunctions => features.experimental_functions = true,
-            Feature::ExtendedRangeSelectors => features.extended_range_selectors = true,
-            Feature::FillModifiers => features.fill_modifiers = true,
-        }
-    }
     EngineOptions {
         lookback: config.query.lookback_delta,
         timeout: config.query.timeout,
         max_samples: config.query.max_samples,
         default_subquery_step: config.query.default_evaluation_interval,
-        features,
+        features: Features::default().with(config.features),
+        max_memory: config.query.max_memory.map_or_else(query_memory, |memory| memory.0),
         ..EngineOptions::default()
     }
 }

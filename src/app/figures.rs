@@ -17,7 +17,8 @@ use std::{
 use crate::{
     gateway::health::Readiness,
     ingest::Ingest,
-    query::QueryService,
+    promql::memory::Memory,
+    query::{QueryService, journal::Outcome},
     storage::{
         Health, Storage,
         embedded::EmbeddedStore,
@@ -104,13 +105,38 @@ pub(super) fn ingest(ingest: Arc<Ingest>) -> Source {
 }
 
 /// Gives the figures of the query service.
-pub(super) fn query(query: Arc<QueryService>) -> Source {
+pub(super) fn query(query: Arc<QueryService>, memory: Arc<Memory>) -> Source {
     Box::new(move || {
         let count = |n: usize| as_value(u64::try_from(n).unwrap_or(u64::MAX));
-        vec![
+        let c = &query.journal().counters;
+        let mut figures = vec![
             Figure::gauge("luminate_query_running", "Queries being evaluated", count(query.running())),
             Figure::gauge("luminate_query_waiting", "Queries that wait for a place", count(query.waiting())),
-        ]
+            Figure::gauge(
+                "luminate_query_memory_bytes",
+                "About the bytes that queries hold",
+                as_value(memory.held()),
+            ),
+            Figure::gauge(
+                "luminate_query_memory_limit_bytes",
+                "Bytes that queries may hold",
+                as_value(memory.most()),
+            ),
+            latencies(
+                "luminate_query_duration_seconds",
+                "How long queries took, waiting included",
+                &c.durations,
+            ),
+            latencies("luminate_query_wait_seconds", "How long queries waited for a place", &c.waits),
+            counter("luminate_query_samples_read", "Samples that queries read", &c.samples_read),
+            counter("luminate_query_series", "Series that queries selected", &c.series),
+            counter("luminate_query_slow", "Queries that took longer than is normal", &c.slow),
+        ];
+        figures.extend(Outcome::ALL.map(|outcome| {
+            let ended = counter("luminate_query_ended", "Queries by what became of them", c.ended(outcome));
+            ended.with("outcome", outcome.as_str())
+        }));
+        figures
     })
 }
 

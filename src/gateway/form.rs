@@ -7,12 +7,18 @@
 use std::{num::IntErrorKind, sync::Arc, time::Duration};
 
 use axum::{
+    body::Body,
     extract::{FromRequest, Request},
-    http::{HeaderMap, Method, header},
+    http::{HeaderMap, Method, header, request::Parts},
 };
+use bytes::Bytes;
 use jiff::civil::DateTime;
 
-use super::{State, body, error::ApiError};
+use super::{
+    State,
+    body::{self, BodyLimits},
+    error::ApiError,
+};
 use crate::model::{Millis, Timestamp};
 
 /// What Prometheus' clients write for "since ever".
@@ -95,18 +101,32 @@ impl Form {
     }
 }
 
+impl Form {
+    /// Reads the parameters of a request; a body that has none is given back.
+    pub async fn take(parts: &Parts, body: Body, limits: BodyLimits) -> Result<(Self, Bytes), ApiError> {
+        let url_query = parts.uri.query().unwrap_or_default();
+        if !matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
+            return Ok((Self::parse(url_query, b"")?, Bytes::new()));
+        }
+        let body = body::read(body, &parts.extensions, limits).await?;
+        if is_form(&parts.headers, &body.bytes) {
+            Ok((Self::parse(url_query, &body.bytes)?, Bytes::new()))
+        } else {
+            Ok((Self::parse(url_query, b"")?, body.bytes.clone()))
+        }
+    }
+}
+
 impl FromRequest<Arc<State>> for Form {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &Arc<State>) -> Result<Self, ApiError> {
-        let (parts, body) = request.into_parts();
-        let url_query = parts.uri.query().unwrap_or_default();
-        if !matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
-            return Self::parse(url_query, b"");
+        let (mut parts, body) = request.into_parts();
+        // It may have been read before.
+        if let Some(form) = parts.extensions.remove::<Self>() {
+            return Ok(form);
         }
-        let body = body::read(body, &parts.extensions, state.config.form_body).await?;
-        let form: &[u8] = if is_form(&parts.headers, &body.bytes) { &body.bytes } else { b"" };
-        Self::parse(url_query, form)
+        Ok(Self::take(&parts, body, state.config.form_body).await?.0)
     }
 }
 

@@ -11,6 +11,7 @@
 //! * [`host_guard`] and [`cors`]: what web pages may do.
 //! * [`access`]: who may do what, by [`auth`] and [`tenant`]; it alone makes the
 //!   [`Sender`](crate::ingest::Sender) or [`Reader`](crate::query::Reader) that handlers of tenants' data take.
+//! * [`narrow`](mod@narrow): what a request itself wants to see less of.
 //! * [`deadline`]: how long a request may take.
 //! * [`limit`]: how much a tenant may use; [`redis`](mod@redis): what several gateways share.
 //! * [`reload`]: what is read again while we run; [`health`]: whether requests are wanted.
@@ -37,6 +38,7 @@ pub mod late;
 pub mod limit;
 pub mod listener;
 pub mod metrics_format;
+pub mod narrow;
 pub mod peer;
 pub mod redis;
 pub mod reload;

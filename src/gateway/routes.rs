@@ -4,14 +4,14 @@
 
 use std::sync::Arc;
 
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 
 use super::{
     State,
     access::Access,
     api::{
-        admin, catalog, export, features, health, import, limits, metrics, openapi, page, query, receive,
-        rules, status, targets, user_limits,
+        active, admin, catalog, export, features, federate, health, import, limits, metrics, openapi, page,
+        query, receive, remote_read, rules, status, targets, user_limits,
     },
 };
 
@@ -87,7 +87,12 @@ pub const ROUTES: &[Route] = &[
         get(export::export).post(export::export)
     })),
     route("/api/v1/export/plan", Door::Public, Access::Read, || get(export::plan).post(export::plan)),
+    unhurried(route("/api/v1/read", Door::Public, Access::Read, || post(remote_read::read))),
+    route("/federate", Door::Public, Access::Read, || get(federate::newest)),
     route("/api/v1/status/rejections", Door::Public, Access::Read, || get(limits::rejections)),
+    route("/api/v1/status/active_queries", Door::Public, Access::Read, || get(active::list)),
+    route("/api/v1/status/active_queries/{id}", Door::Public, Access::Read, || delete(active::cancel)),
+    route("/api/v1/status/top_queries", Door::Public, Access::Read, || get(active::top)),
     route("/api/v1/status/tsdb", Door::Public, Access::Read, || get(status::tsdb)),
     route("/api/v1/format_query", Door::Public, Access::Known, || get(query::format).post(query::format)),
     route("/api/v1/parse_query", Door::Public, Access::Known, || get(query::parse).post(query::parse)),
@@ -99,7 +104,7 @@ pub const ROUTES: &[Route] = &[
     route("/api/v1/scrape_pools", Door::Public, Access::Known, || get(targets::pools)),
     route("/api/v1/notifications", Door::Public, Access::Known, || get(status::notifications)),
     route("/api/v1/notifications/live", Door::Public, Access::Known, || get(status::live_notifications)),
-    route("/api/v1/features", Door::Both, Access::Known, || get(features::features)),
+    route("/api/v1/features", Door::Public, Access::Read, || get(features::features)),
     route("/api/v1/openapi.yaml", Door::Both, Access::Known, || get(openapi::description)),
     route("/api/v1/user_limits", Door::Both, Access::Known, || get(user_limits::of_caller)),
     route("/api/v1/status/buildinfo", Door::Both, Access::Known, || get(status::build_info)),
@@ -115,6 +120,8 @@ pub const ROUTES: &[Route] = &[
         get(user_limits::overrides).post(user_limits::set_overrides).delete(user_limits::remove_overrides)
     }),
     unhurried(route("/-/reload", Door::Admin, Access::Admin, || post(admin::reload).put(admin::reload))),
+    route("/api/v1/admin/active_queries", Door::Admin, Access::Admin, || get(active::list_all)),
+    route("/api/v1/admin/active_queries/{id}", Door::Admin, Access::Admin, || delete(active::cancel_any)),
     route("/api/v1/status/config", Door::Admin, Access::Admin, || get(status::config)),
     route("/api/v1/status/runtimeinfo", Door::Admin, Access::Admin, || get(status::runtime_info)),
     route("/api/v1/status/walreplay", Door::Admin, Access::Admin, || get(status::wal_replay)),

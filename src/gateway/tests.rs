@@ -35,19 +35,21 @@ use crate::{
     ingest::{Ingest, IngestLimits},
     model::{Exemplar, Labels, Metadata, MetricType, Millis, TenantId, TenantLimits, Timestamp},
     promql::{
-        Answer, Engine, EngineOptions, Features, MatrixSeries, ParseError, Point, QueryError, QueryOptions,
-        QueryStats, Value, VectorElement, parse::Span,
+        Answer, Engine, EngineOptions, MatrixSeries, ParseError, Point, QueryError, QueryOptions, QueryStats,
+        Value, VectorElement, parse::Span,
     },
     query::{Evaluate, QueryLimits, QueryService},
     storage::{BatchExemplar, BatchSample, Storage, StorageError, View, WriteBatch, memory::MemoryStore},
 };
 
+mod active;
 mod audit;
 mod limits;
 mod listening;
 mod moving;
 mod openapi;
 mod overrides;
+mod remote_read;
 mod status;
 
 /// An engine that answers by heart.
@@ -64,10 +66,6 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
 
 #[async_trait]
 impl Evaluate for ByHeart {
-    fn features(&self) -> Features {
-        Features::default()
-    }
-
     async fn instant(
         &self,
         view: &View,
@@ -144,6 +142,7 @@ struct TestApp {
     state: Arc<State>,
 }
 
+#[derive(Debug)]
 struct Reply {
     status: StatusCode,
     headers: HeaderMap,

@@ -10,11 +10,11 @@ use std::{
 };
 
 use futures_util::future::try_join_all;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     clock::Clock,
-    model::{Labels, Limit, Millis, TimeRange, Timestamp},
+    model::{Feature, FeatureSwitches, Labels, Limit, Millis, TimeRange, Timestamp},
     promql::{
         Answer, MatrixSeries, Point, QueryError, QueryStats, Value, VectorElement,
         exec::{
@@ -24,10 +24,13 @@ use crate::{
             names::refuse_same,
             rows::{SeriesRow, Steps, is_absent},
         },
+        memory::Memory,
         parse::{self, ParserFeatures, STACK_BYTES, ValueType},
         plan::{self, Plan, PlanOptions, offers::OfferRules},
+        ticket::Ticket,
+        turns::Turns,
     },
-    storage::{SelectRequest, Storage, StorageError, View},
+    storage::{Runs, SelectRequest, Selected, Storage, StorageError, View},
 };
 
 /// What the server sets for all queries.
@@ -41,9 +44,9 @@ pub struct EngineOptions {
     pub max_samples: u64,
     /// How often a subquery without a step of its own is evaluated.
     pub default_subquery_step: Millis,
-    /// Queries evaluated at the same time; the others wait.
-    pub max_concurrency: usize,
-    /// Threads that evaluate chunks of series; 0 is one per core.
+    /// About the bytes of memory that all queries may have together.
+    pub max_memory: u64,
+    /// Threads that evaluate at a time; 0 is one per core.
     pub threads: usize,
     /// Switches, named as in Prometheus.
     pub features: Features,
@@ -56,7 +59,7 @@ impl Default for EngineOptions {
             timeout: Duration::from_secs(120),
             max_samples: 50_000_000,
             default_subquery_step: Millis::MINUTE,
-            max_concurrency: 20,
+            max_memory: u64::MAX,
             threads: 0,
             features: Features::default(),
         }
@@ -94,6 +97,28 @@ impl Default for Features {
 }
 
 impl Features {
+    /// The same with what somebody switches.
+    #[must_use]
+    pub fn with(mut self, switches: FeatureSwitches) -> Self {
+        for feature in Feature::ALL {
+            if let Some(on) = switches.of(feature) {
+                *self.switch(feature) = on;
+            }
+        }
+        self
+    }
+
+    fn switch(&mut self, feature: Feature) -> &mut bool {
+        match feature {
+            Feature::DelayedNameRemoval => &mut self.delayed_name_removal,
+            Feature::UseStartTimestamps => &mut self.use_start_timestamps,
+            Feature::TypeAndUnitLabels => &mut self.type_and_unit_labels,
+            Feature::ExperimentalFunctions => &mut self.experimental_functions,
+            Feature::ExtendedRangeSelectors => &mut self.extended_range_selectors,
+            Feature::FillModifiers => &mut self.fill_modifiers,
+        }
+    }
+
     /// What the parser wants to know of them.
     pub fn parser(&self) -> ParserFeatures {
         ParserFeatures {
@@ -105,7 +130,7 @@ impl Features {
 }
 
 /// What a request sets for one query; none is the server's value.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct QueryOptions {
     /// How far back an instant selector looks.
     pub lookback: Option<Millis>,
@@ -125,6 +150,8 @@ pub struct QueryOptions {
     pub per_step_stats: bool,
     /// Other switches than the server's.
     pub features: Option<Features>,
+    /// By which whoever asks can stop the query and see what it costs; none is nobody.
+    pub ticket: Option<Arc<Ticket>>,
 }
 
 /// Answers queries over a store.
@@ -133,7 +160,10 @@ pub struct Engine {
     storage: Arc<dyn Storage>,
     options: Arc<EngineOptions>,
     clock: Arc<dyn Clock>,
-    places: Arc<Semaphore>,
+    turns: Turns,
+    memory: Arc<Memory>,
+    /// Places for asking the store on behalf of tenants who have computed much of late.
+    heavy_selects: Arc<Semaphore>,
     pool: Arc<rayon::ThreadPool>,
 }
 
@@ -151,15 +181,20 @@ impl Engine {
         options: EngineOptions,
         clock: Arc<dyn Clock>,
     ) -> std::io::Result<Self> {
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        let places = if options.threads == 0 { cores() } else { options.threads };
         let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(options.threads)
+            // For a moment there are helpers who begin, and as many who have not yet left.
+            .num_threads(2 * places)
             .thread_name(|i| format!("promql-{i}"))
             .stack_size(STACK_BYTES)
             .build()
             .map_err(std::io::Error::other)?;
         Ok(Self {
             storage,
-            places: Arc::new(Semaphore::new(options.max_concurrency.max(1))),
+            turns: Turns::new(places, Arc::clone(&clock)),
+            memory: Memory::new(options.max_memory),
+            heavy_selects: Arc::new(Semaphore::new(places.div_ceil(2))),
             options: Arc::new(options),
             clock,
             pool: Arc::new(pool),
@@ -169,6 +204,11 @@ impl Engine {
     /// The server's values.
     pub fn options(&self) -> &EngineOptions {
         &self.options
+    }
+
+    /// The memory that queries share.
+    pub fn memory(&self) -> Arc<Memory> {
+        Arc::clone(&self.memory)
     }
 
     /// Evaluates `text` at one instant. Dropping the future stops the evaluation soon.
@@ -267,38 +307,39 @@ impl Engine {
         };
         stats.prepare_seconds = watch.lap();
 
-        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
-            return Err(QueryError::Canceled("query queue"));
-        };
-        stats.queue_seconds = watch.lap();
-
+        let ticket = options.ticket.clone().unwrap_or_default();
+        let tenant = &view.tenants()[0];
         let canceled = CancelOnDrop(Arc::new(AtomicBool::new(false)));
         let context = Arc::new(Context {
             settings,
-            budget: Budget::with(self.options.max_samples, costs),
+            budget: Budget::with(self.options.max_samples, costs, Some(self.memory.share(tenant, &ticket))),
             canceled: Arc::clone(&canceled.0),
+            turn: self.turns.of(tenant),
+            ticket: Arc::clone(&ticket),
             pool: Arc::clone(&self.pool),
         });
-        let (data, mut remarks) = self.select(view, &plan, reach, &context.budget).await?;
+        let (data, mut remarks) = self.select(view, &plan, reach, &context).await?;
         stats.select_seconds = watch.lap();
 
         let (late, mut asked) = LateSelects::channel();
-        let (text, options) = (text.to_owned(), *options);
+        let (text, options) = (text.to_owned(), options.clone());
         let shared = Arc::clone(&context);
         let mut evaluation = tokio::task::spawn_blocking(move || {
+            shared.turn.begin(|| shared.is_over());
             let evaluated = exec::evaluate(&shared, &plan, &data, &late);
             stats.peak_samples = shared.budget.peak();
+            shared.ticket.held_at_most(stats.peak_samples);
             let answer = evaluated.and_then(|done| answer(&text, kind, steps, &options, done, stats));
-            // The place is taken until the samples are gone.
+            // The ticket, and with it the query's place, is held until the samples are gone.
             drop((data, plan));
-            drop(place);
+            shared.turn.end();
             answer
         });
         let evaluated = loop {
             tokio::select! {
                 done = &mut evaluation => break done,
                 Some(LateSelect { request, answer }) = asked.recv() => {
-                    let selected = self.select_one(view, request, reach, &context.budget).await;
+                    let selected = self.select_one(view, request, reach, &context).await;
                     let series = selected.map(|(series, more)| {
                         remarks.extend(more);
                         series
@@ -317,6 +358,7 @@ impl Engine {
                     }
                 }
                 answer.stats.evaluate_seconds = watch.lap();
+                ticket.leave(self.turns.of(tenant));
                 Ok(answer)
             }
             Err(failed) => Err(QueryError::Execution(format!("unexpected error: {failed}"))),
@@ -364,11 +406,11 @@ impl Engine {
         view: &View,
         plan: &Plan,
         reach: Reach,
-        budget: &Budget,
+        context: &Context,
     ) -> Result<(Vec<SelectedSeries>, Vec<String>), QueryError> {
         let selections = plan.selections.iter();
         let selects =
-            selections.map(|selection| self.select_one(view, selection.request.clone(), reach, budget));
+            selections.map(|selection| self.select_one(view, selection.request.clone(), reach, context));
         let (data, remarks): (Vec<_>, Vec<Vec<String>>) = try_join_all(selects).await?.into_iter().unzip();
         Ok((data, remarks.into_iter().flatten().collect()))
     }
@@ -378,13 +420,14 @@ impl Engine {
         view: &View,
         mut request: SelectRequest,
         reach: Reach,
-        budget: &Budget,
+        context: &Context,
     ) -> Result<(SelectedSeries, Vec<String>), QueryError> {
         reach.check(request.range)?;
+        let budget = &context.budget;
         request.max_series = budget.series_left().map(|left| usize::try_from(left).unwrap_or(usize::MAX));
         request.max_label_bytes = budget.bytes_left();
         let expected = Expected::of(&request);
-        let selected = view.select(&*self.storage, request).await.map_err(|error| {
+        let selected = self.in_turn(view, request).await.map_err(|error| {
             let over = match &error {
                 StorageError::TooManySeries { .. } => budget.too_many_series(),
                 StorageError::TooManyLabelBytes { .. } => budget.too_many_bytes(),
@@ -392,7 +435,26 @@ impl Engine {
             };
             over.unwrap_or(QueryError::Storage(error))
         })?;
+        context.ticket.selected(u64::try_from(selected.series.len()).unwrap_or(u64::MAX));
         SelectedSeries::receive(selected, expected, budget).await
+    }
+
+    /// Asks the store. Tenants who have computed much of late do so a few at a time, for it takes processors, too.
+    async fn in_turn(&self, view: &View, request: SelectRequest) -> Result<Selected, StorageError> {
+        let tenant = &view.tenants()[0];
+        let _place: Option<SemaphorePermit<'_>> = match self.turns.is_heavy(tenant) {
+            true => self.heavy_selects.acquire().await.ok(),
+            false => None,
+        };
+        let began = self.clock.elapsed();
+        let selected = view.select(&*self.storage, request).await;
+        // Waiting for a server costs us nothing.
+        let is_ours =
+            selected.as_ref().map_or(true, |selected| matches!(selected.runs, Runs::SeriesMajor(_)));
+        if is_ours {
+            self.turns.note(tenant, self.clock.elapsed().saturating_sub(began));
+        }
+        selected
     }
 }
 

@@ -9,10 +9,12 @@
 //! * [`clickhouse`]: a ClickHouse that many of us share.
 
 pub mod batch;
+pub mod changes;
 pub mod clickhouse;
 pub mod conformance;
 pub mod embedded;
 pub mod error;
+pub mod estimate;
 pub mod latency;
 pub mod memory;
 pub mod offer;
@@ -20,7 +22,7 @@ pub mod room;
 pub mod selection;
 pub mod view;
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -30,12 +32,14 @@ pub use batch::{
     AppendPolicy, Appended, BatchExemplar, BatchHistogram, BatchLabels, BatchSample, OnConflict,
     RejectReason, Rejected, SampleKind, WriteBatch,
 };
+pub use changes::{ChangeLog, Changed, Changes, Touched};
 pub use error::{Fault, StorageError};
+pub use estimate::Estimate;
 pub use offer::{Combine, GridRow, Offer, Operation, WindowFunction};
 pub use room::{Granted, SeriesRoom};
 pub use selection::{
     Grid, HistogramSample, LabelsRequest, MatcherSets, ReadSeries, Run, Runs, SelectRequest, Selected,
-    SeriesExemplars, SeriesSamples,
+    SeriesExemplars, SeriesSamples, Sift,
 };
 pub use view::View;
 
@@ -83,6 +87,20 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
         request: LabelsRequest,
     ) -> Result<Vec<String>>;
 
+    /// Shows every value that label `name` has on those series, until enough was seen; in no order, and one maybe
+    /// several times. For values that are too many to be held; the request's limit plays no part.
+    async fn sift_label_values(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        request: LabelsRequest,
+        sift: Arc<dyn Sift>,
+    ) -> Result<()>;
+
+    /// How much [`select`](Self::select) would give: as many series, and no fewer samples. No sample is read for it,
+    /// and the request's bounds and offer play no part.
+    async fn estimate(&self, tenant: &TenantId, request: SelectRequest) -> Result<Estimate>;
+
     /// Metric metadata, sorted by metric; of one metric or of all.
     async fn metadata(&self, tenant: &TenantId, metric: Option<&str>) -> Result<Vec<Metadata>>;
 
@@ -121,8 +139,20 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// All tenants' texts of a kind, by tenant.
     async fn documents(&self, kind: DocumentKind) -> Result<Vec<(TenantId, String)>>;
 
+    /// What has changed of the tenant's samples in a range since the store was opened; none if the store cannot tell
+    /// exactly.
+    ///
+    /// A change is among them from when it is acknowledged, and counts as later than every [`Changes::now`] that was
+    /// told before it could be seen whole.
+    async fn changes(&self, tenant: &TenantId, range: TimeRange) -> Result<Option<Changes>>;
+
     /// Makes everything held in memory durable in its final place, compacted.
     async fn flush(&self) -> Result<()>;
+
+    /// Makes a copy of everything that was written before, that can be opened as a store of its own, and gives its
+    /// name; with `skip_head`, of what the last flush has made durable in its final place. Whatever happens, there is
+    /// the whole copy or none. A store that is copied in another way says so by [`StorageError::Unsupported`].
+    async fn snapshot(&self, skip_head: bool) -> Result<String>;
 
     /// Removes what is older than the retention.
     async fn enforce_retention(&self) -> Result<()>;

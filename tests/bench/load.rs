@@ -13,7 +13,10 @@ const BATCH: usize = 2000;
 /// Milliseconds between two scrapes.
 pub const SCRAPE_MS: i64 = 15_000;
 
-/// What is asked of it.
+/// What is asked of it at one instant.
+pub const INSTANT_QUERIES: &[&str] = &["up", "count(up)", "sum by (job) (rate(http_requests_total[5m]))"];
+
+/// What is asked of it over a range.
 pub const QUERIES: &[&str] = &[
     r#"node_load1{instance="10.0.1.7:9100"}"#,
     "sum(rate(http_requests_total[5m]))",
@@ -83,6 +86,7 @@ const CATALOGUE: &[(&str, Kind, &str, &[&str])] = &[
     ("process_open_fds", Kind::Counter(2), "", &[""]),
     ("temperature_celsius", Kind::Walk, "sensor", &["cpu", "disk"]),
     ("go_goroutines", Kind::Gauge, "", &[""]),
+    ("up", Kind::Constant, "", &[""]),
 ];
 
 #[derive(Debug)]
@@ -243,6 +247,28 @@ fn post(stream: &mut BufReader<TcpStream>, body: &[u8]) -> u16 {
     stream.get_mut().write_all(head.as_bytes()).expect("the target reads");
     stream.get_mut().write_all(body).expect("the target reads");
     answer(stream).0
+}
+
+/// A connection that is kept from one question to the next.
+#[derive(Debug)]
+pub struct Client(BufReader<TcpStream>);
+
+impl Client {
+    pub fn to(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("the target listens");
+        stream.set_nodelay(true).expect("a socket takes TCP_NODELAY");
+        stream.set_read_timeout(Some(Duration::from_secs(300))).expect("a socket takes a timeout");
+        Self(BufReader::with_capacity(1 << 16, stream))
+    }
+
+    /// Asks for `path`: the status, the body, and how long it took.
+    pub fn get(&mut self, path: &str) -> (u16, Vec<u8>, Duration) {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+        let at = Instant::now();
+        self.0.get_mut().write_all(head.as_bytes()).expect("the target reads");
+        let (status, body) = answer(&mut self.0);
+        (status, body, at.elapsed())
+    }
 }
 
 /// Asks for `path` on a new connection: the status and the body.

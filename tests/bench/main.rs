@@ -1,7 +1,7 @@
 //! Luminate beside VictoriaMetrics: the same requests, one after the other, on this machine.
 //!
-//! `make bench` prints a table: samples a second, CPU seconds per million samples, memory, disk, restart,
-//! and the time of each query. `LUMINATE_BENCH_SERIES` and `LUMINATE_BENCH_SCRAPES` change the load.
+//! `make bench` prints a table: samples a second, CPU seconds per million samples, memory, disk, restart.
+//! `LUMINATE_BENCH_SERIES` and `LUMINATE_BENCH_SCRAPES` change the load.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -12,39 +12,26 @@
 #![allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
+    dead_code,
     unreachable_pub,
     reason = "a measuring program"
 )]
 
 mod load;
+mod peer;
 mod process;
 
 use std::{
     fmt::Write as _,
     fs,
-    net::TcpListener,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    path::Path,
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use load::QUERIES;
-use process::{cpu_seconds, peak_rss_mb, percent, stop};
+use peer::Target;
+use process::{cpu_seconds, peak_rss_mb, stop};
 
 const CONNECTIONS: usize = 16;
-const RUNS: usize = 5;
-
-/// A database under measurement.
-#[derive(Debug)]
-struct Target {
-    name: &'static str,
-    program: PathBuf,
-    args: fn(dir: &Path, port: u16) -> Vec<String>,
-    ready: &'static str,
-    flush: (&'static str, &'static str),
-    /// What of its directory is not data.
-    not_data: &'static [&'static str],
-}
 
 #[derive(Debug)]
 struct Figures {
@@ -62,34 +49,7 @@ fn main() {
     eprintln!("generating {series} series × {scrapes} scrapes");
     let requests = load::generate(series, scrapes, start);
     let end = start + (scrapes as i64 - 1) * load::SCRAPE_MS;
-    let luminate = Target {
-        name: "Luminate",
-        program: PathBuf::from(env!("CARGO_BIN_EXE_luminate")),
-        args: |dir, port| {
-            let listen = format!("127.0.0.1:{port}");
-            ["serve", "--listen", &listen, "--data-dir", &dir.display().to_string(), "--log.level", "warn"]
-                .map(str::to_owned)
-                .to_vec()
-        },
-        ready: "/-/ready",
-        flush: ("POST", "/api/v1/admin/tsdb/flush"),
-        not_data: &["wal", "BALLAST"],
-    };
-    let victoria = Target {
-        name: "VictoriaMetrics",
-        program: PathBuf::from("/usr/bin/victoria-metrics"),
-        args: |dir, port| {
-            vec![
-                format!("-storageDataPath={}", dir.display()),
-                format!("-httpListenAddr=127.0.0.1:{port}"),
-                "-retentionPeriod=100y".to_owned(),
-                "-loggerLevel=ERROR".to_owned(),
-            ]
-        },
-        ready: "/health",
-        flush: ("GET", "/internal/force_flush"),
-        not_data: &[],
-    };
+    let (luminate, victoria) = (peer::luminate(), peer::victoria());
     let ours = measure(&luminate, &requests, start, end);
     let theirs = victoria.program.exists().then(|| measure(&victoria, &requests, start, end));
     if theirs.is_none() {
@@ -107,7 +67,7 @@ fn measure(target: &Target, requests: &load::Load, start: i64, end: i64) -> Figu
     let dir = tempfile::tempdir().unwrap();
     let mut rows = Vec::new();
     let mut add = |name: &str, value: f64, digits: usize| rows.push((name.to_owned(), value, digits));
-    let (mut server, port, _) = run(target, dir.path());
+    let (mut server, port, _) = target.run(dir.path());
     let before = cpu_seconds(&server);
     let sent = load::send(requests, port, CONNECTIONS);
     let million = requests.samples as f64 / 1e6;
@@ -119,51 +79,15 @@ fn measure(target: &Target, requests: &load::Load, start: i64, end: i64) -> Figu
     add("write p50 (ms)", latencies[latencies.len() / 2].as_secs_f64() * 1e3, 2);
     add("write p99 (ms)", latencies[latencies.len() * 99 / 100].as_secs_f64() * 1e3, 2);
     add("peak RSS while writing (MB)", peak_rss_mb(&server), 0);
-    assert!(load::get(port, target.flush.0, target.flush.1).unwrap().0 / 100 == 2, "{} flushes", target.name);
+    target.flush(port);
     add("CPU-s per million samples, flushed", (cpu_seconds(&server) - before) / million, 3);
     stop(&mut server);
     let bytes = data_bytes(dir.path(), target.not_data);
     add("bytes per sample on disk", bytes as f64 / requests.samples as f64, 3);
-    let (mut server, port, ready) = run(target, dir.path());
+    let (mut server, _, ready) = target.run(dir.path());
     add("restart to ready (ms)", ready.as_secs_f64() * 1e3, 0);
-    for query in QUERIES {
-        let path = format!(
-            "/api/v1/query_range?query={}&start={}&end={}&step=60&nocache=1",
-            percent(query),
-            start / 1000,
-            end / 1000
-        );
-        let mut times: Vec<f64> = (0..RUNS)
-            .map(|_| {
-                let at = Instant::now();
-                let (status, body) = load::get(port, "GET", &path).unwrap();
-                assert_eq!(status, 200, "{} {query}: {}", target.name, String::from_utf8_lossy(&body));
-                at.elapsed().as_secs_f64() * 1e3
-            })
-            .collect();
-        times.sort_by(f64::total_cmp);
-        add(&format!("`{}` (ms)", query.replace('|', "\\|")), times[RUNS / 2], 1);
-    }
-    add("peak RSS while querying (MB)", peak_rss_mb(&server), 0);
     stop(&mut server);
     Figures { rows }
-}
-
-/// Starts a target; gives its port and how long it took to be ready.
-fn run(target: &Target, dir: &Path) -> (Child, u16, Duration) {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let begun = Instant::now();
-    let child = Command::new(&target.program)
-        .args((target.args)(dir, port))
-        .env("LUMINATE_SELF_SCRAPE__ENABLED", "false")
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    while !load::get(port, "GET", target.ready).is_ok_and(|(status, _)| status == 200) {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{} is not ready after a minute", target.name);
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    (child, port, begun.elapsed())
 }
 
 fn data_bytes(dir: &Path, leave_out: &[&str]) -> u64 {

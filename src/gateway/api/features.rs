@@ -6,7 +6,7 @@
 use axum::{extract::State, response::Response};
 use serde_json::{Map, Value, json as value};
 
-use super::{Shared, respond};
+use super::{Shared, asker::Asker, respond};
 use crate::{
     gateway::{ROUTES, wire::json},
     promql::{
@@ -14,11 +14,12 @@ use crate::{
         functions::signature,
         parse::{AggregateOp, BinaryOp},
     },
+    query::Reader,
 };
 
-/// What is switched on here.
-pub async fn features(State(state): Shared) -> Response {
-    let features = state.query.features();
+/// What is switched on for whoever asks.
+pub async fn features(State(state): Shared, reader: Reader, asker: Asker) -> Response {
+    let features = state.query.features(Some(&reader), asker.features);
     respond(json::document(&value!({
         "api": of_api(),
         "otlp_receiver": { "delta_conversion": false, "native_delta_ingestion": false },

@@ -1,6 +1,9 @@
 //! What travels over HTTP, where it differs from what we hold.
 
+pub mod chunk;
 pub mod escaped_name;
+pub mod exposition;
 pub mod json;
 pub mod json_lines;
+pub mod remote_read;
 pub mod tree;

@@ -8,15 +8,12 @@ use std::{
     },
 };
 
-use rayon::{
-    iter::{IntoParallelIterator, ParallelIterator},
-    slice::ParallelSliceMut,
-};
+use parking_lot::Mutex;
 
 use super::rows::{Row, SeriesRow, is_absent};
 use crate::{
     model::{Labels, Limit, OverLimit},
-    promql::{QueryError, annotations::Annotations},
+    promql::{QueryError, annotations::Annotations, memory::Share, ticket::Ticket, turns::Turn},
     storage::selection::label_bytes,
 };
 
@@ -48,6 +45,10 @@ pub struct Context {
     pub budget: Budget,
     /// Set when nobody waits for the answer any more.
     pub canceled: Arc<AtomicBool>,
+    /// The query's ticket, by which somebody may stop it.
+    pub ticket: Arc<Ticket>,
+    /// Its turns.
+    pub turn: Turn,
     /// Where chunks are evaluated.
     pub pool: Arc<rayon::ThreadPool>,
 }
@@ -81,12 +82,58 @@ impl Findings {
 }
 
 impl Context {
-    /// Fails if nobody waits for the answer any more.
+    /// Fails if nobody waits for the answer any more, and lets others compute whose turn it is.
+    #[inline]
     pub fn check(&self) -> Result<(), QueryError> {
-        if self.canceled.load(Ordering::Relaxed) {
-            return Err(QueryError::Canceled("expression evaluation"));
+        self.turn.check(|| self.is_over());
+        if self.is_over() { Err(QueryError::Canceled("expression evaluation")) } else { Ok(()) }
+    }
+
+    /// Whether nobody waits for the answer any more.
+    #[inline]
+    pub fn is_over(&self) -> bool {
+        self.canceled.load(Ordering::Relaxed) || self.ticket.is_canceled()
+    }
+
+    /// Does jobs, with as many helpers as there are turns for; the results are in the order of the jobs.
+    fn together<J: Send, T: Send>(
+        &self,
+        jobs: impl ExactSizeIterator<Item = J> + Send,
+        work: impl Fn(J) -> T + Sync,
+    ) -> Vec<T> {
+        if jobs.len() < 2 {
+            return jobs.map(work).collect();
         }
-        Ok(())
+        let most = jobs.len() - 1;
+        let (jobs, done) = (Mutex::new(jobs.enumerate()), Mutex::new(Vec::with_capacity(most + 1)));
+        let run = |is_wanted: &dyn Fn() -> bool| {
+            let mut mine = Vec::new();
+            loop {
+                // The lock is not held while the work is done.
+                let job = jobs.lock().next();
+                let Some((number, job)) = job else { break };
+                mine.push((number, work(job)));
+                if is_wanted() {
+                    break;
+                }
+            }
+            done.lock().extend(mine);
+        };
+        let helpers: Vec<_> = std::iter::from_fn(|| self.turn.helper()).take(most).collect();
+        if helpers.is_empty() {
+            run(&|| false);
+        } else {
+            let run = &run;
+            self.pool.in_place_scope(|scope| {
+                for helper in helpers {
+                    scope.spawn(move |_| run(&|| helper.is_wanted()));
+                }
+                run(&|| false);
+            });
+        }
+        let mut done = done.into_inner();
+        done.sort_unstable_by_key(|(number, _)| *number);
+        done.into_iter().map(|(_, result)| result).collect()
     }
 
     /// Evaluates chunks of `series` in parallel and hands the results to `take` in order.
@@ -104,17 +151,13 @@ impl Context {
         };
         let chunks = series.div_ceil(CHUNK);
         // Only so many at a time: what has been taken is smaller than what has not.
-        let batch = if chunks == 1 { 1 } else { 4 * self.pool.current_num_threads().max(1) };
+        let batch = 4 * self.turn.places();
         let mut at = 0;
         while at < chunks {
             let end = chunks.min(at + batch);
-            let done: Vec<_> = if end - at == 1 {
-                vec![chunk(at)]
-            } else {
-                self.pool.install(|| (at..end).into_par_iter().map(&chunk).collect())
-            };
-            for result in done {
+            for result in self.together(at..end, &chunk) {
                 let (result, findings) = result?;
+                self.ticket.read(findings.samples_read);
                 all.merge(findings);
                 take(result)?;
             }
@@ -142,9 +185,8 @@ impl Context {
         if rows.len() <= CHUNK {
             return chunk(rows);
         }
-        let parts: Vec<_> = self.pool.install(|| rows.par_chunks_mut(CHUNK).map(chunk).collect());
         let mut all = Annotations::default();
-        for notes in parts {
+        for notes in self.together(rows.chunks_mut(CHUNK), chunk) {
             all.merge(notes?);
         }
         Ok(all)
@@ -171,6 +213,8 @@ pub struct Budget {
     peak: AtomicU64,
     series: AtomicU64,
     label_bytes: AtomicU64,
+    /// What it holds of the memory of all queries; none is without bound.
+    share: Option<Share>,
 }
 
 /// What a sample and its time take.
@@ -179,11 +223,11 @@ const SAMPLE_BYTES: u64 = 16;
 impl Budget {
     /// A budget of `most` samples.
     pub const fn new(most: u64) -> Self {
-        Self::with(most, Costs { samples: None, bytes: None, series: None })
+        Self::with(most, Costs { samples: None, bytes: None, series: None }, None)
     }
 
     /// A budget of `most` samples, within what the caller may use.
-    pub const fn with(most: u64, costs: Costs) -> Self {
+    pub const fn with(most: u64, costs: Costs, share: Option<Share>) -> Self {
         Self {
             most,
             costs,
@@ -191,6 +235,7 @@ impl Budget {
             peak: AtomicU64::new(0),
             series: AtomicU64::new(0),
             label_bytes: AtomicU64::new(0),
+            share,
         }
     }
 
@@ -209,7 +254,7 @@ impl Budget {
         if let Some(most) = self.costs.series.filter(|most| series > *most) {
             return Err(over(Limit::QuerySeries, most, series));
         }
-        if self.costs.bytes.is_some() {
+        if self.costs.bytes.is_some() || self.share.is_some() {
             let bytes: u64 = labels.iter().map(label_bytes).sum();
             self.label_bytes.fetch_add(bytes, Ordering::Relaxed);
             self.check_bytes(self.held.load(Ordering::Relaxed))?;
@@ -245,7 +290,10 @@ impl Budget {
     pub fn within(&self, rows: usize, places: usize) -> Result<(), QueryError> {
         let weight = u64::try_from(rows.saturating_mul(places)).unwrap_or(u64::MAX) / 2;
         self.check_samples(weight)?;
-        self.check_bytes(weight)
+        if let Some(share) = &self.share {
+            share.could_fit(self.bytes_of(weight))?;
+        }
+        self.check_costs(weight)
     }
 
     fn check_samples(&self, held: u64) -> Result<(), QueryError> {
@@ -257,15 +305,31 @@ impl Budget {
     }
 
     fn check_bytes(&self, held: u64) -> Result<(), QueryError> {
+        self.check_costs(held)?;
+        match &self.share {
+            Some(share) => share.fit(self.bytes_of(held)),
+            None => Ok(()),
+        }
+    }
+
+    fn check_costs(&self, held: u64) -> Result<(), QueryError> {
         let Some(most) = self.costs.bytes else { return Ok(()) };
-        let labels = self.label_bytes.load(Ordering::Relaxed);
-        let bytes = held.saturating_mul(SAMPLE_BYTES).saturating_add(labels);
+        let bytes = self.bytes_of(held);
         if bytes > most { Err(over(Limit::QueryBytes, most, bytes)) } else { Ok(()) }
+    }
+
+    /// What so many samples take, with the labels.
+    fn bytes_of(&self, held: u64) -> u64 {
+        let labels = self.label_bytes.load(Ordering::Relaxed);
+        held.saturating_mul(SAMPLE_BYTES).saturating_add(labels)
     }
 
     /// Lets `samples` go.
     pub fn release(&self, samples: u64) {
-        self.held.fetch_sub(samples, Ordering::Relaxed);
+        let held = self.held.fetch_sub(samples, Ordering::Relaxed).saturating_sub(samples);
+        if let Some(share) = &self.share {
+            share.shrink(self.bytes_of(held));
+        }
     }
 
     /// The most that was held.
@@ -303,7 +367,7 @@ mod tests {
 
     #[test]
     fn the_caller_s_bounds_are_named_where_they_are_the_stricter() {
-        let told = |most, costs: Costs, samples| match Budget::with(most, costs).hold(samples) {
+        let told = |most, costs: Costs, samples| match Budget::with(most, costs, None).hold(samples) {
             Ok(()) => String::new(),
             Err(error) => error.to_string(),
         };
@@ -319,7 +383,8 @@ mod tests {
     #[test]
     fn series_and_their_labels_are_counted_over_all_selections() {
         let labels = vec![Labels::from_pairs([("a", "b")]).unwrap(); 3];
-        let budget = Budget::with(100, Costs { series: Some(5), bytes: Some(1_000), ..Costs::default() });
+        let budget =
+            Budget::with(100, Costs { series: Some(5), bytes: Some(1_000), ..Costs::default() }, None);
         budget.hold_series(&labels).unwrap();
         assert_eq!(budget.series_left(), Some(2));
         let left = budget.bytes_left().unwrap();
@@ -328,7 +393,7 @@ mod tests {
         assert_eq!(budget.bytes_left(), Some(left - 16));
         let error = budget.hold_series(&labels).unwrap_err().to_string();
         assert_eq!(error, "over the limit max_query_series of 5: 6");
-        let budget = Budget::with(100, Costs { bytes: Some(100), ..Costs::default() });
+        let budget = Budget::with(100, Costs { bytes: Some(100), ..Costs::default() }, None);
         let error = budget.hold_series(&labels).unwrap_err().to_string();
         assert!(error.starts_with("over the limit max_query_bytes of 100B: "), "{error}");
     }

@@ -38,7 +38,7 @@ use super::{
 use crate::{
     clock::Clock,
     model::{Labels, TenantId},
-    storage::{Replay, Result, StorageError},
+    storage::{ChangeLog, Replay, Result, StorageError},
 };
 
 /// A number may be so far ahead of all before it: those between were written by others at the same time, or are lost.
@@ -75,6 +75,7 @@ impl Engine {
             tracing::debug!(%error, "the directory above the data directory could not be synced");
         }
         let lock = Lock::take(&dir)?;
+        super::snapshot::remove_unfinished(&disk, &dir)?;
         let counters = Arc::new(EmbeddedCounters::default());
         add(&counters.unclean_start, u64::from(lock.was_left()));
         let cache = PageCache::new(config.page_cache_bytes);
@@ -162,6 +163,7 @@ impl Engine {
             recalled: Recalled::default(),
             crowded: AtomicBool::new(false),
             exemplars,
+            changes: ChangeLog::default(),
             documents,
             replay,
             damage: Mutex::new(damage),

@@ -45,7 +45,7 @@ pub struct Ask {
     /// The path and the query.
     pub path: String,
     pub headers: Vec<(&'static str, String)>,
-    pub body: String,
+    pub body: Vec<u8>,
 }
 
 /// What came back: the head's fields as lines.
@@ -58,7 +58,12 @@ pub struct Answer {
 
 impl Answer {
     pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
+        let plain = if self.head.contains("content-encoding: \"snappy\"") {
+            &snap::raw::Decoder::new().decompress_vec(&self.body).unwrap()
+        } else {
+            &self.body
+        };
+        String::from_utf8_lossy(plain).into_owned()
     }
 
     pub fn json(&self) -> serde_json::Value {

@@ -8,11 +8,13 @@
 //!
 //! Windows only move forward, so two indices per kind of sample follow them; nothing is copied. What a
 //! function can know without looking at the whole window again, it keeps: `rate` walks the list of
-//! resets, `max_over_time` a queue of candidates, `changes` and `resets` count in advance. All of it
-//! computes in the order in which a naive loop over the window would, so results are the same to the bit.
+//! resets, `max_over_time` a queue of candidates, `changes` and `resets` count in advance, and a quantile is
+//! found among samples in order. All of it computes in the order in which a naive loop over the window would,
+//! so results are the same to the bit; only sums over long windows ([`blocks`]) may differ in the last.
 //!
 //! Remarks are collected per series and made into texts once, at its end.
 
+mod blocks;
 mod distribution;
 mod extended;
 mod extremes;

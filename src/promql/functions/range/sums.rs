@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::{
-    RangeInput, Remarks, put_histogram,
+    RangeInput, Remarks,
+    blocks::{self, Blocks, Lanes, Long, Spread, Sum},
+    put_histogram,
     window::{self, Window},
 };
 use crate::promql::{
@@ -13,11 +15,16 @@ use crate::promql::{
 };
 
 pub(super) fn sum(input: &RangeInput<'_>, out: &mut Row, remarks: &mut Remarks) {
-    fold(input, sum_of, sum_of_histograms, out, remarks);
+    let of_short = |_: &[f64], sum: Sum| total(sum.sum);
+    fold(input, of_short, |sum, _| total(sum), sum_of_histograms, out, remarks);
 }
 
 pub(super) fn avg(input: &RangeInput<'_>, out: &mut Row, remarks: &mut Remarks) {
-    fold(input, mean_of, mean_of_histograms, out, remarks);
+    let of_short = |values: &[f64], sum: Sum| {
+        // The first value stands for itself, which only tells where it is a negative zero.
+        if sum.overflowed || sum.sum.sum == 0.0 { mean_of(values) } else { mean(sum.sum, values.len()) }
+    };
+    fold(input, of_short, mean, mean_of_histograms, out, remarks);
 }
 
 /// The mean squared distance from the mean, by Welford's method with compensated sums.
@@ -27,45 +34,60 @@ pub(super) fn variance(
     out: &mut Row,
     remarks: &mut Remarks,
 ) {
-    window::for_each(input, |step, window| {
-        if !remarks.floats_of(&window, 1) {
-            return;
-        }
-        let (mut count, mut mean, mut squares) = (0.0, Neumaier::default(), Neumaier::default());
-        for value in window.values {
-            count += 1.0;
-            let delta = value - mean.corrected();
-            mean.add(delta / count);
-            squares.add(delta * (value - mean.corrected()));
-        }
-        out.floats[step] = finish(squares.corrected() / count);
-    });
+    let floats = std::cell::RefCell::new(&mut out.floats);
+    blocks::for_each(
+        input,
+        |window, _| remarks.floats_of(window, 1),
+        |step, _, spread: Spread, _| floats.borrow_mut()[step] = finish(spread.variance()),
+        |step, window| {
+            let (mut count, mut mean, mut squares) = (0.0, Neumaier::default(), Neumaier::default());
+            for value in window.values {
+                count += 1.0;
+                let delta = value - mean.corrected();
+                mean.add(delta / count);
+                squares.add(delta * (value - mean.corrected()));
+            }
+            floats.borrow_mut()[step] = finish(squares.corrected() / count);
+        },
+    );
 }
 
 /// Folds each window's floats or its histograms; a mix has no result.
 fn fold(
     input: &RangeInput<'_>,
-    floats: impl Fn(&[f64]) -> f64,
+    of_short: impl Fn(&[f64], Sum) -> f64,
+    of_long: impl Fn(Neumaier, usize) -> f64,
     histograms: impl Fn(&Window<'_>, &mut Remarks) -> Result<FloatHistogram, Mismatch>,
     out: &mut Row,
     remarks: &mut Remarks,
 ) {
+    let (mut lanes, mut blocks, mut long) = (Lanes::new(), Blocks::<Neumaier>::new(), Long::new(input));
     window::for_each(input, |step, window| match (window.values.is_empty(), window.histograms.is_empty()) {
         (false, false) => remarks.mixed = true,
-        (false, true) => out.floats[step] = floats(window.values),
+        (false, true) => {
+            let part = if long.is(&window) { blocks.part(input, &window) } else { None };
+            match part {
+                Some((sum, _)) => out.floats[step] = of_long(sum, window.values.len()),
+                None => lanes.push(input.values, step, &window, |step, values, sum| {
+                    out.floats[step] = of_short(values, sum);
+                }),
+            }
+        }
         (true, _) => match histograms(&window, remarks) {
             Ok(result) => put_histogram(out, step, Arc::new(result)),
             Err(Mismatch::Schemas) => remarks.mixed_schemas = true,
         },
     });
+    lanes.finish(input.values, |step, values, sum| out.floats[step] = of_short(values, sum));
 }
 
-fn sum_of(values: &[f64]) -> f64 {
-    let mut sum = Neumaier::default();
-    for value in values {
-        sum.add(*value);
-    }
+fn total(sum: Neumaier) -> f64 {
     if sum.sum.is_infinite() { sum.sum } else { sum.corrected() }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "windows hold fewer than 2^53 samples")]
+fn mean(sum: Neumaier, count: usize) -> f64 {
+    sum.sum / count as f64 + sum.compensation / count as f64
 }
 
 /// Divides the sum, or goes on with the mean so far once the sum would be infinite.
