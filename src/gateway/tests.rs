@@ -47,6 +47,7 @@ mod audit;
 mod limits;
 mod listening;
 mod moving;
+mod openapi;
 mod overrides;
 mod remote_read;
 mod search;
@@ -496,11 +497,9 @@ async fn bad_selectors_are_named() {
     let app = TestApp::start().await;
     app.get("/api/v1/series").await.is_error(400, "bad_data", "no match[] parameter provided");
     // Where selectors may be left out, Prometheus leaves out the parameter's name.
-    for (path, name) in [
-        ("series", r#"invalid parameter "match[]": "#),
-        ("labels", ""),
-        ("label/job/values", ""),
-    ] {
+    for (path, name) in
+        [("series", r#"invalid parameter "match[]": "#), ("labels", ""), ("label/job/values", "")]
+    {
         app.get(&format!("/api/v1/{path}?match[]=%7B%7D")).await.is_error(
             400,
             "bad_data",
