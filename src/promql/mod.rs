@@ -39,7 +39,7 @@ pub mod turns;
 pub mod value;
 
 pub use engine::{
-    Engine, EngineOptions, Features, QueryOptions,
+    Engine, EngineOptions, Features, MadeOf, Piece, QueryOptions, Study,
     reads::{Reads, When},
 };
 pub use error::{ParseError, QueryError};

@@ -2,7 +2,7 @@
 
 use super::{QueryFailure, QueryService, Reader, evaluate::check_reach};
 use crate::{
-    model::{Limit, Millis, OverLimit, TimeRange, Timestamp},
+    model::{FeatureSwitches, Limit, Millis, OverLimit, TimeRange, Timestamp},
     promql::{QueryOptions, When},
     query::RangeQuery,
     storage::{Estimate, Grid, SelectRequest, StorageError},
@@ -17,6 +17,8 @@ pub struct EstimateQuery {
     pub times: EstimateTimes,
     /// How far back a sample counts.
     pub lookback: Option<Millis>,
+    /// Features that this request switches.
+    pub features: FeatureSwitches,
 }
 
 /// When a query would be evaluated.
@@ -71,6 +73,7 @@ impl QueryService {
         let max_range = reader.limits.get(Limit::QueryRange);
         let options = QueryOptions {
             lookback: query.lookback,
+            features: Some(self.features(Some(reader), query.features)),
             max_range: max_range.map(|ms| Millis(i64::try_from(ms).unwrap_or(i64::MAX))),
             ..QueryOptions::default()
         };

@@ -6,8 +6,8 @@
 //!    looked at before anything is done ([`evaluate`]).
 //! 2. **Admit.** [`Admission`] gives out a bounded number of places. A query
 //!    waits in line for one, and the wait counts against its timeout.
-//! 3. **Evaluate.** An [`Evaluate`] (the PromQL engine) computes. Dropping the call stops it, so a
-//!    client that hangs up costs nothing more.
+//! 3. **Evaluate.** An [`Evaluate`] (the PromQL engine) computes; of range queries only what the [`cache`] does not
+//!    have. Dropping the call stops it, so a client that hangs up costs nothing more.
 //! 4. **Cut.** `limit` truncates the result and says so in a warning. What it cost is written down ([`journal`]); a
 //!    slow query is logged.
 //!
@@ -22,6 +22,7 @@
 
 pub mod active;
 pub mod admission;
+pub mod cache;
 pub mod catalog;
 pub mod estimate;
 pub mod evaluate;
@@ -39,6 +40,7 @@ use std::{sync::Arc, time::Duration};
 
 use active::ActiveQueries;
 use admission::Admission;
+use cache::RangeCache;
 use journal::Journal;
 
 use crate::{
@@ -110,6 +112,7 @@ pub struct QueryService {
     limits: QueryLimits,
     admission: Admission,
     exports: Admission,
+    cache: Option<RangeCache>,
     active: Arc<ActiveQueries>,
     journal: Arc<Journal>,
     remote_reads: Admission,
@@ -128,7 +131,30 @@ impl QueryService {
         let active = Arc::new(ActiveQueries::new(Arc::clone(&clock)));
         let journal = Arc::new(Journal::new(limits.slow_query));
         let remote_reads = Admission::new(remote_read::MAX_READS, limits.max_waiting);
-        Self { engine, storage, clock, limits, admission, exports, remote_reads, active, journal }
+        Self {
+            engine,
+            storage,
+            clock,
+            limits,
+            admission,
+            exports,
+            remote_reads,
+            active,
+            journal,
+            cache: None,
+        }
+    }
+
+    /// Makes answers to range queries of pieces, and keeps them.
+    #[must_use]
+    pub fn with_cache(mut self, cache: RangeCache) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+
+    /// Where answers to range queries are kept.
+    pub fn cache(&self) -> Option<&RangeCache> {
+        self.cache.as_ref()
     }
 
     /// The bounds in force.

@@ -8,7 +8,7 @@
 use axum::{extract::State, response::Response};
 use serde_json::{Value, json as value};
 
-use super::{Shared, respond};
+use super::{Shared, asker::Asker, respond};
 use crate::{
     gateway::{error::ApiError, form::Form, limit::overrides::value_json, wire::json},
     model::{OverLimit, Timestamp},
@@ -17,7 +17,12 @@ use crate::{
 };
 
 /// Says what a query would cost.
-pub async fn estimate(State(state): Shared, reader: Reader, form: Form) -> Result<Response, ApiError> {
+pub async fn estimate(
+    State(state): Shared,
+    reader: Reader,
+    asker: Asker,
+    form: Form,
+) -> Result<Response, ApiError> {
     let is_range = ["start", "end", "step"].iter().any(|name| form.get(name).is_some());
     let times = if is_range {
         let (start, end) = (form.required_time("start")?, form.required_time("end")?);
@@ -28,7 +33,8 @@ pub async fn estimate(State(state): Shared, reader: Reader, form: Form) -> Resul
     // Nothing or less is the default.
     let lookback = form.duration("lookback_delta")?.filter(|lookback| lookback.millis() > 0);
     let text = form.get("query").unwrap_or_default().to_owned();
-    let found = state.query.estimate(&reader, EstimateQuery { text, times, lookback }).await?;
+    let query = EstimateQuery { text, times, lookback, features: asker.features };
+    let found = state.query.estimate(&reader, query).await?;
     Ok(respond(json::document(&told(&found))))
 }
 
