@@ -14,7 +14,7 @@ use crate::{
             tree,
         },
     },
-    model::TimeRange,
+    model::{TimeRange, Timestamp},
     promql::{QueryError, Value},
     query::{Answered, InstantQuery, QueryControls, QueryFailure, RangeQuery, Reader},
 };
@@ -57,9 +57,10 @@ pub async fn exemplars(
     asker: Asker,
     form: Form,
 ) -> Result<Response, ApiError> {
-    let (start, end) = (form.required_time("start")?, form.required_time("end")?);
+    let start = form.time("start")?.unwrap_or(Timestamp::MIN);
+    let end = form.time("end")?.unwrap_or(Timestamp::MAX);
     let range = TimeRange::new(start, end)
-        .ok_or_else(|| ApiError::parameter("end", "end timestamp must not be before start time"))?;
+        .ok_or_else(|| ApiError::bad_data("end timestamp must not be before start timestamp"))?;
     let exemplars = state.query.exemplars(&reader, &text(&form), range, asker.features).await?;
     Ok(respond(json::exemplars(&exemplars)))
 }
@@ -91,6 +92,7 @@ fn controls(form: &Form, asker: Asker) -> Result<QueryControls, ApiError> {
         limit: form.limit()?,
         lookback,
         per_step_stats: Stats::asked(form).detail == StatsDetail::PerStep,
+        no_cache: asker.no_cache || form.get("nocache").is_some_and(|value| value != "0"),
         features: asker.features,
         origin: asker.origin,
     })
