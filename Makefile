@@ -112,6 +112,7 @@ bench: setup ## Measure ingest, queries, disk and memory beside VictoriaMetrics,
 	$(CARGO) bench --locked --bench clickhouse
 	$(CARGO) bench --locked --bench keys
 	$(CARGO) bench --locked --bench gateway
+	$(CARGO) bench --locked --bench death
 	$(CARGO) bench --locked --bench redis
 
 .PHONY: fuzz

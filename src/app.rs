@@ -55,7 +55,10 @@ use crate::{
     ingest::{Ingest, IngestLimits},
     model::quantity::format_duration,
     promql::{Engine, EngineOptions, Features},
-    query::{QueryLimits, QueryService},
+    query::{
+        QueryLimits, QueryService,
+        cache::{CacheConfig, RangeCache},
+    },
     self_scrape::SelfScrape,
     storage::{
         Storage,
@@ -264,12 +267,12 @@ impl Parts {
         let engine = Engine::new(Arc::clone(&storage), engine_options(config), Arc::clone(&clock))
             .context("cannot start the threads that evaluate queries")?;
         let query_memory = engine.memory();
-        let query = Arc::new(QueryService::new(
-            Arc::new(engine),
-            Arc::clone(&storage),
-            Arc::clone(&clock),
-            query_limits(config),
-        ));
+        let engine = Arc::new(engine);
+        let cache =
+            RangeCache::new(Arc::<Engine>::clone(&engine), Arc::clone(&storage), cache_config(config));
+        let service =
+            QueryService::new(engine, Arc::clone(&storage), Arc::clone(&clock), query_limits(config));
+        let query = Arc::new(service.with_cache(cache));
         let counters = Arc::new(RequestCounters::default());
         let readiness = Arc::new(Readiness::new(config.health.ready_requires_storage));
         let redis = redis::link(&config.redis, seeds.request_ids, Arc::clone(&clock))?;
@@ -434,6 +437,13 @@ fn query_limits(config: &Config) -> QueryLimits {
 /// The part of what the process may have that queries may have, if the configuration does not say.
 fn query_memory() -> u64 {
     telemetry::process::memory_bound().map_or(u64::MAX, |bytes| bytes / 10 * 3)
+}
+
+fn cache_config(config: &Config) -> CacheConfig {
+    CacheConfig {
+        max_bytes: config.query.cache_bytes.as_usize(),
+        split: config.query.split.unwrap_or(crate::model::Millis(0)),
+    }
 }
 
 fn engine_options(config: &Config) -> EngineOptions {

@@ -18,7 +18,7 @@ use crate::{
     gateway::health::Readiness,
     ingest::Ingest,
     promql::memory::Memory,
-    query::{QueryService, journal::Outcome},
+    query::{QueryService, cache::RangeCache, journal::Outcome},
     storage::{
         Health, Storage,
         embedded::EmbeddedStore,
@@ -136,8 +136,40 @@ pub(super) fn query(query: Arc<QueryService>, memory: Arc<Memory>) -> Source {
             let ended = counter("luminate_query_ended", "Queries by what became of them", c.ended(outcome));
             ended.with("outcome", outcome.as_str())
         }));
+        figures.extend(query.cache().map(cache).into_iter().flatten());
         figures
     })
+}
+
+/// Gives the figures of the answers that are kept.
+fn cache(cache: &RangeCache) -> Vec<Figure> {
+    let c = cache.counters();
+    let (bytes, entries) = cache.size();
+    let count = |n: usize| as_value(u64::try_from(n).unwrap_or(u64::MAX));
+    let looked = |outcome, counted| {
+        let help = "Range queries by how much of their answers was kept";
+        counter("luminate_query_cache_lookups", help, counted).with("outcome", outcome)
+    };
+    let steps = |source, counted| {
+        let help = "Steps of range queries by where they came from";
+        counter("luminate_query_cache_steps", help, counted).with("source", source)
+    };
+    vec![
+        Figure::gauge("luminate_query_cache_bytes", "About the bytes that kept answers take", count(bytes)),
+        Figure::gauge("luminate_query_cache_entries", "Answers that are kept", count(entries)),
+        looked("hit", &c.hits),
+        looked("partial", &c.partial),
+        looked("miss", &c.misses),
+        looked("passed", &c.passed),
+        steps("kept", &c.kept_steps),
+        steps("evaluated", &c.evaluated_steps),
+        counter(
+            "luminate_query_cache_unfit",
+            "Range queries evaluated as a whole because their pieces did not fit together",
+            &c.unfit,
+        ),
+        counter("luminate_query_cache_evictions", "Answers that went to make room", &c.evictions),
+    ]
 }
 
 /// Gives the figures of our own engine.

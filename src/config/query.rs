@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_yaml::Value;
 
 use super::{
-    parse::{count, list, millis, number, positive, sized},
+    parse::{at_least, count, list, millis, number, positive, sized},
     reader::Reader,
 };
 use crate::model::{ByteSize, FeatureSwitches, Millis};
@@ -29,6 +29,10 @@ pub struct Query {
     pub max_points: u64,
     /// A query that takes longer is logged; none logs nothing.
     pub slow_query: Option<Duration>,
+    /// Bytes of answers to range queries that are kept; 0 keeps none.
+    pub cache_bytes: ByteSize,
+    /// Longer ranges are evaluated in pieces between multiples of this; none evaluates each as a whole.
+    pub split: Option<Millis>,
 }
 
 pub(super) fn query(keys: &mut Reader<'_>) -> Query {
@@ -47,6 +51,11 @@ pub(super) fn query(keys: &mut Reader<'_>) -> Query {
         slow_query: keys.get("query.slow_query", "10s", |v| match v.as_str() {
             Some("off") => Ok(None),
             _ => positive(v).map(Some),
+        }),
+        cache_bytes: keys.get("query.cache.max_bytes", "64MiB", sized(ByteSize(0), ByteSize(1 << 40))),
+        split: keys.get("query.split", "1d", |v| match v.as_str() {
+            Some("off") => Ok(None),
+            _ => at_least(Duration::from_secs(60))(v).map(millis).map(Some),
         }),
     }
 }

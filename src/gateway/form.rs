@@ -94,6 +94,16 @@ impl Form {
         usize::try_from(limit).map_err(|_| ApiError::parameter("limit", "limit must be non-negative"))
     }
 
+    /// A yes or no, as Go reads it; the text if it is neither.
+    pub fn flag(&self, name: &str) -> Result<Option<bool>, &str> {
+        match self.get(name) {
+            None => Ok(None),
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
+            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
+            Some(other) => Err(other),
+        }
+    }
+
     /// A count in one of the older parameters, which have a text of their own for what is not one.
     pub fn count(&self, name: &'static str) -> Result<Option<i64>, ApiError> {
         let parsed = self.get(name).map(str::parse).transpose();

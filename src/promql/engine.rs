@@ -1,5 +1,7 @@
 //! The engine: a query's way from text to answer.
 
+pub mod reads;
+
 use std::{
     future::Future,
     sync::{
@@ -167,11 +169,28 @@ pub struct Engine {
     pool: Arc<rayon::ThreadPool>,
 }
 
-/// What is asked, at which steps.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Instant,
     Range,
+}
+
+/// What is asked, at which steps.
+#[derive(Clone, Copy, Debug)]
+struct Asked<'a> {
+    text: &'a str,
+    kind: Kind,
+    steps: Steps,
+    end: i64,
+}
+
+/// What an evaluation came to.
+#[derive(Debug)]
+struct Ran<T> {
+    done: T,
+    /// What the store had to say.
+    remarks: Vec<String>,
+    evaluate_seconds: f64,
 }
 
 impl Engine {
@@ -220,7 +239,7 @@ impl Engine {
         options: &QueryOptions,
     ) -> Result<Answer, QueryError> {
         let steps = Steps { start: at.0, step: 0, count: 1 };
-        self.within_time(options, self.query(view, text, Kind::Instant, steps, at.0, options)).await
+        self.within_time(options, self.answered(view, text, Kind::Instant, steps, at.0, options)).await
     }
 
     /// Evaluates `text` at `start`, `start + step`, … up to `end`. Dropping the future stops the evaluation soon.
@@ -233,6 +252,18 @@ impl Engine {
         step: Millis,
         options: &QueryOptions,
     ) -> Result<Answer, QueryError> {
+        let steps = self.steps(start, end, step, options)?;
+        self.within_time(options, self.answered(view, text, Kind::Range, steps, end.0, options)).await
+    }
+
+    /// The steps of a range query, if they make sense and there are not too many.
+    fn steps(
+        &self,
+        start: Timestamp,
+        end: Timestamp,
+        step: Millis,
+        options: &QueryOptions,
+    ) -> Result<Steps, QueryError> {
         if step.0 <= 0 {
             return Err(QueryError::BadData(
                 "zero or negative query resolution step widths are not accepted. Try a positive integer"
@@ -249,8 +280,7 @@ impl Engine {
             Ok(count) => return Err(self.too_many_samples(options, u64::try_from(count).unwrap_or(u64::MAX))),
             Err(_) => return Err(self.too_many_samples(options, u64::MAX)),
         };
-        let steps = Steps { start: start.0, step: step.0, count };
-        self.within_time(options, self.query(view, text, Kind::Range, steps, end.0, options)).await
+        Ok(Steps { start: start.0, step: step.0, count })
     }
 
     fn max_samples(&self, options: &QueryOptions) -> u64 {
@@ -266,11 +296,11 @@ impl Engine {
     }
 
     /// Gives a query its time and no more.
-    async fn within_time(
+    async fn within_time<T>(
         &self,
         options: &QueryOptions,
-        query: impl Future<Output = Result<Answer, QueryError>>,
-    ) -> Result<Answer, QueryError> {
+        query: impl Future<Output = Result<T, QueryError>>,
+    ) -> Result<T, QueryError> {
         let timeout = options.timeout.map_or(self.options.timeout, |t| t.min(self.options.timeout));
         match tokio::time::timeout(timeout, query).await {
             Ok(answer) => answer,
@@ -278,7 +308,7 @@ impl Engine {
         }
     }
 
-    async fn query(
+    async fn answered(
         &self,
         view: &View,
         text: &str,
@@ -287,6 +317,32 @@ impl Engine {
         end: i64,
         options: &QueryOptions,
     ) -> Result<Answer, QueryError> {
+        let (own, given) = (text.to_owned(), options.clone());
+        let finish = move |context: &Context, evaluated, stats, _: &[SelectedSeries]| {
+            answer(context, &own, kind, steps, &given, evaluated, stats)
+        };
+        let ran = self.query(view, &Asked { text, kind, steps, end }, options, finish).await?;
+        let mut answer = ran.done;
+        for remark in ran.remarks {
+            if !answer.warnings.contains(&remark) {
+                answer.warnings.push(remark);
+            }
+        }
+        answer.stats.evaluate_seconds = ran.evaluate_seconds;
+        Ok(answer)
+    }
+
+    /// Evaluates a query; `finish` makes of the result what is wanted of it, on the thread that evaluates.
+    async fn query<T: Send + 'static>(
+        &self,
+        view: &View,
+        asked: &Asked<'_>,
+        options: &QueryOptions,
+        finish: impl FnOnce(&Context, Evaluated, QueryStats, &[SelectedSeries]) -> Result<T, QueryError>
+        + Send
+        + 'static,
+    ) -> Result<Ran<T>, QueryError> {
+        let Asked { text, kind, steps, end } = *asked;
         let mut watch = Watch { clock: &*self.clock, last: self.clock.elapsed() };
         let mut stats = QueryStats::default();
         let features = options.features.unwrap_or(self.options.features);
@@ -322,18 +378,17 @@ impl Engine {
         stats.select_seconds = watch.lap();
 
         let (late, mut asked) = LateSelects::channel();
-        let (text, options) = (text.to_owned(), options.clone());
         let shared = Arc::clone(&context);
         let mut evaluation = tokio::task::spawn_blocking(move || {
             shared.turn.begin(|| shared.is_over());
             let evaluated = exec::evaluate(&shared, &plan, &data, &late);
             stats.peak_samples = shared.budget.peak();
             shared.ticket.held_at_most(stats.peak_samples);
-            let answer = evaluated.and_then(|done| answer(&text, kind, steps, &options, done, stats));
+            let done = evaluated.and_then(|done| finish(&shared, done, stats, &data));
             // The ticket, and with it the query's place, is held until the samples are gone.
             drop((data, plan));
             shared.turn.end();
-            answer
+            done
         });
         let evaluated = loop {
             tokio::select! {
@@ -350,16 +405,10 @@ impl Engine {
             }
         };
         match evaluated {
-            Ok(answer) => {
-                let mut answer = answer?;
-                for remark in remarks {
-                    if !answer.warnings.contains(&remark) {
-                        answer.warnings.push(remark);
-                    }
-                }
-                answer.stats.evaluate_seconds = watch.lap();
+            Ok(done) => {
+                let ran = Ran { done: done?, remarks, evaluate_seconds: watch.lap() };
                 ticket.leave(self.turns.of(tenant));
-                Ok(answer)
+                Ok(ran)
             }
             Err(failed) => Err(QueryError::Execution(format!("unexpected error: {failed}"))),
         }
@@ -385,11 +434,7 @@ impl Engine {
                 )));
             }
         }
-        let plan_options = PlanOptions {
-            lookback: options.lookback.unwrap_or(self.options.lookback),
-            default_subquery_step: self.options.default_subquery_step,
-            start_timestamps: features.use_start_timestamps,
-        };
+        let plan_options = self.plan_options(options, features);
         let max_samples = self.max_samples(options);
         let mut plan = plan::plan(&expr, text, steps, end, &plan_options, max_samples)?;
         // Statistics of samples need the samples.
@@ -398,6 +443,14 @@ impl Engine {
             plan.offer(&OfferRules { delayed_names, max_places: max_samples });
         }
         Ok(plan)
+    }
+
+    fn plan_options(&self, options: &QueryOptions, features: Features) -> PlanOptions {
+        PlanOptions {
+            lookback: options.lookback.unwrap_or(self.options.lookback),
+            default_subquery_step: self.options.default_subquery_step,
+            start_timestamps: features.use_start_timestamps,
+        }
     }
 
     /// Asks the store for everything the plan reads, all at once.
@@ -512,6 +565,7 @@ impl Watch<'_> {
 
 /// Makes the answer of what was evaluated.
 fn answer(
+    context: &Context,
     text: &str,
     kind: Kind,
     steps: Steps,
@@ -528,7 +582,7 @@ fn answer(
     }
     let mut value = match kind {
         Kind::Instant => instant_value(evaluated.output, steps.start)?,
-        Kind::Range => Value::Matrix(matrix(evaluated.output, &steps)?),
+        Kind::Range => Value::Matrix(matrix(context, evaluated.output, &steps)?),
     };
     if let Some(limit) = options.limit.filter(|limit| *limit > 0) {
         let cut = match &mut value {
@@ -571,7 +625,7 @@ fn instant_value(output: Output, timestamp: i64) -> Result<Value, QueryError> {
 }
 
 /// The result of a range query: series sorted by labels; a scalar is a series without labels.
-fn matrix(output: Output, steps: &Steps) -> Result<Vec<MatrixSeries>, QueryError> {
+fn matrix(context: &Context, output: Output, steps: &Steps) -> Result<Vec<MatrixSeries>, QueryError> {
     let points = |floats: Vec<f64>| -> Vec<(i64, f64)> {
         let present = floats.into_iter().enumerate().filter(|(_, value)| !is_absent(*value));
         present.map(|(step, value)| (steps.at(step), value)).collect()
@@ -587,23 +641,23 @@ fn matrix(output: Output, steps: &Steps) -> Result<Vec<MatrixSeries>, QueryError
         other => other.vector()?,
     };
     refuse_same(&rows)?;
-    let mut series: Vec<MatrixSeries> = rows
-        .into_iter()
-        .map(|row| MatrixSeries {
-            labels: row.labels,
-            floats: points(row.row.floats),
-            histograms: row
-                .row
-                .histograms
-                .into_iter()
-                .filter_map(|(step, histogram)| Some((steps.at(usize::try_from(step).ok()?), histogram)))
-                .collect(),
-        })
-        .filter(|series| !series.floats.is_empty() || !series.histograms.is_empty())
-        .collect();
+    let mut series = Vec::with_capacity(rows.len());
+    for row in rows {
+        context.check()?;
+        let SeriesRow { labels, row, .. } = row;
+        let at = |(step, histogram): (u32, _)| Some((steps.at(usize::try_from(step).ok()?), histogram));
+        let histograms: Vec<_> = row.histograms.into_iter().filter_map(at).collect();
+        let floats = points(row.floats);
+        if !floats.is_empty() || !histograms.is_empty() {
+            series.push(MatrixSeries { labels, floats, histograms });
+        }
+    }
     series.sort_by(|a, b| a.labels.cmp(&b.labels));
     Ok(series)
 }
 
+mod pieces;
 #[cfg(test)]
 mod tests;
+
+pub use pieces::{MadeOf, Piece, Study};

@@ -4,10 +4,10 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use super::{Asked, Origin, QueryFailure, QueryService, Reader, Running, TRUNCATED};
+use super::{Asked, Origin, QueryFailure, QueryService, Reader, Running, TRUNCATED, cache::Ask};
 use crate::{
     model::{FeatureSwitches, Limit, Millis, Timestamp},
-    promql::{Answer, Engine, QueryError, QueryOptions, Value},
+    promql::{Answer, Engine, QueryError, QueryOptions, Reads, Value, When},
     storage::View,
 };
 
@@ -39,6 +39,9 @@ pub trait Evaluate: fmt::Debug + Send + Sync + 'static {
         step: Millis,
         options: &QueryOptions,
     ) -> Result<Answer, QueryError>;
+
+    /// What `text` would read.
+    fn reads(&self, text: &str, when: When, options: &QueryOptions) -> Result<Reads, QueryError>;
 }
 
 #[async_trait]
@@ -64,6 +67,10 @@ impl Evaluate for Engine {
     ) -> Result<Answer, QueryError> {
         Self::range(self, view, text, start, end, step, options).await
     }
+
+    fn reads(&self, text: &str, when: When, options: &QueryOptions) -> Result<Reads, QueryError> {
+        Self::reads(self, text, when, options)
+    }
 }
 
 /// The parameters every query has.
@@ -77,6 +84,8 @@ pub struct QueryControls {
     pub lookback: Option<Millis>,
     /// Whether samples are counted per step, too.
     pub per_step_stats: bool,
+    /// Whether everything is to be evaluated, whatever is kept.
+    pub no_cache: bool,
     /// Features that this request switches.
     pub features: FeatureSwitches,
     /// Where it comes from.
@@ -170,8 +179,18 @@ impl QueryService {
         check_points(reader, start, end, step)?;
         self.check_text(&text)?;
         self.admitted(reader, &text, Asked { start, end, step }, &controls, |options| {
-            let text = &text;
-            async move { self.engine.range(&reader.view, text, start, end, step, &options).await }
+            let (text, fresh) = (&text, controls.no_cache);
+            async move {
+                let ask = Ask { view: &reader.view, text, start, end, step, options: &options };
+                let kept = match &self.cache {
+                    Some(cache) => cache.answer(&ask, fresh).await,
+                    None => None,
+                };
+                match kept {
+                    Some(answer) => answer,
+                    None => self.engine.range(&reader.view, text, start, end, step, &options).await,
+                }
+            }
         })
         .await
     }
@@ -264,7 +283,7 @@ fn check_points(reader: &Reader, start: Timestamp, end: Timestamp, step: Millis)
     reader.within(Limit::QueryPoints, u64::try_from(points).unwrap_or(u64::MAX))
 }
 
-fn check_reach(name: &'static str, at: Timestamp) -> Result<(), QueryFailure> {
+pub(super) fn check_reach(name: &'static str, at: Timestamp) -> Result<(), QueryFailure> {
     if (-FURTHEST..=FURTHEST).contains(&at.millis()) {
         return Ok(());
     }
@@ -349,6 +368,10 @@ mod tests {
             _: &QueryOptions,
         ) -> Result<Answer, QueryError> {
             Ok(answer(Value::Matrix(vec![])))
+        }
+
+        fn reads(&self, _: &str, _: When, _: &QueryOptions) -> Result<Reads, QueryError> {
+            Ok(Reads { requests: vec![], too_far: None, max_samples: u64::MAX })
         }
     }
 

@@ -6,23 +6,25 @@
 //!    looked at before anything is done ([`evaluate`]).
 //! 2. **Admit.** [`Admission`] gives out a bounded number of places. A query
 //!    waits in line for one, and the wait counts against its timeout.
-//! 3. **Evaluate.** An [`Evaluate`] (the PromQL engine) computes. Dropping the call stops it, so a
-//!    client that hangs up costs nothing more.
+//! 3. **Evaluate.** An [`Evaluate`] (the PromQL engine) computes; of range queries only what the [`cache`] does not
+//!    have. Dropping the call stops it, so a client that hangs up costs nothing more.
 //! 4. **Cut.** `limit` truncates the result and says so in a warning. What it cost is written down ([`journal`]); a
 //!    slow query is logged.
 //!
 //! All that time it is among the [`active`] ones, where it can be looked at and ended.
 //!
-//! Questions about labels and metadata ([`catalog`]), and about [`exemplars`], skip the line: they read no
-//! samples. An [`export`] reads all of them, and so does a [`remote_read`]: both have places of their own.
-//! [`federate`] asks for the newest ones, in line with queries.
+//! Questions about labels and metadata ([`catalog`], [`search`]), about [`exemplars`], and about what a query would cost
+//! ([`estimate`]) skip the line: they read no samples. An [`export`] reads all of them, and so does a
+//! [`remote_read`]: both have places of their own. [`federate`] asks for the newest ones, in line with queries.
 //!
 //! What is wrong with a request is a [`QueryFailure`], by meaning; which status that is, the gateway
 //! decides.
 
 pub mod active;
 pub mod admission;
+pub mod cache;
 pub mod catalog;
+pub mod estimate;
 pub mod evaluate;
 pub mod exemplars;
 pub mod export;
@@ -31,12 +33,14 @@ pub mod federate;
 pub mod journal;
 pub mod reader;
 pub mod remote_read;
+pub mod search;
 pub mod selectors;
 
 use std::{sync::Arc, time::Duration};
 
 use active::ActiveQueries;
 use admission::Admission;
+use cache::RangeCache;
 use journal::Journal;
 
 use crate::{
@@ -48,12 +52,14 @@ use crate::{
 
 pub use active::{ActiveQuery, Asked, Origin, Running};
 pub use catalog::{CatalogQuery, Listed, MetadataQuery};
+pub use estimate::{EstimateQuery, EstimateTimes, QueryEstimate, SelectorEstimate};
 pub use evaluate::{Answered, Evaluate, InstantQuery, QueryControls, RangeQuery};
 pub use export::{Export, ExportQuery, Exported, Shard};
 pub use failure::QueryFailure;
 pub use federate::{Newest, NewestValue};
 pub use reader::Reader;
 pub use remote_read::{ReadPart, ReadQuery, RemoteRead};
+pub use search::{Hit, Hits, SearchQuery, Searched};
 
 /// What a caller is told when an answer was cut.
 pub const TRUNCATED: &str = "results truncated due to limit";
@@ -106,6 +112,7 @@ pub struct QueryService {
     limits: QueryLimits,
     admission: Admission,
     exports: Admission,
+    cache: Option<RangeCache>,
     active: Arc<ActiveQueries>,
     journal: Arc<Journal>,
     remote_reads: Admission,
@@ -124,7 +131,30 @@ impl QueryService {
         let active = Arc::new(ActiveQueries::new(Arc::clone(&clock)));
         let journal = Arc::new(Journal::new(limits.slow_query));
         let remote_reads = Admission::new(remote_read::MAX_READS, limits.max_waiting);
-        Self { engine, storage, clock, limits, admission, exports, remote_reads, active, journal }
+        Self {
+            engine,
+            storage,
+            clock,
+            limits,
+            admission,
+            exports,
+            remote_reads,
+            active,
+            journal,
+            cache: None,
+        }
+    }
+
+    /// Makes answers to range queries of pieces, and keeps them.
+    #[must_use]
+    pub fn with_cache(mut self, cache: RangeCache) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+
+    /// Where answers to range queries are kept.
+    pub fn cache(&self) -> Option<&RangeCache> {
+        self.cache.as_ref()
     }
 
     /// The bounds in force.

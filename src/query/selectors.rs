@@ -35,7 +35,10 @@ pub fn require_selectors(texts: &[String], max_bytes: usize) -> Result<MatcherSe
 
 fn read(texts: &[String], max_bytes: usize) -> Result<MatcherSets, String> {
     if texts.len() > MAX_SELECTORS {
-        return Err(format!("{MATCH} is given {} times, at most {MAX_SELECTORS} are looked for", texts.len()));
+        return Err(format!(
+            "{MATCH} is given {} times, at most {MAX_SELECTORS} are looked for",
+            texts.len()
+        ));
     }
     let mut sets = MatcherSets::with_capacity(texts.len());
     for text in texts {

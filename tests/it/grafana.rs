@@ -180,7 +180,9 @@ fn sorted(value: &Value) -> Value {
             }
             Value::Array(items)
         }
-        Value::Object(members) => members.iter().map(|(name, member)| (name.clone(), sorted(member))).collect(),
+        Value::Object(members) => {
+            members.iter().map(|(name, member)| (name.clone(), sorted(member))).collect()
+        }
         other => other.clone(),
     }
 }
@@ -347,7 +349,9 @@ fn grafana_is_answered_as_prometheus_answers_it() {
     });
     let (ours, theirs) = (luminate.url(""), prometheus.base.clone());
     let instant = |query: &str| api(&ours, "/api/v1/query", &[("query", query)])["result"].clone();
-    wait_for("scrapes of both targets", || instant("count(count_over_time(up[5m]) > 14) == 2")[0].is_object());
+    wait_for("scrapes of both targets", || {
+        instant("count(count_over_time(up[5m]) > 14) == 2")[0].is_object()
+    });
     wait_for("metadata", || {
         let [a, b] = [&ours, &theirs].map(|base| api(base, "/api/v1/metadata", &[]));
         b["go_goroutines"].is_array() && a == b

@@ -1,10 +1,11 @@
-//! What a request's head says of a query: where it comes from, and which features it switches.
+//! What a request's head says of a query: where it comes from, which features it switches, and whether what was kept
+//! will do.
 
 use std::sync::Arc;
 
 use axum::{
     extract::FromRequestParts,
-    http::{HeaderMap, request::Parts},
+    http::{HeaderMap, header::CACHE_CONTROL, request::Parts},
 };
 
 use crate::{
@@ -30,6 +31,8 @@ pub struct Asker {
     pub origin: Origin,
     /// Features that it switches.
     pub features: FeatureSwitches,
+    /// Whether it wants an answer of which nothing was kept, and nothing is.
+    pub no_cache: bool,
 }
 
 impl Asker {
@@ -41,8 +44,13 @@ impl Asker {
             dashboard: text(DASHBOARD).to_owned(),
             panel: text(PANEL).to_owned(),
         };
-        Ok(Self { origin, features: features(headers)? })
+        Ok(Self { origin, features: features(headers)?, no_cache: no_cache(headers) })
     }
+}
+
+fn no_cache(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(CACHE_CONTROL).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|text| text.split(',')).any(|word| word.trim().eq_ignore_ascii_case("no-store"))
 }
 
 fn features(headers: &HeaderMap) -> Result<FeatureSwitches, ApiError> {
@@ -95,5 +103,19 @@ mod tests {
         let long = "invalid Luminate-Features: it is too long, or no text";
         assert_eq!(read(&[&"x".repeat(2000)]), Err(long.to_owned()));
         assert_eq!(read(&["é"]), Err(long.to_owned()));
+    }
+
+    #[test]
+    fn who_wants_nothing_kept_says_so_as_anywhere() {
+        let read = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static(value));
+            Asker::read(&headers, "me").unwrap().no_cache
+        };
+        assert!(read("no-store"));
+        assert!(read("max-age=0, No-Store"));
+        // Browsers say this on every reload of a page; what is kept is never out of date.
+        assert!(!read("no-cache"));
+        assert!(!Asker::read(&HeaderMap::new(), "me").unwrap().no_cache);
     }
 }

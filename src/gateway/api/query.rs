@@ -92,6 +92,7 @@ fn controls(form: &Form, asker: Asker) -> Result<QueryControls, ApiError> {
         limit: form.limit()?,
         lookback,
         per_step_stats: Stats::asked(form).detail == StatsDetail::PerStep,
+        no_cache: asker.no_cache || form.get("nocache").is_some_and(|value| value != "0"),
         features: asker.features,
         origin: asker.origin,
     })

@@ -44,7 +44,8 @@ pub fn label_replace(
     src: &str,
     regex: &str,
 ) -> Result<Vec<SeriesRow>, QueryError> {
-    let refused = |_| QueryError::Execution(format!("invalid regular expression in label_replace(): {regex}"));
+    let refused =
+        |_| QueryError::Execution(format!("invalid regular expression in label_replace(): {regex}"));
     // Other than for matchers, Prometheus reads the pattern only between parentheses of its own, the second of which
     // a `\Q` without `\E` takes for a letter.
     if regex.contains(r"\Q") {

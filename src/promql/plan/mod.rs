@@ -16,6 +16,7 @@
 
 pub mod build;
 pub mod duration;
+pub mod footing;
 pub mod invariant;
 pub mod offers;
 
