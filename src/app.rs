@@ -268,7 +268,8 @@ impl Parts {
             .context("cannot start the threads that evaluate queries")?;
         let query_memory = engine.memory();
         let engine = Arc::new(engine);
-        let cache = RangeCache::new(Arc::<Engine>::clone(&engine), Arc::clone(&storage), cache_config(config));
+        let cache =
+            RangeCache::new(Arc::<Engine>::clone(&engine), Arc::clone(&storage), cache_config(config));
         let service =
             QueryService::new(engine, Arc::clone(&storage), Arc::clone(&clock), query_limits(config));
         let query = Arc::new(service.with_cache(cache));

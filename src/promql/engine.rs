@@ -316,7 +316,8 @@ impl Engine {
         options: &QueryOptions,
     ) -> Result<Answer, QueryError> {
         let (own, given) = (text.to_owned(), options.clone());
-        let finish = move |evaluated, stats, _: &[SelectedSeries]| answer(&own, kind, steps, &given, evaluated, stats);
+        let finish =
+            move |evaluated, stats, _: &[SelectedSeries]| answer(&own, kind, steps, &given, evaluated, stats);
         let ran = self.query(view, &Asked { text, kind, steps, end }, options, finish).await?;
         let mut answer = ran.done;
         for remark in ran.remarks {

@@ -1,7 +1,7 @@
 //! The cache held against none: random queries, writes and deletes, answers compared to the bit.
 
-mod moments;
 mod model;
+mod moments;
 
 use std::{fmt::Write, sync::Arc};
 
@@ -67,12 +67,7 @@ impl Pair {
         let engine = engine(&storage);
         let service = || {
             let limits = QueryLimits::default();
-            QueryService::new(
-                Arc::<Engine>::clone(&engine),
-                Arc::clone(&storage),
-                Arc::clone(&clock),
-                limits,
-            )
+            QueryService::new(Arc::<Engine>::clone(&engine), Arc::clone(&storage), Arc::clone(&clock), limits)
         };
         let cache = RangeCache::new(Arc::<Engine>::clone(&engine), Arc::clone(&storage), config);
         Self { kept: service().with_cache(cache), plain: service(), storage }
