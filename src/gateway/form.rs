@@ -57,10 +57,10 @@ impl Form {
         parse_time(self.get(name).unwrap_or_default()).map_err(|why| ApiError::parameter(name, why))
     }
 
-    /// A time that may be there.
+    /// A time that may be there. In Prometheus' words, what is no time is said with the name once more.
     pub fn time(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
         let parsed = self.get(name).map(parse_time).transpose();
-        parsed.map_err(|why| ApiError::parameter(name, why))
+        parsed.map_err(|why| ApiError::parameter(name, format!("Invalid time value for '{name}': {why}")))
     }
 
     /// A duration that must be there.
@@ -92,6 +92,16 @@ impl Form {
             ApiError::parameter("limit", format!("strconv.Atoi: parsing {text:?}: {why}"))
         })?;
         usize::try_from(limit).map_err(|_| ApiError::parameter("limit", "limit must be non-negative"))
+    }
+
+    /// A yes or no, as Go reads it; the text if it is neither.
+    pub fn flag(&self, name: &str) -> Result<Option<bool>, &str> {
+        match self.get(name) {
+            None => Ok(None),
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
+            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
+            Some(other) => Err(other),
+        }
     }
 
     /// A count in one of the older parameters, which have a text of their own for what is not one.

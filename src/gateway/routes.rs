@@ -10,8 +10,8 @@ use super::{
     State,
     access::Access,
     api::{
-        active, admin, catalog, export, features, federate, health, import, limits, metrics, page, query,
-        receive, remote_read, rules, status, targets, user_limits,
+        active, admin, catalog, estimate, export, features, federate, health, import, limits, metrics,
+        openapi, page, query, receive, remote_read, rules, search, status, targets, user_limits,
     },
 };
 
@@ -74,6 +74,9 @@ pub const ROUTES: &[Route] = &[
     // Questions.
     route("/api/v1/query", Door::Public, Access::Read, || get(query::instant).post(query::instant)),
     route("/api/v1/query_range", Door::Public, Access::Read, || get(query::range).post(query::range)),
+    route("/api/v1/query/estimate", Door::Public, Access::Read, || {
+        get(estimate::estimate).post(estimate::estimate)
+    }),
     route("/api/v1/query_exemplars", Door::Public, Access::Read, || {
         get(query::exemplars).post(query::exemplars)
     }),
@@ -82,6 +85,15 @@ pub const ROUTES: &[Route] = &[
         get(catalog::label_names).post(catalog::label_names)
     }),
     route("/api/v1/label/{name}/values", Door::Public, Access::Read, || get(catalog::label_values)),
+    route("/api/v1/search/metric_names", Door::Public, Access::Read, || {
+        get(search::metric_names).post(search::metric_names)
+    }),
+    route("/api/v1/search/label_names", Door::Public, Access::Read, || {
+        get(search::label_names).post(search::label_names)
+    }),
+    route("/api/v1/search/label_values", Door::Public, Access::Read, || {
+        get(search::label_values).post(search::label_values)
+    }),
     route("/api/v1/metadata", Door::Public, Access::Read, || get(catalog::metadata)),
     unhurried(route("/api/v1/export", Door::Public, Access::Read, || {
         get(export::export).post(export::export)
@@ -104,7 +116,8 @@ pub const ROUTES: &[Route] = &[
     route("/api/v1/scrape_pools", Door::Public, Access::Known, || get(targets::pools)),
     route("/api/v1/notifications", Door::Public, Access::Known, || get(status::notifications)),
     route("/api/v1/notifications/live", Door::Public, Access::Known, || get(status::live_notifications)),
-    route("/api/v1/features", Door::Both, Access::Known, || get(features::features)),
+    route("/api/v1/features", Door::Public, Access::Read, || get(features::features)),
+    route("/api/v1/openapi.yaml", Door::Both, Access::Known, || get(openapi::description)),
     route("/api/v1/user_limits", Door::Both, Access::Known, || get(user_limits::of_caller)),
     route("/api/v1/status/buildinfo", Door::Both, Access::Known, || get(status::build_info)),
     // Orders.
@@ -115,6 +128,9 @@ pub const ROUTES: &[Route] = &[
         post(admin::clean_tombstones).put(admin::clean_tombstones)
     })),
     unhurried(route("/api/v1/admin/tsdb/flush", Door::Admin, Access::Admin, || post(admin::flush))),
+    unhurried(route("/api/v1/admin/tsdb/snapshot", Door::Both, Access::Admin, || {
+        post(admin::snapshot).put(admin::snapshot)
+    })),
     route("/api/v1/user-overrides", Door::Both, Access::Admin, || {
         get(user_limits::overrides).post(user_limits::set_overrides).delete(user_limits::remove_overrides)
     }),

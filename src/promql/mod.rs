@@ -38,7 +38,10 @@ pub mod ticket;
 pub mod turns;
 pub mod value;
 
-pub use engine::{Engine, EngineOptions, Features, MadeOf, Piece, QueryOptions, Study};
+pub use engine::{
+    Engine, EngineOptions, Features, MadeOf, Piece, QueryOptions, Study,
+    reads::{Reads, When},
+};
 pub use error::{ParseError, QueryError};
 pub use ticket::Ticket;
 pub use value::{Answer, MatrixSeries, Point, QueryStats, Value, VectorElement};

@@ -95,7 +95,8 @@ impl ActiveQuery {
 
     /// Whether a reader may know of it.
     fn is_seen_by(&self, view: &View) -> bool {
-        view.shows(&self.view)
+        let may_read = self.view.tenants().iter().all(|tenant| view.tenants().contains(tenant));
+        may_read && (view.granted().is_empty() || view.granted() == self.view.granted())
     }
 }
 

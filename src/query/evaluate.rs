@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{Asked, Origin, QueryFailure, QueryService, Reader, Running, TRUNCATED, cache::Ask};
 use crate::{
     model::{FeatureSwitches, Limit, Millis, Timestamp},
-    promql::{Answer, Engine, QueryError, QueryOptions, Value},
+    promql::{Answer, Engine, QueryError, QueryOptions, Reads, Value, When},
     storage::View,
 };
 
@@ -39,6 +39,9 @@ pub trait Evaluate: fmt::Debug + Send + Sync + 'static {
         step: Millis,
         options: &QueryOptions,
     ) -> Result<Answer, QueryError>;
+
+    /// What `text` would read.
+    fn reads(&self, text: &str, when: When, options: &QueryOptions) -> Result<Reads, QueryError>;
 }
 
 #[async_trait]
@@ -63,6 +66,10 @@ impl Evaluate for Engine {
         options: &QueryOptions,
     ) -> Result<Answer, QueryError> {
         Self::range(self, view, text, start, end, step, options).await
+    }
+
+    fn reads(&self, text: &str, when: When, options: &QueryOptions) -> Result<Reads, QueryError> {
+        Self::reads(self, text, when, options)
     }
 }
 
@@ -276,7 +283,7 @@ fn check_points(reader: &Reader, start: Timestamp, end: Timestamp, step: Millis)
     reader.within(Limit::QueryPoints, u64::try_from(points).unwrap_or(u64::MAX))
 }
 
-fn check_reach(name: &'static str, at: Timestamp) -> Result<(), QueryFailure> {
+pub(super) fn check_reach(name: &'static str, at: Timestamp) -> Result<(), QueryFailure> {
     if (-FURTHEST..=FURTHEST).contains(&at.millis()) {
         return Ok(());
     }
@@ -361,6 +368,10 @@ mod tests {
             _: &QueryOptions,
         ) -> Result<Answer, QueryError> {
             Ok(answer(Value::Matrix(vec![])))
+        }
+
+        fn reads(&self, _: &str, _: When, _: &QueryOptions) -> Result<Reads, QueryError> {
+            Ok(Reads { requests: vec![], too_far: None, max_samples: u64::MAX })
         }
     }
 

@@ -169,7 +169,7 @@ impl Journal {
 
     /// The most expensive queries that were asked with a view.
     pub fn expensive(&self, view: &View, by: By, most: usize) -> Vec<Expensive> {
-        let mut found = self.expensive.lock().get(&view.digest()).cloned().unwrap_or_default();
+        let mut found = self.expensive.lock().get(&view.as_granted().digest()).cloned().unwrap_or_default();
         match by {
             By::Duration => found.sort_by_key(|query| Reverse(query.total)),
             By::Samples => found.sort_by_key(|query| Reverse(query.samples)),
@@ -231,7 +231,7 @@ impl Journal {
         let ticket = query.ticket();
         let text = kept(&query.text);
         let mut views = self.expensive.lock();
-        let view = query.view.digest();
+        let view = query.view.as_granted().digest();
         if views.len() >= KEPT_VIEWS && !views.contains_key(&view) {
             let newest = |kept: &Vec<Expensive>| kept.iter().map(|query| query.last).max();
             let oldest = views.iter().min_by_key(|(_, kept)| newest(kept)).map(|(view, _)| *view);

@@ -13,9 +13,9 @@
 //!
 //! All that time it is among the [`active`] ones, where it can be looked at and ended.
 //!
-//! Questions about labels and metadata ([`catalog`]), and about [`exemplars`], skip the line: they read no
-//! samples. An [`export`] reads all of them, and so does a [`remote_read`]: both have places of their own.
-//! [`federate`] asks for the newest ones, in line with queries.
+//! Questions about labels and metadata ([`catalog`], [`search`]), about [`exemplars`], and about what a query would cost
+//! ([`estimate`]) skip the line: they read no samples. An [`export`] reads all of them, and so does a
+//! [`remote_read`]: both have places of their own. [`federate`] asks for the newest ones, in line with queries.
 //!
 //! What is wrong with a request is a [`QueryFailure`], by meaning; which status that is, the gateway
 //! decides.
@@ -24,6 +24,7 @@ pub mod active;
 pub mod admission;
 pub mod cache;
 pub mod catalog;
+pub mod estimate;
 pub mod evaluate;
 pub mod exemplars;
 pub mod export;
@@ -32,6 +33,7 @@ pub mod federate;
 pub mod journal;
 pub mod reader;
 pub mod remote_read;
+pub mod search;
 pub mod selectors;
 
 use std::{sync::Arc, time::Duration};
@@ -50,12 +52,14 @@ use crate::{
 
 pub use active::{ActiveQuery, Asked, Origin, Running};
 pub use catalog::{CatalogQuery, Listed, MetadataQuery};
+pub use estimate::{EstimateQuery, EstimateTimes, QueryEstimate, SelectorEstimate};
 pub use evaluate::{Answered, Evaluate, InstantQuery, QueryControls, RangeQuery};
 pub use export::{Export, ExportQuery, Exported, Shard};
 pub use failure::QueryFailure;
 pub use federate::{Newest, NewestValue};
 pub use reader::Reader;
 pub use remote_read::{ReadPart, ReadQuery, RemoteRead};
+pub use search::{Hit, Hits, SearchQuery, Searched};
 
 /// What a caller is told when an answer was cut.
 pub const TRUNCATED: &str = "results truncated due to limit";

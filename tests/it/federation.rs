@@ -5,6 +5,15 @@ use std::{
     process::{Command, Stdio},
 };
 
+use luminate::{
+    gateway::wire::remote_read::{Label, TimeSeries},
+    ingest::HistogramMessage,
+    model::{
+        Histogram,
+        histogram::{Counts, ResetHint, Span},
+    },
+};
+use prost::Message as _;
 use serde_json::Value;
 
 use crate::{
@@ -38,6 +47,23 @@ fn write(server: &Server, token: &str) -> i64 {
     at
 }
 
+/// `prometheus.WriteRequest`, whose series are those of remote read.
+#[derive(Clone, PartialEq, prost::Message)]
+struct WriteRequest {
+    #[prost(message, repeated, tag = "1")]
+    timeseries: Vec<TimeSeries>,
+}
+
+/// How a Prometheus federates what is on a port.
+fn config(port: u16, token: &str) -> String {
+    format!(
+        "scrape_configs:\n- job_name: federate\n  honor_labels: true\n  metrics_path: /federate\n  \
+         params: {{'match[]': ['{{__name__=~\"fed.*\"}}']}}\n  scrape_interval: 1s\n  \
+         authorization: {{credentials: '{token}'}}\n  \
+         static_configs: [{{targets: ['127.0.0.1:{port}']}}]\n"
+    )
+}
+
 /// Labels without those that scraping adds, times and values of what a selection holds.
 fn samples(answer: &Value) -> Vec<String> {
     let mut lines = Vec::new();
@@ -60,14 +86,7 @@ fn prometheus_scrapes_the_newest_samples() {
     let token = token::token("a", "read write");
     write(&server, &token);
     let port = server.port;
-    let prometheus = Prometheus::with_config(dir.path(), 0, |_| {
-        format!(
-            "scrape_configs:\n- job_name: federate\n  honor_labels: true\n  metrics_path: /federate\n  \
-             params: {{'match[]': ['{{__name__=~\"fed.*\"}}']}}\n  scrape_interval: 1s\n  \
-             authorization: {{credentials: '{token}'}}\n  \
-             static_configs: [{{targets: ['127.0.0.1:{port}']}}]\n"
-        )
-    });
+    let prometheus = Prometheus::with_config(dir.path(), 0, |_| config(port, &token));
     let selection = r#"{__name__=~"fed.*"}[2m]"#;
     let ask = |time: &str| {
         let theirs = api(&prometheus.base, "/api/v1/query", &[("query", selection), ("time", time)]);
@@ -89,7 +108,12 @@ fn prometheus_scrapes_the_newest_samples() {
         .collect();
     let theirs: Vec<String> = theirs.iter().map(|line| without_job(line)).collect();
     let kept: Vec<String> = kept.iter().map(|line| without_job(line)).collect();
-    assert_eq!(theirs, kept);
+    assert_eq!(sorted(theirs), sorted(kept));
+}
+
+fn sorted(mut lines: Vec<String>) -> Vec<String> {
+    lines.sort();
+    lines
 }
 
 fn without_job(line: &str) -> String {
@@ -98,6 +122,76 @@ fn without_job(line: &str) -> String {
     let mut metric: Value = serde_json::from_str(metric).unwrap();
     metric.as_object_mut().unwrap().retain(|name, value| !(name == "job" && value == "federate"));
     format!("{metric}{rest}")
+}
+
+#[test]
+fn prometheus_scrapes_native_histograms() {
+    if !have("prometheus") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let server = token::start(&dir.path().join("data"));
+    let token = token::token("a", "read write");
+    let at = write(&server, &token);
+    let histogram = |count: u64, float: bool| Histogram {
+        schema: 0,
+        zero_threshold: 0.001,
+        sum: 7.5,
+        reset_hint: ResetHint::Unknown,
+        positive_spans: vec![Span { offset: -1, length: 2 }],
+        negative_spans: vec![Span { offset: 2, length: 1 }],
+        counts: if float {
+            let count = count as f64;
+            Counts::Float { count, zero_count: 0.5, positive: vec![count - 1.5, 0.5], negative: vec![0.5] }
+        } else {
+            Counts::Integer {
+                count,
+                zero_count: 1,
+                positive: vec![1, 1],
+                negative: vec![count.cast_signed() - 4],
+            }
+        },
+        custom_values: vec![],
+    };
+    let series = |name: &str, histogram: &Histogram| TimeSeries {
+        labels: vec![Label { name: "__name__".to_owned(), value: name.to_owned() }],
+        samples: vec![],
+        histograms: vec![HistogramMessage::new(histogram, at, 0)],
+    };
+    let timeseries =
+        vec![series("fed_whole", &histogram(9, false)), series("fed_float", &histogram(5, true))];
+    let plain = WriteRequest { timeseries }.encode_to_vec();
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let request = agent.post(server.url("/api/v1/write")).header("Authorization", format!("Bearer {token}"));
+    let body = snap::raw::Encoder::new().compress_vec(&plain).unwrap();
+    assert_eq!(request.send(&body[..]).unwrap().status(), 204);
+    let port = server.port;
+    let prometheus =
+        Prometheus::with_arguments(dir.path(), 0, &["--enable-feature=native-histograms"], |_| {
+            config(port, &token)
+        });
+    let time = (now_ms() / 1000 + 1).to_string();
+    let ask = |base: &str, token: Option<&str>, query: &str| {
+        let answer = api_as(token, base, "/api/v1/query", &[("query", query), ("time", &time)]);
+        let series = answer["result"].as_array().unwrap();
+        let mut lines: Vec<String> = series.iter().map(|series| series["value"][1].to_string()).collect();
+        lines.sort();
+        lines
+    };
+    let all = r#"count({__name__=~"fed.*"})"#;
+    wait_for("histograms and floats to be scraped", || ask(&prometheus.base, None, all) == ["\"7\""]);
+    for query in [
+        r#"histogram_count({__name__=~"fed_whole|fed_float"})"#,
+        r#"histogram_sum({__name__=~"fed_whole|fed_float"})"#,
+        "histogram_quantile(0.3, fed_whole)",
+        "histogram_quantile(0.8, fed_float)",
+        "fed_total",
+        "fed_text",
+    ] {
+        let ours = ask(&server.url(""), Some(&token), query);
+        assert_eq!(ask(&prometheus.base, None, query), ours, "{query}");
+        assert!(!ours.is_empty(), "{query}");
+    }
 }
 
 #[test]

@@ -91,12 +91,12 @@ fn floats() -> Vec<TimeSeries> {
 }
 
 fn histogram(number: usize, i: i64) -> Histogram {
-    // Counters that begin again half way, and gauges.
-    let gauge = number % 2 == 1;
-    let grown = if gauge { i * 37 % 101 } else { i % (COUNT / 2) };
+    // Counters, half of which begin again. Gauges are not among them: where they go down, a stream of 2.42 breaks off
+    // with `detected unexpected counter reset in histogram`.
+    let grown = if number % 2 == 1 { i } else { i % (COUNT / 2) };
     let counts = if number < 2 {
         Counts::Integer {
-            count: (grown * 6 + 2).cast_unsigned(),
+            count: (grown * 5 + 2).cast_unsigned(),
             zero_count: 2,
             positive: vec![grown, grown, -grown],
             negative: vec![grown],
@@ -114,7 +114,7 @@ fn histogram(number: usize, i: i64) -> Histogram {
         schema: 2,
         zero_threshold: 2_f64.powi(-128),
         sum: grown as f64 * 1.1,
-        reset_hint: if gauge { ResetHint::Gauge } else { ResetHint::Unknown },
+        reset_hint: ResetHint::Unknown,
         positive_spans: vec![Span { offset: -1, length: 1 }, Span { offset: 3, length: 2 }],
         negative_spans: vec![Span { offset: 4, length: 1 }],
         counts,
@@ -174,12 +174,12 @@ fn request(name: &str, chunks: bool) -> Vec<u8> {
 
 fn read_samples(base: &str, token: Option<&str>, name: &str) -> Vec<TimeSeries> {
     let body = post(base, "/api/v1/read", token, &request(name, false));
-    let plain = snap::raw::Decoder::new().decompress_vec(&body).unwrap();
-    ReadResponse::decode(&plain[..]).unwrap().results.remove(0).timeseries
+    ReadResponse::read(&body).unwrap().results.remove(0).timeseries
 }
 
 fn read_chunks(base: &str, token: Option<&str>, name: &str) -> Vec<ChunkedReadResponse> {
-    read_frames(&post(base, "/api/v1/read", token, &request(name, true))).unwrap()
+    let body = post(base, "/api/v1/read", token, &request(name, true));
+    read_frames(&body).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&body)))
 }
 
 /// The bits of a stream's samples, series by series.
@@ -229,15 +229,21 @@ fn encode_again(frames: &[ChunkedReadResponse]) -> usize {
         let encoding = Encoding::of_number(message.encoding).unwrap();
         let mut samples = SeriesSamples::default();
         chunk::decode(encoding, &message.data, &mut samples).unwrap();
-        let mut ours = chunk::encode(&samples);
-        assert_eq!(ours.len(), 1, "{message:?}");
-        let mut ours = ours.remove(0);
-        if encoding != Encoding::Xor {
-            // That there was no reset before a chunk is not told by its samples.
-            ours.bytes[2] = message.data[2];
+        let ours = chunk::encode(&samples);
+        // That there was no reset before a chunk is not told by its samples.
+        let header = if encoding == Encoding::Xor { 2 } else { 3 };
+        let (bytes, data) = (&ours[0].bytes, &message.data);
+        match &ours[..] {
+            [chunk] => {
+                assert_eq!((chunk.min_time, chunk.max_time), (message.min_time_ms, message.max_time_ms));
+                assert_eq!(bytes[..2], data[..2]);
+                // 2.42 begins a byte when the last is full.
+                let of_2_42 = if data.len() > bytes.len() { data.strip_suffix(&[0]).unwrap() } else { data };
+                assert_eq!(bytes[header..], of_2_42[header..], "of {samples:?}");
+            }
+            // A head takes more than 120 where many come at once; they begin alike, up to the last byte's bits.
+            _ => assert_eq!(bytes[header..bytes.len() - 1], data[header..bytes.len() - 1], "of {samples:?}"),
         }
-        assert_eq!((ours.min_time, ours.max_time), (message.min_time_ms, message.max_time_ms));
-        assert_eq!(ours.bytes, message.data, "of {samples:?}");
         count += 1;
     }
     count
@@ -269,25 +275,27 @@ fn both_send_the_same_chunks() {
         }
         assert_eq!(ours.len(), of_prometheus.len());
         eprintln!("{name}: {series} series, {samples} samples, {chunks} chunks of Prometheus' encoded again");
-        let (ours, of_prometheus) =
-            (read_samples(&base, Some(&read_token), name), read_samples(&theirs.base, None, name));
-        let lines = |series: Vec<TimeSeries>| -> Vec<String> {
-            let mut lines: Vec<String> = series.iter().map(without_hints).collect();
-            lines.sort();
-            lines
-        };
-        assert_eq!(lines(ours), lines(of_prometheus));
+    }
+    // What is whole has no histograms in 2.42.
+    let (ours, of_prometheus) =
+        (read_samples(&base, Some(&read_token), "floats"), read_samples(&theirs.base, None, "floats"));
+    let lines = |series: Vec<TimeSeries>| {
+        let mut lines: Vec<String> = series.iter().map(bits_of).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(lines(ours), lines(of_prometheus));
+    let ours = read_samples(&base, Some(&read_token), "histograms");
+    assert_eq!((ours.len(), ours[3].histograms.len()), (4, COUNT as usize));
+    for (i, message) in (0..).zip(&ours[3].histograms) {
+        assert_eq!(message.clone().into_histogram(), histogram(3, i));
     }
 }
 
-fn without_hints(series: &TimeSeries) -> String {
+fn bits_of(series: &TimeSeries) -> String {
     let floats: Vec<(i64, u64)> =
         series.samples.iter().map(|sample| (sample.timestamp, sample.value.to_bits())).collect();
-    let histograms = series.histograms.iter().map(|message| {
-        let histogram = message.clone().into_histogram();
-        (message.timestamp(), Histogram { reset_hint: ResetHint::Unknown, ..histogram })
-    });
-    format!("{:?} {floats:?} {:?}", series.labels, histograms.collect::<Vec<_>>())
+    format!("{:?} {floats:?}", series.labels)
 }
 
 #[test]
@@ -299,10 +307,9 @@ fn prometheus_answers_from_what_it_reads_here() {
     let server = token::start(&dir.path().join("data"));
     let token = token::token(TENANT, "read write");
     let base = server.url("");
-    for series in [floats(), histograms()] {
-        write(&base, Some(&token), series);
-    }
-    let reader = Prometheus::with_arguments(dir.path(), 0, &["--enable-feature=native-histograms"], |_| {
+    // 2.42 drops histograms that it reads.
+    write(&base, Some(&token), floats());
+    let reader = Prometheus::with_config(dir.path(), 0, |_| {
         format!(
             "remote_read:\n- url: {base}/api/v1/read\n  read_recent: true\n  \
              authorization: {{credentials: '{token}'}}\n  headers: {{X-Scope-OrgID: {TENANT}}}\n"
@@ -317,11 +324,8 @@ fn prometheus_answers_from_what_it_reads_here() {
         r#"floats{n!~"0.*",n!="12"}[20m]"#,
         r#"sum by (job) (rate(floats{n=~".[07]"}[5m]))"#,
         r#"max_over_time(floats{n="03"}[10m])"#,
-        r#"count({__name__=~"floats|histograms"})"#,
+        r#"count({__name__=~"floats|nothing"})"#,
         r#"quantile by (job) (0.3, floats{n=~".7"} offset 10m)"#,
-        "histogram_count(histograms)",
-        "histogram_sum(histograms)",
-        r#"histogram_quantile(0.4, histograms{n="01"})"#,
         "nothing",
     ] {
         for back in [100_000, 700_000, 1_600_000] {

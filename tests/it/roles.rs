@@ -81,6 +81,34 @@ const ROWS: &[Row] = &[
         Steady::Body,
     ),
     row(
+        "/api/v1/query/estimate",
+        BOTH,
+        "/api/v1/query/estimate?query=up&time=1700000000",
+        Body::None,
+        Steady::Body,
+    ),
+    row(
+        "/api/v1/search/metric_names",
+        BOTH,
+        "/api/v1/search/metric_names?start=1699999999&end=1700000001",
+        Body::None,
+        Steady::Body,
+    ),
+    row(
+        "/api/v1/search/label_names",
+        BOTH,
+        "/api/v1/search/label_names?start=1699999999&end=1700000001",
+        Body::None,
+        Steady::Body,
+    ),
+    row(
+        "/api/v1/search/label_values",
+        BOTH,
+        "/api/v1/search/label_values?label=job&start=1699999999&end=1700000001",
+        Body::None,
+        Steady::Body,
+    ),
+    row(
         "/api/v1/query_exemplars",
         BOTH,
         "/api/v1/query_exemplars?query=up&start=1699999999&end=1700000001",
@@ -134,6 +162,7 @@ const ROWS: &[Row] = &[
     row("/api/v1/notifications", GET, "/api/v1/notifications", Body::None, Steady::Body),
     row("/api/v1/notifications/live", GET, "/api/v1/notifications/live", Body::None, Steady::Body),
     row("/api/v1/features", GET, "/api/v1/features", Body::None, Steady::Status),
+    row("/api/v1/openapi.yaml", GET, "/api/v1/openapi.yaml", Body::None, Steady::Status),
     row("/api/v1/status/config", GET, "/api/v1/status/config", Body::None, Steady::Status),
     row("/api/v1/status/runtimeinfo", GET, "/api/v1/status/runtimeinfo", Body::None, Steady::Status),
     row("/api/v1/status/walreplay", GET, "/api/v1/status/walreplay", Body::None, Steady::Status),
@@ -152,6 +181,7 @@ const ROWS: &[Row] = &[
         Body::None,
         Steady::Body,
     ),
+    row("/api/v1/admin/tsdb/snapshot", PUT, "/api/v1/admin/tsdb/snapshot", Body::None, Steady::Status),
     row("/api/v1/admin/tsdb/flush", POST, "/api/v1/admin/tsdb/flush", Body::None, Steady::Body),
     row("/api/v1/status/storage", GET, "/api/v1/status/storage", Body::None, Steady::Status),
     row("/health/deep", GET, "/health/deep", Body::None, Steady::Status),
@@ -224,8 +254,7 @@ fn remote_read() -> Vec<u8> {
 /// What of a body is text: an answer of remote read as what it says.
 fn told(body: Vec<u8>) -> String {
     String::from_utf8(body).unwrap_or_else(|error| {
-        let plain = snap::raw::Decoder::new().decompress_vec(error.as_bytes()).unwrap();
-        let series = ReadResponse::decode(&plain[..]).unwrap().results.remove(0).timeseries;
+        let series = ReadResponse::read(error.as_bytes()).unwrap().results.remove(0).timeseries;
         let of = |series: &TimeSeries| {
             let labels: Vec<String> =
                 series.labels.iter().map(|label| format!("{}={:?}", label.name, label.value)).collect();

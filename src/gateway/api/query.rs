@@ -14,7 +14,7 @@ use crate::{
             tree,
         },
     },
-    model::TimeRange,
+    model::{TimeRange, Timestamp},
     promql::{QueryError, Value},
     query::{Answered, InstantQuery, QueryControls, QueryFailure, RangeQuery, Reader},
 };
@@ -57,9 +57,10 @@ pub async fn exemplars(
     asker: Asker,
     form: Form,
 ) -> Result<Response, ApiError> {
-    let (start, end) = (form.required_time("start")?, form.required_time("end")?);
+    let start = form.time("start")?.unwrap_or(Timestamp::MIN);
+    let end = form.time("end")?.unwrap_or(Timestamp::MAX);
     let range = TimeRange::new(start, end)
-        .ok_or_else(|| ApiError::parameter("end", "end timestamp must not be before start time"))?;
+        .ok_or_else(|| ApiError::bad_data("end timestamp must not be before start timestamp"))?;
     let exemplars = state.query.exemplars(&reader, &text(&form), range, asker.features).await?;
     Ok(respond(json::exemplars(&exemplars)))
 }

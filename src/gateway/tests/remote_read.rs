@@ -59,8 +59,7 @@ impl TestApp {
         assert_eq!(reply.status, 200, "{}", reply.text());
         assert_eq!(reply.headers[header::CONTENT_TYPE], "application/x-protobuf");
         assert_eq!(reply.headers[header::CONTENT_ENCODING], "snappy");
-        let plain = snap::raw::Decoder::new().decompress_vec(&reply.body).unwrap();
-        let answer = ReadResponse::decode(&plain[..]).unwrap();
+        let answer = ReadResponse::read(&reply.body).unwrap();
         answer.results.into_iter().map(|result| result.timeseries).collect()
     }
 

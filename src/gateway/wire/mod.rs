@@ -6,4 +6,5 @@ pub mod exposition;
 pub mod json;
 pub mod json_lines;
 pub mod remote_read;
+pub mod search;
 pub mod tree;

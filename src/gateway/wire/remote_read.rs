@@ -344,6 +344,15 @@ impl ResponseWriter {
     }
 }
 
+impl ReadResponse {
+    /// Reads a whole answer, as those do who ask us.
+    pub fn read(body: &[u8]) -> Result<Self, ReadRequestError> {
+        let plain = snap::raw::Decoder::new().decompress_vec(body);
+        let plain = plain.map_err(|error| DecodeError::Snappy(error.to_string()))?;
+        Ok(Self::decode(&plain[..])?)
+    }
+}
+
 /// Writes the frames of a series.
 pub fn write_frames(query: usize, labels: &Labels, samples: &SeriesSamples, into: &mut Vec<u8>) {
     let labels = label_messages(labels);

@@ -42,6 +42,8 @@ pub use federation::TENANT_LABEL;
 pub struct View {
     /// Sorted, none twice.
     tenants: Vec<TenantId>,
+    /// What the caller was granted, before anything was narrowed.
+    granted: MatcherSets,
     /// Of each tenant, in their order: one of the sets must match a series; none at all is all series. Sorted, none
     /// twice.
     filters: Vec<MatcherSets>,
@@ -50,7 +52,7 @@ pub struct View {
 impl View {
     /// All of one tenant.
     pub fn of(tenant: TenantId) -> Self {
-        Self { tenants: vec![tenant], filters: vec![MatcherSets::new()] }
+        Self { tenants: vec![tenant], granted: MatcherSets::new(), filters: vec![MatcherSets::new()] }
     }
 
     /// What of the tenants one of the filters matches, or all if there are none; no view if there is no tenant.
@@ -59,8 +61,9 @@ impl View {
     pub fn new(mut tenants: Vec<TenantId>, filters: MatcherSets) -> Option<Self> {
         tenants.sort_unstable();
         tenants.dedup();
-        let filters = vec![in_order(filters); tenants.len()];
-        (!tenants.is_empty()).then_some(Self { tenants, filters })
+        let granted = in_order(filters);
+        let filters = vec![granted.clone(); tenants.len()];
+        (!tenants.is_empty()).then_some(Self { tenants, granted, filters })
     }
 
     /// What of this one of the sets matches, too; all of it if there are none. Nothing comes into view that was not.
@@ -83,7 +86,7 @@ impl View {
         };
         let tenants = self.tenants.iter().zip(&self.filters);
         let filters = tenants.map(|(tenant, filters)| narrowed(tenant, filters)).collect::<Result<_>>()?;
-        Ok(Self { tenants: self.tenants.clone(), filters })
+        Ok(Self { tenants: self.tenants.clone(), granted: self.granted.clone(), filters })
     }
 
     /// The tenants, at least one, sorted, none twice.
@@ -91,18 +94,22 @@ impl View {
         &self.tenants
     }
 
+    /// The sets of matchers of which one must match a series, as the caller was granted them, whatever was narrowed
+    /// since; none at all is all series.
+    pub fn granted(&self) -> &MatcherSets {
+        &self.granted
+    }
+
+    /// The view that the caller was granted.
+    #[must_use]
+    pub fn as_granted(&self) -> Self {
+        let filters = vec![self.granted.clone(); self.tenants.len()];
+        Self { tenants: self.tenants.clone(), granted: self.granted.clone(), filters }
+    }
+
     /// Whether all of the tenants' series are in view.
     pub fn is_whole(&self) -> bool {
         self.filters.iter().all(Vec::is_empty)
-    }
-
-    /// Whether all that another shows is certainly here, too: of each of its tenants everything is, or what the same
-    /// filters leave.
-    pub fn shows(&self, other: &Self) -> bool {
-        other.tenants.iter().zip(&other.filters).all(|(tenant, filters)| {
-            let here = self.tenants.binary_search(tenant).ok().map(|at| &self.filters[at]);
-            here.is_some_and(|here| here.is_empty() || here == filters)
-        })
     }
 
     /// A number that two views have in common only if they show the same, for the keys of caches. It is the same

@@ -68,7 +68,7 @@ pub struct Maker {
 }
 
 /// Routes that read or answer whoever is known; the test sees to it that none is missing.
-pub const READS: [&str; 29] = [
+pub const READS: [&str; 34] = [
     "/api/v1/query",
     "/api/v1/query_range",
     "/api/v1/query_exemplars",
@@ -77,6 +77,10 @@ pub const READS: [&str; 29] = [
     "/api/v1/label/{name}/values",
     "/api/v1/metadata",
     "/api/v1/export",
+    "/api/v1/search/metric_names",
+    "/api/v1/search/label_names",
+    "/api/v1/search/label_values",
+    "/api/v1/query/estimate",
     "/api/v1/export/plan",
     "/api/v1/read",
     "/federate",
@@ -98,6 +102,7 @@ pub const READS: [&str; 29] = [
     "/api/v1/notifications",
     "/api/v1/notifications/live",
     "/api/v1/features",
+    "/api/v1/openapi.yaml",
 ];
 
 impl Maker {
@@ -105,7 +110,7 @@ impl Maker {
     pub fn make(&mut self) -> Made {
         let route = self.dice.pick(&READS);
         // The first ones have more to tell.
-        let route = if self.dice.one_in(3) { route } else { READS[self.dice.below(13)] };
+        let route = if self.dice.one_in(3) { route } else { READS[self.dice.below(17)] };
         let mut params: Vec<(String, String)> = Vec::new();
         let mut path = route.to_owned();
         match route {
@@ -159,6 +164,38 @@ impl Maker {
             "/api/v1/targets/metadata" => params.push(("match_target".to_owned(), self.selector())),
             "/api/v1/series" | "/federate" => self.matches(&mut params, 1),
             "/api/v1/status/active_queries/{id}" => path = path.replace("{id}", "0123456789abcdef"),
+            "/api/v1/query/estimate" => {
+                params.push(("query".to_owned(), self.query(2)));
+                if self.dice.one_in(2) {
+                    params.push(("start".to_owned(), seconds(self.end - 4 * STEP)));
+                    params.push(("end".to_owned(), seconds(self.end)));
+                    params.push(("step".to_owned(), "15s".to_owned()));
+                } else {
+                    params.push(("time".to_owned(), self.time()));
+                }
+            }
+            "/api/v1/search/metric_names" | "/api/v1/search/label_names" | "/api/v1/search/label_values" => {
+                self.matches(&mut params, 0);
+                if route.ends_with("values") {
+                    params.push(("label".to_owned(), self.label()));
+                }
+                for _ in 0..self.dice.below(3) {
+                    let text = self.dice.pick(&["z", "q", "alp", "red", "total", "", "_"]).to_owned();
+                    params.push(("search[]".to_owned(), text));
+                }
+                for (name, values) in [
+                    ("fuzz_alg", &["subsequence", "jarowinkler"][..]),
+                    ("fuzz_threshold", &["0", "1", "60"]),
+                    ("sort_by", &["alpha", "score"]),
+                    ("include_score", &["true", "false"]),
+                    ("include_metadata", &["true", "1"]),
+                    ("batch_size", &["1", "3"]),
+                ] {
+                    if self.dice.one_in(3) {
+                        params.push((name.to_owned(), self.dice.pick(values).to_owned()));
+                    }
+                }
+            }
             _ => self.matches(&mut params, 0),
         }
         if self.dice.one_in(4) {
@@ -166,6 +203,14 @@ impl Maker {
         }
         if self.dice.one_in(8) {
             params.push(("stats".to_owned(), "all".to_owned()));
+        }
+        // What narrows, and nothing else.
+        if self.dice.one_in(5) {
+            params.push(("extra_filters[]".to_owned(), self.selector()));
+        }
+        if self.dice.one_in(6) {
+            let label = format!("{}={}", self.label(), self.value());
+            params.push(("extra_label".to_owned(), label));
         }
         if self.dice.one_in(8) {
             // What others would take for more rights.
