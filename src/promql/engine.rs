@@ -45,6 +45,8 @@ pub struct EngineOptions {
     pub max_concurrency: usize,
     /// Threads that evaluate chunks of series; 0 is one per core.
     pub threads: usize,
+    /// Whether selectors are narrowed by what they are matched with, which changes no answer.
+    pub narrow: bool,
     /// Switches, named as in Prometheus.
     pub features: Features,
 }
@@ -58,6 +60,7 @@ impl Default for EngineOptions {
             default_subquery_step: Millis::MINUTE,
             max_concurrency: 20,
             threads: 0,
+            narrow: true,
             features: Features::default(),
         }
     }
@@ -275,8 +278,7 @@ impl Engine {
         let canceled = CancelOnDrop(Arc::new(AtomicBool::new(false)));
         let context = Arc::new(Context {
             settings,
-            budget: Budget::with(self.options.max_samples, costs),
-            canceled: Arc::clone(&canceled.0),
+            budget: Budget::with(self.options.max_samples, costs).until(Arc::clone(&canceled.0)),
             pool: Arc::clone(&self.pool),
         });
         let (data, mut remarks) = self.select(view, &plan, reach, &context.budget).await?;
@@ -288,7 +290,7 @@ impl Engine {
         let mut evaluation = tokio::task::spawn_blocking(move || {
             let evaluated = exec::evaluate(&shared, &plan, &data, &late);
             stats.peak_samples = shared.budget.peak();
-            let answer = evaluated.and_then(|done| answer(&text, kind, steps, &options, done, stats));
+            let answer = evaluated.and_then(|done| answer(&shared.budget, &text, kind, steps, &options, done, stats));
             // The place is taken until the samples are gone.
             drop((data, plan));
             drop(place);
@@ -333,7 +335,10 @@ impl Engine {
         options: &QueryOptions,
         features: Features,
     ) -> Result<Plan, QueryError> {
-        let expr = parse::parse(text, &features.parser())?;
+        let mut expr = parse::parse(text, &features.parser())?;
+        if self.options.narrow {
+            plan::narrow::narrow(&mut expr);
+        }
         if let Kind::Range = kind {
             let output = expr.value_type();
             if !matches!(output, ValueType::Scalar | ValueType::InstantVector) {
@@ -450,6 +455,7 @@ impl Watch<'_> {
 
 /// Makes the answer of what was evaluated.
 fn answer(
+    budget: &Budget,
     text: &str,
     kind: Kind,
     steps: Steps,
@@ -465,8 +471,8 @@ fn answer(
         stats.total_queryable_samples_per_step = per_step.collect();
     }
     let mut value = match kind {
-        Kind::Instant => instant_value(evaluated.output, steps.start)?,
-        Kind::Range => Value::Matrix(matrix(evaluated.output, &steps)?),
+        Kind::Instant => instant_value(budget, evaluated.output, steps.start)?,
+        Kind::Range => Value::Matrix(matrix(budget, evaluated.output, &steps)?),
     };
     if let Some(limit) = options.limit.filter(|limit| *limit > 0) {
         let cut = match &mut value {
@@ -487,14 +493,14 @@ fn cut_off<T>(all: &mut Vec<T>, limit: usize) -> bool {
     more
 }
 
-fn instant_value(output: Output, timestamp: i64) -> Result<Value, QueryError> {
+fn instant_value(budget: &Budget, output: Output, timestamp: i64) -> Result<Value, QueryError> {
     Ok(match output {
         Output::Scalar(values) => {
             Value::Scalar { timestamp, value: values.first().copied().unwrap_or(f64::NAN) }
         }
         Output::Text(value) => Value::String { timestamp, value },
         Output::Vector(rows) => {
-            refuse_same(&rows)?;
+            refuse_same(budget, &rows)?;
             let element = |row: SeriesRow| {
                 let value = match row.row.histograms.into_iter().next() {
                     Some((_, histogram)) => Point::Histogram(histogram),
@@ -509,7 +515,7 @@ fn instant_value(output: Output, timestamp: i64) -> Result<Value, QueryError> {
 }
 
 /// The result of a range query: series sorted by labels; a scalar is a series without labels.
-fn matrix(output: Output, steps: &Steps) -> Result<Vec<MatrixSeries>, QueryError> {
+fn matrix(budget: &Budget, output: Output, steps: &Steps) -> Result<Vec<MatrixSeries>, QueryError> {
     let points = |floats: Vec<f64>| -> Vec<(i64, f64)> {
         let present = floats.into_iter().enumerate().filter(|(_, value)| !is_absent(*value));
         present.map(|(step, value)| (steps.at(step), value)).collect()
@@ -524,7 +530,7 @@ fn matrix(output: Output, steps: &Steps) -> Result<Vec<MatrixSeries>, QueryError
         }
         other => other.vector()?,
     };
-    refuse_same(&rows)?;
+    refuse_same(budget, &rows)?;
     let mut series: Vec<MatrixSeries> = rows
         .into_iter()
         .map(|row| MatrixSeries {

@@ -1,17 +1,16 @@
 //! What every operator of one evaluation shares: switches, budget, cancellation, and a pool of threads.
 
 use std::{
+    collections::BTreeMap,
     ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
-use rayon::{
-    iter::{IntoParallelIterator, ParallelIterator},
-    slice::ParallelSliceMut,
-};
+use parking_lot::Mutex;
+use rayon::{iter::ParallelIterator, slice::ParallelSliceMut};
 
 use super::rows::{Row, SeriesRow, is_absent};
 use crate::{
@@ -44,10 +43,8 @@ pub struct Settings {
 pub struct Context {
     /// The switches.
     pub settings: Settings,
-    /// What may be held in memory.
+    /// What may be held in memory, and whether anybody waits for the answer.
     pub budget: Budget,
-    /// Set when nobody waits for the answer any more.
-    pub canceled: Arc<AtomicBool>,
     /// Where chunks are evaluated.
     pub pool: Arc<rayon::ThreadPool>,
 }
@@ -83,44 +80,88 @@ impl Findings {
 impl Context {
     /// Fails if nobody waits for the answer any more.
     pub fn check(&self) -> Result<(), QueryError> {
-        if self.canceled.load(Ordering::Relaxed) {
-            return Err(QueryError::Canceled("expression evaluation"));
-        }
-        Ok(())
+        self.budget.check()
     }
 
     /// Evaluates chunks of `series` in parallel and hands the results to `take` in order.
+    ///
+    /// A result is taken by the thread that has made it or the one before it, while others go on.
     pub fn over_chunks<T: Send>(
         &self,
         series: usize,
         work: impl Fn(Range<usize>, &mut Findings) -> Result<T, QueryError> + Sync,
-        mut take: impl FnMut(T) -> Result<(), QueryError>,
+        mut take: impl FnMut(T) -> Result<(), QueryError> + Send,
     ) -> Result<Findings, QueryError> {
-        let mut all = Findings::default();
         let chunk = |at: usize| -> Result<(T, Findings), QueryError> {
             let mut findings = Findings::default();
             let done = work(at * CHUNK..series.min((at + 1) * CHUNK), &mut findings)?;
             Ok((done, findings))
         };
         let chunks = series.div_ceil(CHUNK);
-        // Only so many at a time: what has been taken is smaller than what has not.
-        let batch = if chunks == 1 { 1 } else { 4 * self.pool.current_num_threads().max(1) };
-        let mut at = 0;
-        while at < chunks {
-            let end = chunks.min(at + batch);
-            let done: Vec<_> = if end - at == 1 {
-                vec![chunk(at)]
-            } else {
-                self.pool.install(|| (at..end).into_par_iter().map(&chunk).collect())
-            };
-            for result in done {
-                let (result, findings) = result?;
-                all.merge(findings);
-                take(result)?;
+        let line = Mutex::new(Line {
+            take: &mut take,
+            all: Findings::default(),
+            next: 0,
+            early: BTreeMap::new(),
+            failed: None,
+        });
+        if chunks == 1 {
+            line.lock().put(0, chunk(0));
+        } else {
+            let threads = self.pool.current_num_threads().max(1);
+            let mut at = 0;
+            // Only so many at a time: what has been taken is smaller than what has not.
+            while at < chunks && line.lock().failed.is_none() {
+                let end = chunks.min(at + 16 * threads);
+                let next = AtomicUsize::new(at);
+                self.pool.scope(|scope| {
+                    for _ in 0..threads.min(end - at) {
+                        scope.spawn(|_| {
+                            loop {
+                                let at = next.fetch_add(1, Ordering::Relaxed);
+                                if at >= end || line.lock().failed.is_some() {
+                                    break;
+                                }
+                                let done = chunk(at);
+                                line.lock().put(at, done);
+                            }
+                        });
+                    }
+                });
+                at = end;
             }
-            at = end;
         }
-        Ok(all)
+        let line = line.into_inner();
+        line.failed.map_or(Ok(line.all), Err)
+    }
+}
+
+/// Puts results in their order.
+struct Line<'a, T> {
+    take: &'a mut (dyn FnMut(T) -> Result<(), QueryError> + Send),
+    all: Findings,
+    /// The number of the result to be taken next.
+    next: usize,
+    /// Results that came before their turn.
+    early: BTreeMap<usize, Result<(T, Findings), QueryError>>,
+    /// What the first that failed failed with.
+    failed: Option<QueryError>,
+}
+
+impl<T> Line<'_, T> {
+    /// Takes a result, and those that have waited for it.
+    fn put(&mut self, at: usize, result: Result<(T, Findings), QueryError>) {
+        self.early.insert(at, result);
+        while self.failed.is_none()
+            && let Some(result) = self.early.remove(&self.next)
+        {
+            self.next += 1;
+            let taken = result.and_then(|(result, findings)| {
+                self.all.merge(findings);
+                (self.take)(result)
+            });
+            self.failed = taken.err();
+        }
     }
 }
 
@@ -162,9 +203,10 @@ pub struct Costs {
     pub series: Option<u64>,
 }
 
-/// Counts what is held in memory against the most there may be.
+/// Counts what is held in memory against the most there may be, for as long as anybody waits for the answer.
 #[derive(Debug)]
 pub struct Budget {
+    canceled: Option<Arc<AtomicBool>>,
     most: u64,
     costs: Costs,
     held: AtomicU64,
@@ -185,6 +227,7 @@ impl Budget {
     /// A budget of `most` samples, within what the caller may use.
     pub const fn with(most: u64, costs: Costs) -> Self {
         Self {
+            canceled: None,
             most,
             costs,
             held: AtomicU64::new(0),
@@ -192,6 +235,20 @@ impl Budget {
             series: AtomicU64::new(0),
             label_bytes: AtomicU64::new(0),
         }
+    }
+
+    /// The same, until `canceled` says that nobody waits for the answer any more.
+    #[must_use]
+    pub fn until(self, canceled: Arc<AtomicBool>) -> Self {
+        Self { canceled: Some(canceled), ..self }
+    }
+
+    /// Fails if nobody waits for the answer any more. To be asked every few milliseconds.
+    pub fn check(&self) -> Result<(), QueryError> {
+        if self.canceled.as_ref().is_some_and(|canceled| canceled.load(Ordering::Relaxed)) {
+            return Err(QueryError::Canceled("expression evaluation"));
+        }
+        Ok(())
     }
 
     /// Takes `samples` more into memory.
