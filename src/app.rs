@@ -37,7 +37,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     clock::Clock,
-    config::{AuthMode, Backend, Config, Feature, Storage as StorageConfig, WalSync},
+    config::{AuthMode, Backend, Config, Settings, Storage as StorageConfig, WalSync},
     gateway::{
         GatewayConfig, MetricsRenderer, State,
         body::BodyLimits,
@@ -50,10 +50,15 @@ use crate::{
         },
         reload::Reload,
         request::RequestCounters,
+        running::Running,
     },
     ingest::{Ingest, IngestLimits},
+    model::quantity::format_duration,
     promql::{Engine, EngineOptions, Features},
-    query::{QueryLimits, QueryService},
+    query::{
+        QueryLimits, QueryService,
+        cache::{CacheConfig, RangeCache},
+    },
     self_scrape::SelfScrape,
     storage::{
         Storage,
@@ -97,6 +102,7 @@ pub enum Greeting {
 /// Runs a server until it is told to stop. Everything acknowledged is durable when this returns.
 pub async fn run(
     config: Config,
+    settings: &Settings,
     clock: Arc<dyn Clock>,
     seeds: Seeds,
     greeting: Greeting,
@@ -118,7 +124,15 @@ pub async fn run(
     let opened =
         Opened { figures: opened.figures.into_iter().chain(listeners.figures()).collect(), ..opened };
     let storage = Arc::clone(&opened.storage);
-    let parts = match Parts::build(&config, opened, Arc::clone(&clock), seeds, address, listeners.reload()) {
+    let parts = match Parts::build(
+        &config,
+        running(&config, settings, &*clock),
+        opened,
+        Arc::clone(&clock),
+        seeds,
+        address,
+        listeners.reload(),
+    ) {
         Ok(parts) => parts,
         Err(error) => {
             // The next start is not to take for a crash that the configuration would not do.
@@ -236,6 +250,7 @@ struct Parts {
 impl Parts {
     fn build(
         config: &Config,
+        running: Running,
         opened: Opened,
         clock: Arc<dyn Clock>,
         seeds: Seeds,
@@ -251,12 +266,13 @@ impl Parts {
         ));
         let engine = Engine::new(Arc::clone(&storage), engine_options(config), Arc::clone(&clock))
             .context("cannot start the threads that evaluate queries")?;
-        let query = Arc::new(QueryService::new(
-            Arc::new(engine),
-            Arc::clone(&storage),
-            Arc::clone(&clock),
-            query_limits(config),
-        ));
+        let query_memory = engine.memory();
+        let engine = Arc::new(engine);
+        let cache =
+            RangeCache::new(Arc::<Engine>::clone(&engine), Arc::clone(&storage), cache_config(config));
+        let service =
+            QueryService::new(engine, Arc::clone(&storage), Arc::clone(&clock), query_limits(config));
+        let query = Arc::new(service.with_cache(cache));
         let counters = Arc::new(RequestCounters::default());
         let readiness = Arc::new(Readiness::new(config.health.ready_requires_storage));
         let redis = redis::link(&config.redis, seeds.request_ids, Arc::clone(&clock))?;
@@ -273,7 +289,7 @@ impl Parts {
         let mut sources = vec![
             telemetry::requests::source(Arc::clone(&counters)),
             figures::ingest(Arc::clone(&ingest)),
-            figures::query(Arc::clone(&query)),
+            figures::query(Arc::clone(&query), query_memory),
             figures::limits::limits(Arc::clone(&limiter)),
             figures::limits::reloads(Arc::clone(&limits.reloads), Arc::clone(&limits.table)),
         ];
@@ -292,6 +308,7 @@ impl Parts {
             clock: Arc::clone(&clock),
             render_metrics: MetricsRenderer(Arc::new(move |format| rendered.render_as(format))),
             config: gateway_config(config, address, seeds.request_ids),
+            running,
             audit,
             auth: Arc::new(callers.auth),
             limiter,
@@ -345,6 +362,19 @@ async fn raised(mut flag: watch::Receiver<bool>) {
     let _ = flag.wait_for(|raised| *raised).await;
 }
 
+/// What whoever operates the process is told of it.
+fn running(config: &Config, settings: &Settings, clock: &dyn Clock) -> Running {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    Running {
+        config: settings.to_yaml(),
+        started: clock.now(),
+        directory: std::env::current_dir().map(|path| path.display().to_string()).unwrap_or_default(),
+        host: host.trim_end().to_owned(),
+        retention: config.storage.retention.map(format_duration).unwrap_or_default(),
+        memory_limit: telemetry::memory_limit(),
+    }
+}
+
 fn gateway_config(config: &Config, address: SocketAddr, request_id_seed: u64) -> GatewayConfig {
     let limits = config.server.limits;
     let defaults = GatewayConfig::default();
@@ -396,28 +426,34 @@ fn query_limits(config: &Config) -> QueryLimits {
         timeout: config.query.timeout,
         max_concurrency: config.query.max_concurrency,
         max_steps: i64::try_from(config.query.max_points).unwrap_or(i64::MAX),
+        slow_query: config.query.slow_query,
+        features: Features::default().with(config.features),
+        max_samples: config.query.max_samples,
+        lookback: config.query.lookback_delta,
         ..QueryLimits::default()
     }
 }
 
-fn engine_options(config: &Config) -> EngineOptions {
-    let mut features = Features::default();
-    for feature in &config.features {
-        match feature {
-            Feature::DelayedNameRemoval => features.delayed_name_removal = true,
-            Feature::UseStartTimestamps => features.use_start_timestamps = true,
-            Feature::TypeAndUnitLabels => features.type_and_unit_labels = true,
-            Feature::ExperimentalFunctions => features.experimental_functions = true,
-            Feature::ExtendedRangeSelectors => features.extended_range_selectors = true,
-            Feature::FillModifiers => features.fill_modifiers = true,
-        }
+/// The part of what the process may have that queries may have, if the configuration does not say.
+fn query_memory() -> u64 {
+    telemetry::process::memory_bound().map_or(u64::MAX, |bytes| bytes / 10 * 3)
+}
+
+fn cache_config(config: &Config) -> CacheConfig {
+    CacheConfig {
+        max_bytes: config.query.cache_bytes.as_usize(),
+        split: config.query.split.unwrap_or(crate::model::Millis(0)),
     }
+}
+
+fn engine_options(config: &Config) -> EngineOptions {
     EngineOptions {
         lookback: config.query.lookback_delta,
         timeout: config.query.timeout,
         max_samples: config.query.max_samples,
         default_subquery_step: config.query.default_evaluation_interval,
-        features,
+        features: Features::default().with(config.features),
+        max_memory: config.query.max_memory.map_or_else(query_memory, |memory| memory.0),
         ..EngineOptions::default()
     }
 }

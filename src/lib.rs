@@ -40,7 +40,8 @@
 //! 6. [`gateway::wire`] writes the answer as Prometheus would.
 //!
 //! An export ([`query::Export`]) asks for slices of time one after another instead, and writes them as they
-//! come; `luminate export` and `luminate import` ([`cli`]) make a move of it.
+//! come; `luminate export` and `luminate import` ([`cli`]) make a move of it. A remote read ([`query::remote_read`])
+//! goes series by series, for those who compute themselves.
 //!
 //! # What holds everywhere
 //!

@@ -17,7 +17,8 @@ use std::{
 use crate::{
     gateway::health::Readiness,
     ingest::Ingest,
-    query::QueryService,
+    promql::memory::Memory,
+    query::{QueryService, cache::RangeCache, journal::Outcome},
     storage::{
         Health, Storage,
         embedded::EmbeddedStore,
@@ -104,14 +105,71 @@ pub(super) fn ingest(ingest: Arc<Ingest>) -> Source {
 }
 
 /// Gives the figures of the query service.
-pub(super) fn query(query: Arc<QueryService>) -> Source {
+pub(super) fn query(query: Arc<QueryService>, memory: Arc<Memory>) -> Source {
     Box::new(move || {
         let count = |n: usize| as_value(u64::try_from(n).unwrap_or(u64::MAX));
-        vec![
+        let c = &query.journal().counters;
+        let mut figures = vec![
             Figure::gauge("luminate_query_running", "Queries being evaluated", count(query.running())),
             Figure::gauge("luminate_query_waiting", "Queries that wait for a place", count(query.waiting())),
-        ]
+            Figure::gauge(
+                "luminate_query_memory_bytes",
+                "About the bytes that queries hold",
+                as_value(memory.held()),
+            ),
+            Figure::gauge(
+                "luminate_query_memory_limit_bytes",
+                "Bytes that queries may hold",
+                as_value(memory.most()),
+            ),
+            latencies(
+                "luminate_query_duration_seconds",
+                "How long queries took, waiting included",
+                &c.durations,
+            ),
+            latencies("luminate_query_wait_seconds", "How long queries waited for a place", &c.waits),
+            counter("luminate_query_samples_read", "Samples that queries read", &c.samples_read),
+            counter("luminate_query_series", "Series that queries selected", &c.series),
+            counter("luminate_query_slow", "Queries that took longer than is normal", &c.slow),
+        ];
+        figures.extend(Outcome::ALL.map(|outcome| {
+            let ended = counter("luminate_query_ended", "Queries by what became of them", c.ended(outcome));
+            ended.with("outcome", outcome.as_str())
+        }));
+        figures.extend(query.cache().map(cache).into_iter().flatten());
+        figures
     })
+}
+
+/// Gives the figures of the answers that are kept.
+fn cache(cache: &RangeCache) -> Vec<Figure> {
+    let c = cache.counters();
+    let (bytes, entries) = cache.size();
+    let count = |n: usize| as_value(u64::try_from(n).unwrap_or(u64::MAX));
+    let looked = |outcome, counted| {
+        let help = "Range queries by how much of their answers was kept";
+        counter("luminate_query_cache_lookups", help, counted).with("outcome", outcome)
+    };
+    let steps = |source, counted| {
+        let help = "Steps of range queries by where they came from";
+        counter("luminate_query_cache_steps", help, counted).with("source", source)
+    };
+    vec![
+        Figure::gauge("luminate_query_cache_bytes", "About the bytes that kept answers take", count(bytes)),
+        Figure::gauge("luminate_query_cache_entries", "Answers that are kept", count(entries)),
+        looked("hit", &c.hits),
+        looked("partial", &c.partial),
+        looked("miss", &c.misses),
+        looked("passed", &c.passed),
+        steps("kept", &c.kept_steps),
+        steps("evaluated", &c.evaluated_steps),
+        counter(
+            "luminate_query_cache_unfit",
+            "Range queries evaluated as a whole because their pieces did not fit together",
+            &c.unfit,
+        ),
+        counter("luminate_query_cache_evictions", "Answers that went to make room", &c.evictions),
+    ]
 }
 
 /// Gives the figures of our own engine.

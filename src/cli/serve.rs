@@ -91,7 +91,7 @@ pub(super) fn environment() -> Vec<(String, String)> {
 
 /// Runs the server until it is told to stop.
 pub fn run(flags: &ServeFlags) -> Result<(), CommandError> {
-    let (config, _) = flags.config()?;
+    let (config, settings) = flags.config()?;
     let clock: Arc<dyn Clock> = SystemClock::start();
     let format = match config.log.format {
         LogFormat::Auto => logs::Format::of_terminal(),
@@ -109,7 +109,7 @@ pub fn run(flags: &ServeFlags) -> Result<(), CommandError> {
         logs::Format::Console => Greeting::Card { configured: flags.config_file.is_some() },
         logs::Format::Json => Greeting::None,
     };
-    let outcome = runtime.block_on(app::run(config, clock, seeds(), greeting));
+    let outcome = runtime.block_on(app::run(config, &settings, clock, seeds(), greeting));
     // What still blocks a thread has had its grace.
     runtime.shutdown_background();
     outcome.map_err(|e| CommandError::Failed(format!("{e:#}")))

@@ -30,12 +30,14 @@ use std::{fmt, path::Path};
 
 use serde_yaml::{Mapping, Value};
 
+use crate::model::FeatureSwitches;
+
 pub use auth::{Auth, AuthMode};
 pub use jwt::{Jwt, JwtKey};
 pub use keys::Keys;
 pub use limits::Limits;
 pub use observe::{Audit, Health, Log, LogFormat, SelfScrape};
-pub use query::{Feature, Query};
+pub use query::Query;
 pub use reader::{ConfigError, ConfigErrors, FlagValue, Origin, Setting};
 pub use redis::{Redis, RedisBreaker, RedisKeyStore, RedisLogin, RedisServers, RedisTls, RedisUrl};
 pub use remote::{Batch, ClickHouse, ClickHouseTls, Password, Pushdown};
@@ -62,7 +64,7 @@ pub struct Config {
     /// How queries are answered.
     pub query: Query,
     /// Features that are switched on by name.
-    pub features: Vec<Feature>,
+    pub features: FeatureSwitches,
     /// Whether our own metrics are kept, too.
     pub self_scrape: SelfScrape,
     /// Where the audit log goes.

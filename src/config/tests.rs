@@ -70,7 +70,7 @@ fn the_environment_sets_lists_numbers_and_switches() {
         &[],
     )
     .unwrap();
-    assert_eq!(config.features, [Feature::DelayedNameRemoval, Feature::UseStartTimestamps]);
+    assert!(config.features.names().eq(["promql-delayed-name-removal", "use-start-timestamps"]));
     assert_eq!(config.query.max_samples, 17);
     assert!(!config.self_scrape.enabled);
 }

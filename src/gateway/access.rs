@@ -22,6 +22,7 @@ use super::{
     State,
     auth::{AuthError, Principal, Scope},
     error::{ApiError, ErrorKind},
+    narrow::Narrowed,
     peer::Peer,
     routes::Door,
     tenant,
@@ -224,6 +225,10 @@ impl FromRequestParts<Arc<State>> for Reader {
         let caller = caller(parts)?;
         let view = View::new(caller.tenants.to_vec(), caller.principal.filters.clone());
         let view = view.ok_or_else(|| ApiError::internal("a route that reads is for no tenant"))?;
+        let narrowed = parts.extensions.get::<Narrowed>();
+        let narrowed =
+            narrowed.ok_or_else(|| ApiError::internal("a route that reads has no `narrow` before it"));
+        let view = narrowed?.apply(&view)?;
         Ok(Self { view, limits: Arc::clone(&caller.limits) })
     }
 }

@@ -19,6 +19,9 @@ use crate::{
     storage::{Fault, StorageError},
 };
 
+/// When who found no memory should come back.
+const MEMORY_RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// The kinds of failure that clients tell apart, each with its usual status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -250,6 +253,10 @@ impl From<QueryError> for ApiError {
                 return Self { over_limit: Some(Box::new(over)), ..error };
             }
             QueryError::Canceled(_) => ErrorKind::Canceled,
+            QueryError::Memory { for_good: true, .. } => ErrorKind::Execution,
+            QueryError::Memory { for_good: false, .. } => {
+                return Self::new(ErrorKind::Unavailable, error.to_string()).retry_after(MEMORY_RETRY_AFTER);
+            }
             QueryError::Timeout(_) => ErrorKind::Timeout,
             QueryError::Storage(error) => {
                 let error = Self::from(error);

@@ -7,12 +7,18 @@
 use std::{num::IntErrorKind, sync::Arc, time::Duration};
 
 use axum::{
+    body::Body,
     extract::{FromRequest, Request},
-    http::{HeaderMap, Method, header},
+    http::{HeaderMap, Method, header, request::Parts},
 };
+use bytes::Bytes;
 use jiff::civil::DateTime;
 
-use super::{State, body, error::ApiError};
+use super::{
+    State,
+    body::{self, BodyLimits},
+    error::ApiError,
+};
 use crate::model::{Millis, Timestamp};
 
 /// What Prometheus' clients write for "since ever".
@@ -51,10 +57,10 @@ impl Form {
         parse_time(self.get(name).unwrap_or_default()).map_err(|why| ApiError::parameter(name, why))
     }
 
-    /// A time that may be there.
+    /// A time that may be there. In Prometheus' words, what is no time is said with the name once more.
     pub fn time(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
         let parsed = self.get(name).map(parse_time).transpose();
-        parsed.map_err(|why| ApiError::parameter(name, why))
+        parsed.map_err(|why| ApiError::parameter(name, format!("Invalid time value for '{name}': {why}")))
     }
 
     /// A duration that must be there.
@@ -88,6 +94,16 @@ impl Form {
         usize::try_from(limit).map_err(|_| ApiError::parameter("limit", "limit must be non-negative"))
     }
 
+    /// A yes or no, as Go reads it; the text if it is neither.
+    pub fn flag(&self, name: &str) -> Result<Option<bool>, &str> {
+        match self.get(name) {
+            None => Ok(None),
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
+            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
+            Some(other) => Err(other),
+        }
+    }
+
     /// A count in one of the older parameters, which have a text of their own for what is not one.
     pub fn count(&self, name: &'static str) -> Result<Option<i64>, ApiError> {
         let parsed = self.get(name).map(str::parse).transpose();
@@ -95,18 +111,32 @@ impl Form {
     }
 }
 
+impl Form {
+    /// Reads the parameters of a request; a body that has none is given back.
+    pub async fn take(parts: &Parts, body: Body, limits: BodyLimits) -> Result<(Self, Bytes), ApiError> {
+        let url_query = parts.uri.query().unwrap_or_default();
+        if !matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
+            return Ok((Self::parse(url_query, b"")?, Bytes::new()));
+        }
+        let body = body::read(body, &parts.extensions, limits).await?;
+        if is_form(&parts.headers, &body.bytes) {
+            Ok((Self::parse(url_query, &body.bytes)?, Bytes::new()))
+        } else {
+            Ok((Self::parse(url_query, b"")?, body.bytes.clone()))
+        }
+    }
+}
+
 impl FromRequest<Arc<State>> for Form {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &Arc<State>) -> Result<Self, ApiError> {
-        let (parts, body) = request.into_parts();
-        let url_query = parts.uri.query().unwrap_or_default();
-        if !matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
-            return Self::parse(url_query, b"");
+        let (mut parts, body) = request.into_parts();
+        // It may have been read before.
+        if let Some(form) = parts.extensions.remove::<Self>() {
+            return Ok(form);
         }
-        let body = body::read(body, &parts.extensions, state.config.form_body).await?;
-        let form: &[u8] = if is_form(&parts.headers, &body.bytes) { &body.bytes } else { b"" };
-        Self::parse(url_query, form)
+        Ok(Self::take(&parts, body, state.config.form_body).await?.0)
     }
 }
 

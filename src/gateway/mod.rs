@@ -11,9 +11,11 @@
 //! * [`host_guard`] and [`cors`]: what web pages may do.
 //! * [`access`]: who may do what, by [`auth`] and [`tenant`]; it alone makes the
 //!   [`Sender`](crate::ingest::Sender) or [`Reader`](crate::query::Reader) that handlers of tenants' data take.
+//! * [`narrow`](mod@narrow): what a request itself wants to see less of.
 //! * [`deadline`]: how long a request may take.
 //! * [`limit`]: how much a tenant may use; [`redis`](mod@redis): what several gateways share.
 //! * [`reload`]: what is read again while we run; [`health`]: whether requests are wanted.
+//! * [`running`]: what is told of the process itself.
 //! * [`metrics_format`]: how our own metrics are written.
 //! * [`late`]: what still comes while we are on our way out.
 //! * [`form`] and [`body`]: parameters and bodies, with bounds; [`in_flight`]: the bounds on all together.
@@ -36,12 +38,14 @@ pub mod late;
 pub mod limit;
 pub mod listener;
 pub mod metrics_format;
+pub mod narrow;
 pub mod peer;
 pub mod redis;
 pub mod reload;
 pub mod request;
 pub mod router;
 pub mod routes;
+pub mod running;
 pub mod tenant;
 pub mod unread;
 pub mod wire;
@@ -57,6 +61,7 @@ use limit::{Limiter, user::UserOverrides};
 use redis::RedisLink;
 use reload::Reloads;
 use request::RequestCounters;
+use running::Running;
 
 use crate::{clock::Clock, ingest::Ingest, model::TenantId, query::QueryService, storage::Storage};
 
@@ -134,6 +139,8 @@ pub struct State {
     pub render_metrics: MetricsRenderer,
     /// How the gateway behaves.
     pub config: GatewayConfig,
+    /// What whoever operates the process is told of it.
+    pub running: Running,
     /// Keeps what was denied and changed.
     pub audit: Arc<Audit>,
     /// Tells who is calling.

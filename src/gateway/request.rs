@@ -130,11 +130,11 @@ impl Seen {
     }
 
     /// Keeps what was denied, and what changed something or was about to when its caller left.
-    fn audit(&self, status: u16, tenant: &str, detail: &str) {
+    fn audit(&self, status: u16, tenant: &str, detail: &str, is_order: bool) {
         let caller = self.caller.caller();
         let denied = [401, 403].contains(&status);
-        let changes =
-            !self.method.is_safe() && caller.is_some_and(|caller| caller.access.is_administrative());
+        let is_administrative = caller.is_some_and(|caller| caller.access.is_administrative());
+        let changes = !self.method.is_safe() && (is_administrative || is_order);
         if !denied && !changes {
             return;
         }
@@ -162,7 +162,7 @@ impl Seen {
         self.counters.end(self.endpoint, status, took);
         let caller = self.caller.caller();
         let tenant = caller.map(Caller::tenant_names).unwrap_or_default();
-        self.audit(status, &tenant, detail.or(cause).unwrap_or_default());
+        self.audit(status, &tenant, detail.or(cause).unwrap_or_default(), detail.is_some());
         // The level has to be known when compiling, so the line stands here once for each.
         macro_rules! line {
             ($level:ident) => {
@@ -274,7 +274,8 @@ impl Endpoint {
             "series" | "labels" | "label" | "metadata" | "query_exemplars" => Self::Catalog,
             "export" => Self::Export,
             "import" => Self::Import,
-            "status" | "rules" | "alerts" => Self::Status,
+            "status" | "rules" | "alerts" | "alertmanagers" | "targets" | "scrape_pools"
+            | "notifications" | "features" => Self::Status,
             "admin" => Self::Admin,
             "health" => Self::Health,
             _ => Self::Other,

@@ -11,7 +11,10 @@ use axum::{
 };
 use tower_http::{
     CompressionLevel,
-    compression::{CompressionLayer, predicate::SizeAbove},
+    compression::{
+        CompressionLayer,
+        predicate::{NotForContentType, Predicate, SizeAbove},
+    },
 };
 
 use super::{
@@ -23,9 +26,10 @@ use super::{
     in_flight::{self, InFlight},
     late,
     limit::{self, door::Cost},
-    request,
+    narrow, request,
     routes::{Door, ROUTES},
     unread::{self, Unread},
+    wire,
 };
 
 /// Smaller answers are not worth compressing.
@@ -39,6 +43,9 @@ pub fn router(state: Arc<State>, door: Door) -> Router {
     {
         // A layer stands before those above it: read them from below.
         let mut methods = (route.methods)();
+        if matches!(route.access, Access::Read | Access::Delete) {
+            methods = methods.route_layer(from_fn_with_state(Arc::clone(&state), narrow::narrow));
+        }
         if let Some(cost) = Cost::of(route) {
             let door = limit::door::Door::new(&state, &in_flight, cost);
             methods = methods.route_layer(from_fn_with_state(door, limit::door::enter));
@@ -66,7 +73,11 @@ pub fn router(state: Arc<State>, door: Door) -> Router {
         .layer(
             CompressionLayer::new()
                 .quality(CompressionLevel::Fastest)
-                .compress_when(SizeAbove::new(COMPRESSED_FROM)),
+                // Chunks are dense as they are.
+                .compress_when(
+                    SizeAbove::new(COMPRESSED_FROM)
+                        .and(NotForContentType::const_new(wire::remote_read::STREAM)),
+                ),
         )
         // 5. Pages of configured origins may read the answer.
         .layer(from_fn_with_state(Arc::clone(&state), cors::allow_origins))

@@ -4,14 +4,14 @@
 
 use std::sync::Arc;
 
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 
 use super::{
     State,
     access::Access,
     api::{
-        admin, catalog, export, health, import, limits, metrics, page, query, receive, rules, status,
-        user_limits,
+        active, admin, catalog, estimate, export, features, federate, health, import, limits, metrics,
+        openapi, page, query, receive, remote_read, rules, search, status, targets, user_limits,
     },
 };
 
@@ -74,6 +74,9 @@ pub const ROUTES: &[Route] = &[
     // Questions.
     route("/api/v1/query", Door::Public, Access::Read, || get(query::instant).post(query::instant)),
     route("/api/v1/query_range", Door::Public, Access::Read, || get(query::range).post(query::range)),
+    route("/api/v1/query/estimate", Door::Public, Access::Read, || {
+        get(estimate::estimate).post(estimate::estimate)
+    }),
     route("/api/v1/query_exemplars", Door::Public, Access::Read, || {
         get(query::exemplars).post(query::exemplars)
     }),
@@ -82,16 +85,39 @@ pub const ROUTES: &[Route] = &[
         get(catalog::label_names).post(catalog::label_names)
     }),
     route("/api/v1/label/{name}/values", Door::Public, Access::Read, || get(catalog::label_values)),
+    route("/api/v1/search/metric_names", Door::Public, Access::Read, || {
+        get(search::metric_names).post(search::metric_names)
+    }),
+    route("/api/v1/search/label_names", Door::Public, Access::Read, || {
+        get(search::label_names).post(search::label_names)
+    }),
+    route("/api/v1/search/label_values", Door::Public, Access::Read, || {
+        get(search::label_values).post(search::label_values)
+    }),
     route("/api/v1/metadata", Door::Public, Access::Read, || get(catalog::metadata)),
     unhurried(route("/api/v1/export", Door::Public, Access::Read, || {
         get(export::export).post(export::export)
     })),
     route("/api/v1/export/plan", Door::Public, Access::Read, || get(export::plan).post(export::plan)),
+    unhurried(route("/api/v1/read", Door::Public, Access::Read, || post(remote_read::read))),
+    route("/federate", Door::Public, Access::Read, || get(federate::newest)),
     route("/api/v1/status/rejections", Door::Public, Access::Read, || get(limits::rejections)),
+    route("/api/v1/status/active_queries", Door::Public, Access::Read, || get(active::list)),
+    route("/api/v1/status/active_queries/{id}", Door::Public, Access::Read, || delete(active::cancel)),
+    route("/api/v1/status/top_queries", Door::Public, Access::Read, || get(active::top)),
     route("/api/v1/status/tsdb", Door::Public, Access::Read, || get(status::tsdb)),
     route("/api/v1/format_query", Door::Public, Access::Known, || get(query::format).post(query::format)),
+    route("/api/v1/parse_query", Door::Public, Access::Known, || get(query::parse).post(query::parse)),
     route("/api/v1/rules", Door::Public, Access::Known, || get(rules::groups)),
     route("/api/v1/alerts", Door::Public, Access::Known, || get(rules::alerts)),
+    route("/api/v1/alertmanagers", Door::Public, Access::Known, || get(rules::alertmanagers)),
+    route("/api/v1/targets", Door::Public, Access::Known, || get(targets::targets)),
+    route("/api/v1/targets/metadata", Door::Public, Access::Known, || get(targets::metadata)),
+    route("/api/v1/scrape_pools", Door::Public, Access::Known, || get(targets::pools)),
+    route("/api/v1/notifications", Door::Public, Access::Known, || get(status::notifications)),
+    route("/api/v1/notifications/live", Door::Public, Access::Known, || get(status::live_notifications)),
+    route("/api/v1/features", Door::Public, Access::Read, || get(features::features)),
+    route("/api/v1/openapi.yaml", Door::Both, Access::Known, || get(openapi::description)),
     route("/api/v1/user_limits", Door::Both, Access::Known, || get(user_limits::of_caller)),
     route("/api/v1/status/buildinfo", Door::Both, Access::Known, || get(status::build_info)),
     // Orders.
@@ -102,10 +128,18 @@ pub const ROUTES: &[Route] = &[
         post(admin::clean_tombstones).put(admin::clean_tombstones)
     })),
     unhurried(route("/api/v1/admin/tsdb/flush", Door::Admin, Access::Admin, || post(admin::flush))),
+    unhurried(route("/api/v1/admin/tsdb/snapshot", Door::Both, Access::Admin, || {
+        post(admin::snapshot).put(admin::snapshot)
+    })),
     route("/api/v1/user-overrides", Door::Both, Access::Admin, || {
         get(user_limits::overrides).post(user_limits::set_overrides).delete(user_limits::remove_overrides)
     }),
     unhurried(route("/-/reload", Door::Admin, Access::Admin, || post(admin::reload).put(admin::reload))),
+    route("/api/v1/admin/active_queries", Door::Admin, Access::Admin, || get(active::list_all)),
+    route("/api/v1/admin/active_queries/{id}", Door::Admin, Access::Admin, || delete(active::cancel_any)),
+    route("/api/v1/status/config", Door::Admin, Access::Admin, || get(status::config)),
+    route("/api/v1/status/runtimeinfo", Door::Admin, Access::Admin, || get(status::runtime_info)),
+    route("/api/v1/status/walreplay", Door::Admin, Access::Admin, || get(status::wal_replay)),
     route("/api/v1/status/storage", Door::Admin, Access::Admin, || get(status::storage)),
     route("/health/deep", Door::Admin, Access::Watch, || get(health::deep)),
     route("/metrics", Door::Admin, Access::Watch, || get(metrics::render)),

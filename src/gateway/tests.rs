@@ -28,6 +28,7 @@ use super::{
     reload::Reloads,
     request::{Endpoint, RequestCounters},
     router,
+    running::Running,
 };
 use crate::{
     clock::{Clock, HandClock},
@@ -35,17 +36,22 @@ use crate::{
     model::{Exemplar, Labels, Metadata, MetricType, Millis, TenantId, TenantLimits, Timestamp},
     promql::{
         Answer, Engine, EngineOptions, MatrixSeries, ParseError, Point, QueryError, QueryOptions, QueryStats,
-        Value, VectorElement, parse::Span,
+        Reads, Value, VectorElement, When, parse::Span,
     },
     query::{Evaluate, QueryLimits, QueryService},
     storage::{BatchExemplar, BatchSample, Storage, StorageError, View, WriteBatch, memory::MemoryStore},
 };
 
+mod active;
 mod audit;
 mod limits;
 mod listening;
 mod moving;
+mod openapi;
 mod overrides;
+mod remote_read;
+mod search;
+mod status;
 
 /// An engine that answers by heart.
 #[derive(Debug)]
@@ -130,6 +136,10 @@ impl Evaluate for ByHeart {
             )),
         }
     }
+
+    fn reads(&self, _: &str, _: When, _: &QueryOptions) -> Result<Reads, QueryError> {
+        Ok(Reads { requests: vec![], too_far: None, max_samples: u64::MAX })
+    }
 }
 
 struct TestApp {
@@ -137,6 +147,7 @@ struct TestApp {
     state: Arc<State>,
 }
 
+#[derive(Debug)]
 struct Reply {
     status: StatusCode,
     headers: HeaderMap,
@@ -249,6 +260,14 @@ impl TestApp {
             clock: Arc::clone(&clock),
             render_metrics: MetricsRenderer(Arc::new(|format| format!("# {format:?}\n"))),
             config,
+            running: Running {
+                config: "query:\n  timeout: 2m\n".to_owned(),
+                started: Timestamp(1_500),
+                directory: "/srv".to_owned(),
+                host: "here".to_owned(),
+                retention: "30d".to_owned(),
+                memory_limit: None,
+            },
             audit: Arc::clone(&audit),
             auth: Arc::new(Auth::open()),
             limiter: Arc::new(Limiter::new(Arc::clone(&table), Arc::new(NoBuckets))),
@@ -355,7 +374,10 @@ async fn bad_query_parameters_are_named() {
     for (path, message) in [
         ("query?query=up(", r#"invalid parameter "query": 1:3: parse error: unexpected end of input"#),
         ("query", r#"invalid parameter "query": 1:3: parse error: unexpected end of input"#),
-        ("query?query=up&time=x", r#"invalid parameter "time": cannot parse "x" to a valid timestamp"#),
+        (
+            "query?query=up&time=x",
+            r#"invalid parameter "time": Invalid time value for 'time': cannot parse "x" to a valid timestamp"#,
+        ),
         ("query?query=up&timeout=x", r#"invalid parameter "timeout": cannot parse "x" to a valid duration"#),
         (
             "query?query=up&lookback_delta=x",
@@ -474,16 +496,25 @@ async fn a_list_above_the_limit_is_cut_and_says_so() {
 async fn bad_selectors_are_named() {
     let app = TestApp::start().await;
     app.get("/api/v1/series").await.is_error(400, "bad_data", "no match[] parameter provided");
-    for path in ["series", "labels", "label/job/values"] {
+    // Where selectors may be left out, Prometheus leaves out the parameter's name.
+    for (path, name) in
+        [("series", r#"invalid parameter "match[]": "#), ("labels", ""), ("label/job/values", "")]
+    {
         app.get(&format!("/api/v1/{path}?match[]=%7B%7D")).await.is_error(
             400,
             "bad_data",
-            r#"invalid parameter "match[]": match[] must contain at least one non-empty matcher"#,
+            &format!("{name}match[] must contain at least one non-empty matcher"),
         );
-        let broken = app.get(&format!("/api/v1/{path}?match[]=%7Ba%7D%7D")).await;
-        let message = broken.json()["error"].as_str().unwrap().to_owned();
-        assert!(message.starts_with(r#"invalid parameter "match[]": 1:"#), "{message}");
-        assert!(message.contains(": parse error: "), "{message}");
+        app.get(&format!("/api/v1/{path}?match[]=%7Ba%7D%7D")).await.is_error(
+            400,
+            "bad_data",
+            &format!("{name}1:3: parse error: unexpected \"}}\" in label matching, expected label matching operator"),
+        );
+        app.get(&format!("/api/v1/{path}?match[]=up&start=x")).await.is_error(
+            400,
+            "bad_data",
+            r#"invalid parameter "start": Invalid time value for 'start': cannot parse "x" to a valid timestamp"#,
+        );
         app.get(&format!("/api/v1/{path}?match[]=up&start=2&end=1")).await.is_error(
             400,
             "bad_data",
@@ -663,8 +694,14 @@ async fn status_says_what_we_are_and_hold() {
     let tsdb = app.get("/api/v1/status/tsdb?limit=1").await.json();
     assert_eq!(tsdb["data"]["headStats"]["numSeries"], 3);
     assert_eq!(tsdb["data"]["seriesCountByMetricName"], json!([{"name": "up", "value": 2}]));
-    let message = "limit must be between 1 and 10000";
-    app.get("/api/v1/status/tsdb?limit=0").await.is_error(400, "bad_data", message);
+    for (limit, message) in [
+        ("0", "limit must be a positive number"),
+        ("ten", "limit must be a positive number"),
+        ("10001", "limit must not exceed 10000"),
+    ] {
+        let path = format!("/api/v1/status/tsdb?limit={limit}");
+        app.get(&path).await.is_error(400, "bad_data", message);
+    }
 }
 
 #[tokio::test]
@@ -828,10 +865,16 @@ async fn exemplars_are_found_by_what_a_query_looks_at() {
     app.post("/api/v1/query_exemplars", "query=test&start=1795229823766&end=1795229823767")
         .await
         .is_success(&json!([]));
+    app.get("/api/v1/query_exemplars?query=up").await.is_success(&found);
     app.get("/api/v1/query_exemplars?query=1&start=1&end=0").await.is_error(
         400,
         "bad_data",
-        r#"invalid parameter "end": end timestamp must not be before start time"#,
+        "end timestamp must not be before start timestamp",
+    );
+    app.get("/api/v1/query_exemplars?query=up%28").await.is_error(
+        400,
+        "bad_data",
+        "1:4: parse error: unclosed left parenthesis",
     );
 }
 

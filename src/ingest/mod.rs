@@ -45,7 +45,7 @@ use known::KnownSeries;
 use resolve::Resolved;
 
 pub use counters::IngestCounters;
-pub use decode::DecodeError;
+pub use decode::{DecodeError, HistogramMessage};
 pub use import::{Import, Imported};
 pub use known::Seed;
 pub use outcome::{Example, Outcome, Reason, Rejections};

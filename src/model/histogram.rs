@@ -93,6 +93,16 @@ impl ResetHint {
 }
 
 impl Histogram {
+    /// About the memory it takes.
+    pub fn memory_bytes(&self) -> usize {
+        let buckets = match &self.counts {
+            Counts::Integer { positive, negative, .. } => positive.len() + negative.len(),
+            Counts::Float { positive, negative, .. } => positive.len() + negative.len(),
+        };
+        let spans = self.positive_spans.len() + self.negative_spans.len();
+        size_of::<Self>() + 8 * (buckets + spans + self.custom_values.len())
+    }
+
     /// Whether this histogram is the stale marker.
     pub fn is_stale(&self) -> bool {
         is_stale(self.sum)

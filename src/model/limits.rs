@@ -6,7 +6,10 @@
 
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
-use super::quantity::{ByteSize, format_duration, parse_duration};
+use super::{
+    feature::FeatureSwitches,
+    quantity::{ByteSize, format_duration, parse_duration},
+};
 
 /// What a limit's number counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,11 +232,18 @@ pub struct TenantLimits {
     for_good: u64,
     /// Other bits at a time that has a sample already.
     pub on_conflict: OnConflict,
+    /// Features of queries that the tenant has otherwise than the server.
+    pub features: FeatureSwitches,
 }
 
 impl Default for TenantLimits {
     fn default() -> Self {
-        Self { values: Limit::ALL.map(Limit::default), for_good: 0, on_conflict: OnConflict::default() }
+        Self {
+            values: Limit::ALL.map(Limit::default),
+            for_good: 0,
+            on_conflict: OnConflict::default(),
+            features: FeatureSwitches::default(),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod digest;
 pub mod exemplar;
+pub mod feature;
 pub mod histogram;
 pub mod labels;
 pub mod limits;
@@ -20,6 +21,7 @@ pub mod time;
 
 pub use digest::{Checksum, Digest};
 pub use exemplar::Exemplar;
+pub use feature::{Feature, FeatureSwitches};
 pub use histogram::Histogram;
 pub use labels::{Labels, LabelsBuilder, LabelsError, METRIC_NAME, SeriesId};
 pub use limits::{Limit, OnConflict, OverLimit, TenantLimits};

@@ -106,6 +106,25 @@ impl Annotations {
         self.remarks.extend(other.remarks);
     }
 
+    /// Whether something is said in both, but of another place: which is the first, only the whole evaluation knows.
+    pub fn disagrees(&self, other: &Self) -> bool {
+        let differ = |a: &BTreeMap<String, Span>, b: &BTreeMap<String, Span>| {
+            a.iter().any(|(text, span)| b.get(text).is_some_and(|other| other != span))
+        };
+        let moved = |(text, (span, _)): (&String, &(Span, ForcedMonotonicity))| {
+            other.monotonicity.get(text).is_some_and(|(there, _)| there != span)
+        };
+        differ(&self.warnings, &other.warnings)
+            || differ(&self.infos, &other.infos)
+            || self.monotonicity.iter().any(moved)
+    }
+
+    /// About how many bytes it takes.
+    pub fn size(&self) -> usize {
+        let texts = self.warnings.keys().chain(self.infos.keys()).chain(self.monotonicity.keys());
+        texts.chain(&self.remarks).map(|text| text.len() + 128).sum()
+    }
+
     /// Whether there is nothing to say.
     pub fn is_empty(&self) -> bool {
         self.warnings.is_empty()

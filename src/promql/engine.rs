@@ -1,5 +1,7 @@
 //! The engine: a query's way from text to answer.
 
+pub mod reads;
+
 use std::{
     future::Future,
     sync::{
@@ -10,11 +12,11 @@ use std::{
 };
 
 use futures_util::future::try_join_all;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     clock::Clock,
-    model::{Labels, Limit, Millis, TimeRange, Timestamp},
+    model::{Feature, FeatureSwitches, Labels, Limit, Millis, TimeRange, Timestamp},
     promql::{
         Answer, MatrixSeries, Point, QueryError, QueryStats, Value, VectorElement,
         exec::{
@@ -24,10 +26,13 @@ use crate::{
             names::refuse_same,
             rows::{SeriesRow, Steps, is_absent},
         },
+        memory::Memory,
         parse::{self, ParserFeatures, STACK_BYTES, ValueType},
         plan::{self, Plan, PlanOptions, offers::OfferRules},
+        ticket::Ticket,
+        turns::Turns,
     },
-    storage::{SelectRequest, Storage, StorageError, View},
+    storage::{Runs, SelectRequest, Selected, Storage, StorageError, View},
 };
 
 /// What the server sets for all queries.
@@ -41,9 +46,9 @@ pub struct EngineOptions {
     pub max_samples: u64,
     /// How often a subquery without a step of its own is evaluated.
     pub default_subquery_step: Millis,
-    /// Queries evaluated at the same time; the others wait.
-    pub max_concurrency: usize,
-    /// Threads that evaluate chunks of series; 0 is one per core.
+    /// About the bytes of memory that all queries may have together.
+    pub max_memory: u64,
+    /// Threads that evaluate at a time; 0 is one per core.
     pub threads: usize,
     /// Whether selectors are narrowed by what they are matched with, which changes no answer.
     pub narrow: bool,
@@ -58,7 +63,7 @@ impl Default for EngineOptions {
             timeout: Duration::from_secs(120),
             max_samples: 50_000_000,
             default_subquery_step: Millis::MINUTE,
-            max_concurrency: 20,
+            max_memory: u64::MAX,
             threads: 0,
             narrow: true,
             features: Features::default(),
@@ -97,6 +102,28 @@ impl Default for Features {
 }
 
 impl Features {
+    /// The same with what somebody switches.
+    #[must_use]
+    pub fn with(mut self, switches: FeatureSwitches) -> Self {
+        for feature in Feature::ALL {
+            if let Some(on) = switches.of(feature) {
+                *self.switch(feature) = on;
+            }
+        }
+        self
+    }
+
+    fn switch(&mut self, feature: Feature) -> &mut bool {
+        match feature {
+            Feature::DelayedNameRemoval => &mut self.delayed_name_removal,
+            Feature::UseStartTimestamps => &mut self.use_start_timestamps,
+            Feature::TypeAndUnitLabels => &mut self.type_and_unit_labels,
+            Feature::ExperimentalFunctions => &mut self.experimental_functions,
+            Feature::ExtendedRangeSelectors => &mut self.extended_range_selectors,
+            Feature::FillModifiers => &mut self.fill_modifiers,
+        }
+    }
+
     /// What the parser wants to know of them.
     pub fn parser(&self) -> ParserFeatures {
         ParserFeatures {
@@ -108,7 +135,7 @@ impl Features {
 }
 
 /// What a request sets for one query; none is the server's value.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct QueryOptions {
     /// How far back an instant selector looks.
     pub lookback: Option<Millis>,
@@ -128,6 +155,8 @@ pub struct QueryOptions {
     pub per_step_stats: bool,
     /// Other switches than the server's.
     pub features: Option<Features>,
+    /// By which whoever asks can stop the query and see what it costs; none is nobody.
+    pub ticket: Option<Arc<Ticket>>,
 }
 
 /// Answers queries over a store.
@@ -136,15 +165,35 @@ pub struct Engine {
     storage: Arc<dyn Storage>,
     options: Arc<EngineOptions>,
     clock: Arc<dyn Clock>,
-    places: Arc<Semaphore>,
+    turns: Turns,
+    memory: Arc<Memory>,
+    /// Places for asking the store on behalf of tenants who have computed much of late.
+    heavy_selects: Arc<Semaphore>,
     pool: Arc<rayon::ThreadPool>,
 }
 
-/// What is asked, at which steps.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Instant,
     Range,
+}
+
+/// What is asked, at which steps.
+#[derive(Clone, Copy, Debug)]
+struct Asked<'a> {
+    text: &'a str,
+    kind: Kind,
+    steps: Steps,
+    end: i64,
+}
+
+/// What an evaluation came to.
+#[derive(Debug)]
+struct Ran<T> {
+    done: T,
+    /// What the store had to say.
+    remarks: Vec<String>,
+    evaluate_seconds: f64,
 }
 
 impl Engine {
@@ -154,15 +203,20 @@ impl Engine {
         options: EngineOptions,
         clock: Arc<dyn Clock>,
     ) -> std::io::Result<Self> {
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        let places = if options.threads == 0 { cores() } else { options.threads };
         let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(options.threads)
+            // For a moment there are helpers who begin, and as many who have not yet left.
+            .num_threads(2 * places)
             .thread_name(|i| format!("promql-{i}"))
             .stack_size(STACK_BYTES)
             .build()
             .map_err(std::io::Error::other)?;
         Ok(Self {
             storage,
-            places: Arc::new(Semaphore::new(options.max_concurrency.max(1))),
+            turns: Turns::new(places, Arc::clone(&clock)),
+            memory: Memory::new(options.max_memory),
+            heavy_selects: Arc::new(Semaphore::new(places.div_ceil(2))),
             options: Arc::new(options),
             clock,
             pool: Arc::new(pool),
@@ -174,6 +228,11 @@ impl Engine {
         &self.options
     }
 
+    /// The memory that queries share.
+    pub fn memory(&self) -> Arc<Memory> {
+        Arc::clone(&self.memory)
+    }
+
     /// Evaluates `text` at one instant. Dropping the future stops the evaluation soon.
     pub async fn instant(
         &self,
@@ -183,7 +242,7 @@ impl Engine {
         options: &QueryOptions,
     ) -> Result<Answer, QueryError> {
         let steps = Steps { start: at.0, step: 0, count: 1 };
-        self.within_time(options, self.query(view, text, Kind::Instant, steps, at.0, options)).await
+        self.within_time(options, self.answered(view, text, Kind::Instant, steps, at.0, options)).await
     }
 
     /// Evaluates `text` at `start`, `start + step`, … up to `end`. Dropping the future stops the evaluation soon.
@@ -196,6 +255,18 @@ impl Engine {
         step: Millis,
         options: &QueryOptions,
     ) -> Result<Answer, QueryError> {
+        let steps = self.steps(start, end, step, options)?;
+        self.within_time(options, self.answered(view, text, Kind::Range, steps, end.0, options)).await
+    }
+
+    /// The steps of a range query, if they make sense and there are not too many.
+    fn steps(
+        &self,
+        start: Timestamp,
+        end: Timestamp,
+        step: Millis,
+        options: &QueryOptions,
+    ) -> Result<Steps, QueryError> {
         if step.0 <= 0 {
             return Err(QueryError::BadData(
                 "zero or negative query resolution step widths are not accepted. Try a positive integer"
@@ -212,8 +283,7 @@ impl Engine {
             Ok(count) => return Err(self.too_many_samples(options, u64::try_from(count).unwrap_or(u64::MAX))),
             Err(_) => return Err(self.too_many_samples(options, u64::MAX)),
         };
-        let steps = Steps { start: start.0, step: step.0, count };
-        self.within_time(options, self.query(view, text, Kind::Range, steps, end.0, options)).await
+        Ok(Steps { start: start.0, step: step.0, count })
     }
 
     fn max_samples(&self, options: &QueryOptions) -> u64 {
@@ -229,11 +299,11 @@ impl Engine {
     }
 
     /// Gives a query its time and no more.
-    async fn within_time(
+    async fn within_time<T>(
         &self,
         options: &QueryOptions,
-        query: impl Future<Output = Result<Answer, QueryError>>,
-    ) -> Result<Answer, QueryError> {
+        query: impl Future<Output = Result<T, QueryError>>,
+    ) -> Result<T, QueryError> {
         let timeout = options.timeout.map_or(self.options.timeout, |t| t.min(self.options.timeout));
         match tokio::time::timeout(timeout, query).await {
             Ok(answer) => answer,
@@ -241,7 +311,7 @@ impl Engine {
         }
     }
 
-    async fn query(
+    async fn answered(
         &self,
         view: &View,
         text: &str,
@@ -250,6 +320,32 @@ impl Engine {
         end: i64,
         options: &QueryOptions,
     ) -> Result<Answer, QueryError> {
+        let (own, given) = (text.to_owned(), options.clone());
+        let finish = move |context: &Context, evaluated, stats, _: &[SelectedSeries]| {
+            answer(context, &own, kind, steps, &given, evaluated, stats)
+        };
+        let ran = self.query(view, &Asked { text, kind, steps, end }, options, finish).await?;
+        let mut answer = ran.done;
+        for remark in ran.remarks {
+            if !answer.warnings.contains(&remark) {
+                answer.warnings.push(remark);
+            }
+        }
+        answer.stats.evaluate_seconds = ran.evaluate_seconds;
+        Ok(answer)
+    }
+
+    /// Evaluates a query; `finish` makes of the result what is wanted of it, on the thread that evaluates.
+    async fn query<T: Send + 'static>(
+        &self,
+        view: &View,
+        asked: &Asked<'_>,
+        options: &QueryOptions,
+        finish: impl FnOnce(&Context, Evaluated, QueryStats, &[SelectedSeries]) -> Result<T, QueryError>
+        + Send
+        + 'static,
+    ) -> Result<Ran<T>, QueryError> {
+        let Asked { text, kind, steps, end } = *asked;
         let mut watch = Watch { clock: &*self.clock, last: self.clock.elapsed() };
         let mut stats = QueryStats::default();
         let features = options.features.unwrap_or(self.options.features);
@@ -270,37 +366,38 @@ impl Engine {
         };
         stats.prepare_seconds = watch.lap();
 
-        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
-            return Err(QueryError::Canceled("query queue"));
-        };
-        stats.queue_seconds = watch.lap();
-
+        let ticket = options.ticket.clone().unwrap_or_default();
+        let tenant = &view.tenants()[0];
         let canceled = CancelOnDrop(Arc::new(AtomicBool::new(false)));
         let context = Arc::new(Context {
             settings,
-            budget: Budget::with(self.options.max_samples, costs).until(Arc::clone(&canceled.0)),
+            budget: Budget::with(self.options.max_samples, costs, Some(self.memory.share(tenant, &ticket)))
+                .until(&canceled.0, &ticket),
+            turn: self.turns.of(tenant),
+            ticket: Arc::clone(&ticket),
             pool: Arc::clone(&self.pool),
         });
-        let (data, mut remarks) = self.select(view, &plan, reach, &context.budget).await?;
+        let (data, mut remarks) = self.select(view, &plan, reach, &context).await?;
         stats.select_seconds = watch.lap();
 
         let (late, mut asked) = LateSelects::channel();
-        let (text, options) = (text.to_owned(), *options);
         let shared = Arc::clone(&context);
         let mut evaluation = tokio::task::spawn_blocking(move || {
+            shared.turn.begin(|| shared.is_over());
             let evaluated = exec::evaluate(&shared, &plan, &data, &late);
             stats.peak_samples = shared.budget.peak();
-            let answer = evaluated.and_then(|done| answer(&shared.budget, &text, kind, steps, &options, done, stats));
-            // The place is taken until the samples are gone.
+            shared.ticket.held_at_most(stats.peak_samples);
+            let done = evaluated.and_then(|done| finish(&shared, done, stats, &data));
+            // The ticket, and with it the query's place, is held until the samples are gone.
             drop((data, plan));
-            drop(place);
-            answer
+            shared.turn.end();
+            done
         });
         let evaluated = loop {
             tokio::select! {
                 done = &mut evaluation => break done,
                 Some(LateSelect { request, answer }) = asked.recv() => {
-                    let selected = self.select_one(view, request, reach, &context.budget).await;
+                    let selected = self.select_one(view, request, reach, &context).await;
                     let series = selected.map(|(series, more)| {
                         remarks.extend(more);
                         series
@@ -311,15 +408,10 @@ impl Engine {
             }
         };
         match evaluated {
-            Ok(answer) => {
-                let mut answer = answer?;
-                for remark in remarks {
-                    if !answer.warnings.contains(&remark) {
-                        answer.warnings.push(remark);
-                    }
-                }
-                answer.stats.evaluate_seconds = watch.lap();
-                Ok(answer)
+            Ok(done) => {
+                let ran = Ran { done: done?, remarks, evaluate_seconds: watch.lap() };
+                ticket.leave(self.turns.of(tenant));
+                Ok(ran)
             }
             Err(failed) => Err(QueryError::Execution(format!("unexpected error: {failed}"))),
         }
@@ -348,11 +440,7 @@ impl Engine {
                 )));
             }
         }
-        let plan_options = PlanOptions {
-            lookback: options.lookback.unwrap_or(self.options.lookback),
-            default_subquery_step: self.options.default_subquery_step,
-            start_timestamps: features.use_start_timestamps,
-        };
+        let plan_options = self.plan_options(options, features);
         let max_samples = self.max_samples(options);
         let mut plan = plan::plan(&expr, text, steps, end, &plan_options, max_samples)?;
         // Statistics of samples need the samples.
@@ -363,17 +451,25 @@ impl Engine {
         Ok(plan)
     }
 
+    fn plan_options(&self, options: &QueryOptions, features: Features) -> PlanOptions {
+        PlanOptions {
+            lookback: options.lookback.unwrap_or(self.options.lookback),
+            default_subquery_step: self.options.default_subquery_step,
+            start_timestamps: features.use_start_timestamps,
+        }
+    }
+
     /// Asks the store for everything the plan reads, all at once.
     async fn select(
         &self,
         view: &View,
         plan: &Plan,
         reach: Reach,
-        budget: &Budget,
+        context: &Context,
     ) -> Result<(Vec<SelectedSeries>, Vec<String>), QueryError> {
         let selections = plan.selections.iter();
         let selects =
-            selections.map(|selection| self.select_one(view, selection.request.clone(), reach, budget));
+            selections.map(|selection| self.select_one(view, selection.request.clone(), reach, context));
         let (data, remarks): (Vec<_>, Vec<Vec<String>>) = try_join_all(selects).await?.into_iter().unzip();
         Ok((data, remarks.into_iter().flatten().collect()))
     }
@@ -383,13 +479,14 @@ impl Engine {
         view: &View,
         mut request: SelectRequest,
         reach: Reach,
-        budget: &Budget,
+        context: &Context,
     ) -> Result<(SelectedSeries, Vec<String>), QueryError> {
         reach.check(request.range)?;
+        let budget = &context.budget;
         request.max_series = budget.series_left().map(|left| usize::try_from(left).unwrap_or(usize::MAX));
         request.max_label_bytes = budget.bytes_left();
         let expected = Expected::of(&request);
-        let selected = view.select(&*self.storage, request).await.map_err(|error| {
+        let selected = self.in_turn(view, request).await.map_err(|error| {
             let over = match &error {
                 StorageError::TooManySeries { .. } => budget.too_many_series(),
                 StorageError::TooManyLabelBytes { .. } => budget.too_many_bytes(),
@@ -397,7 +494,26 @@ impl Engine {
             };
             over.unwrap_or(QueryError::Storage(error))
         })?;
+        context.ticket.selected(u64::try_from(selected.series.len()).unwrap_or(u64::MAX));
         SelectedSeries::receive(selected, expected, budget).await
+    }
+
+    /// Asks the store. Tenants who have computed much of late do so a few at a time, for it takes processors, too.
+    async fn in_turn(&self, view: &View, request: SelectRequest) -> Result<Selected, StorageError> {
+        let tenant = &view.tenants()[0];
+        let _place: Option<SemaphorePermit<'_>> = match self.turns.is_heavy(tenant) {
+            true => self.heavy_selects.acquire().await.ok(),
+            false => None,
+        };
+        let began = self.clock.elapsed();
+        let selected = view.select(&*self.storage, request).await;
+        // Waiting for a server costs us nothing.
+        let is_ours =
+            selected.as_ref().map_or(true, |selected| matches!(selected.runs, Runs::SeriesMajor(_)));
+        if is_ours {
+            self.turns.note(tenant, self.clock.elapsed().saturating_sub(began));
+        }
+        selected
     }
 }
 
@@ -455,7 +571,7 @@ impl Watch<'_> {
 
 /// Makes the answer of what was evaluated.
 fn answer(
-    budget: &Budget,
+    context: &Context,
     text: &str,
     kind: Kind,
     steps: Steps,
@@ -471,8 +587,8 @@ fn answer(
         stats.total_queryable_samples_per_step = per_step.collect();
     }
     let mut value = match kind {
-        Kind::Instant => instant_value(budget, evaluated.output, steps.start)?,
-        Kind::Range => Value::Matrix(matrix(budget, evaluated.output, &steps)?),
+        Kind::Instant => instant_value(&context.budget, evaluated.output, steps.start)?,
+        Kind::Range => Value::Matrix(matrix(context, evaluated.output, &steps)?),
     };
     if let Some(limit) = options.limit.filter(|limit| *limit > 0) {
         let cut = match &mut value {
@@ -515,7 +631,7 @@ fn instant_value(budget: &Budget, output: Output, timestamp: i64) -> Result<Valu
 }
 
 /// The result of a range query: series sorted by labels; a scalar is a series without labels.
-fn matrix(budget: &Budget, output: Output, steps: &Steps) -> Result<Vec<MatrixSeries>, QueryError> {
+fn matrix(context: &Context, output: Output, steps: &Steps) -> Result<Vec<MatrixSeries>, QueryError> {
     let points = |floats: Vec<f64>| -> Vec<(i64, f64)> {
         let present = floats.into_iter().enumerate().filter(|(_, value)| !is_absent(*value));
         present.map(|(step, value)| (steps.at(step), value)).collect()
@@ -530,24 +646,24 @@ fn matrix(budget: &Budget, output: Output, steps: &Steps) -> Result<Vec<MatrixSe
         }
         other => other.vector()?,
     };
-    refuse_same(budget, &rows)?;
-    let mut series: Vec<MatrixSeries> = rows
-        .into_iter()
-        .map(|row| MatrixSeries {
-            labels: row.labels,
-            floats: points(row.row.floats),
-            histograms: row
-                .row
-                .histograms
-                .into_iter()
-                .filter_map(|(step, histogram)| Some((steps.at(usize::try_from(step).ok()?), histogram)))
-                .collect(),
-        })
-        .filter(|series| !series.floats.is_empty() || !series.histograms.is_empty())
-        .collect();
+    refuse_same(&context.budget, &rows)?;
+    let mut series = Vec::with_capacity(rows.len());
+    for row in rows {
+        context.check()?;
+        let SeriesRow { labels, row, .. } = row;
+        let at = |(step, histogram): (u32, _)| Some((steps.at(usize::try_from(step).ok()?), histogram));
+        let histograms: Vec<_> = row.histograms.into_iter().filter_map(at).collect();
+        let floats = points(row.floats);
+        if !floats.is_empty() || !histograms.is_empty() {
+            series.push(MatrixSeries { labels, floats, histograms });
+        }
+    }
     series.sort_by(|a, b| a.labels.cmp(&b.labels));
     Ok(series)
 }
 
+mod pieces;
 #[cfg(test)]
 mod tests;
+
+pub use pieces::{MadeOf, Piece, Study};

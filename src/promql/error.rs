@@ -1,6 +1,10 @@
 //! Why a query has no answer.
 
-use crate::{model::OverLimit, promql::parse::Span, storage::StorageError};
+use crate::{
+    model::{ByteSize, OverLimit},
+    promql::parse::Span,
+    storage::StorageError,
+};
 
 /// A query's failure; each kind has its own status at the API.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +24,14 @@ pub enum QueryError {
     /// More than the caller may ask.
     #[error(transparent)]
     OverLimit(#[from] OverLimit),
+    /// More memory than queries may have together.
+    #[error("over the limit query.max_memory of {most}, which all queries share")]
+    Memory {
+        /// What they may have.
+        most: ByteSize,
+        /// Whether this query would be too much even beside none.
+        for_good: bool,
+    },
     /// The caller went away, or somebody stopped the query.
     #[error("query was canceled in {0}")]
     Canceled(&'static str),

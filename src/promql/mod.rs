@@ -20,7 +20,9 @@
 //!    with places in the text.
 //! 8. The rows become an [`Answer`]: series sorted by labels, warnings, and what the query cost.
 //!
-//! If the caller goes away the future is dropped; the evaluation sees it within a few series and ends.
+//! If the caller goes away the future is dropped; the evaluation sees it within a few series and ends. Whoever holds the
+//! query's [`Ticket`] can end it, too, and see what it has cost so far. Evaluations take [`turns`], so that those of one
+//! tenant do not keep another's waiting, and share one [`memory`].
 
 pub mod annotations;
 pub mod engine;
@@ -29,10 +31,17 @@ pub mod exec;
 pub mod functions;
 pub mod go_float;
 pub mod histogram;
+pub mod memory;
 pub mod parse;
 pub mod plan;
+pub mod ticket;
+pub mod turns;
 pub mod value;
 
-pub use engine::{Engine, EngineOptions, Features, QueryOptions};
+pub use engine::{
+    Engine, EngineOptions, Features, MadeOf, Piece, QueryOptions, Study,
+    reads::{Reads, When},
+};
 pub use error::{ParseError, QueryError};
+pub use ticket::Ticket;
 pub use value::{Answer, MatrixSeries, Point, QueryStats, Value, VectorElement};

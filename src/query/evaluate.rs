@@ -1,22 +1,19 @@
 //! Instant and range queries, from the check of their parameters to the cut of their answer.
 
-use std::{fmt, future::Future, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use super::{QueryFailure, QueryService, Reader, TRUNCATED};
+use super::{Asked, Origin, QueryFailure, QueryService, Reader, Running, TRUNCATED, cache::Ask};
 use crate::{
-    model::{Limit, Millis, Timestamp},
-    promql::{Answer, Engine, QueryError, QueryOptions, Value},
+    model::{FeatureSwitches, Limit, Millis, Timestamp},
+    promql::{Answer, Engine, QueryError, QueryOptions, Reads, Value, When},
     storage::View,
 };
 
 /// The furthest from the epoch that a query may be evaluated, either way: half of what there is, so
 /// that offsets and ranges taken from it stay within what there is.
 const FURTHEST: i64 = i64::MAX / 2;
-
-/// How much of a slow query's text is logged.
-const LOGGED_TEXT: usize = 1024;
 
 /// Evaluates PromQL.
 ///
@@ -42,6 +39,9 @@ pub trait Evaluate: fmt::Debug + Send + Sync + 'static {
         step: Millis,
         options: &QueryOptions,
     ) -> Result<Answer, QueryError>;
+
+    /// What `text` would read.
+    fn reads(&self, text: &str, when: When, options: &QueryOptions) -> Result<Reads, QueryError>;
 }
 
 #[async_trait]
@@ -67,6 +67,10 @@ impl Evaluate for Engine {
     ) -> Result<Answer, QueryError> {
         Self::range(self, view, text, start, end, step, options).await
     }
+
+    fn reads(&self, text: &str, when: When, options: &QueryOptions) -> Result<Reads, QueryError> {
+        Self::reads(self, text, when, options)
+    }
 }
 
 /// The parameters every query has.
@@ -80,6 +84,21 @@ pub struct QueryControls {
     pub lookback: Option<Millis>,
     /// Whether samples are counted per step, too.
     pub per_step_stats: bool,
+    /// Whether everything is to be evaluated, whatever is kept.
+    pub no_cache: bool,
+    /// Features that this request switches.
+    pub features: FeatureSwitches,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// An answer, and the query it is of, which is over when this is dropped.
+#[derive(Debug)]
+pub struct Answered {
+    /// The answer.
+    pub answer: Answer,
+    /// The query.
+    pub running: Running,
 }
 
 /// A query at one instant.
@@ -138,12 +157,13 @@ impl RangeQuery {
 
 impl QueryService {
     /// Evaluates at one instant.
-    pub async fn instant(&self, reader: &Reader, query: InstantQuery) -> Result<Answer, QueryFailure> {
+    pub async fn instant(&self, reader: &Reader, query: InstantQuery) -> Result<Answered, QueryFailure> {
         self.check_text(&query.text)?;
         let at = query.at.unwrap_or_else(|| self.clock.now());
         check_reach("time", at)?;
         let InstantQuery { text, controls, .. } = query;
-        self.admitted(reader, &text, &controls, |options| {
+        let asked = Asked { start: at, end: at, step: Millis(0) };
+        self.admitted(reader, &text, asked, &controls, |options| {
             let text = &text;
             async move { self.engine.instant(&reader.view, text, at, &options).await }
         })
@@ -151,16 +171,26 @@ impl QueryService {
     }
 
     /// Evaluates over a range.
-    pub async fn range(&self, reader: &Reader, query: RangeQuery) -> Result<Answer, QueryFailure> {
+    pub async fn range(&self, reader: &Reader, query: RangeQuery) -> Result<Answered, QueryFailure> {
         let RangeQuery { text, start, end, step, controls } = query;
         RangeQuery::check_grid(start, end, step, self.limits.max_steps)?;
         check_reach("start", start)?;
         check_reach("end", end)?;
         check_points(reader, start, end, step)?;
         self.check_text(&text)?;
-        self.admitted(reader, &text, &controls, |options| {
-            let text = &text;
-            async move { self.engine.range(&reader.view, text, start, end, step, &options).await }
+        self.admitted(reader, &text, Asked { start, end, step }, &controls, |options| {
+            let (text, fresh) = (&text, controls.no_cache);
+            async move {
+                let ask = Ask { view: &reader.view, text, start, end, step, options: &options };
+                let kept = match &self.cache {
+                    Some(cache) => cache.answer(&ask, fresh).await,
+                    None => None,
+                };
+                match kept {
+                    Some(answer) => answer,
+                    None => self.engine.range(&reader.view, text, start, end, step, &options).await,
+                }
+            }
         })
         .await
     }
@@ -174,11 +204,29 @@ impl QueryService {
         Ok(())
     }
 
-    /// Waits for a place, evaluates within what is left of the time, and cuts the answer.
+    /// Waits for a place, evaluates within what is left of the time, cuts the answer, and writes down what it cost.
     async fn admitted<E, F>(
         &self,
         reader: &Reader,
         text: &str,
+        asked: Asked,
+        controls: &QueryControls,
+        evaluate: E,
+    ) -> Result<Answered, QueryFailure>
+    where
+        E: FnOnce(QueryOptions) -> F,
+        F: Future<Output = Result<Answer, QueryError>>,
+    {
+        let mut running = Running::begin(&self.active, &self.journal, reader, text, asked, &controls.origin);
+        let answer = self.attempt(&mut running, reader, controls, evaluate).await;
+        running.settle(answer.as_ref());
+        Ok(Answered { answer: answer?, running })
+    }
+
+    async fn attempt<E, F>(
+        &self,
+        running: &mut Running,
+        reader: &Reader,
         controls: &QueryControls,
         evaluate: E,
     ) -> Result<Answer, QueryFailure>
@@ -189,10 +237,16 @@ impl QueryService {
         let began = self.clock.elapsed();
         let most = self.timeout(reader);
         let timeout = controls.timeout.unwrap_or(most).min(most);
+        let ticket = Arc::clone(running.ticket());
 
-        let _place = tokio::time::timeout(timeout, self.admission.enter(&reader.view.tenants()[0]))
-            .await
-            .map_err(|_| QueryError::Timeout("query queue"))??;
+        let in_line = tokio::time::timeout(timeout, self.admission.enter(&reader.view.tenants()[0]));
+        let place = tokio::select! {
+            entered = in_line => entered.map_err(|_| QueryError::Timeout("query queue"))??,
+            () = ticket.canceled() => return Err(QueryError::Canceled("query queue").into()),
+        };
+        // It is free again when nobody works for the query any more, which may be a moment after its caller left.
+        ticket.keep(Box::new(place));
+        running.admitted();
         let waited = self.clock.elapsed().saturating_sub(began);
         let left = timeout.saturating_sub(waited);
 
@@ -208,41 +262,19 @@ impl QueryService {
             lookback: controls.lookback,
             timeout: Some(left),
             per_step_stats: controls.per_step_stats,
+            features: Some(self.features(Some(reader), controls.features)),
+            ticket: Some(Arc::clone(&ticket)),
             ..QueryOptions::default()
         };
-        let answer = tokio::time::timeout(left, evaluate(options))
-            .await
-            .unwrap_or(Err(QueryError::Timeout("expression evaluation")));
-
-        self.log_if_slow(reader, text, began, waited, &answer);
-        let mut answer = answer?;
+        let mut answer = tokio::select! {
+            evaluated = tokio::time::timeout(left, evaluate(options)) => {
+                evaluated.unwrap_or(Err(QueryError::Timeout("expression evaluation")))?
+            }
+            () = ticket.canceled() => return Err(QueryError::Canceled("expression evaluation").into()),
+        };
         answer.stats.queue_seconds += waited.as_secs_f64();
         cut(&mut answer, controls.limit);
         Ok(answer)
-    }
-
-    fn log_if_slow(
-        &self,
-        reader: &Reader,
-        text: &str,
-        began: Duration,
-        waited: Duration,
-        answer: &Result<Answer, QueryError>,
-    ) {
-        let took = self.clock.elapsed().saturating_sub(began);
-        if self.limits.slow_query.is_none_or(|bound| took < bound) {
-            return;
-        }
-        let samples_read = answer.as_ref().map_or(0, |a| a.stats.samples_read);
-        tracing::warn!(
-            event = "slow_query",
-            tenant = %reader,
-            query = text.get(..text.floor_char_boundary(LOGGED_TEXT)).unwrap_or_default(),
-            duration_ms = millis(took),
-            queued_ms = millis(waited),
-            samples_read,
-            answered = answer.is_ok(),
-        );
     }
 }
 
@@ -251,7 +283,7 @@ fn check_points(reader: &Reader, start: Timestamp, end: Timestamp, step: Millis)
     reader.within(Limit::QueryPoints, u64::try_from(points).unwrap_or(u64::MAX))
 }
 
-fn check_reach(name: &'static str, at: Timestamp) -> Result<(), QueryFailure> {
+pub(super) fn check_reach(name: &'static str, at: Timestamp) -> Result<(), QueryFailure> {
     if (-FURTHEST..=FURTHEST).contains(&at.millis()) {
         return Ok(());
     }
@@ -277,10 +309,6 @@ fn cut(answer: &mut Answer, limit: usize) {
     }
 }
 
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// Prints a number with a comma before every third digit: `11,000`.
 struct Thousands(i64);
 
@@ -299,8 +327,6 @@ impl fmt::Display for Thousands {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::model::TenantId;
     use crate::{
@@ -343,6 +369,10 @@ mod tests {
         ) -> Result<Answer, QueryError> {
             Ok(answer(Value::Matrix(vec![])))
         }
+
+        fn reads(&self, _: &str, _: When, _: &QueryOptions) -> Result<Reads, QueryError> {
+            Ok(Reads { requests: vec![], too_far: None, max_samples: u64::MAX })
+        }
     }
 
     fn service(slow: Duration, limits: QueryLimits) -> QueryService {
@@ -359,7 +389,7 @@ mod tests {
     async fn no_time_given_means_now() {
         let service = service(Duration::ZERO, QueryLimits::default());
         let answer = service.instant(&Reader::of(TenantId::anonymous()), instant("1")).await.unwrap();
-        assert_eq!(answer.value, Value::Scalar { timestamp: 1_000, value: 1.0 });
+        assert_eq!(answer.answer.value, Value::Scalar { timestamp: 1_000, value: 1.0 });
     }
 
     #[tokio::test]

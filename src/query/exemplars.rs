@@ -2,10 +2,10 @@
 
 use super::{QueryFailure, QueryService, Reader};
 use crate::{
-    model::{Limit, TimeRange},
+    model::{FeatureSwitches, Limit, TimeRange},
     promql::{
-        QueryError,
-        parse::{self, Expr, ParserFeatures},
+        Features, QueryError,
+        parse::{self, Expr},
     },
     storage::{MatcherSets, SeriesExemplars},
 };
@@ -17,8 +17,12 @@ impl QueryService {
         reader: &Reader,
         text: &str,
         range: TimeRange,
+        switches: FeatureSwitches,
     ) -> Result<Vec<SeriesExemplars>, QueryFailure> {
-        let expr = self.parse(text)?;
+        self.check_text(text)?;
+        // In Prometheus' words: here, alone, what is wrong with the query is said without the parameter's name.
+        let expr = parse::parse(text, &self.features(Some(reader), switches).parser())
+            .map_err(|error| QueryFailure::Request(error.to_string()))?;
         let selections = selections(&expr);
         if selections.is_empty() {
             return Ok(Vec::new());
@@ -30,13 +34,18 @@ impl QueryService {
     }
 
     /// A query as it is written at its most readable.
-    pub fn format(&self, text: &str) -> Result<String, QueryFailure> {
-        Ok(parse::pretty::pretty(&self.parse(text)?))
+    pub fn format(&self, text: &str, switches: FeatureSwitches) -> Result<String, QueryFailure> {
+        Ok(parse::pretty::pretty(&self.parse(text, self.features(None, switches))?))
     }
 
-    fn parse(&self, text: &str) -> Result<Expr, QueryFailure> {
+    /// A query as a tree.
+    pub fn tree(&self, text: &str, switches: FeatureSwitches) -> Result<Expr, QueryFailure> {
+        self.parse(text, self.features(None, switches))
+    }
+
+    fn parse(&self, text: &str, features: Features) -> Result<Expr, QueryFailure> {
         self.check_text(text)?;
-        parse::parse(text, &ParserFeatures::default()).map_err(|error| QueryError::from(error).into())
+        parse::parse(text, &features.parser()).map_err(|error| QueryError::from(error).into())
     }
 }
 
@@ -66,7 +75,7 @@ mod tests {
 
     #[test]
     fn every_selector_of_a_query_is_found() {
-        let expr = parse::parse("sum(rate(a[5m])) + b{c=\"d\"} * 2", &ParserFeatures::default()).unwrap();
+        let expr = parse::parse("sum(rate(a[5m])) + b{c=\"d\"} * 2", &Features::default().parser()).unwrap();
         let mut found: Vec<String> = selections(&expr).iter().map(|set| format!("{set:?}")).collect();
         found.sort();
         assert_eq!(found, [r#"[__name__="a"]"#, r#"[c="d", __name__="b"]"#]);

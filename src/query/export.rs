@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 
 use super::{QueryFailure, QueryService, Reader, admission::Place, selectors::require_selectors};
 use crate::{
-    model::{Labels, Limit, Metadata, Millis, SeriesId, TimeRange, Timestamp},
+    model::{Labels, Metadata, Millis, SeriesId, TimeRange, Timestamp},
     storage::{
         LabelsRequest, MatcherSets, ReadSeries, Run, Runs, SelectRequest, Selected, SeriesExemplars,
         SeriesSamples, StorageError,
@@ -331,16 +331,11 @@ impl Job {
         range: TimeRange,
         names: &mut HashSet<String, FixedState>,
     ) -> Result<Vec<String>, End> {
-        let limits = &self.reader.limits;
-        let request = SelectRequest {
-            max_series: limits.get(Limit::QuerySeries).map(|_| limits.size(Limit::QuerySeries)),
-            max_label_bytes: limits.get(Limit::QueryBytes),
-            ..SelectRequest::new(self.sets[place].clone(), range)
-        };
+        let request = self.reader.bounded(SelectRequest::new(self.sets[place].clone(), range));
         let select = self.reader.view.select(&*self.service.storage, request);
         let selected = self.service.within_timeout(&self.reader, select).await;
         let Selected { series, runs, warnings, taken: _ } =
-            selected.map_err(|failure| self.named(failure))?;
+            selected.map_err(|failure| self.reader.named(failure))?;
         let wanted: Vec<bool> = series.iter().map(|labels| self.wants(place, labels)).collect();
         for (labels, _) in series.iter().zip(&wanted).filter(|(_, wanted)| **wanted) {
             if let Some(name) = labels.metric_name().filter(|name| !names.contains(*name)) {
@@ -370,18 +365,6 @@ impl Job {
             }
         }
         Ok(warnings)
-    }
-
-    /// Names the limit of the reader's that stopped a selection.
-    fn named(&self, failure: QueryFailure) -> QueryFailure {
-        let limit = match &failure {
-            QueryFailure::Storage(StorageError::TooManySeries { .. }) => Limit::QuerySeries,
-            QueryFailure::Storage(StorageError::TooManyLabelBytes { .. }) => Limit::QueryBytes,
-            _ => return failure,
-        };
-        let over =
-            self.reader.limits.get(limit).map(|most| self.reader.within(limit, most.saturating_add(1)));
-        over.and_then(Result::err).unwrap_or(failure)
     }
 
     /// Reads series after series, off the I/O threads, and sends them in batches.
@@ -476,11 +459,7 @@ impl Gathered {
                 place.insert(run.samples);
             }
             Entry::Occupied(mut place) => {
-                let (before, run) = (place.get_mut(), run.samples);
-                for (i, (timestamp, value)) in run.timestamps.iter().zip(&run.values).enumerate() {
-                    before.push(*timestamp, *value, run.start(i));
-                }
-                before.histograms.extend(run.histograms);
+                place.get_mut().append(run.samples);
             }
         }
     }

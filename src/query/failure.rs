@@ -75,6 +75,7 @@ impl From<QueryError> for QueryFailure {
             QueryError::Execution(_)
             | QueryError::TooManySamples
             | QueryError::OverLimit(_)
+            | QueryError::Memory { .. }
             | QueryError::Canceled(_)
             | QueryError::Timeout(_)
             | QueryError::Storage(_) => Self::Query(error),

@@ -1,11 +1,11 @@
 //! Who asks: what they may see, and how much it may cost.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use super::QueryFailure;
 use crate::{
     model::{Limit, OverLimit, TenantId, TenantLimits},
-    storage::View,
+    storage::{SelectRequest, StorageError, View},
 };
 
 /// Who asks.
@@ -29,14 +29,25 @@ impl Reader {
         let over = OverLimit { limit, allowed, asked: cost, retry_after: None, for_good: true };
         Err(QueryFailure::costs(over))
     }
-}
 
-/// The tenants' names, for logs.
-impl fmt::Display for Reader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, tenant) in self.view.tenants().iter().enumerate() {
-            write!(f, "{}{tenant}", if i == 0 { "" } else { "|" })?;
+    /// A request within what they may select.
+    pub(super) fn bounded(&self, request: SelectRequest) -> SelectRequest {
+        let limits = &self.limits;
+        SelectRequest {
+            max_series: limits.get(Limit::QuerySeries).map(|_| limits.size(Limit::QuerySeries)),
+            max_label_bytes: limits.get(Limit::QueryBytes),
+            ..request
         }
-        Ok(())
+    }
+
+    /// Names the limit of theirs that stopped a selection.
+    pub(super) fn named(&self, failure: QueryFailure) -> QueryFailure {
+        let limit = match &failure {
+            QueryFailure::Storage(StorageError::TooManySeries { .. }) => Limit::QuerySeries,
+            QueryFailure::Storage(StorageError::TooManyLabelBytes { .. }) => Limit::QueryBytes,
+            _ => return failure,
+        };
+        let over = self.limits.get(limit).map(|most| self.within(limit, most.saturating_add(1)));
+        over.and_then(Result::err).unwrap_or(failure)
     }
 }

@@ -8,6 +8,7 @@
 //! The declared difference between backends, whose sample stays when two with other bits meet at the same
 //! series and time, is asked of the backend too ([`Backend::settles`]).
 
+mod counts;
 mod views;
 
 use std::{fmt, ops::Range, sync::Arc, time::Duration};
@@ -87,6 +88,10 @@ pub async fn check(backend: &dyn Backend) {
     }
 }
 
+use counts::{
+    a_limit_gives_the_first, a_narrowed_view_shows_less_and_never_more,
+    an_estimate_has_all_series_and_no_fewer_samples, values_are_shown_until_enough_was_seen,
+};
 use views::{
     a_filtered_delete_hides_what_is_shown, filters_show_what_one_of_them_matches, several_tenants_are_one,
     several_tenants_have_their_bounds_together,
@@ -132,6 +137,10 @@ cases![
     a_filtered_delete_hides_what_is_shown,
     several_tenants_are_one,
     several_tenants_have_their_bounds_together,
+    a_narrowed_view_shows_less_and_never_more,
+    an_estimate_has_all_series_and_no_fewer_samples,
+    values_are_shown_until_enough_was_seen,
+    a_limit_gives_the_first,
     many_series_over_many_days_come_back,
     a_document_is_kept_and_replaced_and_removed,
     documents_are_put_at_once_and_one_is_left,

@@ -15,9 +15,12 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::{
-    AppendPolicy, Appended, BatchExemplar, Cardinality, Check, DocumentKind, Health, LabelsRequest,
-    MatcherSets, OnConflict, RejectReason, Rejected, Result, Run, Runs, SampleKind, SelectRequest, Selected,
-    SeriesExemplars, SeriesSamples, Storage, StorageStatus, WriteBatch, room::Allowance, selection::Meter,
+    AppendPolicy, Appended, BatchExemplar, Cardinality, ChangeLog, Changes, Check, DocumentKind, Estimate,
+    Health, LabelsRequest, MatcherSets, OnConflict, RejectReason, Rejected, Replay, Result, Run, Runs,
+    SampleKind, SelectRequest, Selected, SeriesExemplars, SeriesSamples, Sift, Storage, StorageError,
+    StorageStatus, Touched, WriteBatch,
+    room::Allowance,
+    selection::{Meter, label_bytes},
 };
 use crate::{
     clock::Clock,
@@ -36,6 +39,7 @@ pub struct MemoryStore {
     retention: Option<Millis>,
     tenants: Mutex<HashMap<TenantId, Tenant>>,
     documents: Mutex<BTreeMap<(DocumentKind, TenantId), String>>,
+    changes: ChangeLog,
 }
 
 #[derive(Debug, Default)]
@@ -73,7 +77,13 @@ impl Value {
 impl MemoryStore {
     /// An empty store that refuses samples older than `retention`; none keeps everything.
     pub fn new(clock: Arc<dyn Clock>, retention: Option<Millis>) -> Arc<Self> {
-        Arc::new(Self { clock, retention, tenants: Mutex::default(), documents: Mutex::default() })
+        Arc::new(Self {
+            clock,
+            retention,
+            tenants: Mutex::default(),
+            documents: Mutex::default(),
+            changes: ChangeLog::default(),
+        })
     }
 
     fn oldest(&self) -> Timestamp {
@@ -217,7 +227,9 @@ impl Storage for MemoryStore {
     async fn append(&self, tenant: &TenantId, batch: WriteBatch) -> Result<Appended> {
         let mut allowance = self.allowance(tenant, &batch).await;
         let oldest = self.oldest();
+        let touched = Touched::by(&batch);
         let mut tenants = self.tenants.lock();
+        let of = tenant;
         let tenant = tenants.entry(tenant.clone()).or_default();
         let mut appended = Appended::default();
         let refused = tenant.begin(&batch, oldest, allowance.as_mut());
@@ -265,6 +277,7 @@ impl Storage for MemoryStore {
             .collect();
         let active = tenant.series.len() as u64;
         appended.over = allowance.map_or_else(Vec::new, |allowance| allowance.over(active));
+        self.changes.wrote(of, &touched);
         Ok(appended)
     }
 
@@ -324,6 +337,44 @@ impl Storage for MemoryStore {
         }))
     }
 
+    async fn sift_label_values(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        request: LabelsRequest,
+        sift: Arc<dyn Sift>,
+    ) -> Result<()> {
+        self.read(tenant, |tenant| {
+            // It has seen enough, or all there is.
+            let _ = tenant.matching(&request).filter_map(|l| l.get(name)).try_for_each(|text| sift.see(text));
+        });
+        Ok(())
+    }
+
+    async fn estimate(&self, tenant: &TenantId, request: SelectRequest) -> Result<Estimate> {
+        Ok(self.read(tenant, |tenant| {
+            let mut sum = Estimate::default();
+            let sets = request.sets();
+            for labels in tenant.series.keys().filter(|l| matches_any(&sets, l)) {
+                let mut of_series =
+                    Estimate { series: 1, label_bytes: label_bytes(labels), ..Estimate::default() };
+                for (_, sample) in tenant.visible(labels, request.range) {
+                    match &sample.value {
+                        Value::Float(_) => of_series.floats += 1,
+                        Value::Histogram(histogram) => {
+                            of_series.histograms += 1;
+                            of_series.histogram_bytes += histogram.memory_bytes() as u64;
+                        }
+                    }
+                }
+                if of_series.samples() > 0 {
+                    sum.add(&of_series);
+                }
+            }
+            sum
+        }))
+    }
+
     async fn metadata(&self, tenant: &TenantId, metric: Option<&str>) -> Result<Vec<Metadata>> {
         Ok(self.read(tenant, |tenant| {
             let wanted = tenant.metadata.values().filter(|m| metric.is_none_or(|name| m.metric == name));
@@ -353,6 +404,7 @@ impl Storage for MemoryStore {
 
     async fn delete(&self, tenant: &TenantId, matchers: MatcherSets, range: TimeRange) -> Result<()> {
         self.tenants.lock().entry(tenant.clone()).or_default().tombstones.push((matchers, range));
+        self.changes.changed(tenant, range);
         Ok(())
     }
 
@@ -372,6 +424,7 @@ impl Storage for MemoryStore {
             }
             tenant.series.retain(|_, samples| !samples.is_empty());
         }
+        self.changes.changed(tenant, TimeRange::ALL);
         Ok(())
     }
 
@@ -400,8 +453,16 @@ impl Storage for MemoryStore {
         Ok(of_kind.map(|((_, tenant), text)| (tenant.clone(), text.clone())).collect())
     }
 
+    async fn changes(&self, tenant: &TenantId, range: TimeRange) -> Result<Option<Changes>> {
+        Ok(Some(self.changes.of(tenant, range)))
+    }
+
     async fn flush(&self) -> Result<()> {
         Ok(())
+    }
+
+    async fn snapshot(&self, _: bool) -> Result<String> {
+        Err(StorageError::Unsupported("what is in memory alone has no snapshots".to_owned()))
     }
 
     async fn enforce_retention(&self) -> Result<()> {
@@ -411,6 +472,9 @@ impl Storage for MemoryStore {
                 samples.retain(|at, _| Timestamp(*at) >= oldest);
             }
             tenant.series.retain(|_, samples| !samples.is_empty());
+        }
+        if let Some(gone) = TimeRange::new(Timestamp::MIN, oldest) {
+            self.changes.changed_for_all(gone);
         }
         Ok(())
     }
@@ -433,6 +497,10 @@ impl Storage for MemoryStore {
 
     fn checks(&self) -> Vec<Check> {
         Vec::new()
+    }
+
+    fn replay(&self) -> Option<Replay> {
+        None
     }
 
     async fn close(&self) -> Result<()> {

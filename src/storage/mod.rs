@@ -9,10 +9,12 @@
 //! * [`clickhouse`]: a ClickHouse that many of us share.
 
 pub mod batch;
+pub mod changes;
 pub mod clickhouse;
 pub mod conformance;
 pub mod embedded;
 pub mod error;
+pub mod estimate;
 pub mod latency;
 pub mod memory;
 pub mod offer;
@@ -20,7 +22,7 @@ pub mod room;
 pub mod selection;
 pub mod view;
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -30,12 +32,14 @@ pub use batch::{
     AppendPolicy, Appended, BatchExemplar, BatchHistogram, BatchLabels, BatchSample, OnConflict,
     RejectReason, Rejected, SampleKind, WriteBatch,
 };
+pub use changes::{ChangeLog, Changed, Changes, Touched};
 pub use error::{Fault, StorageError};
+pub use estimate::Estimate;
 pub use offer::{Combine, GridRow, Offer, Operation, WindowFunction};
 pub use room::{Granted, SeriesRoom};
 pub use selection::{
     Grid, HistogramSample, LabelsRequest, MatcherSets, ReadSeries, Run, Runs, SelectRequest, Selected,
-    SeriesExemplars, SeriesSamples,
+    SeriesExemplars, SeriesSamples, Sift,
 };
 pub use view::View;
 
@@ -83,6 +87,20 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
         request: LabelsRequest,
     ) -> Result<Vec<String>>;
 
+    /// Shows every value that label `name` has on those series, until enough was seen; in no order, and one maybe
+    /// several times. For values that are too many to be held; the request's limit plays no part.
+    async fn sift_label_values(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        request: LabelsRequest,
+        sift: Arc<dyn Sift>,
+    ) -> Result<()>;
+
+    /// How much [`select`](Self::select) would give: as many series, and no fewer samples. No sample is read for it,
+    /// and the request's bounds and offer play no part.
+    async fn estimate(&self, tenant: &TenantId, request: SelectRequest) -> Result<Estimate>;
+
     /// Metric metadata, sorted by metric; of one metric or of all.
     async fn metadata(&self, tenant: &TenantId, metric: Option<&str>) -> Result<Vec<Metadata>>;
 
@@ -121,8 +139,20 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// All tenants' texts of a kind, by tenant.
     async fn documents(&self, kind: DocumentKind) -> Result<Vec<(TenantId, String)>>;
 
+    /// What has changed of the tenant's samples in a range since the store was opened; none if the store cannot tell
+    /// exactly.
+    ///
+    /// A change is among them from when it is acknowledged, and counts as later than every [`Changes::now`] that was
+    /// told before it could be seen whole.
+    async fn changes(&self, tenant: &TenantId, range: TimeRange) -> Result<Option<Changes>>;
+
     /// Makes everything held in memory durable in its final place, compacted.
     async fn flush(&self) -> Result<()>;
+
+    /// Makes a copy of everything that was written before, that can be opened as a store of its own, and gives its
+    /// name; with `skip_head`, of what the last flush has made durable in its final place. Whatever happens, there is
+    /// the whole copy or none. A store that is copied in another way says so by [`StorageError::Unsupported`].
+    async fn snapshot(&self, skip_head: bool) -> Result<String>;
 
     /// Removes what is older than the retention.
     async fn enforce_retention(&self) -> Result<()>;
@@ -135,6 +165,9 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
 
     /// What stands behind its health, for whoever looks after the store; answered from memory, too.
     fn checks(&self) -> Vec<Check>;
+
+    /// What was read back of the store's log when it was opened; none if it has none.
+    fn replay(&self) -> Option<Replay>;
 
     /// Stops background work and leaves everything durable. Calls after it fail.
     async fn close(&self) -> Result<()>;
@@ -161,6 +194,8 @@ impl DocumentKind {
 pub struct Cardinality {
     /// Series that take writes now.
     pub series: u64,
+    /// Different `name=value` pairs they have.
+    pub pairs: u64,
     /// Chunks they hold.
     pub chunks: u64,
     /// Their earliest and latest sample.
@@ -194,6 +229,17 @@ pub struct StorageStatus {
     pub range: Option<TimeRange>,
     /// Files set aside because they do not read back.
     pub quarantined: Vec<String>,
+}
+
+/// What was read back of a log. A store is there only when all of it was, so there is no such thing as half a replay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replay {
+    /// The first segment that was read.
+    pub first: u64,
+    /// The last one.
+    pub last: u64,
+    /// Places that did not read back.
+    pub damaged: u64,
 }
 
 /// Whether a store can do its work.
@@ -250,6 +296,7 @@ pub(crate) fn cardinality_of<'a>(all: impl Iterator<Item = &'a Labels>, limit: u
             *pairs.entry((name.to_owned(), value.to_owned())).or_default() += 1;
         }
     }
+    cardinality.pairs = u64::try_from(pairs.len()).unwrap_or(u64::MAX);
     let (mut metrics, mut values, mut bytes) = (HashMap::new(), HashMap::new(), HashMap::new());
     for ((name, value), count) in &pairs {
         *values.entry(name.clone()).or_default() += 1;

@@ -5,7 +5,7 @@
 //! once; one that streams in time order sends [`Run`]s, which the engine sorts into its own memory; one that took
 //! something of the request's [`Offer`] sends rows over its grid.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, fmt, ops::ControlFlow, sync::Arc};
 
 use tokio::sync::mpsc;
 
@@ -175,6 +175,12 @@ pub struct LabelsRequest {
     pub limit: usize,
 }
 
+/// Looks at texts that are too many to be held, and keeps what it wants of them.
+pub trait Sift: fmt::Debug + Send + Sync {
+    /// Takes a look; a break says that nothing more is wanted. It is quick, for a store may hold a lock meanwhile.
+    fn see(&self, text: &str) -> ControlFlow<()>;
+}
+
 /// The answer to a [`SelectRequest`].
 #[derive(Debug)]
 pub struct Selected {
@@ -248,6 +254,14 @@ impl SeriesSamples {
         if start != 0 || !self.starts.is_empty() {
             self.starts.push(start);
         }
+    }
+
+    /// Adds samples that are later than all there are.
+    pub fn append(&mut self, more: Self) {
+        for (i, (timestamp, value)) in more.timestamps.iter().zip(&more.values).enumerate() {
+            self.push(*timestamp, *value, more.start(i));
+        }
+        self.histograms.extend(more.histograms);
     }
 
     /// The start timestamp of float sample number `i`, 0 if not known.

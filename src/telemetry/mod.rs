@@ -27,6 +27,12 @@ use prometheus_client::{
 
 pub use crate::gateway::MetricsFormat;
 
+/// Bytes of memory that this process may take, if that is known.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is a whole number of bytes")]
+pub fn memory_limit() -> Option<u64> {
+    cgroup::bounds().memory_bytes.map(|bytes| bytes as u64)
+}
+
 /// Something a part keeps count of, as it stands now.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Figure {

@@ -23,6 +23,12 @@ pub fn source(clock: Arc<dyn Clock>) -> Source {
     })
 }
 
+/// About the bytes of memory that this process may have; none where that is not known.
+pub fn memory_bound() -> Option<u64> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of bytes")]
+    cgroup::bounds().memory_bytes.map(|bytes| bytes as u64)
+}
+
 fn figures(
     started: Timestamp,
     stat: Option<&str>,

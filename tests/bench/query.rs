@@ -99,7 +99,9 @@ fn many_series(targets: &[Target], (series, scrapes): (usize, usize), runs: usiz
 }
 
 fn long_windows(targets: &[Target], (series, scrapes): (usize, usize), runs: usize) {
-    println!("\n{series} series × {scrapes} scrapes, the later half at a step of a minute, {runs} runs each\n");
+    println!(
+        "\n{series} series × {scrapes} scrapes, the later half at a step of a minute, {runs} runs each\n"
+    );
     println!(
         "| function (ms) | Luminate: {} | VictoriaMetrics: {} |\n|---|---:|---:|---:|---:|---:|---:|",
         WINDOWS.join(" | "),
@@ -111,8 +113,7 @@ fn long_windows(targets: &[Target], (series, scrapes): (usize, usize), runs: usi
         // The sum keeps the writing of answers out of what is measured.
         let of = |window| format!("sum({})", function.replace('$', window));
         let by_window = WINDOWS.map(|window| medians(&mut all, &range(&of(window), middle, end), runs));
-        let of_target =
-            |number: usize| by_window.iter().map(move |times| times.get(number).copied());
+        let of_target = |number: usize| by_window.iter().map(move |times| times.get(number).copied());
         let cells: Vec<String> = (0..2).flat_map(of_target).map(|time| cell(time, 1)).collect();
         println!("| `{}` | {} |", function.replace('$', "…"), cells.join(" | "));
     }

@@ -52,6 +52,15 @@ fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
                     }
                 });
             }
+            if round % 3 == 2 {
+                // And every other third while snapshots are made.
+                let (server, stop) = (&server, &stop);
+                scope.spawn(move || {
+                    while !stop.load(Ordering::SeqCst)
+                        && server.try_post("/api/v1/admin/tsdb/snapshot").is_ok()
+                    {}
+                });
+            }
             while acknowledged.load(Ordering::SeqCst) < 8 {
                 std::thread::sleep(Duration::from_millis(2));
             }
@@ -97,6 +106,26 @@ fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
     }
     println!("{} kills, {total} acknowledged requests of {SERIES_PER_WRITER} samples, 0 lost", kills());
     assert!(server.terminate().success());
+    // A snapshot that has its name is whole, and others are gone.
+    let mut snapshots: Vec<_> =
+        std::fs::read_dir(dir.path().join("snapshots")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    snapshots.sort();
+    assert!(snapshots.iter().all(|path| path.extension().is_none()), "{snapshots:?}");
+    for snapshot in [snapshots.first().unwrap(), snapshots.last().unwrap()] {
+        let copy = Server::start(snapshot, &options);
+        let status = copy.api("/api/v1/status/storage", &[]);
+        assert_eq!(status["quarantined"], serde_json::json!([]), "{status}");
+        let time = seconds(base + 4 * 3_600_000);
+        let found = copy.api("/api/v1/query", &[("query", "count_over_time(kill[5h])"), ("time", &time)]);
+        let counts: Vec<u64> = found["result"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|series| series["value"][1].as_str().unwrap().parse().unwrap())
+            .collect();
+        assert!(!counts.is_empty() && counts.iter().all(|count| *count > 0), "{found}");
+        assert!(copy.terminate().success());
+    }
 }
 
 /// What the next start says of the end of the last.

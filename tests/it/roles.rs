@@ -3,7 +3,11 @@
 //! The rows are the routes of the server itself, so a route that nobody thought about here fails the test.
 //! The answers are in `tests/golden/roles.txt`.
 
-use luminate::gateway::ROUTES;
+use luminate::gateway::{
+    ROUTES,
+    wire::remote_read::{LabelMatcher, Query, ReadRequest, ReadResponse, TimeSeries},
+};
+use prost::Message as _;
 use serde_json::json;
 
 use crate::{
@@ -35,6 +39,7 @@ enum Body {
     Samples,
     Lines,
     Overrides,
+    Read,
 }
 
 #[derive(Clone, Copy)]
@@ -58,6 +63,7 @@ const fn row(
 const BOTH: &[&str] = &["GET", "POST"];
 const GET: &[&str] = &["GET"];
 const POST: &[&str] = &["POST"];
+const DELETE: &[&str] = &["DELETE"];
 const ANY: &[&str] = &["GET", "POST", "DELETE"];
 const PUT: &[&str] = &["POST", "PUT"];
 
@@ -75,6 +81,34 @@ const ROWS: &[Row] = &[
         Steady::Body,
     ),
     row(
+        "/api/v1/query/estimate",
+        BOTH,
+        "/api/v1/query/estimate?query=up&time=1700000000",
+        Body::None,
+        Steady::Body,
+    ),
+    row(
+        "/api/v1/search/metric_names",
+        BOTH,
+        "/api/v1/search/metric_names?start=1699999999&end=1700000001",
+        Body::None,
+        Steady::Body,
+    ),
+    row(
+        "/api/v1/search/label_names",
+        BOTH,
+        "/api/v1/search/label_names?start=1699999999&end=1700000001",
+        Body::None,
+        Steady::Body,
+    ),
+    row(
+        "/api/v1/search/label_values",
+        BOTH,
+        "/api/v1/search/label_values?label=job&start=1699999999&end=1700000001",
+        Body::None,
+        Steady::Body,
+    ),
+    row(
         "/api/v1/query_exemplars",
         BOTH,
         "/api/v1/query_exemplars?query=up&start=1699999999&end=1700000001",
@@ -87,7 +121,26 @@ const ROWS: &[Row] = &[
     row("/api/v1/metadata", GET, "/api/v1/metadata", Body::None, Steady::Body),
     row("/api/v1/export", BOTH, "/api/v1/export?match[]=up", Body::None, Steady::Body),
     row("/api/v1/export/plan", BOTH, "/api/v1/export/plan?match[]=up", Body::None, Steady::Body),
+    row("/api/v1/read", POST, "/api/v1/read", Body::Read, Steady::Body),
+    row("/federate", GET, "/federate?match[]=up", Body::None, Steady::Body),
     row("/api/v1/status/rejections", GET, "/api/v1/status/rejections", Body::None, Steady::Status),
+    row("/api/v1/status/active_queries", GET, "/api/v1/status/active_queries", Body::None, Steady::Status),
+    row(
+        "/api/v1/status/active_queries/{id}",
+        DELETE,
+        "/api/v1/status/active_queries/0123456789abcdef",
+        Body::None,
+        Steady::Body,
+    ),
+    row("/api/v1/status/top_queries", GET, "/api/v1/status/top_queries", Body::None, Steady::Status),
+    row("/api/v1/admin/active_queries", GET, "/api/v1/admin/active_queries", Body::None, Steady::Status),
+    row(
+        "/api/v1/admin/active_queries/{id}",
+        DELETE,
+        "/api/v1/admin/active_queries/0123456789abcdef",
+        Body::None,
+        Steady::Body,
+    ),
     row("/api/v1/user_limits", GET, "/api/v1/user_limits", Body::None, Steady::Body),
     row(
         "/api/v1/user-overrides",
@@ -99,8 +152,20 @@ const ROWS: &[Row] = &[
     row("/-/reload", PUT, "/-/reload", Body::None, Steady::Body),
     row("/api/v1/status/tsdb", GET, "/api/v1/status/tsdb", Body::None, Steady::Body),
     row("/api/v1/format_query", BOTH, "/api/v1/format_query?query=a%2Bb", Body::None, Steady::Body),
+    row("/api/v1/parse_query", BOTH, "/api/v1/parse_query?query=-1", Body::None, Steady::Body),
     row("/api/v1/rules", GET, "/api/v1/rules", Body::None, Steady::Body),
     row("/api/v1/alerts", GET, "/api/v1/alerts", Body::None, Steady::Body),
+    row("/api/v1/alertmanagers", GET, "/api/v1/alertmanagers", Body::None, Steady::Body),
+    row("/api/v1/targets", GET, "/api/v1/targets", Body::None, Steady::Body),
+    row("/api/v1/targets/metadata", GET, "/api/v1/targets/metadata", Body::None, Steady::Body),
+    row("/api/v1/scrape_pools", GET, "/api/v1/scrape_pools", Body::None, Steady::Body),
+    row("/api/v1/notifications", GET, "/api/v1/notifications", Body::None, Steady::Body),
+    row("/api/v1/notifications/live", GET, "/api/v1/notifications/live", Body::None, Steady::Body),
+    row("/api/v1/features", GET, "/api/v1/features", Body::None, Steady::Status),
+    row("/api/v1/openapi.yaml", GET, "/api/v1/openapi.yaml", Body::None, Steady::Status),
+    row("/api/v1/status/config", GET, "/api/v1/status/config", Body::None, Steady::Status),
+    row("/api/v1/status/runtimeinfo", GET, "/api/v1/status/runtimeinfo", Body::None, Steady::Status),
+    row("/api/v1/status/walreplay", GET, "/api/v1/status/walreplay", Body::None, Steady::Status),
     row("/api/v1/status/buildinfo", GET, "/api/v1/status/buildinfo", Body::None, Steady::Body),
     row(
         "/api/v1/admin/tsdb/delete_series",
@@ -116,6 +181,7 @@ const ROWS: &[Row] = &[
         Body::None,
         Steady::Body,
     ),
+    row("/api/v1/admin/tsdb/snapshot", PUT, "/api/v1/admin/tsdb/snapshot", Body::None, Steady::Status),
     row("/api/v1/admin/tsdb/flush", POST, "/api/v1/admin/tsdb/flush", Body::None, Steady::Body),
     row("/api/v1/status/storage", GET, "/api/v1/status/storage", Body::None, Steady::Status),
     row("/health/deep", GET, "/health/deep", Body::None, Steady::Status),
@@ -177,6 +243,27 @@ fn write_what_all_start_from(server: &Server) {
     }
 }
 
+/// Asks for all samples of `up`.
+fn remote_read() -> Vec<u8> {
+    let matcher = LabelMatcher { kind: 0, name: "__name__".to_owned(), value: "up".to_owned() };
+    let query = Query { start_timestamp_ms: 0, end_timestamp_ms: AT, matchers: vec![matcher], hints: None };
+    let request = ReadRequest { queries: vec![query], accepted_response_types: vec![] };
+    snap::raw::Encoder::new().compress_vec(&request.encode_to_vec()).unwrap()
+}
+
+/// What of a body is text: an answer of remote read as what it says.
+fn told(body: Vec<u8>) -> String {
+    String::from_utf8(body).unwrap_or_else(|error| {
+        let series = ReadResponse::read(error.as_bytes()).unwrap().results.remove(0).timeseries;
+        let of = |series: &TimeSeries| {
+            let labels: Vec<String> =
+                series.labels.iter().map(|label| format!("{}={:?}", label.name, label.value)).collect();
+            format!("{{{}}} {} samples", labels.join(","), series.samples.len())
+        };
+        series.iter().map(of).collect::<Vec<_>>().join(", ")
+    })
+}
+
 fn ask(
     server: &Server,
     method: &str,
@@ -198,7 +285,7 @@ fn ask(
     } else {
         agent.run(request.body(body).unwrap()).unwrap()
     };
-    (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
+    (answer.status().as_u16(), told(answer.body_mut().read_to_vec().unwrap()))
 }
 
 #[test]
@@ -228,6 +315,7 @@ fn every_route_answers_every_kind_of_caller_as_written() {
                     Body::Samples => remote_write(&samples),
                     Body::Lines => lines.into_bytes(),
                     Body::Overrides => br#"{"max_label_names": 7}"#.to_vec(),
+                    Body::Read => remote_read(),
                 };
                 let (status, body) = ask(&server, method, row.ask, token.as_deref(), tenant, &body);
                 let body = match row.steady {

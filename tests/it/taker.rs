@@ -22,9 +22,10 @@ use luminate::{
         plan::Aggregation,
     },
     storage::{
-        Appended, Cardinality, Check, Combine, DocumentKind, Grid, GridRow, Health, LabelsRequest,
-        MatcherSets, Operation, Result, Runs, SelectRequest, Selected, SeriesExemplars, SeriesSamples,
-        Storage, StorageStatus, WriteBatch, conformance::read_all, offer::ABSENT,
+        Appended, Cardinality, Changes, Check, Combine, DocumentKind, Estimate, Grid, GridRow, Health,
+        LabelsRequest, MatcherSets, Operation, Replay, Result, Runs, SelectRequest, Selected,
+        SeriesExemplars, SeriesSamples, Sift, Storage, StorageStatus, WriteBatch, conformance::read_all,
+        offer::ABSENT,
     },
 };
 use tokio::sync::mpsc;
@@ -187,6 +188,20 @@ impl Storage for Taker {
         self.inner.label_values(tenant, name, request).await
     }
 
+    async fn sift_label_values(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        request: LabelsRequest,
+        sift: Arc<dyn Sift>,
+    ) -> Result<()> {
+        self.inner.sift_label_values(tenant, name, request, sift).await
+    }
+
+    async fn estimate(&self, tenant: &TenantId, request: SelectRequest) -> Result<Estimate> {
+        self.inner.estimate(tenant, request).await
+    }
+
     async fn metadata(&self, tenant: &TenantId, metric: Option<&str>) -> Result<Vec<Metadata>> {
         self.inner.metadata(tenant, metric).await
     }
@@ -225,8 +240,16 @@ impl Storage for Taker {
         self.inner.documents(kind).await
     }
 
+    async fn changes(&self, tenant: &TenantId, range: TimeRange) -> Result<Option<Changes>> {
+        self.inner.changes(tenant, range).await
+    }
+
     async fn flush(&self) -> Result<()> {
         self.inner.flush().await
+    }
+
+    async fn snapshot(&self, skip_head: bool) -> Result<String> {
+        self.inner.snapshot(skip_head).await
     }
 
     async fn enforce_retention(&self) -> Result<()> {
@@ -243,6 +266,10 @@ impl Storage for Taker {
 
     fn checks(&self) -> Vec<Check> {
         self.inner.checks()
+    }
+
+    fn replay(&self) -> Option<Replay> {
+        self.inner.replay()
     }
 
     async fn close(&self) -> Result<()> {

@@ -7,14 +7,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Shared, catalog::catalog_query};
+use super::{Shared, catalog::catalog_query, respond};
 use crate::{
     gateway::{
         error::{ApiError, ErrorKind},
         form::Form,
         request::Detail,
+        wire::json,
     },
     query::Reader,
+    storage::StorageError,
 };
 
 /// Hides the matching series' samples.
@@ -27,7 +29,7 @@ pub async fn delete_series(State(state): Shared, reader: Reader, form: Form) -> 
 
 /// Removes for good what was hidden.
 pub async fn clean_tombstones(State(state): Shared, reader: Reader) -> Result<Response, ApiError> {
-    if !reader.view.filters().is_empty() {
+    if !reader.view.is_whole() {
         return Err(ApiError::forbidden("this concerns series that the caller may not see"));
     }
     for tenant in reader.view.tenants() {
@@ -40,6 +42,21 @@ pub async fn clean_tombstones(State(state): Shared, reader: Reader) -> Result<Re
 pub async fn flush(State(state): Shared) -> Result<Response, ApiError> {
     state.storage.flush().await?;
     Ok(done(String::new()))
+}
+
+/// Makes a snapshot, and answers its name.
+pub async fn snapshot(State(state): Shared, form: Form) -> Result<Response, ApiError> {
+    let skip_head = form.flag("skip_head").map_err(|text| {
+        // In the words of what Prometheus reads it with.
+        let why = format!("unable to parse boolean: strconv.ParseBool: parsing {text:?}: invalid syntax");
+        ApiError::parameter("skip_head", why)
+    })?;
+    let name = state.storage.snapshot(skip_head.unwrap_or(false)).await.map_err(|error| match error {
+        StorageError::Unsupported(why) => ApiError::unavailable(why),
+        other => other.into(),
+    })?;
+    let answer = respond(json::document(&serde_json::json!({ "name": name })));
+    Ok((Extension(Detail(name)), answer).into_response())
 }
 
 /// Done, and what the audit log should know of it.

@@ -110,6 +110,7 @@ pub async fn of_caller(
         "limits": limits,
         "answer_400": answer_400,
         "on_conflict": {"value": on_conflict.as_str(), "source": source.as_str()},
+        "features": explained.limits.features.names().collect::<Vec<_>>(),
     }))))
 }
 

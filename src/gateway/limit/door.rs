@@ -58,8 +58,14 @@ impl Cost {
         match (route.access, route.path) {
             (Access::Write, "/api/v1/import") => Some(Self::Import),
             (Access::Write, _) => Some(Self::Write),
-            // Who asks why they are refused is not refused.
-            (Access::Read, "/api/v1/status/rejections") => None,
+            // Who asks why they are refused is not refused, nor who wants to end what runs.
+            (
+                Access::Read,
+                "/api/v1/status/rejections"
+                | "/api/v1/status/active_queries"
+                | "/api/v1/status/active_queries/{id}"
+                | "/api/v1/status/top_queries",
+            ) => None,
             (Access::Read, _) => Some(Self::Query),
             (Access::Open | Access::Known | Access::Delete | Access::Admin | Access::Watch, _) => None,
         }

@@ -8,18 +8,21 @@
 //! max_active_series: unlimited  # or null; 0 is none at all
 //! answer_400: [max_active_series]
 //! on_conflict: reject
+//! features: [promql-delayed-name-removal, -use-start-timestamps]
 //! ```
 
 use std::fmt;
 
 use serde_json::{Map, Value};
 
-use crate::model::{Limit, OnConflict, TenantLimits, limits::Unit};
+use crate::model::{FeatureSwitches, Limit, OnConflict, TenantLimits, limits::Unit};
 
 /// What a sender is told to drop, by the names of limits; beside them in every mapping.
 const ANSWER_400: &str = "answer_400";
 /// What happens to other bits at a time that has a sample already.
 const ON_CONFLICT: &str = "on_conflict";
+/// Features of queries that are switched otherwise than for others.
+const FEATURES: &str = "features";
 
 /// Limits that say something else than those of the tenant.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -30,6 +33,8 @@ pub struct LimitOverrides {
     pub for_good: Option<Vec<Limit>>,
     /// Other bits at a time that has a sample already.
     pub on_conflict: Option<OnConflict>,
+    /// Features of queries, on top of those that are switched below.
+    pub features: FeatureSwitches,
 }
 
 /// One thing that is wrong with overrides.
@@ -110,6 +115,7 @@ impl LimitOverrides {
         match name {
             ANSWER_400 => self.for_good = Some(limits_named(value)?),
             ON_CONFLICT => self.on_conflict = Some(on_conflict(value)?),
+            FEATURES => self.features = features(value)?,
             _ => {
                 let limit = Limit::of_name(name).ok_or_else(|| unknown(name))?;
                 self.values.push((limit, value_of(limit, value)?));
@@ -130,6 +136,9 @@ impl LimitOverrides {
         if let Some(on_conflict) = self.on_conflict {
             entries.insert(ON_CONFLICT.to_owned(), on_conflict.as_str().into());
         }
+        if !self.features.is_empty() {
+            entries.insert(FEATURES.to_owned(), self.features.names().collect());
+        }
         Value::Object(entries)
     }
 
@@ -144,6 +153,7 @@ impl LimitOverrides {
             }
         }
         limits.on_conflict = self.on_conflict.unwrap_or(limits.on_conflict);
+        limits.features = self.features.over(limits.features);
     }
 }
 
@@ -201,11 +211,21 @@ fn on_conflict(value: &Value) -> Result<OnConflict, String> {
     OnConflict::of_name(name).ok_or_else(|| format!("{:?} is not {names}", shortened(name)))
 }
 
+fn features(value: &Value) -> Result<FeatureSwitches, String> {
+    let Value::Array(names) = value else {
+        return Err(format!("takes a list of features' names, not {}", kind(value)));
+    };
+    let name = |name: &'_ Value| name.as_str().map(str::to_owned);
+    let names: Option<Vec<String>> = names.iter().map(name).collect();
+    let names = names.ok_or_else(|| "takes features' names".to_owned())?;
+    FeatureSwitches::read(names.iter().map(String::as_str))
+}
+
 fn unknown(name: &str) -> String {
     if name == "retention" {
         return "not a limit; storage.retention of the configuration has it".to_owned();
     }
-    let names = Limit::ALL.iter().map(|limit| limit.name()).chain([ANSWER_400, ON_CONFLICT]);
+    let names = Limit::ALL.iter().map(|limit| limit.name()).chain([ANSWER_400, ON_CONFLICT, FEATURES]);
     let closest = (name.len() <= LONGEST)
         .then(|| names.map(|known| (strsim::damerau_levenshtein(known, name), known)).min())
         .flatten();

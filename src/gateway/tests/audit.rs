@@ -7,7 +7,7 @@ use futures_util::stream;
 use super::*;
 
 /// The same with an audit log in a file; gives its lines.
-fn audited(app: TestApp) -> (TestApp, impl Fn() -> Vec<Json>) {
+pub(super) fn audited(app: TestApp) -> (TestApp, impl Fn() -> Vec<Json>) {
     let TestApp { router: old, state } = app;
     drop(old);
     let mut state = Arc::into_inner(state).unwrap();
@@ -45,16 +45,23 @@ async fn a_disabled_tenant_is_refused_on_every_route_and_nobody_else_is() {
         ("GET", "/api/v1/labels"),
         ("GET", "/prometheus/api/v1/label/job/values"),
         ("GET", "/api/v1/metadata"),
+        ("GET", "/api/v1/query/estimate?query=up"),
+        ("GET", "/api/v1/search/metric_names"),
+        ("GET", "/api/v1/search/label_names"),
+        ("POST", "/api/v1/search/label_values?label=job"),
         ("GET", "/api/v1/export?match[]=up"),
         ("GET", "/api/v1/export/plan?match[]=up"),
         ("GET", "/api/v1/status/tsdb"),
         ("GET", "/api/v1/status/rejections"),
+        ("GET", "/api/v1/status/active_queries"),
+        ("DELETE", "/api/v1/status/active_queries/0123456789abcdef"),
+        ("GET", "/api/v1/status/top_queries"),
         ("GET", "/api/v1/user_limits"),
         ("POST", "/api/v1/admin/tsdb/delete_series?match[]=up"),
         ("POST", "/api/v1/admin/tsdb/clean_tombstones"),
     ];
     for route in super::super::ROUTES.iter().filter(|route| route.access.is_about_tenants()) {
-        let path = route.path.replace("{name}", "job");
+        let path = route.path.replace("{name}", "job").replace("{id}", "0123456789abcdef");
         assert!(about_tenants.iter().any(|(_, asked)| asked.contains(&path)), "{path} is not asked here");
     }
     for (method, path) in about_tenants {

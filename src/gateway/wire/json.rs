@@ -49,6 +49,11 @@ pub fn failure(kind: &str, message: &str) -> Vec<u8> {
 
 /// Writes a query's answer.
 pub fn answer(answer: &Answer, stats: StatsDetail) -> Vec<u8> {
+    answer_unless(answer, stats, &|| false).unwrap_or_default()
+}
+
+/// Writes a query's answer, unless that is over before it is done.
+pub fn answer_unless(answer: &Answer, stats: StatsDetail, is_over: &dyn Fn() -> bool) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(size_hint(&answer.value));
     out.extend_from_slice(br#"{"status":"success","data":{"resultType":"#);
     match &answer.value {
@@ -72,8 +77,15 @@ pub fn answer(answer: &Answer, stats: StatsDetail) -> Vec<u8> {
         }
         Value::Matrix(series) => {
             out.extend_from_slice(br#""matrix","result":"#);
-            push_list(&mut out, series, push_series);
+            push_list(&mut out, series, |out, series| {
+                if !is_over() {
+                    push_series(out, series);
+                }
+            });
         }
+    }
+    if is_over() {
+        return None;
     }
     match stats {
         StatsDetail::None => {}
@@ -81,7 +93,7 @@ pub fn answer(answer: &Answer, stats: StatsDetail) -> Vec<u8> {
         StatsDetail::PerStep => push_stats(&mut out, &answer.stats, true),
     }
     out.push(b'}');
-    finish(out, &answer.warnings, &answer.infos)
+    Some(finish(out, &answer.warnings, &answer.infos))
 }
 
 /// Writes a list of names or values.

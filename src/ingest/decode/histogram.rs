@@ -1,6 +1,6 @@
-//! Reads a native histogram.
+//! A native histogram on the wire.
 //!
-//! Histograms are few beside floats and own what they hold anyway, so prost reads them; the message is
+//! Histograms are few beside floats and own what they hold anyway, so prost reads and writes them; the message is
 //! drawn in `schema/proto`.
 
 use prost::Message as _;
@@ -19,9 +19,9 @@ pub(super) struct DecodedHistogram {
     pub(super) start: i64,
 }
 
-/// `Histogram` of remote write 1.0 and 2.0, which share its numbers.
+/// `Histogram` of remote write 1.0 and 2.0 and of remote read, which share its numbers.
 #[derive(Clone, PartialEq, prost::Message)]
-struct HistogramMessage {
+pub struct HistogramMessage {
     #[prost(oneof = "Count", tags = "1, 2")]
     count: Option<Count>,
     #[prost(double, tag = "3")]
@@ -57,6 +57,85 @@ struct HistogramMessage {
     start_timestamp: i64,
 }
 
+impl HistogramMessage {
+    /// The message of a histogram at a time; 0 is a start that is not known.
+    pub fn new(histogram: &Histogram, timestamp: i64, start_timestamp: i64) -> Self {
+        let spans = |spans: &[Span]| {
+            spans
+                .iter()
+                .map(|Span { offset, length }| BucketSpan { offset: *offset, length: *length })
+                .collect()
+        };
+        let mut message = Self {
+            sum: histogram.sum,
+            schema: histogram.schema,
+            zero_threshold: histogram.zero_threshold,
+            positive_spans: spans(&histogram.positive_spans),
+            negative_spans: spans(&histogram.negative_spans),
+            reset_hint: histogram.reset_hint as i32,
+            timestamp,
+            custom_values: histogram.custom_values.clone(),
+            start_timestamp,
+            ..Self::default()
+        };
+        match &histogram.counts {
+            Counts::Integer { count, zero_count, positive, negative } => {
+                message.count = Some(Count::Integer(*count));
+                message.zero_count = *zero_count;
+                message.positive_deltas.clone_from(positive);
+                message.negative_deltas.clone_from(negative);
+            }
+            Counts::Float { count, zero_count, positive, negative } => {
+                message.count = Some(Count::Float(*count));
+                message.zero_count_float = *zero_count;
+                message.positive_counts.clone_from(positive);
+                message.negative_counts.clone_from(negative);
+            }
+        }
+        message
+    }
+
+    /// Its time, in milliseconds.
+    pub fn timestamp(&self) -> i64 {
+        self.timestamp
+    }
+
+    /// The histogram it carries.
+    pub fn into_histogram(self) -> Histogram {
+        let spans = |spans: Vec<BucketSpan>| {
+            spans.into_iter().map(|BucketSpan { offset, length }| Span { offset, length }).collect()
+        };
+        // Of the two kinds of count the one set last decides what it is.
+        let counts = match self.count.unwrap_or(Count::Integer(0)) {
+            Count::Float(count) => Counts::Float {
+                count,
+                zero_count: self.zero_count_float,
+                positive: self.positive_counts,
+                negative: self.negative_counts,
+            },
+            Count::Integer(count) => Counts::Integer {
+                count,
+                zero_count: self.zero_count,
+                positive: self.positive_deltas,
+                negative: self.negative_deltas,
+            },
+        };
+        Histogram {
+            schema: self.schema,
+            zero_threshold: self.zero_threshold,
+            sum: self.sum,
+            reset_hint: u64::try_from(self.reset_hint)
+                .ok()
+                .and_then(ResetHint::of_number)
+                .unwrap_or_default(),
+            positive_spans: spans(self.positive_spans),
+            negative_spans: spans(self.negative_spans),
+            counts,
+            custom_values: self.custom_values,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, prost::Oneof)]
 enum Count {
     #[prost(uint64, tag = "1")]
@@ -73,37 +152,11 @@ struct BucketSpan {
     length: u32,
 }
 
-/// Reads a histogram. Of the two kinds of count the one set last decides what it is.
+/// Reads a histogram.
 pub(super) fn histogram(message: Message<'_>) -> Result<DecodedHistogram, DecodeError> {
     let malformed =
         |_| DecodeError::Malformed { what: "histogram that does not decode", offset: message.offset() };
     let read = HistogramMessage::decode(message.bytes()).map_err(malformed)?;
-    let spans = |spans: Vec<BucketSpan>| {
-        spans.into_iter().map(|BucketSpan { offset, length }| Span { offset, length }).collect()
-    };
-    let counts = match read.count.unwrap_or(Count::Integer(0)) {
-        Count::Float(count) => Counts::Float {
-            count,
-            zero_count: read.zero_count_float,
-            positive: read.positive_counts,
-            negative: read.negative_counts,
-        },
-        Count::Integer(count) => Counts::Integer {
-            count,
-            zero_count: read.zero_count,
-            positive: read.positive_deltas,
-            negative: read.negative_deltas,
-        },
-    };
-    let histogram = Histogram {
-        schema: read.schema,
-        zero_threshold: read.zero_threshold,
-        sum: read.sum,
-        reset_hint: u64::try_from(read.reset_hint).ok().and_then(ResetHint::of_number).unwrap_or_default(),
-        positive_spans: spans(read.positive_spans),
-        negative_spans: spans(read.negative_spans),
-        counts,
-        custom_values: read.custom_values,
-    };
-    Ok(DecodedHistogram { histogram, timestamp: Timestamp(read.timestamp), start: read.start_timestamp })
+    let (timestamp, start) = (Timestamp(read.timestamp), read.start_timestamp);
+    Ok(DecodedHistogram { histogram: read.into_histogram(), timestamp, start })
 }

@@ -36,6 +36,7 @@ use crate::{
 
 use parts::DecodedSample;
 
+pub use histogram::HistogramMessage;
 pub use wire::DecodeError;
 
 /// A request that has been read but whose series are not known yet.

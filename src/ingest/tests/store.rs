@@ -1,14 +1,16 @@
 //! A store that writes down what it is given, and fails when told to.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use crate::{
     model::{Labels, Metadata, SeriesId, TenantId, TimeRange},
     storage::{
-        Appended, Cardinality, Check, DocumentKind, Health, LabelsRequest, MatcherSets, RejectReason,
-        Rejected, Result, SampleKind, SelectRequest, Selected, SeriesExemplars, Storage, StorageError,
-        StorageStatus, WriteBatch,
+        Appended, Cardinality, Changes, Check, DocumentKind, Estimate, Health, LabelsRequest, MatcherSets,
+        RejectReason, Rejected, Replay, Result, SampleKind, SelectRequest, Selected, SeriesExemplars, Sift,
+        Storage, StorageError, StorageStatus, WriteBatch,
     },
 };
 
@@ -81,6 +83,20 @@ impl Storage for RecordingStore {
         Err(only_writes())
     }
 
+    async fn sift_label_values(
+        &self,
+        _: &TenantId,
+        _: &str,
+        _: LabelsRequest,
+        _: Arc<dyn Sift>,
+    ) -> Result<()> {
+        Err(only_writes())
+    }
+
+    async fn estimate(&self, _: &TenantId, _: SelectRequest) -> Result<Estimate> {
+        Err(only_writes())
+    }
+
     async fn metadata(&self, _: &TenantId, _: Option<&str>) -> Result<Vec<Metadata>> {
         Err(only_writes())
     }
@@ -113,7 +129,15 @@ impl Storage for RecordingStore {
         None
     }
 
+    async fn changes(&self, _: &TenantId, _: TimeRange) -> Result<Option<Changes>> {
+        Err(only_writes())
+    }
+
     async fn flush(&self) -> Result<()> {
+        Err(only_writes())
+    }
+
+    async fn snapshot(&self, _: bool) -> Result<String> {
         Err(only_writes())
     }
 
@@ -131,6 +155,10 @@ impl Storage for RecordingStore {
 
     fn checks(&self) -> Vec<Check> {
         Vec::new()
+    }
+
+    fn replay(&self) -> Option<Replay> {
+        None
     }
 
     async fn close(&self) -> Result<()> {

@@ -394,15 +394,28 @@ async fn results_larger_than_what_they_are_made_of_are_refused_while_they_grow()
 
 #[tokio::test]
 async fn a_query_that_takes_too_long_is_given_up_and_ends() {
-    let options = EngineOptions { max_concurrency: 1, ..EngineOptions::default() };
+    let options = EngineOptions { threads: 1, ..EngineOptions::default() };
     let bench = Bench::with(options, &[]).await;
     let slow = "quantile_over_time(0.5, (vector(1) < bool time())[1d:1s])";
-    let limits = QueryOptions { timeout: Some(Duration::from_millis(150)), ..QueryOptions::default() };
+    let (ticket, place) = (Arc::new(Ticket::default()), Arc::new(()));
+    ticket.keep(Box::new(Arc::clone(&place)));
+    let limits = QueryOptions {
+        timeout: Some(Duration::from_millis(150)),
+        ticket: Some(ticket),
+        ..QueryOptions::default()
+    };
     let tenant = View::of(TenantId::anonymous());
     let (start, end) = (Timestamp(0), Timestamp(10_000 * MINUTE));
     let error = bench.engine.range(&tenant, slow, start, end, Millis(MINUTE), &limits).await.unwrap_err();
     assert_eq!(error.to_string(), "query timed out in expression evaluation");
-    // Its place is free again soon.
+    // Its place is free again soon, and the processor.
+    drop(limits);
+    let free = async {
+        while Arc::strong_count(&place) > 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), free).await.unwrap();
     let soon = tokio::time::timeout(Duration::from_secs(20), bench.ask("1 + 1", 0)).await;
     assert_eq!(print(&soon.unwrap().unwrap().value), "scalar 2");
 }

@@ -1,21 +1,19 @@
 //! What every operator of one evaluation shares: switches, budget, cancellation, and a pool of threads.
 
 use std::{
-    collections::BTreeMap,
     ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use parking_lot::Mutex;
-use rayon::{iter::ParallelIterator, slice::ParallelSliceMut};
 
 use super::rows::{Row, SeriesRow, is_absent};
 use crate::{
     model::{Labels, Limit, OverLimit},
-    promql::{QueryError, annotations::Annotations},
+    promql::{QueryError, annotations::Annotations, memory::Share, ticket::Ticket, turns::Turn},
     storage::selection::label_bytes,
 };
 
@@ -45,6 +43,10 @@ pub struct Context {
     pub settings: Settings,
     /// What may be held in memory, and whether anybody waits for the answer.
     pub budget: Budget,
+    /// The query's ticket, by which somebody may stop it.
+    pub ticket: Arc<Ticket>,
+    /// Its turns.
+    pub turn: Turn,
     /// Where chunks are evaluated.
     pub pool: Arc<rayon::ThreadPool>,
 }
@@ -78,90 +80,88 @@ impl Findings {
 }
 
 impl Context {
-    /// Fails if nobody waits for the answer any more.
+    /// Fails if nobody waits for the answer any more, and lets others compute whose turn it is.
+    #[inline]
     pub fn check(&self) -> Result<(), QueryError> {
-        self.budget.check()
+        self.turn.check(|| self.is_over());
+        if self.is_over() { Err(QueryError::Canceled("expression evaluation")) } else { Ok(()) }
+    }
+
+    /// Whether nobody waits for the answer any more.
+    #[inline]
+    pub fn is_over(&self) -> bool {
+        self.budget.is_over()
+    }
+
+    /// Does jobs, with as many helpers as there are turns for; the results are in the order of the jobs.
+    fn together<J: Send, T: Send>(
+        &self,
+        jobs: impl ExactSizeIterator<Item = J> + Send,
+        work: impl Fn(J) -> T + Sync,
+    ) -> Vec<T> {
+        if jobs.len() < 2 {
+            return jobs.map(work).collect();
+        }
+        let most = jobs.len() - 1;
+        let (jobs, done) = (Mutex::new(jobs.enumerate()), Mutex::new(Vec::with_capacity(most + 1)));
+        let run = |is_wanted: &dyn Fn() -> bool| {
+            let mut mine = Vec::new();
+            loop {
+                // The lock is not held while the work is done.
+                let job = jobs.lock().next();
+                let Some((number, job)) = job else { break };
+                mine.push((number, work(job)));
+                if is_wanted() {
+                    break;
+                }
+            }
+            done.lock().extend(mine);
+        };
+        let helpers: Vec<_> = std::iter::from_fn(|| self.turn.helper()).take(most).collect();
+        if helpers.is_empty() {
+            run(&|| false);
+        } else {
+            let run = &run;
+            self.pool.in_place_scope(|scope| {
+                for helper in helpers {
+                    scope.spawn(move |_| run(&|| helper.is_wanted()));
+                }
+                run(&|| false);
+            });
+        }
+        let mut done = done.into_inner();
+        done.sort_unstable_by_key(|(number, _)| *number);
+        done.into_iter().map(|(_, result)| result).collect()
     }
 
     /// Evaluates chunks of `series` in parallel and hands the results to `take` in order.
-    ///
-    /// A result is taken by the thread that has made it or the one before it, while others go on.
     pub fn over_chunks<T: Send>(
         &self,
         series: usize,
         work: impl Fn(Range<usize>, &mut Findings) -> Result<T, QueryError> + Sync,
-        mut take: impl FnMut(T) -> Result<(), QueryError> + Send,
+        mut take: impl FnMut(T) -> Result<(), QueryError>,
     ) -> Result<Findings, QueryError> {
+        let mut all = Findings::default();
         let chunk = |at: usize| -> Result<(T, Findings), QueryError> {
             let mut findings = Findings::default();
             let done = work(at * CHUNK..series.min((at + 1) * CHUNK), &mut findings)?;
             Ok((done, findings))
         };
         let chunks = series.div_ceil(CHUNK);
-        let line = Mutex::new(Line {
-            take: &mut take,
-            all: Findings::default(),
-            next: 0,
-            early: BTreeMap::new(),
-            failed: None,
-        });
-        if chunks == 1 {
-            line.lock().put(0, chunk(0));
-        } else {
-            let threads = self.pool.current_num_threads().max(1);
-            let mut at = 0;
-            // Only so many at a time: what has been taken is smaller than what has not.
-            while at < chunks && line.lock().failed.is_none() {
-                let end = chunks.min(at + 16 * threads);
-                let next = AtomicUsize::new(at);
-                self.pool.scope(|scope| {
-                    for _ in 0..threads.min(end - at) {
-                        scope.spawn(|_| {
-                            loop {
-                                let at = next.fetch_add(1, Ordering::Relaxed);
-                                if at >= end || line.lock().failed.is_some() {
-                                    break;
-                                }
-                                let done = chunk(at);
-                                line.lock().put(at, done);
-                            }
-                        });
-                    }
-                });
-                at = end;
+        // Only so many at a time: what has been taken is smaller than what has not.
+        let batch = 4 * self.turn.places();
+        let mut at = 0;
+        while at < chunks {
+            let end = chunks.min(at + batch);
+            for result in self.together(at..end, &chunk) {
+                let (result, findings) = result?;
+                self.ticket.read(findings.samples_read);
+                all.merge(findings);
+                take(result)?;
             }
+            at = end;
         }
-        let line = line.into_inner();
-        line.failed.map_or(Ok(line.all), Err)
-    }
-}
-
-/// Puts results in their order.
-struct Line<'a, T> {
-    take: &'a mut (dyn FnMut(T) -> Result<(), QueryError> + Send),
-    all: Findings,
-    /// The number of the result to be taken next.
-    next: usize,
-    /// Results that came before their turn.
-    early: BTreeMap<usize, Result<(T, Findings), QueryError>>,
-    /// What the first that failed failed with.
-    failed: Option<QueryError>,
-}
-
-impl<T> Line<'_, T> {
-    /// Takes a result, and those that have waited for it.
-    fn put(&mut self, at: usize, result: Result<(T, Findings), QueryError>) {
-        self.early.insert(at, result);
-        while self.failed.is_none()
-            && let Some(result) = self.early.remove(&self.next)
-        {
-            self.next += 1;
-            let taken = result.and_then(|(result, findings)| {
-                self.all.merge(findings);
-                (self.take)(result)
-            });
-            self.failed = taken.err();
-        }
+        Ok(all)
     }
 }
 
@@ -183,9 +183,8 @@ impl Context {
         if rows.len() <= CHUNK {
             return chunk(rows);
         }
-        let parts: Vec<_> = self.pool.install(|| rows.par_chunks_mut(CHUNK).map(chunk).collect());
         let mut all = Annotations::default();
-        for notes in parts {
+        for notes in self.together(rows.chunks_mut(CHUNK), chunk) {
             all.merge(notes?);
         }
         Ok(all)
@@ -206,13 +205,16 @@ pub struct Costs {
 /// Counts what is held in memory against the most there may be, for as long as anybody waits for the answer.
 #[derive(Debug)]
 pub struct Budget {
-    canceled: Option<Arc<AtomicBool>>,
+    /// Who tells that nobody waits for the answer any more.
+    until: Option<(Arc<AtomicBool>, Arc<Ticket>)>,
     most: u64,
     costs: Costs,
     held: AtomicU64,
     peak: AtomicU64,
     series: AtomicU64,
     label_bytes: AtomicU64,
+    /// What it holds of the memory of all queries; none is without bound.
+    share: Option<Share>,
 }
 
 /// What a sample and its time take.
@@ -221,34 +223,39 @@ const SAMPLE_BYTES: u64 = 16;
 impl Budget {
     /// A budget of `most` samples.
     pub const fn new(most: u64) -> Self {
-        Self::with(most, Costs { samples: None, bytes: None, series: None })
+        Self::with(most, Costs { samples: None, bytes: None, series: None }, None)
     }
 
     /// A budget of `most` samples, within what the caller may use.
-    pub const fn with(most: u64, costs: Costs) -> Self {
+    pub const fn with(most: u64, costs: Costs, share: Option<Share>) -> Self {
         Self {
-            canceled: None,
+            until: None,
             most,
             costs,
             held: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             series: AtomicU64::new(0),
             label_bytes: AtomicU64::new(0),
+            share,
         }
     }
 
-    /// The same, until `canceled` says that nobody waits for the answer any more.
+    /// The same, until `canceled` or the ticket says that nobody waits for the answer any more.
     #[must_use]
-    pub fn until(self, canceled: Arc<AtomicBool>) -> Self {
-        Self { canceled: Some(canceled), ..self }
+    pub fn until(self, canceled: &Arc<AtomicBool>, ticket: &Arc<Ticket>) -> Self {
+        Self { until: Some((Arc::clone(canceled), Arc::clone(ticket))), ..self }
+    }
+
+    /// Whether nobody waits for the answer any more.
+    #[inline]
+    pub fn is_over(&self) -> bool {
+        let until = self.until.as_ref();
+        until.is_some_and(|(canceled, ticket)| canceled.load(Ordering::Relaxed) || ticket.is_canceled())
     }
 
     /// Fails if nobody waits for the answer any more. To be asked every few milliseconds.
     pub fn check(&self) -> Result<(), QueryError> {
-        if self.canceled.as_ref().is_some_and(|canceled| canceled.load(Ordering::Relaxed)) {
-            return Err(QueryError::Canceled("expression evaluation"));
-        }
-        Ok(())
+        if self.is_over() { Err(QueryError::Canceled("expression evaluation")) } else { Ok(()) }
     }
 
     /// Takes `samples` more into memory.
@@ -266,7 +273,7 @@ impl Budget {
         if let Some(most) = self.costs.series.filter(|most| series > *most) {
             return Err(over(Limit::QuerySeries, most, series));
         }
-        if self.costs.bytes.is_some() {
+        if self.costs.bytes.is_some() || self.share.is_some() {
             let bytes: u64 = labels.iter().map(label_bytes).sum();
             self.label_bytes.fetch_add(bytes, Ordering::Relaxed);
             self.check_bytes(self.held.load(Ordering::Relaxed))?;
@@ -302,7 +309,11 @@ impl Budget {
     pub fn within(&self, rows: usize, places: usize) -> Result<(), QueryError> {
         let weight = u64::try_from(rows.saturating_mul(places)).unwrap_or(u64::MAX) / 2;
         self.check_samples(weight)?;
-        self.check_bytes(weight)
+        if let Some(share) = &self.share {
+            // They are not held yet, but there they are.
+            share.fit(self.bytes_of(self.held.load(Ordering::Relaxed).saturating_add(weight)))?;
+        }
+        self.check_costs(weight)
     }
 
     fn check_samples(&self, held: u64) -> Result<(), QueryError> {
@@ -314,15 +325,31 @@ impl Budget {
     }
 
     fn check_bytes(&self, held: u64) -> Result<(), QueryError> {
+        self.check_costs(held)?;
+        let Some(share) = &self.share else { return Ok(()) };
+        // What takes memory looks whether it is still wanted, so that loops which hold need not.
+        share.check()?;
+        share.fit(self.bytes_of(held))
+    }
+
+    fn check_costs(&self, held: u64) -> Result<(), QueryError> {
         let Some(most) = self.costs.bytes else { return Ok(()) };
-        let labels = self.label_bytes.load(Ordering::Relaxed);
-        let bytes = held.saturating_mul(SAMPLE_BYTES).saturating_add(labels);
+        let bytes = self.bytes_of(held);
         if bytes > most { Err(over(Limit::QueryBytes, most, bytes)) } else { Ok(()) }
+    }
+
+    /// What so many samples take, with the labels.
+    fn bytes_of(&self, held: u64) -> u64 {
+        let labels = self.label_bytes.load(Ordering::Relaxed);
+        held.saturating_mul(SAMPLE_BYTES).saturating_add(labels)
     }
 
     /// Lets `samples` go.
     pub fn release(&self, samples: u64) {
-        self.held.fetch_sub(samples, Ordering::Relaxed);
+        let held = self.held.fetch_sub(samples, Ordering::Relaxed).saturating_sub(samples);
+        if let Some(share) = &self.share {
+            share.shrink(self.bytes_of(held));
+        }
     }
 
     /// The most that was held.
@@ -360,7 +387,7 @@ mod tests {
 
     #[test]
     fn the_caller_s_bounds_are_named_where_they_are_the_stricter() {
-        let told = |most, costs: Costs, samples| match Budget::with(most, costs).hold(samples) {
+        let told = |most, costs: Costs, samples| match Budget::with(most, costs, None).hold(samples) {
             Ok(()) => String::new(),
             Err(error) => error.to_string(),
         };
@@ -376,7 +403,8 @@ mod tests {
     #[test]
     fn series_and_their_labels_are_counted_over_all_selections() {
         let labels = vec![Labels::from_pairs([("a", "b")]).unwrap(); 3];
-        let budget = Budget::with(100, Costs { series: Some(5), bytes: Some(1_000), ..Costs::default() });
+        let budget =
+            Budget::with(100, Costs { series: Some(5), bytes: Some(1_000), ..Costs::default() }, None);
         budget.hold_series(&labels).unwrap();
         assert_eq!(budget.series_left(), Some(2));
         let left = budget.bytes_left().unwrap();
@@ -385,7 +413,7 @@ mod tests {
         assert_eq!(budget.bytes_left(), Some(left - 16));
         let error = budget.hold_series(&labels).unwrap_err().to_string();
         assert_eq!(error, "over the limit max_query_series of 5: 6");
-        let budget = Budget::with(100, Costs { bytes: Some(100), ..Costs::default() });
+        let budget = Budget::with(100, Costs { bytes: Some(100), ..Costs::default() }, None);
         let error = budget.hold_series(&labels).unwrap_err().to_string();
         assert!(error.starts_with("over the limit max_query_bytes of 100B: "), "{error}");
     }

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    model::{Histogram, Labels, histogram::Counts},
+    model::Labels,
     promql::{QueryError, exec::context::Budget},
     storage::{GridRow, ReadSeries, Runs, SelectRequest, Selected, SeriesSamples},
 };
@@ -166,19 +166,9 @@ fn row_weight(places: usize) -> u64 {
 }
 
 /// What samples count as while they are kept: a histogram as many floats as take its memory.
-fn samples_weight(samples: &SeriesSamples) -> u64 {
-    let histograms =
-        samples.histograms.iter().map(|sample| histogram_bytes(&sample.histogram) / SAMPLE_BYTES);
+pub fn samples_weight(samples: &SeriesSamples) -> u64 {
+    let histograms = samples.histograms.iter().map(|sample| sample.histogram.memory_bytes() / SAMPLE_BYTES);
     u64::try_from(samples.timestamps.len() + histograms.sum::<usize>()).unwrap_or(u64::MAX)
-}
-
-fn histogram_bytes(histogram: &Histogram) -> usize {
-    let buckets = match &histogram.counts {
-        Counts::Integer { positive, negative, .. } => positive.len() + negative.len(),
-        Counts::Float { positive, negative, .. } => positive.len() + negative.len(),
-    };
-    let spans = histogram.positive_spans.len() + histogram.negative_spans.len();
-    size_of::<Histogram>() + 8 * (buckets + spans + histogram.custom_values.len())
 }
 
 /// Where what the store sent for series number `ordinal` goes.

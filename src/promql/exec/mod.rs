@@ -332,7 +332,7 @@ impl<'w> Walk<'w> {
         params: &[&[f64]],
         names: Names,
         shape: impl Fn(Vec<SeriesRow>) -> T + Sync,
-        take: impl FnMut(T) -> Result<(), QueryError> + Send,
+        take: impl FnMut(T) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
         let context = self.context;
         if let Some((series, taken)) = self.taken(operation, &steps) {
@@ -530,6 +530,7 @@ impl<'w> Walk<'w> {
         })?;
         let mut rows = Vec::with_capacity(groups.len());
         for (labels, drop_name, fold) in groups {
+            self.context.check()?;
             let row = fold.finish(aggregation, &mut notes);
             if !row.is_empty() {
                 rows.push(SeriesRow { labels, drop_name, row });

@@ -21,8 +21,9 @@ use crate::{
     clock::Clock,
     model::{Labels, Metadata, TenantId, TimeRange},
     storage::{
-        Appended, Cardinality, Check, CheckState, DocumentKind, Health, LabelsRequest, MatcherSets, Result,
-        SelectRequest, Selected, SeriesExemplars, Storage, StorageError, StorageStatus, WriteBatch,
+        Appended, Cardinality, Changes, Check, CheckState, DocumentKind, Estimate, Health, LabelsRequest,
+        MatcherSets, Replay, Result, SelectRequest, Selected, SeriesExemplars, Sift, Storage, StorageError,
+        StorageStatus, WriteBatch,
     },
 };
 
@@ -200,6 +201,20 @@ impl Storage for ClickHouseStore {
         self.reads.label_values(tenant, name, request).await
     }
 
+    async fn sift_label_values(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        request: LabelsRequest,
+        sift: Arc<dyn Sift>,
+    ) -> Result<()> {
+        self.reads.sift_label_values(tenant, name, request, sift.as_ref()).await
+    }
+
+    async fn estimate(&self, tenant: &TenantId, request: SelectRequest) -> Result<Estimate> {
+        self.reads.estimate(tenant, request).await
+    }
+
     async fn metadata(&self, tenant: &TenantId, metric: Option<&str>) -> Result<Vec<Metadata>> {
         self.reads.metadata(tenant, metric).await
     }
@@ -242,8 +257,22 @@ impl Storage for ClickHouseStore {
         self.documents.all(kind).await
     }
 
+    /// Not told: others write to the same tables, parts come and go on replicas at times of their own, and which of
+    /// them answers the next query is not known. What could be asked of ClickHouse would be of one replica only.
+    async fn changes(&self, _: &TenantId, _: TimeRange) -> Result<Option<Changes>> {
+        Ok(None)
+    }
+
     async fn flush(&self) -> Result<()> {
         self.writes.flush().await
+    }
+
+    async fn snapshot(&self, _: bool) -> Result<String> {
+        Err(StorageError::Unsupported(
+            "snapshots are of the files of the embedded storage; ClickHouse makes backups of its own: \
+             luminate backup create"
+                .to_owned(),
+        ))
     }
 
     async fn enforce_retention(&self) -> Result<()> {
@@ -282,6 +311,10 @@ impl Storage for ClickHouseStore {
             return Health::Unavailable { reason: "no server of ClickHouse answers".to_owned() };
         }
         health
+    }
+
+    fn replay(&self) -> Option<Replay> {
+        None
     }
 
     fn checks(&self) -> Vec<Check> {

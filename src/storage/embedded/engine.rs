@@ -45,9 +45,9 @@ use crate::{
     clock::Clock,
     model::{Labels, Metadata, Millis, TenantId, TimeRange, Timestamp},
     storage::{
-        Appended, Cardinality, Check, CheckState, Health, LabelsRequest, MatcherSets, RejectReason, Rejected,
-        Result, SampleKind, SelectRequest, Selected, SeriesExemplars, StorageError, StorageStatus,
-        WriteBatch, cardinality_of,
+        Appended, Cardinality, ChangeLog, Check, CheckState, Estimate, Health, LabelsRequest, MatcherSets,
+        RejectReason, Rejected, Replay, Result, SampleKind, SelectRequest, Selected, SeriesExemplars, Sift,
+        StorageError, StorageStatus, Touched, WriteBatch, cardinality_of,
     },
 };
 
@@ -72,7 +72,11 @@ pub(crate) struct Engine {
     /// Whether somebody was refused a series since the last flush, because too many were active.
     pub(crate) crowded: AtomicBool,
     pub(crate) exemplars: Exemplars,
+    /// Noted after they can be seen and before they are acknowledged.
+    pub(crate) changes: ChangeLog,
     pub(super) documents: Documents,
+    /// What was read back of the log at the start.
+    pub(crate) replay: Replay,
     /// What was set aside or is missing, for a person.
     pub(crate) damage: Mutex<Vec<String>>,
     /// What is older has been removed, or will be.
@@ -163,7 +167,10 @@ impl Engine {
             before: &Elsewhere { view: &view, tenant },
             log: &log,
         };
-        let mut written = gate.append(tenant, &batch, &around, begin)?;
+        let appended = gate.append(tenant, &batch, &around, begin);
+        // Also after an error: any part may be there.
+        self.changes.wrote(tenant, &Touched::by(&batch));
+        let mut written = appended?;
         let rest = admission::put_off(&mut batch, &written.put_off);
         self.append_exemplars(tenant, &batch, &mut written);
         self.append_metadata(tenant, batch.metadata, &mut written.appended, &mut written.frames);
@@ -226,6 +233,7 @@ impl Engine {
                 "{MOST_TOMBSTONES} deletes wait to be cleaned, clean them first"
             )));
         };
+        self.changes.changed(tenant, range);
         let mut frames = Vec::new();
         put_tombstone(&mut frames, tenant, &tombstone);
         let ticket = self.wal.push(frames);
@@ -250,17 +258,12 @@ impl Engine {
 
     pub(crate) fn series(&self, tenant: &TenantId, request: &LabelsRequest) -> Result<Vec<Labels>> {
         let Some(range) = self.kept(request.range) else { return Ok(Vec::new()) };
-        let mut series = self.see(tenant, |mut sight| sight.series(&request.matchers, range))?;
-        if request.limit > 0 {
-            series.truncate(request.limit);
-        }
-        Ok(series)
+        self.see(tenant, |mut sight| sight.series(&request.matchers, range, request.limit))
     }
 
     pub(crate) fn label_names(&self, tenant: &TenantId, request: &LabelsRequest) -> Result<Vec<String>> {
         let Some(range) = self.kept(request.range) else { return Ok(Vec::new()) };
-        let names = self.see(tenant, |mut sight| sight.label_names(request, range))?;
-        Ok(limited(request.limit, names.into_iter()))
+        self.see(tenant, |mut sight| sight.label_names(request, range))
     }
 
     pub(crate) fn label_values(
@@ -270,8 +273,23 @@ impl Engine {
         request: &LabelsRequest,
     ) -> Result<Vec<String>> {
         let Some(range) = self.kept(request.range) else { return Ok(Vec::new()) };
-        let values = self.see(tenant, |mut sight| sight.label_values(name, request, range))?;
-        Ok(limited(request.limit, values.into_iter()))
+        self.see(tenant, |mut sight| sight.label_values(name, request, range))
+    }
+
+    pub(crate) fn sift_label_values(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        request: &LabelsRequest,
+        sift: &dyn Sift,
+    ) -> Result<()> {
+        let Some(range) = self.kept(request.range) else { return Ok(()) };
+        self.see(tenant, |mut sight| sight.sift_label_values(name, &request.matchers, range, sift))
+    }
+
+    pub(crate) fn estimate(&self, tenant: &TenantId, request: &SelectRequest) -> Result<Estimate> {
+        let Some(range) = self.kept(request.range) else { return Ok(Estimate::default()) };
+        self.see(tenant, |mut sight| sight.estimate(&request.sets(), range))
     }
 
     pub(crate) fn metadata(&self, tenant: &TenantId, metric: Option<&str>) -> Result<Vec<Metadata>> {
@@ -348,6 +366,7 @@ impl Engine {
                 ("catalog", size(super::catalog::CATALOG)),
                 ("quarantine", size("quarantine")),
                 ("ballast", file("BALLAST")),
+                ("snapshots", self.snapshots_only().unwrap_or(0)),
                 ("other", named - file("BALLAST")),
             ],
             part_samples: view.parts.iter().map(|p| p.samples()).sum(),
@@ -427,8 +446,4 @@ fn union(a: Option<TimeRange>, b: Option<TimeRange>) -> Option<TimeRange> {
         (Some(a), Some(b)) => Some(a.union(b)),
         (a, b) => a.or(b),
     }
-}
-
-fn limited<T>(limit: usize, all: impl Iterator<Item = T>) -> Vec<T> {
-    all.take(if limit == 0 { usize::MAX } else { limit }).collect()
 }

@@ -367,6 +367,9 @@ impl Engine {
         }
         let upkeep = &mut *self.upkeep.lock();
         self.horizon.fetch_max(oldest.0, Relaxed);
+        if let Some(gone) = TimeRange::new(Timestamp::MIN, oldest) {
+            self.changes.changed_for_all(gone);
+        }
         self.exemplars.remove(None, |_, e| e.timestamp < oldest);
         self.register.forget_before(oldest.0);
         let view = self.view.load();

@@ -104,8 +104,25 @@ impl Disk for MemoryDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let state = &mut *self.state.lock();
-        let inode = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        state.names.insert(to.to_owned(), inode);
+        if let Some(inode) = state.names.remove(from) {
+            state.names.insert(to.to_owned(), inode);
+            return Ok(());
+        }
+        if !state.dirs.remove(from) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        state.dirs.insert(to.to_owned());
+        let moved = |path: &Path| path.strip_prefix(from).ok().map(|below| to.join(below));
+        // What is durable below stays so, and is found again once the new name is.
+        let durable = state.durable_names.iter().filter_map(|(p, i)| Some((moved(p)?, Arc::clone(i))));
+        let durable: Vec<_> = durable.collect();
+        state.durable_names.extend(durable);
+        let durable: Vec<PathBuf> =
+            state.durable_dirs.iter().filter(|p| *p != from).filter_map(|p| moved(p)).collect();
+        state.durable_dirs.extend(durable);
+        let rename = |p: PathBuf| moved(&p).unwrap_or(p);
+        state.dirs = std::mem::take(&mut state.dirs).into_iter().map(rename).collect();
+        state.names = std::mem::take(&mut state.names).into_iter().map(|(p, i)| (rename(p), i)).collect();
         Ok(())
     }
 

@@ -14,7 +14,8 @@
 //!    (`rewrite`) makes one part of many, without what was deleted.
 //! 4. A query takes the view (`view`) of the moment, finds series in heads and parts, and merges them (`select`).
 //! 5. Small texts of tenants (`documents`) have a file of their own.
-//! 6. Opening (`recover`) takes all parts, and the log on top.
+//! 6. A snapshot (`snapshot`) is a copy of the parts that can be opened on its own.
+//! 7. Opening (`recover`) takes all parts, and the log on top.
 //!
 //! Files are drawn in `schema/disk/`; `layout.md` there says which of them are the truth.
 
@@ -42,6 +43,7 @@ mod recover;
 mod register;
 mod rewrite;
 mod select;
+mod snapshot;
 pub mod store;
 #[cfg(test)]
 mod tests;

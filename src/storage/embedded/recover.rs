@@ -38,7 +38,7 @@ use super::{
 use crate::{
     clock::Clock,
     model::{Labels, TenantId},
-    storage::{Result, StorageError},
+    storage::{ChangeLog, Replay, Result, StorageError},
 };
 
 /// A number may be so far ahead of all before it: those between were written by others at the same time, or are lost.
@@ -75,6 +75,7 @@ impl Engine {
             tracing::debug!(%error, "the directory above the data directory could not be synced");
         }
         let lock = Lock::take(&dir)?;
+        super::snapshot::remove_unfinished(&disk, &dir)?;
         let counters = Arc::new(EmbeddedCounters::default());
         add(&counters.unclean_start, u64::from(lock.was_left()));
         let cache = PageCache::new(config.page_cache_bytes);
@@ -97,6 +98,11 @@ impl Engine {
         head.count_active();
         add(&counters.replay_samples, restore.samples);
         add(&counters.replay_lost, restore.lost);
+        let replay = Replay {
+            first: replayed.first.unwrap_or(0),
+            last: replayed.last.unwrap_or(0),
+            damaged: u64::try_from(replayed.damage.len()).unwrap_or(u64::MAX),
+        };
         let mut damage = shelf.damage;
         damage.append(&mut damage_of_books);
         damage.append(&mut damage_of_documents);
@@ -157,7 +163,9 @@ impl Engine {
             recalled: Recalled::default(),
             crowded: AtomicBool::new(false),
             exemplars,
+            changes: ChangeLog::default(),
             documents,
+            replay,
             damage: Mutex::new(damage),
             horizon: AtomicI64::new(i64::MIN),
             closed: AtomicBool::new(false),

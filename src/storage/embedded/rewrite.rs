@@ -65,6 +65,7 @@ impl Engine {
         put_cleaned(&mut frames, tenant, up_to);
         let gate = self.gate.read();
         self.register.cleaned(tenant, up_to);
+        self.changes.changed(tenant, TimeRange::ALL);
         let ticket = self.wal.push(frames);
         drop(gate);
         ticket.block()?;

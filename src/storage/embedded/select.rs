@@ -4,8 +4,9 @@
 //! remembers in which of the sources it is, from the oldest to the newest. Samples are read when they are
 //! asked for: oldest first, newer ones laid over them, and what is deleted taken out.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
 
+use hashbrown::{HashMap, HashSet};
 use roaring::RoaringBitmap;
 use smallvec::SmallVec;
 
@@ -19,8 +20,9 @@ use super::{
 use crate::{
     model::{Labels, Matcher, TenantId, TimeRange, Timestamp},
     storage::{
-        LabelsRequest, MatcherSets, ReadSeries, Result, Runs, SelectRequest, Selected, SeriesSamples,
-        StorageError, selection::Meter,
+        Estimate, LabelsRequest, MatcherSets, ReadSeries, Result, Runs, SelectRequest, Selected,
+        SeriesSamples, Sift, StorageError,
+        selection::{Meter, label_bytes},
     },
 };
 
@@ -36,6 +38,9 @@ pub(crate) struct Sight<'a> {
 
 /// What a reader is told of damage; where it is, is for the log and the operator.
 const DAMAGED: &str = "a part of the data is damaged and was left out";
+
+/// So many values of a label are copied before they are looked at.
+const FEW_VALUES: usize = 20_000;
 
 #[derive(Clone, Debug)]
 enum Source {
@@ -63,7 +68,7 @@ impl Sight<'_> {
     /// The series that pass, and a reader of their samples.
     pub(crate) fn select(mut self, request: &SelectRequest, range: Option<TimeRange>) -> Result<Selected> {
         let (sources, found) = match range {
-            Some(range) => self.gather(&request.sets(), range, &Meter::of(request))?,
+            Some(range) => self.gather(&request.sets(), range, &Meter::of(request), usize::MAX)?,
             None => (Vec::new(), Vec::new()),
         };
         let range = range.unwrap_or(request.range);
@@ -79,39 +84,47 @@ impl Sight<'_> {
         Ok(Selected { series, runs, taken: 0, warnings })
     }
 
-    /// The series that pass and have visible samples in the range.
-    pub(crate) fn series(&mut self, sets: &MatcherSets, range: TimeRange) -> Result<Vec<Labels>> {
+    /// The first series that pass and have visible samples in the range, as many as `limit`; 0 is all.
+    pub(crate) fn series(
+        &mut self,
+        sets: &MatcherSets,
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<Labels>> {
         let every = [Vec::new()];
-        let (sources, found) =
-            self.gather(if sets.is_empty() { &every } else { sets }, range, &Meter::unbounded())?;
+        let sets = if sets.is_empty() { &every[..] } else { sets };
+        let most = if limit == 0 { usize::MAX } else { limit };
+        // Where something is hidden nobody knows how many have to be looked at.
+        let each_most = if self.tombstones.is_empty() { most } else { usize::MAX };
+        let (sources, found) = self.gather(sets, range, &Meter::unbounded(), each_most)?;
         let (mut series, places) = grouped(found);
         if !self.tombstones.is_empty() {
             let hidden: Vec<Vec<TimeRange>> = series.iter().map(|l| hidden(self.tombstones, l)).collect();
             let selection = Selection { sources, places, range, hidden };
             let mut samples = SeriesSamples::default();
             let mut visible = Vec::with_capacity(series.len());
+            let mut seen = 0;
             for ordinal in 0..series.len() {
                 samples.clear();
                 // Only where something is hidden do samples have to be looked at.
-                let seen = selection.hidden[ordinal].is_empty() || {
-                    selection.read(ordinal, &mut samples)?;
-                    !samples.is_empty()
-                };
-                visible.push(seen);
+                let is_seen = seen < most
+                    && (selection.hidden[ordinal].is_empty() || {
+                        selection.read(ordinal, &mut samples)?;
+                        !samples.is_empty()
+                    });
+                seen += usize::from(is_seen);
+                visible.push(is_seen);
             }
             let mut visible = visible.into_iter();
             series.retain(|_| visible.next().unwrap_or(true));
         }
+        series.truncate(most);
         Ok(series)
     }
 
-    /// The names of the labels of those series.
-    pub(crate) fn label_names(
-        &mut self,
-        request: &LabelsRequest,
-        range: TimeRange,
-    ) -> Result<BTreeSet<String>> {
-        let mut names = BTreeSet::new();
+    /// The names of the labels of those series, the first as many as the request's limit.
+    pub(crate) fn label_names(&mut self, request: &LabelsRequest, range: TimeRange) -> Result<Vec<String>> {
+        let mut names = FirstTexts::of(request.limit);
         if self.tombstones.is_empty() {
             for sealed in self.sealed(range) {
                 let found = match unrestricted(&request.matchers) {
@@ -119,53 +132,128 @@ impl Sight<'_> {
                     false => find_any(&sealed, self.tenant, &request.matchers)
                         .and_then(|found| sealed.part.label_names_of(self.tenant, &found)),
                 };
-                names.extend(self.unless_damaged(&sealed, found)?.unwrap_or_default());
+                names.extend(self.unless_damaged(&sealed, found)?.iter().flatten().map(String::as_str));
             }
             if unrestricted(&request.matchers) {
-                self.heads(range).iter().for_each(|head| head.names_into(self.tenant, &mut names));
-                return Ok(names);
-            }
-            for labels in self.head_series(&request.matchers, range) {
-                add_names(&mut names, &labels);
+                let mut all = BTreeSet::new();
+                self.heads(range).iter().for_each(|head| head.names_into(self.tenant, &mut all));
+                names.extend(all.iter().map(String::as_str));
+            } else {
+                self.each_in_heads(&request.matchers, range, |labels| {
+                    names.extend(labels.iter().map(|(name, _)| name));
+                    ControlFlow::Continue(())
+                });
             }
         } else {
-            for labels in self.series(&request.matchers, range)? {
-                add_names(&mut names, &labels);
+            for labels in self.series(&request.matchers, range, 0)? {
+                names.extend(labels.iter().map(|(name, _)| name));
             }
         }
-        Ok(names)
+        Ok(names.done())
     }
 
-    /// The values of a label of those series.
+    /// The values of a label of those series, the first as many as the request's limit.
     pub(crate) fn label_values(
         &mut self,
         name: &str,
         request: &LabelsRequest,
         range: TimeRange,
-    ) -> Result<BTreeSet<String>> {
-        let mut values = BTreeSet::new();
+    ) -> Result<Vec<String>> {
+        let mut values = FirstTexts::of(request.limit);
         if self.tombstones.is_empty() {
             for sealed in self.sealed(range) {
-                let found = match unrestricted(&request.matchers) {
-                    true => sealed.part.label_values(self.tenant, name),
-                    false => find_any(&sealed, self.tenant, &request.matchers)
-                        .and_then(|found| sealed.part.label_values_of(self.tenant, name, &found)),
-                };
-                values.extend(self.unless_damaged(&sealed, found)?.unwrap_or_default());
+                // They come in order: who has enough of them needs none of the others.
+                let shown =
+                    each_in_part(&sealed, self.tenant, name, &request.matchers, |value| values.offer(value));
+                self.unless_damaged(&sealed, shown)?;
             }
             if unrestricted(&request.matchers) {
-                self.heads(range).iter().for_each(|head| head.values_into(self.tenant, name, &mut values));
-                return Ok(values);
-            }
-            for labels in self.head_series(&request.matchers, range) {
-                values.extend(labels.get(name).map(str::to_owned));
+                for head in self.heads(range) {
+                    head.each_value(self.tenant, name, |value| values.extend([value]));
+                }
+            } else {
+                self.each_in_heads(&request.matchers, range, |labels| {
+                    values.extend(labels.get(name));
+                    ControlFlow::Continue(())
+                });
             }
         } else {
-            for labels in self.series(&request.matchers, range)? {
-                values.extend(labels.get(name).map(str::to_owned));
+            for labels in self.series(&request.matchers, range, 0)? {
+                values.extend(labels.get(name));
             }
         }
-        Ok(values)
+        Ok(values.done())
+    }
+
+    /// Shows the values of a label of those series.
+    pub(crate) fn sift_label_values(
+        &mut self,
+        name: &str,
+        sets: &MatcherSets,
+        range: TimeRange,
+        sift: &dyn Sift,
+    ) -> Result<()> {
+        if !self.tombstones.is_empty() {
+            let series = self.series(sets, range, 0)?;
+            let _ = series.iter().filter_map(|labels| labels.get(name)).try_for_each(|text| sift.see(text));
+            return Ok(());
+        }
+        let mut enough = ControlFlow::Continue(());
+        for sealed in self.sealed(range) {
+            let shown = each_in_part(&sealed, self.tenant, name, sets, |value| {
+                enough = sift.see(value);
+                enough
+            });
+            self.unless_damaged(&sealed, shown)?;
+            if enough.is_break() {
+                return Ok(());
+            }
+        }
+        let heads = self.heads(range);
+        let values = heads.iter().map(|head| head.value_count(self.tenant, name)).max().unwrap_or(0);
+        if unrestricted(sets) && values <= FEW_VALUES {
+            let mut all = BTreeSet::new();
+            heads.iter().for_each(|head| {
+                head.each_value(self.tenant, name, |value| {
+                    all.insert(value.to_owned());
+                });
+            });
+            let _ = all.iter().try_for_each(|text| sift.see(text));
+            return Ok(());
+        }
+        // Nobody can begin a series while the values of a label are walked over: of many, each series is asked.
+        self.each_in_heads(sets, range, |labels| labels.get(name).map_or(enough, |text| sift.see(text)));
+        Ok(())
+    }
+
+    /// How much there is to read.
+    pub(crate) fn estimate(&mut self, sets: &[Vec<Matcher>], range: TimeRange) -> Result<Estimate> {
+        let (parts, heads) = (self.sealed(range), self.heads(range));
+        let several = parts.len() + heads.len() > 1;
+        let mut seen = HashSet::new();
+        let mut sum = Estimate::default();
+        let mut count = |labels: &Labels, of_place: Estimate| {
+            sum.add(&of_place);
+            if !several || seen.insert(labels.id()) {
+                sum.series += 1;
+                sum.label_bytes += label_bytes(labels);
+            }
+        };
+        for sealed in parts {
+            let counted = estimate_of(&sealed, self.tenant, sets, range, &mut count);
+            self.unless_damaged(&sealed, counted)?;
+        }
+        for head in heads {
+            for number in find_in_head(&head, self.tenant, sets) {
+                let found = head.look(number, |s| {
+                    s.range().filter(|r| r.overlaps(range)).map(|_| (s.labels.clone(), s.estimate(range)))
+                });
+                if let Some((labels, of_head)) = found.flatten() {
+                    count(&labels, of_head);
+                }
+            }
+        }
+        Ok(sum)
     }
 
     fn sealed(&self, range: TimeRange) -> Vec<Arc<Sealed>> {
@@ -177,30 +265,38 @@ impl Sight<'_> {
         self.view.heads.iter().filter(overlapping).map(Arc::clone).collect()
     }
 
-    fn head_series(&self, sets: &MatcherSets, range: TimeRange) -> Vec<Labels> {
-        let mut found = Vec::new();
+    /// Shows the labels of the heads' series that pass, until that is enough.
+    fn each_in_heads(
+        &self,
+        sets: &MatcherSets,
+        range: TimeRange,
+        mut each: impl FnMut(&Labels) -> ControlFlow<()>,
+    ) {
         for head in self.heads(range) {
             for number in find_in_head(&head, self.tenant, sets) {
-                let labels =
-                    head.look(number, |s| s.range().filter(|r| r.overlaps(range)).map(|_| s.labels.clone()));
-                found.extend(labels.flatten());
+                let shown =
+                    head.look(number, |s| s.range().filter(|r| r.overlaps(range)).map(|_| each(&s.labels)));
+                if shown.flatten().is_some_and(|enough| enough.is_break()) {
+                    return;
+                }
             }
         }
-        found
     }
 
     /// Every series that passes one of the sets, in each source that has samples of it in the range. A source that
-    /// goes beyond the bounds alone is an error at once; all of them together may have a series several times.
+    /// goes beyond the bounds alone is an error at once; all of them together may have a series several times. No
+    /// source gives more than its first `most`.
     fn gather(
         &mut self,
         sets: &[Vec<Matcher>],
         range: TimeRange,
         meter: &Meter,
+        most: usize,
     ) -> Result<(Vec<Source>, Vec<Found>)> {
         let (mut sources, mut all) = (Vec::new(), Vec::new());
         for sealed in self.sealed(range) {
             let source = u32::try_from(sources.len()).expect("fewer parts than that are open");
-            let found = series_of(&sealed, self.tenant, sets, range, meter.clone());
+            let found = series_of(&sealed, self.tenant, sets, range, meter.clone(), most);
             if let Some(found) = self.unless_damaged(&sealed, found)? {
                 all.extend(found.into_iter().map(|(labels, ordinal)| (labels, (source, ordinal))));
                 sources.push(Source::Sealed(sealed));
@@ -216,8 +312,13 @@ impl Sight<'_> {
                     meter.count(&labels)?;
                     found.push((labels, (source, number)));
                 }
+                if found.len() / 2 > most.max(1024) {
+                    found.sort_unstable_by(|a: &Found, b| a.0.cmp(&b.0));
+                    found.truncate(most);
+                }
             }
             found.sort_by(|a, b| a.0.cmp(&b.0));
+            found.truncate(most);
             all.append(&mut found);
             sources.push(Source::Head(head));
         }
@@ -239,14 +340,6 @@ impl Sight<'_> {
 /// Whether the sets let every series pass.
 fn unrestricted(sets: &MatcherSets) -> bool {
     sets.is_empty() || sets.iter().any(Vec::is_empty)
-}
-
-fn add_names(names: &mut BTreeSet<String>, labels: &Labels) {
-    for (name, _) in labels {
-        if !names.contains(name) {
-            names.insert(name.to_owned());
-        }
-    }
 }
 
 fn find_any(sealed: &Sealed, tenant: &TenantId, sets: &[Vec<Matcher>]) -> Result<RoaringBitmap> {
@@ -271,6 +364,7 @@ fn series_of(
     sets: &[Vec<Matcher>],
     range: TimeRange,
     mut meter: Meter,
+    most: usize,
 ) -> Result<Vec<(Labels, u32)>> {
     let whole = sealed.range().is_some_and(|r| r.intersection(range) == Some(r));
     let ordinals = find_any(sealed, tenant, sets)?;
@@ -280,9 +374,84 @@ fn series_of(
             let labels = sealed.part.labels(ordinal)?;
             meter.count(&labels)?;
             found.push((labels, ordinal));
+            // Ordinals are in label order.
+            if found.len() >= most {
+                break;
+            }
         }
     }
     Ok(found)
+}
+
+/// Counts what a part has of each series that passes.
+fn estimate_of(
+    sealed: &Sealed,
+    tenant: &TenantId,
+    sets: &[Vec<Matcher>],
+    range: TimeRange,
+    mut count: impl FnMut(&Labels, Estimate),
+) -> Result<()> {
+    let whole = sealed.range().is_some_and(|r| r.intersection(range) == Some(r));
+    let mut counted = HashMap::new();
+    for ordinal in find_any(sealed, tenant, sets)? {
+        if whole || sealed.part.series_range(ordinal)?.overlaps(range) {
+            let of_series = sealed.part.estimate(ordinal, range, &mut counted)?;
+            count(&sealed.part.labels(ordinal)?, of_series);
+        }
+    }
+    Ok(())
+}
+
+/// Shows the values of a label of a part's series that pass, in order, until that is enough.
+fn each_in_part(
+    sealed: &Sealed,
+    tenant: &TenantId,
+    name: &str,
+    sets: &MatcherSets,
+    each: impl FnMut(&str) -> ControlFlow<()>,
+) -> Result<()> {
+    let found = if unrestricted(sets) { None } else { Some(find_any(sealed, tenant, sets)?) };
+    sealed.part.each_label_value(tenant, name, found.as_ref(), each)
+}
+
+/// The first of many texts in order, each once.
+struct FirstTexts {
+    all: BTreeSet<String>,
+    most: usize,
+}
+
+impl FirstTexts {
+    /// As many as `limit`; 0 is all.
+    fn of(limit: usize) -> Self {
+        Self { all: BTreeSet::new(), most: if limit == 0 { usize::MAX } else { limit } }
+    }
+
+    /// Takes a text if it is one of the first. A break says that none after it will be.
+    fn offer(&mut self, text: &str) -> ControlFlow<()> {
+        let full = self.all.len() >= self.most;
+        if full && self.all.last().is_some_and(|last| last.as_str() <= text) {
+            return ControlFlow::Break(());
+        }
+        if !self.all.contains(text) {
+            if full {
+                self.all.pop_last();
+            }
+            self.all.insert(text.to_owned());
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Takes those of the texts, in no order, that are among the first.
+    fn extend<'t>(&mut self, texts: impl IntoIterator<Item = &'t str>) {
+        for text in texts {
+            // Another may come before it.
+            let _ = self.offer(text);
+        }
+    }
+
+    fn done(self) -> Vec<String> {
+        self.all.into_iter().collect()
+    }
 }
 
 /// Brings the places of each series together, in label order.

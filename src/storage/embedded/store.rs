@@ -18,9 +18,9 @@ use crate::{
     clock::Clock,
     model::{Labels, Metadata, TenantId, TimeRange},
     storage::{
-        AppendPolicy, Appended, Cardinality, Check, DocumentKind, Health, LabelsRequest, MatcherSets, Result,
-        SelectRequest, Selected, SeriesExemplars, Storage, StorageError, StorageStatus, WriteBatch,
-        room::Allowance,
+        AppendPolicy, Appended, Cardinality, Changes, Check, DocumentKind, Estimate, Health, LabelsRequest,
+        MatcherSets, Replay, Result, SelectRequest, Selected, SeriesExemplars, Sift, Storage, StorageError,
+        StorageStatus, WriteBatch, room::Allowance,
     },
 };
 
@@ -201,6 +201,22 @@ impl Storage for EmbeddedStore {
         self.blocking(move |engine| engine.label_values(&tenant, &name, &request)).await
     }
 
+    async fn sift_label_values(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        request: LabelsRequest,
+        sift: Arc<dyn Sift>,
+    ) -> Result<()> {
+        let (tenant, name) = (tenant.clone(), name.to_owned());
+        self.blocking(move |engine| engine.sift_label_values(&tenant, &name, &request, sift.as_ref())).await
+    }
+
+    async fn estimate(&self, tenant: &TenantId, request: SelectRequest) -> Result<Estimate> {
+        let tenant = tenant.clone();
+        self.blocking(move |engine| engine.estimate(&tenant, &request)).await
+    }
+
     async fn metadata(&self, tenant: &TenantId, metric: Option<&str>) -> Result<Vec<Metadata>> {
         self.engine.metadata(tenant, metric)
     }
@@ -256,10 +272,23 @@ impl Storage for EmbeddedStore {
         .await
     }
 
+    async fn changes(&self, tenant: &TenantId, range: TimeRange) -> Result<Option<Changes>> {
+        self.engine.is_open()?;
+        Ok(Some(self.engine.changes.of(tenant, range)))
+    }
+
     async fn flush(&self) -> Result<()> {
         self.blocking(|engine| {
             engine.is_open()?;
             engine.flush()
+        })
+        .await
+    }
+
+    async fn snapshot(&self, skip_head: bool) -> Result<String> {
+        self.blocking(move |engine| {
+            engine.is_open()?;
+            engine.snapshot(skip_head)
         })
         .await
     }
@@ -282,6 +311,10 @@ impl Storage for EmbeddedStore {
 
     fn checks(&self) -> Vec<Check> {
         self.engine.checks()
+    }
+
+    fn replay(&self) -> Option<Replay> {
+        Some(self.engine.replay)
     }
 
     async fn close(&self) -> Result<()> {

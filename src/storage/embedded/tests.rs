@@ -3,6 +3,7 @@
 mod active;
 mod crashes;
 mod model;
+mod snapshots;
 
 use std::{
     path::Path,

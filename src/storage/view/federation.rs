@@ -8,7 +8,7 @@
 //!
 //! Deletes are no part of this, and neither are writes.
 
-use std::{borrow::Cow, collections::BTreeMap, future::Future};
+use std::{borrow::Cow, collections::BTreeMap, future::Future, sync::Arc};
 
 use futures_util::{
     StreamExt, TryStreamExt,
@@ -19,8 +19,8 @@ use super::{filtered::Filtered, runs};
 use crate::{
     model::{Labels, Matcher, Metadata, TenantId, TimeRange},
     storage::{
-        Cardinality, LabelsRequest, MatcherSets, Offer, Operation, Result, SelectRequest, Selected,
-        SeriesExemplars, Storage, most, selection::Meter,
+        Cardinality, Estimate, LabelsRequest, MatcherSets, Offer, Operation, Result, SelectRequest, Selected,
+        SeriesExemplars, Sift, Storage, most, selection::Meter,
     },
 };
 
@@ -37,11 +37,13 @@ const AT_A_TIME: usize = 8;
 /// tenant's first ones may be among those of all together.
 const LEAST_ENTRIES: usize = 1_000;
 
-/// What of each tenant one of the filters matches.
+/// What of each tenant one of its filters matches.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Federation<'v> {
+    /// Sorted.
     pub(super) tenants: &'v [TenantId],
-    pub(super) filters: &'v [Vec<Matcher>],
+    /// Theirs, in the same order.
+    pub(super) filters: &'v [MatcherSets],
 }
 
 impl<'v> Federation<'v> {
@@ -104,18 +106,11 @@ impl<'v> Federation<'v> {
         self,
         storage: &dyn Storage,
         name: &str,
-        mut request: LabelsRequest,
+        request: LabelsRequest,
     ) -> Result<Vec<String>> {
         let limit = request.limit;
         let Some(name) = stored_name(name) else {
-            // Whoever has a series is a value.
-            request.limit = 1;
-            let asked = self.labels_requests(&request);
-            let tenants: Vec<&TenantId> = asked.iter().map(|(tenant, _)| *tenant).collect();
-            let answers: Vec<_> =
-                self.ask(asked, |tenant, request| tenant.series(storage, request)).try_collect().await?;
-            let with_series = tenants.into_iter().zip(answers).filter(|(_, series)| !series.is_empty());
-            return Ok(first(with_series.map(|(tenant, _)| tenant.to_string()).collect(), limit));
+            return Ok(first(self.with_series(storage, request).await?, limit));
         };
         let asked = self.labels_requests(&request);
         let answers: Vec<_> = self
@@ -123,6 +118,56 @@ impl<'v> Federation<'v> {
             .try_collect()
             .await?;
         Ok(first(sorted(answers.into_iter().flatten().collect()), limit))
+    }
+
+    pub(super) async fn sift_label_values(
+        self,
+        storage: &dyn Storage,
+        name: &str,
+        request: LabelsRequest,
+        sift: Arc<dyn Sift>,
+    ) -> Result<()> {
+        let Some(name) = stored_name(name) else {
+            let tenants = self.with_series(storage, request).await?;
+            // It has seen enough, or all there is.
+            let _ = tenants.iter().try_for_each(|tenant| sift.see(tenant));
+            return Ok(());
+        };
+        let asked = self.labels_requests(&request);
+        let sift = &sift;
+        self.ask(asked, |tenant, request| tenant.sift_label_values(storage, &name, request, Arc::clone(sift)))
+            .try_collect()
+            .await
+    }
+
+    pub(super) async fn estimate(self, storage: &dyn Storage, request: SelectRequest) -> Result<Estimate> {
+        let of_tenant = |tenant| {
+            let matchers = for_tenant(&request.matchers, tenant)?;
+            Some((tenant, SelectRequest { matchers, ..request.clone() }))
+        };
+        let asked: Vec<(&TenantId, SelectRequest)> = self.tenants.iter().filter_map(of_tenant).collect();
+        let tenants: Vec<&TenantId> = asked.iter().map(|(tenant, _)| *tenant).collect();
+        let answers: Vec<Estimate> =
+            self.ask(asked, |tenant, request| tenant.estimate(storage, request)).try_collect().await?;
+        let mut sum = Estimate::default();
+        for (tenant, mut of_one) in tenants.into_iter().zip(answers) {
+            // What tells whose a series is, stands in its labels, too; two lengths are before it.
+            let shown = (TENANT_LABEL.len() + tenant.as_str().len()) as u64 + 10;
+            of_one.label_bytes = of_one.label_bytes.saturating_add(of_one.series.saturating_mul(shown));
+            sum.add(&of_one);
+        }
+        Ok(sum)
+    }
+
+    /// The names of the tenants that have one of the series.
+    async fn with_series(self, storage: &dyn Storage, mut request: LabelsRequest) -> Result<Vec<String>> {
+        request.limit = 1;
+        let asked = self.labels_requests(&request);
+        let tenants: Vec<&TenantId> = asked.iter().map(|(tenant, _)| *tenant).collect();
+        let answers: Vec<_> =
+            self.ask(asked, |tenant, request| tenant.series(storage, request)).try_collect().await?;
+        let with_series = tenants.into_iter().zip(answers).filter(|(_, series)| !series.is_empty());
+        Ok(with_series.map(|(tenant, _)| tenant.to_string()).collect())
     }
 
     pub(super) async fn metadata(self, storage: &dyn Storage, metric: Option<&str>) -> Result<Vec<Metadata>> {
@@ -170,6 +215,8 @@ impl<'v> Federation<'v> {
                 continue;
             }
             sum.series += of_one.series;
+            // Each tenant's pairs, and the one that tells it from the others.
+            sum.pairs += of_one.pairs + 1;
             sum.chunks += of_one.chunks;
             sum.range = match (sum.range, of_one.range) {
                 (Some(a), Some(b)) => Some(a.union(b)),
@@ -215,9 +262,11 @@ impl<'v> Federation<'v> {
         ask: impl Fn(Filtered<'v>, Q) -> F,
     ) -> Buffered<stream::Iter<std::vec::IntoIter<F>>> {
         let asked = asked.into_iter();
-        let answers: Vec<F> = asked
-            .map(|(tenant, question)| ask(Filtered { tenant, filters: self.filters }, question))
-            .collect();
+        let filtered = |tenant| {
+            let place = self.tenants.binary_search(tenant).expect("only those of the view are asked");
+            Filtered { tenant, filters: &self.filters[place] }
+        };
+        let answers: Vec<F> = asked.map(|(tenant, question)| ask(filtered(tenant), question)).collect();
         stream::iter(answers).buffered(AT_A_TIME)
     }
 
@@ -232,7 +281,7 @@ impl<'v> Federation<'v> {
 }
 
 /// What is left of matchers for a tenant: none if they mean other tenants.
-fn for_tenant(set: &[Matcher], tenant: &TenantId) -> Option<Vec<Matcher>> {
+pub(super) fn for_tenant(set: &[Matcher], tenant: &TenantId) -> Option<Vec<Matcher>> {
     let mut left = Vec::with_capacity(set.len());
     for matcher in set {
         match stored_name(matcher.name()) {

@@ -1,12 +1,12 @@
 //! One tenant's series as far as they are shown.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use crate::{
     model::{Labels, METRIC_NAME, Matcher, Metadata, MetricType, TenantId, TimeRange},
     storage::{
-        Cardinality, LabelsRequest, MatcherSets, Result, SelectRequest, Selected, SeriesExemplars, Storage,
-        selection::both,
+        Cardinality, Estimate, LabelsRequest, MatcherSets, Result, SelectRequest, Selected, SeriesExemplars,
+        Sift, Storage, selection::both,
     },
 };
 
@@ -18,11 +18,18 @@ pub(super) struct Filtered<'v> {
 }
 
 impl Filtered<'_> {
-    pub(super) async fn select(self, storage: &dyn Storage, mut request: SelectRequest) -> Result<Selected> {
+    pub(super) async fn select(self, storage: &dyn Storage, request: SelectRequest) -> Result<Selected> {
+        storage.select(self.tenant, self.selected(request)?).await
+    }
+
+    pub(super) async fn estimate(self, storage: &dyn Storage, request: SelectRequest) -> Result<Estimate> {
+        storage.estimate(self.tenant, self.selected(request)?).await
+    }
+
+    fn selected(self, request: SelectRequest) -> Result<SelectRequest> {
         // Stores put them together as they like; that they may is decided here.
         both(std::slice::from_ref(&request.matchers), self.filters)?;
-        request.filters = self.filters.to_vec();
-        storage.select(self.tenant, request).await
+        Ok(SelectRequest { filters: self.filters.to_vec(), ..request })
     }
 
     pub(super) async fn series(self, storage: &dyn Storage, request: LabelsRequest) -> Result<Vec<Labels>> {
@@ -44,6 +51,16 @@ impl Filtered<'_> {
         request: LabelsRequest,
     ) -> Result<Vec<String>> {
         storage.label_values(self.tenant, name, self.shown(request)?).await
+    }
+
+    pub(super) async fn sift_label_values(
+        self,
+        storage: &dyn Storage,
+        name: &str,
+        request: LabelsRequest,
+        sift: Arc<dyn Sift>,
+    ) -> Result<()> {
+        storage.sift_label_values(self.tenant, name, self.shown(request)?, sift).await
     }
 
     /// Metadata is of a metric and not of a series: it is shown where one of the metric's series is.

@@ -11,6 +11,8 @@
 //! * [`filtered`]: a tenant's series as far as one of the filters matches them. Filters are matchers, and go to
 //!   the store with those of the request, so that nothing is read that is not shown.
 //! * [`federation`]: several tenants as one, told apart by a label.
+//!
+//! A request may have its view [narrowed](View::narrowed), and never widened.
 
 mod federation;
 mod filtered;
@@ -18,13 +20,15 @@ mod runs;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
-    Cardinality, LabelsRequest, MatcherSets, Result, SelectRequest, Selected, SeriesExemplars, Storage,
-    StorageError,
+    Cardinality, Changes, Estimate, LabelsRequest, MatcherSets, Result, SelectRequest, Selected,
+    SeriesExemplars, Sift, Storage, StorageError, selection::both,
 };
-use crate::model::{Labels, MatchOp, Matcher, Metadata, TenantId, TimeRange};
+use crate::model::{Labels, METRIC_NAME, MatchOp, Matcher, Metadata, TenantId, TimeRange};
 
 use federation::Federation;
 use filtered::Filtered;
@@ -38,30 +42,51 @@ pub use federation::TENANT_LABEL;
 pub struct View {
     /// Sorted, none twice.
     tenants: Vec<TenantId>,
-    /// One of the sets must match a series; none at all is all series. Sorted, none twice.
-    filters: MatcherSets,
+    /// What the caller was granted, before anything was narrowed.
+    granted: MatcherSets,
+    /// Of each tenant, in their order: one of the sets must match a series; none at all is all series. Sorted, none
+    /// twice.
+    filters: Vec<MatcherSets>,
 }
 
 impl View {
     /// All of one tenant.
     pub fn of(tenant: TenantId) -> Self {
-        Self { tenants: vec![tenant], filters: MatcherSets::new() }
+        Self { tenants: vec![tenant], granted: MatcherSets::new(), filters: vec![MatcherSets::new()] }
     }
 
     /// What of the tenants one of the filters matches, or all if there are none; no view if there is no tenant.
     ///
     /// Filters are asked of a series' labels as they are stored, however many tenants there are.
-    pub fn new(mut tenants: Vec<TenantId>, mut filters: MatcherSets) -> Option<Self> {
+    pub fn new(mut tenants: Vec<TenantId>, filters: MatcherSets) -> Option<Self> {
         tenants.sort_unstable();
         tenants.dedup();
-        let by_text = |a: &Matcher, b: &Matcher| sort_key(a).cmp(&sort_key(b));
-        for set in &mut filters {
-            set.sort_by(by_text);
-            set.dedup();
+        let granted = in_order(filters);
+        let filters = vec![granted.clone(); tenants.len()];
+        (!tenants.is_empty()).then_some(Self { tenants, granted, filters })
+    }
+
+    /// What of this one of the sets matches, too; all of it if there are none. Nothing comes into view that was not.
+    ///
+    /// Matchers are asked of a series' labels as they are shown, as those of a query.
+    pub fn narrowed(&self, sets: &[Vec<Matcher>]) -> Result<Self> {
+        if sets.is_empty() {
+            return Ok(self.clone());
         }
-        filters.sort_by(|a, b| a.iter().map(sort_key).cmp(b.iter().map(sort_key)));
-        filters.dedup();
-        (!tenants.is_empty()).then_some(Self { tenants, filters })
+        let narrowed = |tenant: &TenantId, filters: &MatcherSets| -> Result<MatcherSets> {
+            let asked: MatcherSets = match &self.tenants[..] {
+                [_] => sets.to_vec(),
+                _ => sets.iter().filter_map(|set| federation::for_tenant(set, tenant)).collect(),
+            };
+            // No set at all would let everything pass.
+            if asked.is_empty() {
+                return Ok(vec![vec![nothing()]]);
+            }
+            Ok(in_order(both(&asked, filters)?))
+        };
+        let tenants = self.tenants.iter().zip(&self.filters);
+        let filters = tenants.map(|(tenant, filters)| narrowed(tenant, filters)).collect::<Result<_>>()?;
+        Ok(Self { tenants: self.tenants.clone(), granted: self.granted.clone(), filters })
     }
 
     /// The tenants, at least one, sorted, none twice.
@@ -69,9 +94,22 @@ impl View {
         &self.tenants
     }
 
-    /// The sets of matchers of which one must match a series; none at all is all series.
-    pub fn filters(&self) -> &MatcherSets {
-        &self.filters
+    /// The sets of matchers of which one must match a series, as the caller was granted them, whatever was narrowed
+    /// since; none at all is all series.
+    pub fn granted(&self) -> &MatcherSets {
+        &self.granted
+    }
+
+    /// The view that the caller was granted.
+    #[must_use]
+    pub fn as_granted(&self) -> Self {
+        let filters = vec![self.granted.clone(); self.tenants.len()];
+        Self { tenants: self.tenants.clone(), granted: self.granted.clone(), filters }
+    }
+
+    /// Whether all of the tenants' series are in view.
+    pub fn is_whole(&self) -> bool {
+        self.filters.iter().all(Vec::is_empty)
     }
 
     /// A number that two views have in common only if they show the same, for the keys of caches. It is the same
@@ -86,10 +124,13 @@ impl View {
         };
         length(&mut hash, self.tenants.len());
         self.tenants.iter().for_each(|tenant| text(&mut hash, tenant.as_str()));
-        for set in &self.filters {
-            length(&mut hash, set.len());
-            for (name, op, value) in set.iter().map(sort_key) {
-                [name, op, value].into_iter().for_each(|part| text(&mut hash, part));
+        for filters in &self.filters {
+            length(&mut hash, filters.len());
+            for set in filters {
+                length(&mut hash, set.len());
+                for (name, op, value) in set.iter().map(sort_key) {
+                    [name, op, value].into_iter().for_each(|part| text(&mut hash, part));
+                }
             }
         }
         hash.digest128()
@@ -132,6 +173,28 @@ impl View {
         }
     }
 
+    /// [`Storage::sift_label_values`] of what is in view.
+    pub async fn sift_label_values(
+        &self,
+        storage: &dyn Storage,
+        name: &str,
+        request: LabelsRequest,
+        sift: Arc<dyn Sift>,
+    ) -> Result<()> {
+        match self.one() {
+            Some(tenant) => tenant.sift_label_values(storage, name, request, sift).await,
+            None => self.all().sift_label_values(storage, name, request, sift).await,
+        }
+    }
+
+    /// [`Storage::estimate`] of what is in view.
+    pub async fn estimate(&self, storage: &dyn Storage, request: SelectRequest) -> Result<Estimate> {
+        match self.one() {
+            Some(tenant) => tenant.estimate(storage, request).await,
+            None => self.all().estimate(storage, request).await,
+        }
+    }
+
     /// [`Storage::metadata`] of what is in view: of the metrics that have a visible series.
     pub async fn metadata(&self, storage: &dyn Storage, metric: Option<&str>) -> Result<Vec<Metadata>> {
         match self.one() {
@@ -153,6 +216,18 @@ impl View {
         }
     }
 
+    /// [`Storage::changes`] of the tenants in view, seen or not; none if there is one of whom it cannot be told.
+    pub async fn changes(&self, storage: &dyn Storage, range: TimeRange) -> Result<Option<Changes>> {
+        let mut all = Changes { now: u64::MAX, changed: Vec::new() };
+        for tenant in &self.tenants {
+            let Some(changes) = storage.changes(tenant, range).await? else { return Ok(None) };
+            // What comes between two questions is later than both.
+            all.now = all.now.min(changes.now);
+            all.changed.extend(changes.changed);
+        }
+        Ok(Some(all))
+    }
+
     /// [`Storage::cardinality`] of what is in view.
     pub async fn cardinality(&self, storage: &dyn Storage, limit: usize) -> Result<Cardinality> {
         match self.one() {
@@ -172,8 +247,8 @@ impl View {
     }
 
     fn one(&self) -> Option<Filtered<'_>> {
-        match &self.tenants[..] {
-            [tenant] => Some(Filtered { tenant, filters: &self.filters }),
+        match (&self.tenants[..], &self.filters[..]) {
+            ([tenant], [filters]) => Some(Filtered { tenant, filters }),
             _ => None,
         }
     }
@@ -181,6 +256,22 @@ impl View {
     fn all(&self) -> Federation<'_> {
         Federation { tenants: &self.tenants, filters: &self.filters }
     }
+}
+
+/// The same sets however they were said.
+fn in_order(mut sets: MatcherSets) -> MatcherSets {
+    for set in &mut sets {
+        set.sort_by(|a, b| sort_key(a).cmp(&sort_key(b)));
+        set.dedup();
+    }
+    sets.sort_by(|a, b| a.iter().map(sort_key).cmp(b.iter().map(sort_key)));
+    sets.dedup();
+    sets
+}
+
+/// What no series passes.
+fn nothing() -> Matcher {
+    Matcher::new(MatchOp::NotMatches, METRIC_NAME, ".*").expect("the pattern is a valid one")
 }
 
 fn sort_key(matcher: &Matcher) -> (&str, &'static str, &str) {

@@ -69,6 +69,25 @@ fn views_that_show_something_else_have_other_digests() {
     }
 }
 
+#[test]
+fn a_narrowed_view_is_another_and_one_that_is_too_much_is_refused() {
+    let view = View::new(vec![tenant("a")], vec![vec![equal("x", "1")]]).unwrap();
+    assert_eq!(view.narrowed(&[]).unwrap(), view);
+    assert!(!view.is_whole() && View::of(tenant("a")).is_whole());
+    let narrowed = view.narrowed(&[vec![equal("y", "2")]]).unwrap();
+    assert_ne!(narrowed.digest(), view.digest());
+    // However it came about.
+    let both = View::new(vec![tenant("a")], vec![vec![equal("x", "1"), equal("y", "2")]]).unwrap();
+    assert_eq!(narrowed.digest(), both.digest());
+    assert_eq!(narrowed.granted(), view.granted(), "it is who asks that was granted it");
+    let of_two = View::new(vec![tenant("a"), tenant("b")], vec![]).unwrap();
+    let one = |name: &str| of_two.narrowed(&[vec![equal("__tenant_id__", name)]]).unwrap();
+    assert_ne!(one("a").digest(), one("b").digest());
+    assert!(!one("a").is_whole());
+    let many: MatcherSets = (0..11_000).map(|i| vec![equal("y", &i.to_string())]).collect();
+    assert!(view.narrowed(&many).is_err());
+}
+
 #[tokio::test]
 async fn selectors_and_filters_that_are_too_many_together_are_refused() {
     let store = MemoryStore::new(HandClock::at(Timestamp(0)), None);

@@ -105,7 +105,7 @@ pub fn write(target: &Target, end: i64) {
             method: "POST",
             path: format!("/api/v1/import?extra_label=team={FORGED}"),
             headers: vec![("Authorization", format!("Bearer {}", owner.token()))],
-            body: owner.lines(end),
+            body: owner.lines(end).into_bytes(),
         };
         let answer = target.send(&ask);
         // One sample is refused.

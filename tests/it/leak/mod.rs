@@ -128,7 +128,7 @@ impl Caller {
     }
 
     fn get(&self, target: &Target, path: String) -> Value {
-        let mut ask = Ask { method: "GET", path, headers: Vec::new(), body: String::new() };
+        let mut ask = Ask { method: "GET", path, headers: Vec::new(), body: Vec::new() };
         self.sign(&mut ask);
         let answer = target.send(&ask);
         assert_eq!(answer.status, 200, "{}: {ask:?}: {}", self.name, answer.text());
@@ -172,7 +172,12 @@ fn ask(target: &Target, end: i64, count: usize) {
                     let answer = target.send(&made.ask);
                     let text = format!("{}\n{}", answer.head, answer.text());
                     // What was refused is told as it came.
-                    let came = |word: &str| word == FORGED && made.route == "/api/v1/status/rejections";
+                    let came = |word: &str| match made.route {
+                        "/api/v1/status/rejections" => word == FORGED,
+                        // Queries are told as others wrote them who may see the same.
+                        "/api/v1/status/active_queries" | "/api/v1/status/top_queries" => true,
+                        _ => false,
+                    };
                     for word in foreign.iter().filter(|word| text.contains(*word) && !came(word)) {
                         assert!(
                             made.said.contains(word),
@@ -232,6 +237,27 @@ fn check(target: &Target, end: i64) {
             shown(series as u64),
             "{name}"
         );
+        // Who asks for less is told less, and who asks for what others have is told nothing of it.
+        for asked in [&["red"][..], &["blue"], &["red", "blue"], &["nobody"]] {
+            let theirs = caller.sees.iter().filter(|owner| asked.contains(&TEAMS[owner.team]));
+            let expected: usize = theirs.map(|owner| owner.series()).sum();
+            let filters = asked
+                .iter()
+                .map(|team| format!("&extra_filters[]={}", percent(&format!("{{team=\"{team}\"}}"))));
+            let filters: String = filters.collect();
+            let by_label = format!("&extra_label=team={}", asked[0]);
+            for narrowing in [filters].into_iter().chain((asked.len() == 1).then_some(by_label)) {
+                let path = "/api/v1/series?match[]=%7B__name__%21%3D%22%22%7D".to_owned() + &narrowing;
+                let told = caller.get(target, path);
+                assert_eq!(told.as_array().unwrap().len(), expected, "{name} {narrowing}");
+                let path = format!(
+                    "/api/v1/query/estimate?query={}&time={}{narrowing}",
+                    percent(r#"{__name__!=""}"#),
+                    seconds(end)
+                );
+                assert_eq!(caller.get(target, path)["series"], json!(expected), "{name} {narrowing}");
+            }
+        }
         assert_eq!(query("sum(shared_total)"), shown(sum), "{name}");
         assert_eq!(query("sum(avg_over_time(shared_total[1m]))"), shown(sum), "{name}");
         let mut zones: Vec<String> = caller.sees.iter().map(|owner| owner.mark()).collect();
@@ -266,7 +292,7 @@ fn check_plans(target: &Target, end: i64) {
             method: "POST",
             path: "/api/v1/import".to_owned(),
             headers: vec![("Authorization", format!("Bearer {}", sign(&stranger)))],
-            body: format!("{line}\n"),
+            body: format!("{line}\n").into_bytes(),
         });
         assert_eq!(answer.status, 204, "{}", answer.text());
     }

@@ -1,6 +1,9 @@
 //! Requests that nobody would think of: every endpoint that reads, with selectors, names and headers put together by
 //! chance of what is there, what is not, and what attackers write.
 
+use luminate::gateway::wire::remote_read::{LabelMatcher, Query, ReadRequest};
+use prost::Message as _;
+
 use super::{
     data::{Owner, STEP, TEAMS, TENANTS},
     target::Ask,
@@ -65,7 +68,7 @@ pub struct Maker {
 }
 
 /// Routes that read or answer whoever is known; the test sees to it that none is missing.
-pub const READS: [&str; 16] = [
+pub const READS: [&str; 34] = [
     "/api/v1/query",
     "/api/v1/query_range",
     "/api/v1/query_exemplars",
@@ -74,14 +77,32 @@ pub const READS: [&str; 16] = [
     "/api/v1/label/{name}/values",
     "/api/v1/metadata",
     "/api/v1/export",
+    "/api/v1/search/metric_names",
+    "/api/v1/search/label_names",
+    "/api/v1/search/label_values",
+    "/api/v1/query/estimate",
     "/api/v1/export/plan",
+    "/api/v1/read",
+    "/federate",
     "/api/v1/status/rejections",
     "/api/v1/status/tsdb",
+    "/api/v1/status/active_queries",
+    "/api/v1/status/active_queries/{id}",
+    "/api/v1/status/top_queries",
     "/api/v1/format_query",
     "/api/v1/rules",
     "/api/v1/alerts",
     "/api/v1/status/buildinfo",
     "/api/v1/user_limits",
+    "/api/v1/parse_query",
+    "/api/v1/alertmanagers",
+    "/api/v1/targets",
+    "/api/v1/targets/metadata",
+    "/api/v1/scrape_pools",
+    "/api/v1/notifications",
+    "/api/v1/notifications/live",
+    "/api/v1/features",
+    "/api/v1/openapi.yaml",
 ];
 
 impl Maker {
@@ -89,10 +110,11 @@ impl Maker {
     pub fn make(&mut self) -> Made {
         let route = self.dice.pick(&READS);
         // The first ones have more to tell.
-        let route = if self.dice.one_in(3) { route } else { READS[self.dice.below(11)] };
+        let route = if self.dice.one_in(3) { route } else { READS[self.dice.below(17)] };
         let mut params: Vec<(String, String)> = Vec::new();
         let mut path = route.to_owned();
         match route {
+            "/api/v1/read" => return self.remote_read(route, path),
             "/api/v1/query" => {
                 params.push(("query".to_owned(), self.query(3)));
                 params.push(("time".to_owned(), self.time()));
@@ -136,8 +158,44 @@ impl Maker {
                     params.push(("slice".to_owned(), self.dice.pick(&["1d", "1h", "15s", "0"]).to_owned()));
                 }
             }
-            "/api/v1/format_query" => params.push(("query".to_owned(), self.query(2))),
-            "/api/v1/series" => self.matches(&mut params, 1),
+            "/api/v1/format_query" | "/api/v1/parse_query" => {
+                params.push(("query".to_owned(), self.query(2)))
+            }
+            "/api/v1/targets/metadata" => params.push(("match_target".to_owned(), self.selector())),
+            "/api/v1/series" | "/federate" => self.matches(&mut params, 1),
+            "/api/v1/status/active_queries/{id}" => path = path.replace("{id}", "0123456789abcdef"),
+            "/api/v1/query/estimate" => {
+                params.push(("query".to_owned(), self.query(2)));
+                if self.dice.one_in(2) {
+                    params.push(("start".to_owned(), seconds(self.end - 4 * STEP)));
+                    params.push(("end".to_owned(), seconds(self.end)));
+                    params.push(("step".to_owned(), "15s".to_owned()));
+                } else {
+                    params.push(("time".to_owned(), self.time()));
+                }
+            }
+            "/api/v1/search/metric_names" | "/api/v1/search/label_names" | "/api/v1/search/label_values" => {
+                self.matches(&mut params, 0);
+                if route.ends_with("values") {
+                    params.push(("label".to_owned(), self.label()));
+                }
+                for _ in 0..self.dice.below(3) {
+                    let text = self.dice.pick(&["z", "q", "alp", "red", "total", "", "_"]).to_owned();
+                    params.push(("search[]".to_owned(), text));
+                }
+                for (name, values) in [
+                    ("fuzz_alg", &["subsequence", "jarowinkler"][..]),
+                    ("fuzz_threshold", &["0", "1", "60"]),
+                    ("sort_by", &["alpha", "score"]),
+                    ("include_score", &["true", "false"]),
+                    ("include_metadata", &["true", "1"]),
+                    ("batch_size", &["1", "3"]),
+                ] {
+                    if self.dice.one_in(3) {
+                        params.push((name.to_owned(), self.dice.pick(values).to_owned()));
+                    }
+                }
+            }
             _ => self.matches(&mut params, 0),
         }
         if self.dice.one_in(4) {
@@ -146,6 +204,14 @@ impl Maker {
         if self.dice.one_in(8) {
             params.push(("stats".to_owned(), "all".to_owned()));
         }
+        // What narrows, and nothing else.
+        if self.dice.one_in(5) {
+            params.push(("extra_filters[]".to_owned(), self.selector()));
+        }
+        if self.dice.one_in(6) {
+            let label = format!("{}={}", self.label(), self.value());
+            params.push(("extra_label".to_owned(), label));
+        }
         if self.dice.one_in(8) {
             // What others would take for more rights.
             let name =
@@ -153,6 +219,31 @@ impl Maker {
             params.push((name.to_owned(), self.value()));
         }
         self.finish(route, path, &params)
+    }
+
+    /// A remote read, for samples or for chunks.
+    fn remote_read(&mut self, route: &'static str, path: String) -> Made {
+        let mut said = String::new();
+        let mut queries = Vec::new();
+        for _ in 0..1 + self.dice.below(3) {
+            let mut matchers = Vec::new();
+            for _ in 0..self.dice.below(4) {
+                let kind = self.dice.below(4);
+                let (name, value) = (self.label(), if kind < 2 { self.value() } else { self.pattern() });
+                said.push_str(&format!("{name}={value}\n"));
+                matchers.push(LabelMatcher { kind: i32::try_from(kind).unwrap(), name, value });
+            }
+            queries.push(Query {
+                start_timestamp_ms: self.end - 40 * STEP,
+                end_timestamp_ms: self.end,
+                matchers,
+                hints: None,
+            });
+        }
+        let accepted_response_types = if self.dice.one_in(2) { vec![1] } else { vec![] };
+        let plain = ReadRequest { queries, accepted_response_types }.encode_to_vec();
+        let body = snap::raw::Encoder::new().compress_vec(&plain).unwrap();
+        Made { ask: Ask { method: "POST", path, headers: Vec::new(), body }, said, route }
     }
 
     fn finish(&mut self, route: &'static str, mut path: String, params: &[(String, String)]) -> Made {
@@ -164,13 +255,18 @@ impl Maker {
         let form = form.join("&");
         let takes_post = !matches!(
             route,
-            "/api/v1/label/{name}/values" | "/api/v1/metadata" | "/api/v1/status/tsdb" | "/api/v1/rules"
+            "/api/v1/label/{name}/values"
+                | "/api/v1/metadata"
+                | "/api/v1/status/tsdb"
+                | "/api/v1/rules"
+                | "/federate"
+                | "/api/v1/targets/metadata"
         );
-        let mut ask = Ask { method: "GET", path, headers: Vec::new(), body: String::new() };
+        let mut ask = Ask { method: "GET", path, headers: Vec::new(), body: Vec::new() };
         if takes_post && self.dice.one_in(3) {
             ask.method = "POST";
             ask.headers.push(("Content-Type", "application/x-www-form-urlencoded".to_owned()));
-            ask.body = form;
+            ask.body = form.into_bytes();
         } else {
             ask.path = format!("{}?{form}", ask.path);
         }

@@ -22,6 +22,7 @@ use luminate::{
         reload::Reloads,
         request::RequestCounters,
         router,
+        running::Running,
     },
     ingest::{Ingest, IngestLimits},
     model::{Secret, TenantLimits},
@@ -44,7 +45,7 @@ pub struct Ask {
     /// The path and the query.
     pub path: String,
     pub headers: Vec<(&'static str, String)>,
-    pub body: String,
+    pub body: Vec<u8>,
 }
 
 /// What came back: the head's fields as lines.
@@ -57,7 +58,12 @@ pub struct Answer {
 
 impl Answer {
     pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
+        let plain = if self.head.contains("content-encoding: \"snappy\"") {
+            &snap::raw::Decoder::new().decompress_vec(&self.body).unwrap()
+        } else {
+            &self.body
+        };
+        String::from_utf8_lossy(plain).into_owned()
     }
 
     pub fn json(&self) -> serde_json::Value {
@@ -162,6 +168,7 @@ fn state(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>) -> State {
         clock: Arc::clone(&clock),
         render_metrics: MetricsRenderer(Arc::new(|_| "# EOF\n".to_owned())),
         config: GatewayConfig { host_guard: None, ..GatewayConfig::default() },
+        running: Running::default(),
         audit: Arc::clone(&audit),
         auth: Arc::new(Auth::Closed(Box::new(checks))),
         limiter: Arc::new(Limiter::new(table, Arc::new(NoBuckets))),

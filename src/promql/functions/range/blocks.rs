@@ -110,7 +110,10 @@ impl Long {
     pub(super) fn new(input: &RangeInput<'_>) -> Self {
         let long = input.values.len() >= LONG;
         let wild = |i: &usize| !matches!(input.values[*i].abs(), size if size < TAME);
-        Self { wild: if long { (0..input.values.len()).filter(wild).collect() } else { Vec::new() }, passed: 0 }
+        Self {
+            wild: if long { (0..input.values.len()).filter(wild).collect() } else { Vec::new() },
+            passed: 0,
+        }
     }
 
     /// Whether a window is long and sums of it are tame. Windows must come in order.

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     model::{Labels, METRIC_NAME, Millis, TenantId, TimeRange, Timestamp},
     storage::{
-        LabelsRequest, Result,
+        LabelsRequest, Result, Sift,
         clickhouse::{
             client::Statement,
             deletes::{Tombstone, hidden},
@@ -29,6 +29,14 @@ enum Source {
     /// In the table of series, by the server.
     Series(Condition),
     /// In the table of series, by us: this is hidden.
+    Here(Arc<[Tombstone]>),
+}
+
+/// Where the values of a label are found.
+enum Values {
+    /// In the rows of a statement that has `SCOPE`, the condition and maybe the name to bind.
+    Rows(String, Condition),
+    /// In the table of series, by us.
     Here(Arc<[Tombstone]>),
 }
 
@@ -88,8 +96,9 @@ impl Reads {
         request: LabelsRequest,
     ) -> Result<Vec<String>> {
         let Some(range) = self.kept(tenant, request.range) else { return Ok(Vec::new()) };
-        let (sql, condition) = match self.source(tenant, &request, range).await? {
-            Source::Here(tombstones) => {
+        let (statement, what) = match self.values(tenant, name, &request, range).await? {
+            Values::Rows(sql, condition) => (limited(sql + " ORDER BY value", request.limit), condition),
+            Values::Here(tombstones) => {
                 let mut values = self.first_texts(request.limit);
                 let keep = |labels: Labels| match labels.get(name) {
                     Some(value) => values.offer(value, || value.to_owned()),
@@ -98,28 +107,64 @@ impl Reads {
                 self.each_shown(tenant, &request, range, &tombstones, keep).await?;
                 return values.done();
             }
-            Source::Values(condition) => (
-                format!(
+        };
+        self.texts(what.bind(named(scoped(statement, tenant, range), name)), request.limit).await
+    }
+
+    pub(in crate::storage::clickhouse) async fn sift_label_values(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        request: LabelsRequest,
+        sift: &dyn Sift,
+    ) -> Result<()> {
+        let Some(range) = self.kept(tenant, request.range) else { return Ok(()) };
+        match self.values(tenant, name, &request, range).await? {
+            Values::Rows(sql, condition) => {
+                let statement = condition.bind(named(scoped(Statement::new(sql), tenant, range), name));
+                let mut rows = self.servers.rows(&statement).await?;
+                while let Some(text) = rows.next(|row| row.string()).await? {
+                    if sift.see(&text).is_break() {
+                        break;
+                    }
+                }
+                Ok(())
+            }
+            Values::Here(tombstones) => {
+                let show = |labels: Labels| {
+                    labels.get(name).map_or(ControlFlow::Continue(()), |value| sift.see(value))
+                };
+                self.each_shown(tenant, &request, range, &tombstones, show).await
+            }
+        }
+    }
+
+    /// Where the values of a label are found.
+    async fn values(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        request: &LabelsRequest,
+        range: TimeRange,
+    ) -> Result<Values> {
+        Ok(match self.source(tenant, request, range).await? {
+            Source::Here(tombstones) => Values::Here(tombstones),
+            Source::Values(condition) => {
+                let sql = format!(
                     "SELECT DISTINCT value FROM label_values WHERE {SCOPE} AND name = {{name:String}} AND {}",
                     condition.sql()
-                ),
-                condition,
-            ),
+                );
+                Values::Rows(sql, condition)
+            }
             Source::Series(condition) => {
                 let column = if name == METRIC_NAME { "metric" } else { "labels[{name:String}]" };
                 let sql = format!(
                     "SELECT DISTINCT {column} AS value FROM series WHERE {SCOPE} AND value != '' AND {}",
                     condition.sql()
                 );
-                (sql, condition)
+                Values::Rows(sql, condition)
             }
-        };
-        let statement = limited(sql + " ORDER BY value", request.limit);
-        let mut statement = condition.bind(scoped(statement, tenant, range));
-        if statement.sql().contains("{name:String}") {
-            statement = statement.param("name", name);
-        }
-        self.texts(statement, request.limit).await
+        })
     }
 
     async fn source(&self, tenant: &TenantId, request: &LabelsRequest, range: TimeRange) -> Result<Source> {
@@ -166,6 +211,11 @@ impl Reads {
     fn first_texts(&self, limit: usize) -> First<String> {
         First::of(limit, self.room(), |text| text.len() + FIXED_BYTES)
     }
+}
+
+/// Binds the name of a label, where a statement has one.
+fn named(statement: Statement, name: &str) -> Statement {
+    if statement.sql().contains("{name:String}") { statement.param("name", name) } else { statement }
 }
 
 /// A statement that gives no more rows than a limit; 0 is none.

@@ -3,11 +3,12 @@
 //! [`series`] finds what is meant: matchers become conditions ([`matchers`]), are asked again here of what
 //! comes back, and what was deleted is taken out; [`room`] bounds what is kept of it. [`samples`] reads the samples of what was found, in the
 //! statements that [`units`] cuts the work into; [`blocks`] and [`groups`] decode them, and [`settle`] says
-//! which of several samples at one time counts.
+//! which of several samples at one time counts. [`estimate`] only counts.
 
 pub(super) mod blocks;
 mod cardinality;
 pub(super) mod counters;
+mod estimate;
 mod exemplars;
 pub(super) mod groups;
 mod labels;

@@ -126,9 +126,14 @@ impl Index {
         into.extend(self.names.keys().map(|name| name.to_string()));
     }
 
-    /// Adds the values a name has.
-    pub(crate) fn values_into(&self, name: &str, into: &mut BTreeSet<String>) {
-        into.extend(self.names.get(name).into_iter().flatten().map(|(value, _)| value.to_string()));
+    /// Shows the values a name has.
+    pub(crate) fn each_value(&self, name: &str, each: impl FnMut(&str)) {
+        self.names.get(name).into_iter().flatten().map(|(value, _)| &**value).for_each(each);
+    }
+
+    /// How many values a name has.
+    pub(crate) fn value_count(&self, name: &str) -> usize {
+        self.names.get(name).map_or(0, |values| values.len())
     }
 
     /// Every series.

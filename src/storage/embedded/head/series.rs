@@ -8,9 +8,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::stream::{Stream, unpack};
 use crate::{
-    model::{Labels, SeriesId, TimeRange, Timestamp},
+    model::{Histogram, Labels, SeriesId, TimeRange, Timestamp},
     storage::{
-        AppendPolicy, HistogramSample, OnConflict, RejectReason, SeriesSamples, embedded::wal::record,
+        AppendPolicy, Estimate, HistogramSample, OnConflict, RejectReason, SeriesSamples,
+        embedded::wal::record,
     },
 };
 
@@ -313,6 +314,48 @@ impl Series {
             put_late(into, *at, entry);
         }
     }
+}
+
+impl Series {
+    /// How many samples of a range there are; one that replaces another counts as well.
+    pub(crate) fn estimate(&self, range: TimeRange) -> Estimate {
+        let (start, end) = (range.start().0, range.end().0);
+        let mut found = Estimate::default();
+        let blocks = self.blocks.iter().map(|b| (b.first, b.last, u64::from(BLOCK_SAMPLES), &*b.bytes));
+        let open = (self.stream.count() > 0).then(|| {
+            (self.stream.first(), self.stream.last(), u64::from(self.stream.count()), self.stream.bytes())
+        });
+        for (first, last, count, bytes) in blocks.chain(open) {
+            if last < start || end < first {
+                continue;
+            }
+            if start <= first && last <= end {
+                found.floats += count;
+                continue;
+            }
+            unpack(bytes, |at, _| {
+                found.floats += u64::from(start <= at && at <= end);
+                at < end
+            });
+        }
+        let late = self.rest.as_ref().map(|rest| rest.late.range(start..=end)).into_iter().flatten();
+        for (_, entry) in late {
+            match &entry.value {
+                LateValue::Float(_) => found.floats += 1,
+                LateValue::Histogram(bytes) => {
+                    found.histograms += 1;
+                    found.histogram_bytes += unpacked_histograms(1, bytes.len());
+                }
+            }
+        }
+        found
+    }
+}
+
+/// About the memory that histograms take which are so many bytes when they are packed: a byte for most buckets.
+pub(crate) fn unpacked_histograms(count: u64, packed: usize) -> u64 {
+    let fixed = count.saturating_mul(size_of::<Histogram>() as u64);
+    fixed.saturating_add((packed as u64).saturating_mul(8))
 }
 
 fn put_late(into: &mut SeriesSamples, at: i64, late: &Late) {

@@ -6,6 +6,8 @@
 //! series that have the label. The cheapest go first, and when they leave few series, dear patterns look
 //! at those series' labels instead of at all values.
 
+use std::ops::ControlFlow;
+
 use fst::{IntoStreamer, Streamer};
 use roaring::RoaringBitmap;
 
@@ -78,9 +80,9 @@ impl Part {
     /// The values that label `name` has on a tenant's series, sorted.
     pub fn label_values(&self, tenant: &TenantId, name: &str) -> Result<Vec<String>> {
         let mut values = Vec::new();
-        self.each_value(tenant, name, |value, _| {
+        self.each_label_value(tenant, name, None, |value| {
             values.push(value.to_owned());
-            Ok(())
+            ControlFlow::Continue(())
         })?;
         Ok(values)
     }
@@ -93,13 +95,37 @@ impl Part {
         series: &RoaringBitmap,
     ) -> Result<Vec<String>> {
         let mut values = Vec::new();
-        self.each_value(tenant, name, |value, postings| {
-            if self.touches(&postings, series)? {
-                values.push(value.to_owned());
-            }
-            Ok(())
+        self.each_label_value(tenant, name, Some(series), |value| {
+            values.push(value.to_owned());
+            ControlFlow::Continue(())
         })?;
         Ok(values)
+    }
+
+    /// Shows the values that label `name` has on a tenant's series, or on these of them, in order, until that is
+    /// enough.
+    pub fn each_label_value(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        series: Option<&RoaringBitmap>,
+        mut each: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let Some((names, _)) = self.tenant(tenant) else { return Ok(()) };
+        let Some(entry) = self.name(names, name)? else { return Ok(()) };
+        let values = self.values(&entry)?;
+        let mut stream = values.stream();
+        while let Some((value, code)) = stream.next() {
+            let postings = self.checked(Postings::decode(code))?;
+            let meant = match series {
+                Some(series) => self.touches(&postings, series)?,
+                None => true,
+            };
+            if meant && each(self.text(value)?).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Where the tenant's names lie, and all its series.
@@ -139,22 +165,6 @@ impl Part {
 
     fn values<'a>(&self, entry: &NameEntry<'a>) -> Result<fst::Map<&'a [u8]>> {
         fst::Map::new(entry.values).map_err(|_| self.names_corrupt(Damaged("values do not read back")))
-    }
-
-    fn each_value(
-        &self,
-        tenant: &TenantId,
-        name: &str,
-        mut each: impl FnMut(&str, Postings) -> Result<()>,
-    ) -> Result<()> {
-        let Some((names, _)) = self.tenant(tenant) else { return Ok(()) };
-        let Some(entry) = self.name(names, name)? else { return Ok(()) };
-        let values = self.values(&entry)?;
-        let mut stream = values.stream();
-        while let Some((value, code)) = stream.next() {
-            each(self.text(value)?, self.checked(Postings::decode(code))?)?;
-        }
-        Ok(())
     }
 
     fn text<'v>(&self, value: &'v [u8]) -> Result<&'v str> {

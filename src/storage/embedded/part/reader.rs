@@ -11,6 +11,7 @@ use std::{
     },
 };
 
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 use smallvec::SmallVec;
@@ -19,6 +20,7 @@ use super::{
     super::{
         chunk::{self, Damaged, ValueStats, bytes::Reader},
         disk::{Disk, Mapped, ReadFile},
+        head::series::unpacked_histograms,
     },
     PartId, PartMeta,
     footer::{Footer, HEADER, Section, TRAILER, Trailer},
@@ -28,7 +30,7 @@ use super::{
 };
 use crate::{
     model::{Labels, TenantId, TimeRange, Timestamp},
-    storage::{Result, SeriesSamples, StorageError},
+    storage::{Estimate, Result, SeriesSamples, StorageError},
 };
 
 /// Entries per group of the index sections.
@@ -303,6 +305,45 @@ impl Part {
             }
         }
         Ok(stats)
+    }
+
+    /// How many samples series number `ordinal` has in `range`: where the range cuts through a column of times, they are
+    /// counted, and `counted` keeps the count, for many series share a column.
+    pub(crate) fn estimate(
+        &self,
+        ordinal: u32,
+        range: TimeRange,
+        counted: &mut HashMap<u32, u64>,
+    ) -> Result<Estimate> {
+        let mut found = Estimate::default();
+        for chunk in self.chunks(ordinal)? {
+            let times = self.times(chunk.times)?;
+            if !times.overlaps(range) {
+                continue;
+            }
+            let count = if range.start().0 <= times.start && times.end <= range.end().0 {
+                times.count as u64
+            } else if let Some(count) = counted.get(&chunk.times) {
+                *count
+            } else {
+                let page = self.page(times.page)?;
+                let mut timestamps = Vec::with_capacity(times.count);
+                let column = piece(&page, times.offset, times.length);
+                column
+                    .and_then(|column| chunk::decode_times(column, times.count, &mut timestamps))
+                    .map_err(|e| self.page_corrupt(times.page, times.offset, e))?;
+                let count = within(&timestamps, range).len() as u64;
+                counted.insert(chunk.times, count);
+                count
+            };
+            if chunk.histograms {
+                found.histograms += count;
+                found.histogram_bytes += unpacked_histograms(count, chunk.length as usize);
+            } else {
+                found.floats += count;
+            }
+        }
+        Ok(found)
     }
 
     /// Adds the samples of series number `ordinal` in `range` to `into`, in order of time.

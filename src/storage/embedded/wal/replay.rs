@@ -19,6 +19,8 @@ use crate::storage::{
 /// What the log held.
 #[derive(Debug, Default)]
 pub(crate) struct Replayed {
+    /// The first segment's number.
+    pub(crate) first: Option<u64>,
     /// The last segment's number.
     pub(crate) last: Option<u64>,
     /// Where it ends.
@@ -51,6 +53,7 @@ pub(crate) fn replay(
     let all: Vec<Segment> = numbers.iter().map(|seq| open(disk, dir, *seq)).collect::<Result<_>>()?;
     for (i, segment) in all.iter().enumerate() {
         let next = all.get(i + 1);
+        replayed.first = replayed.first.or(Some(segment.seq));
         replayed.last = Some(segment.seq);
         replayed.end = SEGMENT_START as u64;
         let must_reach = next.and_then(|next| {

@@ -1,0 +1,567 @@
+//! Answers of range queries, kept for the next time the same is asked of about the same range.
+//!
+//! ```text
+//! kept      ├──────────────── as of change 12 ────────────────┤
+//! changed                     ▒ 14 (a late sample)        ▒▒▒▒ 17 (now)
+//! asked            ├──────────────────────────────────────────────────┤
+//! evaluated                   ├──┤                        ├───────────┤
+//! ```
+//!
+//! A dashboard asks the same again every few seconds, its range moved by as much. [`RangeCache`] evaluates what is not
+//! there or no longer true, lays it beside what is ([`extent`]), and keeps the whole ([`shelf`]).
+//!
+//! **The answer is the one that would be given without it, to the bit**, and so are its warnings:
+//!
+//! * Only what each step decides for itself is cut ([`Footing`](crate::promql::plan::footing::Footing)). Pieces in which
+//!   values are added up in an order that depends on the series are laid side by side only if they were made of the same.
+//! * What has changed since is asked of the store ([`Storage::changes`]) **before** anything is evaluated, and the number
+//!   it names goes with what is kept. A step is true as long as nothing later touches the samples it sees. A store that
+//!   cannot tell has no cache.
+//! * What is said about an extent is about all of its steps, so one that has something to say is used whole or not at
+//!   all, and only for the same text: warnings name places in it.
+//! * Whatever goes wrong in a piece, the query is evaluated as a whole, and that is the answer.
+//!
+//! Long ranges are evaluated in pieces between fixed bounds (`query.split`), one after another: so less is held at a time.
+
+pub mod extent;
+pub mod shelf;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use crate::{
+    model::{Millis, TimeRange, Timestamp},
+    promql::{
+        Answer, Engine, Piece, QueryError, QueryOptions, QueryStats, Study,
+        plan::footing::{Footing, Joins},
+    },
+    storage::{Changed, Changes, Storage, View},
+};
+use extent::{Extent, Grid, Slice, count};
+use shelf::{Entry, Key, Shelf};
+
+/// Gaps between what is kept that are evaluated one by one; of more, all between the first and the last is.
+const MOST_GAPS: usize = 8;
+
+/// From this many values on, an answer is laid out off the I/O threads.
+const LARGE: u64 = 20_000;
+
+/// Extents kept under one key.
+const MOST_EXTENTS: usize = 16;
+
+/// Evaluates parts of range queries.
+///
+/// Dropping a call stops the work behind it.
+#[async_trait]
+pub trait EvaluatePieces: fmt::Debug + Send + Sync + 'static {
+    /// What is known of a query before it is evaluated; none if it cannot be cut.
+    fn study(&self, text: &str, step: Millis, options: &QueryOptions) -> Option<Study>;
+
+    /// Evaluates the steps `start`, `start + step`, … up to `end`.
+    async fn piece(
+        &self,
+        view: &View,
+        text: &str,
+        start: Timestamp,
+        end: Timestamp,
+        step: Millis,
+        options: &QueryOptions,
+    ) -> Result<Piece, QueryError>;
+}
+
+#[async_trait]
+impl EvaluatePieces for Engine {
+    fn study(&self, text: &str, step: Millis, options: &QueryOptions) -> Option<Study> {
+        Self::study(self, text, step, options)
+    }
+
+    async fn piece(
+        &self,
+        view: &View,
+        text: &str,
+        start: Timestamp,
+        end: Timestamp,
+        step: Millis,
+        options: &QueryOptions,
+    ) -> Result<Piece, QueryError> {
+        Self::piece(self, view, text, start, end, step, options).await
+    }
+}
+
+/// How much is kept, and how ranges are cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// Bytes that may be kept; 0 keeps nothing.
+    pub max_bytes: usize,
+    /// Ranges are cut at multiples of this; 0 or less cuts none.
+    pub split: Millis,
+}
+
+/// What the cache counts of itself.
+#[derive(Debug, Default)]
+pub struct CacheCounters {
+    /// Queries answered with nothing but what was kept.
+    pub hits: AtomicU64,
+    /// Queries of which a part was kept.
+    pub partial: AtomicU64,
+    /// Queries of which nothing was kept.
+    pub misses: AtomicU64,
+    /// Queries that cannot be kept or may not be.
+    pub passed: AtomicU64,
+    /// Queries evaluated as a whole after all, because their pieces do not fit together.
+    pub unfit: AtomicU64,
+    /// Steps that were kept.
+    pub kept_steps: AtomicU64,
+    /// Steps that were evaluated.
+    pub evaluated_steps: AtomicU64,
+    /// Entries that went to make room.
+    pub evictions: AtomicU64,
+}
+
+/// A range query on its way through the cache.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// Who asks.
+    pub view: &'a View,
+    /// The PromQL.
+    pub text: &'a str,
+    /// The first step.
+    pub start: Timestamp,
+    /// What no step lies after.
+    pub end: Timestamp,
+    /// The distance between steps.
+    pub step: Millis,
+    /// What the request sets.
+    pub options: &'a QueryOptions,
+}
+
+/// Keeps answers of range queries.
+#[derive(Debug)]
+pub struct RangeCache {
+    engine: Arc<dyn EvaluatePieces>,
+    storage: Arc<dyn Storage>,
+    config: CacheConfig,
+    shelf: Mutex<Shelf>,
+    counters: CacheCounters,
+}
+
+impl RangeCache {
+    /// An empty cache before an engine and the store it reads.
+    pub fn new(engine: Arc<dyn EvaluatePieces>, storage: Arc<dyn Storage>, config: CacheConfig) -> Self {
+        let shelf = Mutex::new(Shelf::new(config.max_bytes));
+        Self { engine, storage, config, shelf, counters: CacheCounters::default() }
+    }
+
+    /// What it counts of itself.
+    pub fn counters(&self) -> &CacheCounters {
+        &self.counters
+    }
+
+    /// Bytes kept, and entries.
+    pub fn size(&self) -> (usize, usize) {
+        let shelf = self.shelf.lock();
+        (shelf.bytes(), shelf.len())
+    }
+
+    /// Forgets everything.
+    pub fn reset(&self) {
+        self.shelf.lock().clear();
+    }
+
+    /// Answers a query, if it can be made of pieces; none asks for it to be evaluated as ever.
+    ///
+    /// With `fresh` nothing that was kept is used and nothing is kept; long ranges are cut all the same.
+    pub async fn answer(&self, ask: &Ask<'_>, fresh: bool) -> Option<Result<Answer, QueryError>> {
+        let Some(query) = self.query(ask) else {
+            self.counters.passed.fetch_add(1, Relaxed);
+            return None;
+        };
+        let changes = if fresh || self.config.max_bytes == 0 { None } else { self.changes(&query).await };
+        let Some((entry, changes)) = changes else {
+            self.counters.passed.fetch_add(1, Relaxed);
+            // Without a cache there is a reason to cut only if that makes several pieces.
+            let pieces = query.pieces(&[], self.config.split);
+            return if pieces.len() > 1 { Some(self.evaluate(&query, &[], 0, None).await) } else { None };
+        };
+        let usable = entry.as_ref().map_or_else(Vec::new, |entry| query.usable(entry, &changes));
+        let kept: usize = usable.iter().map(|slice| count(&slice.steps)).sum();
+        let counter = match kept {
+            0 => &self.counters.misses,
+            all if all == count(&query.steps) => &self.counters.hits,
+            _ => &self.counters.partial,
+        };
+        counter.fetch_add(1, Relaxed);
+        Some(self.evaluate(&query, &usable, changes.now, Some((entry, &changes))).await)
+    }
+
+    /// Looks whether a query can be made of pieces, and where it belongs.
+    fn query<'a>(&self, ask: &Ask<'a>) -> Option<Query<'a>> {
+        let options = ask.options;
+        let (start, end, step) = (ask.start.0, ask.end.0, ask.step.0);
+        if options.per_step_stats || options.limit.is_some() || step <= 0 || end < start {
+            return None;
+        }
+        let (grid, first) = Grid::of(start, step);
+        let steps = first..first.checked_add((end - start) / step + 1)?;
+        // What is too much in any case is refused by the engine, in its words.
+        let range = end.checked_sub(start)?;
+        if options.max_range.is_some_and(|most| range > most.0) {
+            return None;
+        }
+        let study = self.engine.study(ask.text, ask.step, options)?;
+        let Study { canonical, settings, footing, max_samples } = study;
+        if count(&steps) as u64 > max_samples {
+            return None;
+        }
+        let key = Key { view: ask.view.digest(), canonical, settings, step, phase: grid.phase };
+        Some(Query { ask: *ask, key, footing, max_samples, grid, steps })
+    }
+
+    /// What is kept of a query, and what has changed of the samples that it and the query see; none if nobody can tell.
+    ///
+    /// Asked before anything is evaluated, so that whatever comes in between counts as later.
+    async fn changes(&self, query: &Query<'_>) -> Option<(Option<Arc<Entry>>, Changes)> {
+        let entry = self.shelf.lock().get(&query.key, query.ask.view);
+        let mut seen = query.seen_from(&query.steps)?;
+        for extent in entry.iter().flat_map(|entry| &entry.extents).filter(|extent| query.meets(extent)) {
+            seen = seen.union(query.seen_from(&extent.steps)?);
+        }
+        match query.ask.view.changes(&*self.storage, seen).await {
+            Ok(changes) => Some((entry, changes?)),
+            // The evaluation says better what is wrong.
+            Err(_) => None,
+        }
+    }
+
+    /// Evaluates what is missing, and keeps it if there is an entry for it.
+    async fn evaluate(
+        &self,
+        query: &Query<'_>,
+        usable: &[Slice],
+        now: u64,
+        keep: Option<(Option<Arc<Entry>>, &Changes)>,
+    ) -> Result<Answer, QueryError> {
+        let split = if query.footing.joins == Joins::Always { self.config.split } else { Millis(0) };
+        let made = match self.made_of_pieces(query, usable, split, now).await {
+            Some(made) => made,
+            None => {
+                self.counters.unfit.fetch_add(1, Relaxed);
+                self.made_of_pieces(query, &[], Millis(0), now)
+                    .await
+                    .unwrap_or_else(|| Err(unexpected("pieces do not fit")))
+            }
+        };
+        let Made { slices, points, remarks, stats } = made?;
+        let to_keep = remarks.is_empty() && !slices.iter().any(|slice| slice.extent.made_of.described);
+        let (grid, text) = (query.grid, query.ask.text.to_owned());
+        let lay = move || {
+            let extent = Extent::laid(slices, now)?;
+            let answer = extent.answer(grid, &text, &remarks, stats);
+            Some((extent, answer))
+        };
+        let laid = if points < LARGE {
+            lay()
+        } else {
+            tokio::task::spawn_blocking(lay).await.map_err(|failed| unexpected(&failed.to_string()))?
+        };
+        let (extent, answer) = laid.ok_or_else(|| unexpected("no step was evaluated"))?;
+        if let Some((entry, changes)) = keep.filter(|_| to_keep) {
+            self.keep(query, entry.as_deref(), changes, extent);
+        }
+        Ok(answer)
+    }
+
+    /// Makes an answer of what is kept and of pieces for the rest; none if they do not give what the whole would.
+    async fn made_of_pieces(
+        &self,
+        query: &Query<'_>,
+        usable: &[Slice],
+        split: Millis,
+        now: u64,
+    ) -> Option<Result<Made, QueryError>> {
+        let ask = &query.ask;
+        let pieces = query.pieces(usable, split);
+        let alone = usable.is_empty() && pieces.len() == 1;
+        // What lies between pieces counts as evaluated if there were too many gaps.
+        let covered =
+            |slice: &&Slice| !pieces.iter().any(|p| p.start < slice.steps.end && slice.steps.start < p.end);
+        let mut slices: Vec<Slice> = usable.iter().filter(covered).cloned().collect();
+        self.counters.kept_steps.fetch_add(slices.iter().map(|s| count(&s.steps) as u64).sum(), Relaxed);
+        let mut points: u64 = slices.iter().map(|slice| slice.extent.points()).sum();
+        let mut stats = QueryStats::default();
+        let mut remarks = Vec::new();
+        for steps in pieces {
+            let (first, last) = (query.grid.at(steps.start), query.grid.at(steps.end - 1));
+            let piece = self.engine.piece(
+                ask.view,
+                ask.text,
+                Timestamp(first),
+                Timestamp(last),
+                ask.step,
+                ask.options,
+            );
+            let piece = match piece.await {
+                Ok(piece) => piece,
+                Err(error) if alone || is_over(&error) => return Some(Err(error)),
+                Err(_) => return None,
+            };
+            self.counters.evaluated_steps.fetch_add(count(&steps) as u64, Relaxed);
+            if !alone && (!piece.remarks.is_empty() || piece.made_of.described) {
+                return None;
+            }
+            add(&mut stats, &piece.stats);
+            remarks.extend(piece.remarks.iter().cloned());
+            let extent = Arc::new(Extent::of(piece, query.grid, steps, now));
+            points = points.saturating_add(extent.points());
+            // The whole would hold all of it at the end.
+            if !alone && points > query.max_samples {
+                return None;
+            }
+            slices.push(Slice::whole(extent));
+        }
+        slices.sort_by_key(|slice| slice.steps.start);
+        if !query.fit(&slices) {
+            return None;
+        }
+        Some(Ok(Made { slices, points, remarks, stats }))
+    }
+
+    /// Keeps an answer, and what else of its entry is still true.
+    fn keep(&self, query: &Query<'_>, entry: Option<&Entry>, changes: &Changes, extent: Extent) {
+        let mut extents = vec![];
+        let mut made = Slice::whole(Arc::new(extent));
+        // What an extent has to say names places in the text it was asked with.
+        let same_text = entry.is_some_and(|entry| *entry.text == *query.ask.text);
+        for old in entry.iter().flat_map(|entry| &entry.extents) {
+            if !query.meets(old) && (old.notes.is_empty() || same_text) {
+                extents.push(Arc::clone(old));
+            } else if query.meets(old) && query.footing.joins == Joins::Always {
+                made = query.with_ends_of(made, old, changes);
+            }
+        }
+        extents.push(made.extent);
+        if extents.len() > MOST_EXTENTS {
+            extents.remove(0);
+        }
+        let entry = Entry { view: query.ask.view.clone(), text: query.ask.text.into(), extents };
+        let gone = self.shelf.lock().put(query.key.clone(), entry);
+        self.counters.evictions.fetch_add(gone as u64, Relaxed);
+    }
+}
+
+/// What an answer is made of.
+#[derive(Debug)]
+struct Made {
+    /// In order, each next to the one before.
+    slices: Vec<Slice>,
+    /// Values in what they are slices of.
+    points: u64,
+    remarks: Vec<String>,
+    stats: QueryStats,
+}
+
+/// A query that can be made of pieces.
+#[derive(Debug)]
+struct Query<'a> {
+    ask: Ask<'a>,
+    key: Key,
+    footing: Footing,
+    /// The most samples that it may hold.
+    max_samples: u64,
+    grid: Grid,
+    steps: Range<i64>,
+}
+
+impl Query<'_> {
+    /// All that these steps see of the samples' time.
+    fn seen_from(&self, steps: &Range<i64>) -> Option<TimeRange> {
+        let from = self.grid.at(steps.start).saturating_sub(self.footing.before);
+        let to = self.grid.at(steps.end.saturating_sub(1)).saturating_add(self.footing.after);
+        let seen = TimeRange::new(Timestamp(from), Timestamp(to))?;
+        Some(self.footing.pinned.iter().fold(seen, |seen, pinned| seen.union(*pinned)))
+    }
+
+    /// Whether an extent has steps of the query, or such as are next to them.
+    fn meets(&self, extent: &Extent) -> bool {
+        extent.steps.start <= self.steps.end && self.steps.start <= extent.steps.end
+    }
+
+    /// The steps of an extent that nothing has changed since.
+    fn still_true(&self, extent: &Extent, changes: &Changes) -> Vec<Range<i64>> {
+        let later: Vec<&Changed> = changes.changed.iter().filter(|change| change.at > extent.as_of).collect();
+        let pins =
+            |change: &&&Changed| self.footing.pinned.iter().any(|pinned| pinned.overlaps(change.range));
+        if later.iter().any(|change| pins(&change)) {
+            return Vec::new();
+        }
+        let mut changed: Vec<Range<i64>> = later
+            .iter()
+            .map(|change| {
+                let from = change.range.start().0.saturating_sub(self.footing.after);
+                let to = change.range.end().0.saturating_add(self.footing.before);
+                self.grid.within(from, to)
+            })
+            .collect();
+        changed.sort_by_key(|steps| steps.start);
+        without(&extent.steps, &changed)
+    }
+
+    /// What of an entry answers the query, in order.
+    fn usable(&self, entry: &Entry, changes: &Changes) -> Vec<Slice> {
+        let mut usable = Vec::new();
+        for extent in &entry.extents {
+            let mut still_true = self.still_true(extent, changes);
+            if !extent.notes.is_empty() {
+                // What it has to say is about all of its steps, and names places in the text.
+                let whole = still_true.first() == Some(&extent.steps)
+                    && self.steps.start <= extent.steps.start
+                    && extent.steps.end <= self.steps.end;
+                still_true.retain(|_| whole && *entry.text == *self.ask.text);
+            }
+            for steps in still_true {
+                let steps = steps.start.max(self.steps.start)..steps.end.min(self.steps.end);
+                if !steps.is_empty() {
+                    usable.push(Slice { extent: Arc::clone(extent), steps });
+                }
+            }
+        }
+        usable.sort_by_key(|slice| slice.steps.start);
+        usable
+    }
+
+    /// The steps to be evaluated, in pieces.
+    fn pieces(&self, usable: &[Slice], split: Millis) -> Vec<Range<i64>> {
+        let there: Vec<Range<i64>> = usable.iter().map(|slice| slice.steps.clone()).collect();
+        let mut gaps = without(&self.steps, &there);
+        if gaps.len() > MOST_GAPS
+            && let (Some(first), Some(last)) = (gaps.first(), gaps.last())
+        {
+            gaps = vec![first.start..last.end];
+        }
+        if split.0 <= 0 || self.footing.joins != Joins::Always || self.key.step > self.footing.narrowest {
+            return gaps;
+        }
+        let mut pieces = Vec::with_capacity(gaps.len());
+        for gap in gaps {
+            let wide = self.grid.at(gap.end).saturating_sub(self.grid.at(gap.start));
+            // Twice a piece and less is not worth it.
+            if wide / 2 <= split.0 {
+                pieces.push(gap);
+                continue;
+            }
+            let mut from = gap.start;
+            while from < gap.end {
+                let bound = self.grid.at(from).div_euclid(split.0).saturating_add(1).saturating_mul(split.0);
+                let next = self.grid.within(bound, i64::MAX).start.clamp(from + 1, gap.end);
+                pieces.push(from..next);
+                from = next;
+            }
+        }
+        pieces
+    }
+
+    /// Whether these slices, side by side, are what the whole would be.
+    fn fit(&self, slices: &[Slice]) -> bool {
+        let [first, rest @ ..] = slices else { return false };
+        if rest.is_empty() && first.is_whole() {
+            return true;
+        }
+        match self.footing.joins {
+            Joins::Always => {}
+            Joins::OfSameSeries => {
+                // The whole sees all series of whatever is whole, and no others than these.
+                let same = |slice: &Slice| slice.extent.made_of == first.extent.made_of;
+                let told = first.extent.made_of.told && slices.iter().any(Slice::is_whole);
+                if !told || !rest.iter().all(same) || self.key.step > self.footing.narrowest {
+                    return false;
+                }
+            }
+        }
+        slices.windows(2).all(|pair| !pair[0].extent.notes.disagrees(&pair[1].extent.notes))
+            && (slices.len() < 3 || all_agree(slices))
+    }
+
+    /// Adds what an older extent has before and after the new one and is still true.
+    ///
+    /// It does not grow beyond the longer of the two: the range asked for moves on.
+    fn with_ends_of(&self, made: Slice, old: &Arc<Extent>, changes: &Changes) -> Slice {
+        let new = &made.extent;
+        if !new.notes.is_empty() || !old.notes.is_empty() || old.made_of.described {
+            return made;
+        }
+        let most = i64::try_from(count(&new.steps).max(count(&old.steps))).unwrap_or(i64::MAX);
+        let still_true = self.still_true(old, changes);
+        let end = |steps: Range<i64>| Slice { extent: Arc::clone(old), steps };
+        let after = still_true.iter().find(|s| s.start <= new.steps.end && new.steps.end < s.end);
+        let after = after.map(|steps| end(new.steps.end..steps.end));
+        let until = after.as_ref().map_or(new.steps.end, |slice| slice.steps.end);
+        let oldest = until.saturating_sub(most);
+        let before = still_true.iter().find(|s| s.start < new.steps.start && new.steps.start <= s.end);
+        let before = before.map(|steps| steps.start.max(oldest)..new.steps.start);
+        let before = before.filter(|steps| !steps.is_empty()).map(end);
+        if before.is_none() && after.is_none() {
+            return made;
+        }
+        let as_of = made.extent.as_of;
+        let slices: Vec<Slice> = before.into_iter().chain([made.clone()]).chain(after).collect();
+        match Extent::laid(slices, as_of) {
+            Some(extent) => Slice::whole(Arc::new(extent)),
+            None => made,
+        }
+    }
+}
+
+/// Whether no two of them say the same of different places.
+fn all_agree(slices: &[Slice]) -> bool {
+    let mut said = crate::promql::annotations::Annotations::default();
+    slices.iter().all(|slice| {
+        let agrees = !said.disagrees(&slice.extent.notes);
+        said.merge(slice.extent.notes.clone());
+        agrees
+    })
+}
+
+/// What is left of `all` without `taken`, which are in order of their starts.
+fn without(all: &Range<i64>, taken: &[Range<i64>]) -> Vec<Range<i64>> {
+    let mut left = Vec::new();
+    let mut from = all.start;
+    for taken in taken.iter().filter(|taken| !taken.is_empty()) {
+        if from < taken.start.min(all.end) {
+            left.push(from..taken.start.min(all.end));
+        }
+        from = from.max(taken.end);
+    }
+    if from < all.end {
+        left.push(from..all.end);
+    }
+    left
+}
+
+/// Whether there is no time or nobody left for an evaluation of the whole.
+fn is_over(error: &QueryError) -> bool {
+    matches!(error, QueryError::Timeout(_) | QueryError::Canceled(_))
+}
+
+fn unexpected(what: &str) -> QueryError {
+    QueryError::Execution(format!("unexpected error: {what}"))
+}
+
+fn add(sum: &mut QueryStats, more: &QueryStats) {
+    sum.samples_read += more.samples_read;
+    sum.peak_samples = sum.peak_samples.max(more.peak_samples);
+    sum.prepare_seconds += more.prepare_seconds;
+    sum.select_seconds += more.select_seconds;
+    sum.evaluate_seconds += more.evaluate_seconds;
+    sum.queue_seconds += more.queue_seconds;
+}
