@@ -35,7 +35,7 @@ test-deploy: setup ## Check all of deployments/ and docker/, and run what they d
 
 # What of the integration tests has a stage of its own; the rest is together in one.
 FAULTS := kill::
-PEERS := prometheus:: credentials:: differential:: remote_read:: federation:: promtool:: vmalert::
+PEERS := prometheus:: credentials:: differential:: grafana:: remote_read:: federation:: promtool:: vmalert::
 CLICKHOUSE := clickhouse::
 REDIS := redis::
 GATEWAYS := clickhouse::gateways
@@ -112,6 +112,7 @@ bench: setup ## Measure ingest, queries, disk and memory beside VictoriaMetrics,
 	$(CARGO) bench --locked --bench clickhouse
 	$(CARGO) bench --locked --bench keys
 	$(CARGO) bench --locked --bench gateway
+	$(CARGO) bench --locked --bench death
 	$(CARGO) bench --locked --bench redis
 
 .PHONY: fuzz

@@ -57,10 +57,10 @@ impl Form {
         parse_time(self.get(name).unwrap_or_default()).map_err(|why| ApiError::parameter(name, why))
     }
 
-    /// A time that may be there.
+    /// A time that may be there. In Prometheus' words, what is no time is said with the name once more.
     pub fn time(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
         let parsed = self.get(name).map(parse_time).transpose();
-        parsed.map_err(|why| ApiError::parameter(name, why))
+        parsed.map_err(|why| ApiError::parameter(name, format!("Invalid time value for '{name}': {why}")))
     }
 
     /// A duration that must be there.

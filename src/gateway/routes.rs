@@ -10,8 +10,8 @@ use super::{
     State,
     access::Access,
     api::{
-        active, admin, catalog, estimate, export, features, federate, health, import, limits, metrics, page,
-        query, receive, remote_read, rules, search, status, targets, user_limits,
+        active, admin, catalog, estimate, export, features, federate, health, import, limits, metrics,
+        openapi, page, query, receive, remote_read, rules, search, status, targets, user_limits,
     },
 };
 
@@ -116,7 +116,8 @@ pub const ROUTES: &[Route] = &[
     route("/api/v1/scrape_pools", Door::Public, Access::Known, || get(targets::pools)),
     route("/api/v1/notifications", Door::Public, Access::Known, || get(status::notifications)),
     route("/api/v1/notifications/live", Door::Public, Access::Known, || get(status::live_notifications)),
-    route("/api/v1/features", Door::Both, Access::Known, || get(features::features)),
+    route("/api/v1/features", Door::Public, Access::Read, || get(features::features)),
+    route("/api/v1/openapi.yaml", Door::Both, Access::Known, || get(openapi::description)),
     route("/api/v1/user_limits", Door::Both, Access::Known, || get(user_limits::of_caller)),
     route("/api/v1/status/buildinfo", Door::Both, Access::Known, || get(status::build_info)),
     // Orders.

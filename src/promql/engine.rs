@@ -318,8 +318,9 @@ impl Engine {
         options: &QueryOptions,
     ) -> Result<Answer, QueryError> {
         let (own, given) = (text.to_owned(), options.clone());
-        let finish =
-            move |evaluated, stats, _: &[SelectedSeries]| answer(&own, kind, steps, &given, evaluated, stats);
+        let finish = move |context: &Context, evaluated, stats, _: &[SelectedSeries]| {
+            answer(context, &own, kind, steps, &given, evaluated, stats)
+        };
         let ran = self.query(view, &Asked { text, kind, steps, end }, options, finish).await?;
         let mut answer = ran.done;
         for remark in ran.remarks {
@@ -337,7 +338,9 @@ impl Engine {
         view: &View,
         asked: &Asked<'_>,
         options: &QueryOptions,
-        finish: impl FnOnce(Evaluated, QueryStats, &[SelectedSeries]) -> Result<T, QueryError> + Send + 'static,
+        finish: impl FnOnce(&Context, Evaluated, QueryStats, &[SelectedSeries]) -> Result<T, QueryError>
+        + Send
+        + 'static,
     ) -> Result<Ran<T>, QueryError> {
         let Asked { text, kind, steps, end } = *asked;
         let mut watch = Watch { clock: &*self.clock, last: self.clock.elapsed() };
@@ -381,7 +384,7 @@ impl Engine {
             let evaluated = exec::evaluate(&shared, &plan, &data, &late);
             stats.peak_samples = shared.budget.peak();
             shared.ticket.held_at_most(stats.peak_samples);
-            let done = evaluated.and_then(|done| finish(done, stats, &data));
+            let done = evaluated.and_then(|done| finish(&shared, done, stats, &data));
             // The ticket, and with it the query's place, is held until the samples are gone.
             drop((data, plan));
             shared.turn.end();
@@ -562,6 +565,7 @@ impl Watch<'_> {
 
 /// Makes the answer of what was evaluated.
 fn answer(
+    context: &Context,
     text: &str,
     kind: Kind,
     steps: Steps,
@@ -578,7 +582,7 @@ fn answer(
     }
     let mut value = match kind {
         Kind::Instant => instant_value(evaluated.output, steps.start)?,
-        Kind::Range => Value::Matrix(matrix(evaluated.output, &steps)?),
+        Kind::Range => Value::Matrix(matrix(context, evaluated.output, &steps)?),
     };
     if let Some(limit) = options.limit.filter(|limit| *limit > 0) {
         let cut = match &mut value {
@@ -621,7 +625,7 @@ fn instant_value(output: Output, timestamp: i64) -> Result<Value, QueryError> {
 }
 
 /// The result of a range query: series sorted by labels; a scalar is a series without labels.
-fn matrix(output: Output, steps: &Steps) -> Result<Vec<MatrixSeries>, QueryError> {
+fn matrix(context: &Context, output: Output, steps: &Steps) -> Result<Vec<MatrixSeries>, QueryError> {
     let points = |floats: Vec<f64>| -> Vec<(i64, f64)> {
         let present = floats.into_iter().enumerate().filter(|(_, value)| !is_absent(*value));
         present.map(|(step, value)| (steps.at(step), value)).collect()
@@ -637,20 +641,17 @@ fn matrix(output: Output, steps: &Steps) -> Result<Vec<MatrixSeries>, QueryError
         other => other.vector()?,
     };
     refuse_same(&rows)?;
-    let mut series: Vec<MatrixSeries> = rows
-        .into_iter()
-        .map(|row| MatrixSeries {
-            labels: row.labels,
-            floats: points(row.row.floats),
-            histograms: row
-                .row
-                .histograms
-                .into_iter()
-                .filter_map(|(step, histogram)| Some((steps.at(usize::try_from(step).ok()?), histogram)))
-                .collect(),
-        })
-        .filter(|series| !series.floats.is_empty() || !series.histograms.is_empty())
-        .collect();
+    let mut series = Vec::with_capacity(rows.len());
+    for row in rows {
+        context.check()?;
+        let SeriesRow { labels, row, .. } = row;
+        let at = |(step, histogram): (u32, _)| Some((steps.at(usize::try_from(step).ok()?), histogram));
+        let histograms: Vec<_> = row.histograms.into_iter().filter_map(at).collect();
+        let floats = points(row.floats);
+        if !floats.is_empty() || !histograms.is_empty() {
+            series.push(MatrixSeries { labels, floats, histograms });
+        }
+    }
     series.sort_by(|a, b| a.labels.cmp(&b.labels));
     Ok(series)
 }

@@ -99,9 +99,10 @@ impl Share {
         }
     }
 
-    /// Whether there could be room for so much.
-    pub fn could_fit(&self, bytes: u64) -> Result<(), QueryError> {
-        if bytes > self.memory.most { Err(self.full(bytes)) } else { Ok(()) }
+    /// Fails if somebody stopped the query.
+    #[inline]
+    pub fn check(&self) -> Result<(), QueryError> {
+        self.ticket.check("expression evaluation")
     }
 
     fn grow(&self, bytes: u64) -> Result<(), QueryError> {

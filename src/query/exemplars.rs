@@ -19,7 +19,10 @@ impl QueryService {
         range: TimeRange,
         switches: FeatureSwitches,
     ) -> Result<Vec<SeriesExemplars>, QueryFailure> {
-        let expr = self.parse(text, self.features(Some(reader), switches))?;
+        self.check_text(text)?;
+        // In Prometheus' words: here, alone, what is wrong with the query is said without the parameter's name.
+        let expr = parse::parse(text, &self.features(Some(reader), switches).parser())
+            .map_err(|error| QueryFailure::Request(error.to_string()))?;
         let selections = selections(&expr);
         if selections.is_empty() {
             return Ok(Vec::new());

@@ -12,28 +12,10 @@ const MATCH: &str = "match[]";
 /// Selectors of one request: each is looked for, and a body has room for a million.
 const MAX_SELECTORS: usize = 1_000;
 
-/// Reads selectors; none at all is no set at all, which matches every series.
+/// Reads selectors; none at all is no set at all, which matches every series. What is wrong with one is said
+/// without the parameter's name, as Prometheus does where selectors may be left out.
 pub fn parse_selectors(texts: &[String], max_bytes: usize) -> Result<MatcherSets, QueryFailure> {
-    if texts.len() > MAX_SELECTORS {
-        let reason = format!("is given {} times, at most {MAX_SELECTORS} are looked for", texts.len());
-        return Err(QueryFailure::parameter(MATCH, reason));
-    }
-    let mut sets = MatcherSets::with_capacity(texts.len());
-    for text in texts {
-        if text.len() > max_bytes {
-            let reason = format!("the selector is {} bytes long, the limit is {max_bytes}", text.len());
-            return Err(QueryFailure::parameter(MATCH, reason));
-        }
-        let set = parse_selector(text).map_err(|e| QueryFailure::parameter(MATCH, e.to_string()))?;
-        if matchers_all_match_empty(&set) {
-            return Err(QueryFailure::parameter(
-                MATCH,
-                "match[] must contain at least one non-empty matcher",
-            ));
-        }
-        sets.push(set);
-    }
-    Ok(sets)
+    read(texts, max_bytes).map_err(QueryFailure::Request)
 }
 
 impl QueryService {
@@ -48,5 +30,26 @@ pub fn require_selectors(texts: &[String], max_bytes: usize) -> Result<MatcherSe
     if texts.is_empty() {
         return Err(QueryFailure::Request("no match[] parameter provided".to_owned()));
     }
-    parse_selectors(texts, max_bytes)
+    read(texts, max_bytes).map_err(|reason| QueryFailure::parameter(MATCH, reason))
+}
+
+fn read(texts: &[String], max_bytes: usize) -> Result<MatcherSets, String> {
+    if texts.len() > MAX_SELECTORS {
+        return Err(format!(
+            "{MATCH} is given {} times, at most {MAX_SELECTORS} are looked for",
+            texts.len()
+        ));
+    }
+    let mut sets = MatcherSets::with_capacity(texts.len());
+    for text in texts {
+        if text.len() > max_bytes {
+            return Err(format!("the selector is {} bytes long, the limit is {max_bytes}", text.len()));
+        }
+        let set = parse_selector(text).map_err(|e| e.to_string())?;
+        if matchers_all_match_empty(&set) {
+            return Err(format!("{MATCH} must contain at least one non-empty matcher"));
+        }
+        sets.push(set);
+    }
+    Ok(sets)
 }

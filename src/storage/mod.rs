@@ -194,6 +194,8 @@ impl DocumentKind {
 pub struct Cardinality {
     /// Series that take writes now.
     pub series: u64,
+    /// Different `name=value` pairs they have.
+    pub pairs: u64,
     /// Chunks they hold.
     pub chunks: u64,
     /// Their earliest and latest sample.
@@ -294,6 +296,7 @@ pub(crate) fn cardinality_of<'a>(all: impl Iterator<Item = &'a Labels>, limit: u
             *pairs.entry((name.to_owned(), value.to_owned())).or_default() += 1;
         }
     }
+    cardinality.pairs = u64::try_from(pairs.len()).unwrap_or(u64::MAX);
     let (mut metrics, mut values, mut bytes) = (HashMap::new(), HashMap::new(), HashMap::new());
     for ((name, value), count) in &pairs {
         *values.entry(name.clone()).or_default() += 1;

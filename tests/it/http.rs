@@ -232,7 +232,10 @@ fn bad_requests_are_told_in_prometheus_words() {
             "query",
             r#"invalid parameter "query": unknown position: parse error: no expression found in input"#,
         ),
-        ("query?query=up&time=x", r#"invalid parameter "time": cannot parse "x" to a valid timestamp"#),
+        (
+            "query?query=up&time=x",
+            r#"invalid parameter "time": Invalid time value for 'time': cannot parse "x" to a valid timestamp"#,
+        ),
         ("query?query=up&timeout=x", r#"invalid parameter "timeout": cannot parse "x" to a valid duration"#),
         ("query?query=up&limit=x", r#"invalid parameter "limit": strconv.Atoi: parsing "x": invalid syntax"#),
         ("labels?limit=-1", r#"invalid parameter "limit": limit must be non-negative"#),

@@ -102,7 +102,7 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// The milliseconds of a second that samples of any target fall on.
-fn phases(base: &str) -> Vec<i64> {
+pub fn phases(base: &str) -> Vec<i64> {
     let data = api(base, "/api/v1/query", &[("query", "up[1m]")]);
     let series = data["result"].as_array().unwrap();
     let mut phases: Vec<i64> = series

@@ -162,6 +162,7 @@ const ROWS: &[Row] = &[
     row("/api/v1/notifications", GET, "/api/v1/notifications", Body::None, Steady::Body),
     row("/api/v1/notifications/live", GET, "/api/v1/notifications/live", Body::None, Steady::Body),
     row("/api/v1/features", GET, "/api/v1/features", Body::None, Steady::Status),
+    row("/api/v1/openapi.yaml", GET, "/api/v1/openapi.yaml", Body::None, Steady::Status),
     row("/api/v1/status/config", GET, "/api/v1/status/config", Body::None, Steady::Status),
     row("/api/v1/status/runtimeinfo", GET, "/api/v1/status/runtimeinfo", Body::None, Steady::Status),
     row("/api/v1/status/walreplay", GET, "/api/v1/status/walreplay", Body::None, Steady::Status),

@@ -23,7 +23,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::stream::{self, StreamExt};
 
 use super::{Shared, respond};
 use crate::{
@@ -75,6 +75,8 @@ pub async fn export(State(state): Shared, reader: Reader, form: Form) -> Result<
             }
         }
     });
+    // What compresses it asks once more after its end.
+    let rest = rest.fuse();
     Ok(([(header::CONTENT_TYPE, json_lines::CONTENT_TYPE)], Body::from_stream(rest)).into_response())
 }
 

@@ -14,11 +14,12 @@ use crate::{
         functions::signature,
         parse::{AggregateOp, BinaryOp},
     },
+    query::Reader,
 };
 
-/// What is switched on here.
-pub async fn features(State(state): Shared, asker: Asker) -> Response {
-    let features = state.query.features(None, asker.features);
+/// What is switched on for whoever asks.
+pub async fn features(State(state): Shared, reader: Reader, asker: Asker) -> Response {
+    let features = state.query.features(Some(&reader), asker.features);
     respond(json::document(&value!({
         "api": of_api(),
         "otlp_receiver": { "delta_conversion": false, "native_delta_ingestion": false },

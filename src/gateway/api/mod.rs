@@ -12,6 +12,7 @@ pub mod health;
 pub mod import;
 pub mod limits;
 pub mod metrics;
+pub mod openapi;
 pub mod page;
 pub mod query;
 pub mod receive;

@@ -14,7 +14,7 @@ use crate::{
             tree,
         },
     },
-    model::TimeRange,
+    model::{TimeRange, Timestamp},
     promql::{QueryError, Value},
     query::{Answered, InstantQuery, QueryControls, QueryFailure, RangeQuery, Reader},
 };
@@ -57,9 +57,10 @@ pub async fn exemplars(
     asker: Asker,
     form: Form,
 ) -> Result<Response, ApiError> {
-    let (start, end) = (form.required_time("start")?, form.required_time("end")?);
+    let start = form.time("start")?.unwrap_or(Timestamp::MIN);
+    let end = form.time("end")?.unwrap_or(Timestamp::MAX);
     let range = TimeRange::new(start, end)
-        .ok_or_else(|| ApiError::parameter("end", "end timestamp must not be before start time"))?;
+        .ok_or_else(|| ApiError::bad_data("end timestamp must not be before start timestamp"))?;
     let exemplars = state.query.exemplars(&reader, &text(&form), range, asker.features).await?;
     Ok(respond(json::exemplars(&exemplars)))
 }
@@ -144,5 +145,20 @@ fn points(value: &Value) -> usize {
         Value::Scalar { .. } | Value::String { .. } => 1,
         Value::Vector(elements) => elements.len(),
         Value::Matrix(series) => series.iter().map(|s| 1 + s.floats.len() + s.histograms.len()).sum(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_kept_can_be_done_without() {
+        let no_cache = |url: &str, head: bool| {
+            let asker = Asker { no_cache: head, ..Asker::default() };
+            controls(&Form::parse(url, b"").unwrap(), asker).unwrap().no_cache
+        };
+        assert!(no_cache("nocache=1", false) && no_cache("nocache=true", false) && no_cache("", true));
+        assert!(!no_cache("", false) && !no_cache("nocache=", false) && !no_cache("nocache=0", false));
     }
 }

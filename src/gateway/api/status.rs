@@ -108,6 +108,7 @@ pub async fn tsdb(State(state): Shared, reader: Reader, form: Form) -> Result<Re
     Ok(respond(json::document(&value!({
         "headStats": {
             "numSeries": cardinality.series,
+            "numLabelPairs": cardinality.pairs,
             "chunkCount": cardinality.chunks,
             "minTime": time(|range| range.start().millis(), i64::MAX),
             "maxTime": time(|range| range.end().millis(), i64::MIN),

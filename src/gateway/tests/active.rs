@@ -40,7 +40,7 @@ async fn a_query_can_be_looked_at_and_ended_by_its_tenant_and_nobody_else() {
         json!([{
             "id": id, "tenant": "anonymous", "query": "slow", "startMs": 3000, "endMs": 3000, "stepMs": 0,
             "sinceMs": 10_000, "ageMs": 0, "state": "running", "series": 0, "samplesRead": 0, "bytes": 0,
-            "who": "anonymous", "requestId": "r1", "dashboard": "d1", "panel": "7",
+            "who": "anyone", "requestId": "r1", "dashboard": "d1", "panel": "7",
         }])
     );
     let other = [("x-scope-orgid", "other")];
@@ -64,7 +64,7 @@ async fn a_query_can_be_looked_at_and_ended_by_its_tenant_and_nobody_else() {
     let lines = lines();
     assert_eq!(lines.len(), 1);
     assert_eq!(lines[0]["action"], format!("DELETE {path}"));
-    assert_eq!(lines[0]["detail"], format!("{id} of anonymous: slow"));
+    assert_eq!(lines[0]["detail"], format!("{id} of anyone: slow"));
 
     let top = app.get("/api/v1/status/top_queries?by=count&limit=1").await.json()["data"].clone();
     assert_eq!((&top[0]["query"], &top[0]["count"]), (&json!("slow"), &json!(1)));
@@ -87,7 +87,7 @@ async fn a_query_whose_caller_left_is_over() {
     let app = unhurried().await;
     let asking = asked(&app).await;
     asking.abort();
-    asking.await.unwrap_err();
+    assert!(asking.await.is_err());
     assert!(app.state.query.active().list(None).is_empty());
     assert_eq!(app.state.query.running(), 0);
     let ended = app.state.query.journal().counters.ended(crate::query::journal::Outcome::Abandoned);

@@ -419,3 +419,20 @@ async fn many_lines_are_many_batches() {
     let end: Json = serde_json::from_str(summary.text()).unwrap();
     assert_eq!(end["end"]["checksum"], count(&reply, "checksum"));
 }
+
+#[tokio::test]
+async fn a_compressed_export_ends() {
+    let app = TestApp::start().await;
+    for selector in ["up", "nothing"] {
+        let path = format!("/api/v1/export?match[]={selector}&exact=1");
+        let reply = app.call("GET", &path, &[("host", "localhost"), ("accept-encoding", "gzip")], "").await;
+        assert_eq!(
+            (reply.status.as_u16(), &reply.headers["content-encoding"]),
+            (200, &"gzip".parse().unwrap())
+        );
+        let mut text = String::new();
+        let mut plain = async_compression::tokio::bufread::GzipDecoder::new(&*reply.body);
+        tokio::io::AsyncReadExt::read_to_string(&mut plain, &mut text).await.unwrap();
+        assert!(text.lines().last().unwrap().starts_with(r#"{"end":"#), "{text}");
+    }
+}

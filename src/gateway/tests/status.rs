@@ -120,6 +120,13 @@ async fn features_are_those_that_are_switched_on() {
     ] {
         assert_eq!(features[category][name], is_on, "{category} {name}");
     }
+    let mine = [
+        ("host", "localhost"),
+        ("luminate-features", "promql-delayed-name-removal,-promql-experimental-functions"),
+    ];
+    let switched = app.call("GET", "/api/v1/features", &mine, "").await.json();
+    assert_eq!(switched["data"]["promql"]["delayed_name_removal"], true);
+    assert_eq!(switched["data"]["promql_functions"]["info"], false);
     let all = features.as_object().unwrap().values().flat_map(|of| of.as_object().unwrap().values());
     assert!(all.into_iter().all(serde_json::Value::is_boolean));
 }

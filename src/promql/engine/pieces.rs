@@ -113,10 +113,10 @@ impl Engine {
     ) -> Result<Piece, QueryError> {
         let steps = self.steps(start, end, step, options)?;
         let asked = Asked { text, kind: Kind::Range, steps, end: end.0 };
-        let evaluation = self.query(view, &asked, options, move |evaluated, mut stats, data| {
+        let evaluation = self.query(view, &asked, options, move |context, evaluated, mut stats, data| {
             stats.samples_read = evaluated.samples_read;
             stats.total_queryable_samples = evaluated.queryable.iter().sum();
-            let series = matrix(evaluated.output, &steps)?;
+            let series = matrix(context, evaluated.output, &steps)?;
             Ok((series, evaluated.notes, evaluated.queryable, MadeOf::these(data), stats))
         });
         let Ran { done, remarks, evaluate_seconds } = self.within_time(options, evaluation).await?;

@@ -291,7 +291,8 @@ impl Budget {
         let weight = u64::try_from(rows.saturating_mul(places)).unwrap_or(u64::MAX) / 2;
         self.check_samples(weight)?;
         if let Some(share) = &self.share {
-            share.could_fit(self.bytes_of(weight))?;
+            // They are not held yet, but there they are.
+            share.fit(self.bytes_of(self.held.load(Ordering::Relaxed).saturating_add(weight)))?;
         }
         self.check_costs(weight)
     }
@@ -306,10 +307,10 @@ impl Budget {
 
     fn check_bytes(&self, held: u64) -> Result<(), QueryError> {
         self.check_costs(held)?;
-        match &self.share {
-            Some(share) => share.fit(self.bytes_of(held)),
-            None => Ok(()),
-        }
+        let Some(share) = &self.share else { return Ok(()) };
+        // What takes memory looks whether it is still wanted, so that loops which hold need not.
+        share.check()?;
+        share.fit(self.bytes_of(held))
     }
 
     fn check_costs(&self, held: u64) -> Result<(), QueryError> {

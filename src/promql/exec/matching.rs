@@ -10,7 +10,7 @@
 use foldhash::{HashMap, HashMapExt};
 
 use super::{
-    context::{Context, Findings},
+    context::{Context, Findings, weight},
     element::{Operator, Side, is_name},
     names::{merge_into, same_labels, without_name},
     rows::{ABSENT, Row, SeriesRow, Steps},
@@ -69,7 +69,7 @@ pub fn vectors(
         let mut combined = Vec::with_capacity(rows.len());
         for (row, meeting) in join.many[rows.clone()].iter().zip(&of_many[rows]) {
             context.check()?;
-            let found = join.combine(row, &meetings[*meeting], &mut findings.notes);
+            let found = join.combine(row, &meetings[*meeting], findings)?;
             combined.extend(found.into_iter().map(|result| (result, *meeting)));
         }
         Ok(combined)
@@ -78,6 +78,8 @@ pub fn vectors(
         combined.into_iter().try_for_each(|(row, meeting)| results.put(row, meeting))?;
         context.budget.within(results.rows.len(), steps.count)
     })?;
+    // What the rows weigh is counted where they go.
+    context.budget.release(findings.held);
     notes.merge(findings.notes);
     if let Some(fill) = join.fill_many {
         for (number, meeting) in meetings.iter().enumerate().filter(|(_, meeting)| !meeting.one.is_empty()) {
@@ -135,6 +137,7 @@ impl Join<'_> {
         // Where there is nothing on the other side and nothing to fill in, nobody looks.
         let mut others: Option<Vec<bool>> = None;
         for meeting in meetings.iter().filter(|meeting| meeting.one.len() > 1) {
+            self.context.check()?;
             let others = others.get_or_insert_with(|| {
                 if self.fill_many.is_some() {
                     vec![true; self.steps.count]
@@ -169,6 +172,7 @@ impl Join<'_> {
             return Ok(());
         }
         for meeting in meetings.iter().filter(|meeting| meeting.many.len() > 1) {
+            self.context.check()?;
             for step in 0..self.steps.count {
                 let matched =
                     self.fill_one.is_some() || meeting.one.iter().any(|i| self.one[*i].row.has(step));
@@ -184,13 +188,27 @@ impl Join<'_> {
     }
 
     /// Combines a row of the many side with those it meets.
-    fn combine(&self, row: &SeriesRow, meeting: &Meeting, notes: &mut Annotations) -> Vec<SeriesRow> {
+    ///
+    /// Many that take turns on the one side make a row of each, which is why they are held as they come.
+    fn combine(
+        &self,
+        row: &SeriesRow,
+        meeting: &Meeting,
+        findings: &mut Findings,
+    ) -> Result<Vec<SeriesRow>, QueryError> {
+        let notes = &mut findings.notes;
         let mut combined = Vec::with_capacity(1);
         let many = (&row.labels, row.drop_name);
         for one in meeting.one.iter().map(|i| &self.one[*i]) {
+            self.context.check()?;
             let mut result = row.row.clone();
             self.operator.apply(&mut result, self.side, &one.row, notes);
-            combined.extend(self.result(result, many, &one.labels));
+            if let Some(result) = self.result(result, many, &one.labels) {
+                let held = weight(&result.row);
+                self.context.budget.hold(held)?;
+                findings.held += held;
+                combined.push(result);
+            }
         }
         if let Some(fill) = self.fill_one {
             let other = self.stand_in(fill, &meeting.one, self.one);
@@ -198,7 +216,7 @@ impl Join<'_> {
             self.operator.apply(&mut result, self.side, &other, notes);
             combined.extend(self.result(result, many, &signature(&row.labels, self.matching)));
         }
-        combined
+        Ok(combined)
     }
 
     /// Combines the rows of the one side with what stands in for missing ones of the many side.

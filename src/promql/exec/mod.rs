@@ -522,6 +522,7 @@ impl<'w> Walk<'w> {
         })?;
         let mut rows = Vec::with_capacity(groups.len());
         for (labels, drop_name, fold) in groups {
+            self.context.check()?;
             let row = fold.finish(aggregation, &mut notes);
             if !row.is_empty() {
                 rows.push(SeriesRow { labels, drop_name, row });

@@ -44,9 +44,14 @@ pub fn label_replace(
     src: &str,
     regex: &str,
 ) -> Result<Vec<SeriesRow>, QueryError> {
-    let regex = Regex::new(regex).map_err(|error| {
-        QueryError::Execution(format!("invalid regular expression in label_replace(): {error}"))
-    })?;
+    let refused =
+        |_| QueryError::Execution(format!("invalid regular expression in label_replace(): {regex}"));
+    // Other than for matchers, Prometheus reads the pattern only between parentheses of its own, the second of which
+    // a `\Q` without `\E` takes for a letter.
+    if regex.contains(r"\Q") {
+        Regex::new(&format!("(?s:{regex})")).map_err(refused)?;
+    }
+    let regex = Regex::new(regex).map_err(refused)?;
     check_label_name(dst, "label_replace", "destination")?;
     let references = replacement.bytes().filter(|byte| *byte == b'$').count();
     let mut grown = Grown { budget, held: 0 };

@@ -617,6 +617,10 @@ impl Builder<'_> {
         if args.is_empty() {
             return Err(wrong_arguments(call));
         }
+        if matches!(function, VectorFunction::Sort { .. } | VectorFunction::SortByLabel { .. }) {
+            // But that there is no order to give is about the call.
+            spans = vec![call.span];
+        }
         Ok(self.vector_function(function, args, spans, scope, call.function.returns))
     }
 

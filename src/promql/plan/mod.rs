@@ -223,7 +223,7 @@ pub enum Operation {
         function: VectorFunction,
         /// Of what, in the order of the text, constant texts left out.
         args: Vec<NodeId>,
-        /// The arguments' places in the text.
+        /// The arguments' places in the text; of what sorts, its own.
         spans: Vec<Span>,
     },
     /// `info`: a vector with the labels of the series that describe its targets.

@@ -215,6 +215,8 @@ impl<'v> Federation<'v> {
                 continue;
             }
             sum.series += of_one.series;
+            // Each tenant's pairs, and the one that tells it from the others.
+            sum.pairs += of_one.pairs + 1;
             sum.chunks += of_one.chunks;
             sum.range = match (sum.range, of_one.range) {
                 (Some(a), Some(b)) => Some(a.union(b)),

@@ -53,7 +53,9 @@ fn label_replace_refuses_what_cannot_be() {
     let error = |dst: &str, regex: &str| {
         label_replace(&BUDGET, Vec::new(), dst, "", "src", regex).unwrap_err().to_string()
     };
-    assert!(error("dst", "(.*").starts_with("invalid regular expression in label_replace(): "));
+    assert_eq!(error("dst", "(.*"), "invalid regular expression in label_replace(): (.*");
+    assert_eq!(error("dst", r"\Q[x]"), r"invalid regular expression in label_replace(): \Q[x]");
+    assert!(label_replace(&BUDGET, Vec::new(), "dst", "", "src", r"\Q[x]\E").is_ok());
     assert_eq!(error("", ".*"), "invalid destination label name in label_replace(): ");
     assert_eq!(error("\u{fffd}", ".*"), "invalid destination label name in label_replace(): \u{fffd}");
     assert!(label_replace(&BUDGET, Vec::new(), "some.thing ü", "", "src", "").is_ok());

@@ -36,10 +36,10 @@ impl Reads {
             let rows = self.servers.rows(&statement).await?;
             rows.all(|row| Ok((row.string()?, row.u64()?))).await
         };
-        let total = async {
-            let sql = format!("SELECT uniqExact(mid, sid) FROM series WHERE {SCOPE}");
+        let total = async |what: &str, from: &str| {
+            let sql = format!("SELECT uniqExact({what}) FROM {from} WHERE {SCOPE}");
             let rows = self.servers.rows(&scoped(Statement::new(sql), tenant, recent)).await?;
-            rows.all(|row| row.u64()).await
+            rows.all(|row| row.u64()).await.map(|counts| counts.first().copied().unwrap_or(0))
         };
         let named = format!("series WHERE {SCOPE} AND metric != ''");
         let values = format!("(SELECT DISTINCT name, value FROM label_values WHERE {SCOPE})");
@@ -47,15 +47,17 @@ impl Reads {
             "(SELECT labels FROM series WHERE {SCOPE} LIMIT 1 BY mid, sid) \
              ARRAY JOIN mapKeys(labels) AS name, mapValues(labels) AS value"
         );
-        let (total, series_by_metric, values_by_label, bytes_by_label, series_by_pair) = tokio::try_join!(
-            total,
+        let (series, pairs_in_all, series_by_metric, values_by_label, bytes_by_label, series_by_pair) = tokio::try_join!(
+            total("mid, sid", "series"),
+            total("name, value", "label_values"),
             count("uniqExact(sid)", &named, "toString(metric)"),
             count("count()", &values, "toString(name)"),
             count("sum(length(value))", &values, "toString(name)"),
             count("count()", &pairs, "concat(name, '=', value)"),
         )?;
         Ok(Cardinality {
-            series: total.first().copied().unwrap_or(0),
+            series,
+            pairs: pairs_in_all,
             series_by_metric,
             values_by_label,
             bytes_by_label,
