@@ -16,7 +16,7 @@ use std::{fmt, ops::Range, sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use super::{
-    AppendPolicy, Appended, BatchExemplar, BatchHistogram, BatchSample, DocumentKind, Granted,
+    AppendPolicy, Appended, BatchExemplar, BatchHistogram, BatchSample, Changed, DocumentKind, Granted,
     HistogramSample, LabelsRequest, OnConflict, RejectReason, Runs, SampleKind, SelectRequest, Selected,
     SeriesRoom, SeriesSamples, Storage, StorageError, WriteBatch,
 };
@@ -131,6 +131,7 @@ cases![
     tenants_do_not_see_each_other,
     what_is_deleted_is_hidden_even_if_written_again,
     cleaned_tombstones_let_new_samples_in,
+    what_changes_is_told,
     too_many_series_is_an_error,
     cardinality_counts_series,
     filters_show_what_one_of_them_matches,
@@ -683,6 +684,43 @@ async fn what_is_deleted_is_hidden_even_if_written_again(s: &mut Subject<'_>) {
     s.settle().await;
     assert_eq!(s.label_values("i", &[]).await, ["2"]);
     assert_eq!(s.everything().await.len(), 1);
+}
+
+async fn what_changes_is_told(s: &mut Subject<'_>) {
+    let series = labels(&[("__name__", "changing")]);
+    let changes =
+        async |tenant: &TenantId| s.store.changes(tenant, TimeRange::ALL).await.expect("changes are told");
+    let other = TenantId::new("changes_nothing").expect("a tenant");
+    let (Some(mut before), Some(others)) = (changes(&s.tenant).await, changes(&other).await) else {
+        // Nobody can tell, and nothing is made of it.
+        return;
+    };
+    let at = ago(3_600);
+    for turn in 0..4 {
+        match turn {
+            0 => s.write(&series, &[(at, 1.0)]).await,
+            1 => s.write(&series, &[(at + 1_000, 2.0)]).await,
+            2 => {
+                let hide = range(at, at + 500);
+                s.store.delete(&s.tenant, vec![vec![]], hide).await.expect("a delete is taken");
+            }
+            _ => s.store.clean_tombstones(&s.tenant).await.expect("tombstones are cleaned"),
+        }
+        let after = changes(&s.tenant).await.expect("who can tell once can tell again");
+        let later = |at: i64| {
+            let is_later =
+                |c: &&Changed| c.at > before.now && c.at <= after.now && c.range.contains(Timestamp(at));
+            after.changed.iter().any(|change| is_later(&change))
+        };
+        assert!(later(at), "turn {turn}");
+        assert!(turn == 3 || !later(at + 600_000), "turn {turn}");
+        before = after;
+    }
+    let since = changes(&other).await.expect("who can tell once can tell again");
+    assert!(since.changed.iter().all(|change| change.at <= others.now), "it is another tenant's");
+    let elsewhere = s.store.changes(&s.tenant, range(at + 600_000, at + 700_000)).await;
+    let elsewhere = elsewhere.expect("changes are told").expect("who can tell once can tell again");
+    assert!(elsewhere.changed.iter().all(|change| change.range == TimeRange::ALL));
 }
 
 async fn cleaned_tombstones_let_new_samples_in(s: &mut Subject<'_>) {

@@ -147,3 +147,18 @@ fn points(value: &Value) -> usize {
         Value::Matrix(series) => series.iter().map(|s| 1 + s.floats.len() + s.histograms.len()).sum(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_kept_can_be_done_without() {
+        let no_cache = |url: &str, head: bool| {
+            let asker = Asker { no_cache: head, ..Asker::default() };
+            controls(&Form::parse(url, b"").unwrap(), asker).unwrap().no_cache
+        };
+        assert!(no_cache("nocache=1", false) && no_cache("nocache=true", false) && no_cache("", true));
+        assert!(!no_cache("", false) && !no_cache("nocache=", false) && !no_cache("nocache=0", false));
+    }
+}

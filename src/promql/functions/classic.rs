@@ -308,8 +308,10 @@ struct Bucket {
 }
 
 /// Sorts the buckets and adds up those with one bound; whether they end at `+Inf` as they must.
+///
+/// Those are added in order of their counts, so that the sum is the same however the series came.
 fn prepare(buckets: &mut Vec<Bucket>) -> bool {
-    buckets.sort_by(|a, b| a.bound.total_cmp(&b.bound));
+    buckets.sort_by(|a, b| a.bound.total_cmp(&b.bound).then_with(|| a.count.total_cmp(&b.count)));
     if buckets.last().is_none_or(|last| last.bound != f64::INFINITY) {
         return false;
     }

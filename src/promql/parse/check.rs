@@ -127,8 +127,8 @@ impl Check<'_> {
     }
 
     /// The second argument of `info` has to be matchers, without a name.
-    fn info_labels(&self, call: &Call) -> Parsed<()> {
-        let arg = &call.args[1];
+    fn info_labels(&self, call: &mut Call) -> Parsed<()> {
+        let arg = &mut call.args[1];
         let got = arg.value_type();
         if got != ValueType::InstantVector {
             let (wanted, got) = (ValueType::InstantVector.documented(), got.documented());
@@ -139,7 +139,11 @@ impl Check<'_> {
             Expr::Vector(selector) if self.named_outside(selector) => {
                 self.fail(selector.span, "expected label selectors only, got vector selector instead")
             }
-            Expr::Vector(_) => Ok(()),
+            Expr::Vector(selector) => {
+                // A name within the braces is a matcher like others; printed before them it would be refused.
+                selector.name = None;
+                Ok(())
+            }
             other => self.fail(other.span(), "expected label selectors only"),
         }
     }

@@ -128,7 +128,6 @@ impl<'a> Walk<'a> {
             if !vectors.all(distinct) {
                 return None;
             }
-            call.args.iter().for_each(|arg| self.adds_up(arg));
         }
         self.todo.extend(call.args.iter().map(|arg| (arg, seen)));
         Some(())
@@ -312,5 +311,99 @@ fn in_order_of_labels(expr: &Expr) -> bool {
                 }
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::Millis,
+        promql::parse::{ParserFeatures, parse},
+    };
+
+    /// What is found of a query, in seconds; `-` if it has no footing.
+    fn found(text: &str) -> String {
+        let features = ParserFeatures {
+            experimental_functions: true,
+            extended_range_selectors: true,
+            fill_modifiers: true,
+        };
+        let options = PlanOptions {
+            lookback: Millis(300_000),
+            default_subquery_step: Millis::MINUTE,
+            start_timestamps: false,
+        };
+        let expr = parse(text, &features).unwrap();
+        let Some(found) = footing(&expr, text, 15_000, &options) else { return "-".to_owned() };
+        let pinned = found.pinned.iter().map(|p| format!(" {}..{}", p.start().0 / 1000, p.end().0 / 1000));
+        let joins = match found.joins {
+            Joins::Always => "",
+            Joins::OfSameSeries => " same",
+        };
+        format!("{}+{}{}{joins}", found.before / 1000, found.after / 1000, pinned.collect::<String>())
+    }
+
+    #[test]
+    fn a_step_sees_what_its_selectors_reach() {
+        for (text, expect) in [
+            ("1", "0+0"),
+            ("up", "300+0"),
+            ("up offset 1h", "3900+0"),
+            ("up offset -1h", "0+3600"),
+            ("rate(up[1m])", "60+0"),
+            ("rate(up[step()+1m])", "75+0"),
+            ("rate(up[1m]) + up offset 10m", "900+0"),
+            ("max_over_time(rate(up[1m])[1h:] offset 1m)", "3720+0"),
+            ("up smoothed", "300+300"),
+            ("rate(up[1m] smoothed)", "360+300"),
+            ("increase(up[1m] anchored)", "360+0"),
+            ("up @ 1000", "0+0 700..1000"),
+            ("up + rate(up[1m] @ 5000 offset 1m)", "300+0 4880..4940"),
+            ("sum_over_time(up[10m:1m] @ 5000)", "0+0 4100..5000"),
+        ] {
+            assert_eq!(found(text), expect, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_looks_at_the_whole_range_has_no_footing() {
+        for text in [
+            "up @ start()",
+            "up @ end()",
+            "start()",
+            "vector(range())",
+            "rate(up[range()])",
+            "up offset range()",
+            "sum_over_time(up[5m:range()])",
+            "info(up)",
+            "label_replace(up, \"a\", \"b\", \"\", \"\")",
+            "label_join(up, \"a\", \"b\", \"c\")",
+            "rate({__name__=~\"a|b\"}[1m])",
+            "rate({job=\"a\"}[1m])",
+            "sum_over_time((a or b)[5m:])",
+            "histogram_quantile(0.9, {le=~\".+\"})",
+        ] {
+            assert_eq!(found(text), "-", "{text}");
+        }
+    }
+
+    #[test]
+    fn what_adds_up_groups_wants_the_same_series() {
+        for (text, same) in [
+            ("sum(rate(a[1m]))", false),
+            ("avg by (job) (a * 2)", false),
+            ("count(sum by (job) (a))", false),
+            ("topk(3, a)", false),
+            ("sum(sum by (job) (a))", true),
+            ("sum(topk(3, a))", true),
+            ("sum(a + on(i) b)", true),
+            ("max({job=\"a\"})", true),
+            ("histogram_quantile(0.9, rate(a_bucket[1m]))", false),
+            ("histogram_quantile(0.9, sum by (le) (rate(a_bucket[1m])))", false),
+            ("sum by (job) (a) / sum by (job) (b)", false),
+        ] {
+            assert_eq!(found(text).ends_with(" same"), same, "{text}");
+        }
     }
 }

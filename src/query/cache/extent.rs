@@ -115,26 +115,26 @@ fn offset(from: i64, to: i64) -> usize {
 
 impl Extent {
     /// What a piece came to that was evaluated at these steps.
-    pub fn of(piece: Piece, grid: Grid, steps: Range<i64>, as_of: u64) -> Self {
+    pub fn of(piece: &Piece, grid: Grid, steps: Range<i64>, as_of: u64) -> Self {
         let places = count(&steps);
         let place = |at: i64| offset(steps.start, at.saturating_sub(grid.phase).div_euclid(grid.step));
-        let rows = piece.series.into_iter().map(|series| {
+        let rows = piece.series.iter().map(|series| {
             let mut floats = Vec::new();
             if !series.floats.is_empty() {
                 floats.resize(places, ABSENT);
-                for (at, value) in series.floats {
-                    if let Some(there) = floats.get_mut(place(at)) {
-                        *there = value;
+                for (at, value) in &series.floats {
+                    if let Some(there) = floats.get_mut(place(*at)) {
+                        *there = *value;
                     }
                 }
             }
-            let place = |at| u32::try_from(place(at)).unwrap_or(u32::MAX);
-            let histograms = series.histograms.into_iter().map(|(at, h)| (place(at), h)).collect();
-            Row { labels: series.labels, floats, histograms }
+            let place = |at: i64| u32::try_from(place(at)).unwrap_or(u32::MAX);
+            let histograms = series.histograms.iter().map(|(at, h)| (place(*at), Arc::clone(h))).collect();
+            Row { labels: series.labels.clone(), floats, histograms }
         });
         let rows = rows.collect();
-        let Piece { notes, queryable, made_of, .. } = piece;
-        Self { steps, rows, queryable, notes, made_of, as_of }
+        let (notes, queryable) = (piece.notes.clone(), piece.queryable.clone());
+        Self { steps, rows, queryable, notes, made_of: piece.made_of, as_of }
     }
 
     /// Lays slices side by side, each of which begins where the one before ends; none if there is none.
@@ -180,13 +180,8 @@ impl Extent {
     }
 
     /// The answer to a query for all of its steps.
-    pub fn answer(&self, grid: Grid, text: &str, remarks: &[String], mut stats: QueryStats) -> Answer {
-        let (mut warnings, infos) = self.notes.render(text);
-        for remark in remarks {
-            if !warnings.contains(remark) {
-                warnings.push(remark.clone());
-            }
-        }
+    pub fn answer(&self, grid: Grid, text: &str, mut stats: QueryStats) -> Answer {
+        let (warnings, infos) = self.notes.render(text);
         stats.total_queryable_samples = self.queryable.iter().sum();
         let number = |place: usize| self.steps.start.saturating_add(i64::try_from(place).unwrap_or(i64::MAX));
         let series = self.rows.iter().map(|row| MatrixSeries {

@@ -21,7 +21,8 @@
 //!   all, and only for the same text: warnings name places in it.
 //! * Whatever goes wrong in a piece, the query is evaluated as a whole, and that is the answer.
 //!
-//! Long ranges are evaluated in pieces between fixed bounds (`query.split`), one after another: so less is held at a time.
+//! Long ranges are evaluated in pieces between fixed bounds (`query.split`), one after another, so that less is held at a
+//! time; where nothing can be kept they are not.
 
 pub mod extent;
 pub mod shelf;
@@ -43,13 +44,13 @@ use parking_lot::Mutex;
 use crate::{
     model::{Millis, TimeRange, Timestamp},
     promql::{
-        Answer, Engine, Piece, QueryError, QueryOptions, QueryStats, Study,
+        Answer, Engine, Piece, QueryError, QueryOptions, QueryStats, Study, Value,
         plan::footing::{Footing, Joins},
     },
     storage::{Changed, Changes, Storage, View},
 };
 use extent::{Extent, Grid, Slice, count};
-use shelf::{Entry, Key, Shelf};
+use shelf::{Entry, Key, LARGEST_PART, Rest, Shelf};
 
 /// Gaps between what is kept that are evaluated one by one; of more, all between the first and the last is.
 const MOST_GAPS: usize = 8;
@@ -181,28 +182,29 @@ impl RangeCache {
 
     /// Answers a query, if it can be made of pieces; none asks for it to be evaluated as ever.
     ///
-    /// With `fresh` nothing that was kept is used and nothing is kept; long ranges are cut all the same.
+    /// With `fresh` nothing that was kept is used, and nothing is kept.
     pub async fn answer(&self, ask: &Ask<'_>, fresh: bool) -> Option<Result<Answer, QueryError>> {
         let Some(query) = self.query(ask) else {
             self.counters.passed.fetch_add(1, Relaxed);
             return None;
         };
-        let changes = if fresh || self.config.max_bytes == 0 { None } else { self.changes(&query).await };
-        let Some((entry, changes)) = changes else {
+        let changes = self.changes(&query).await;
+        let Some((entry, changes)) = changes.filter(|_| !fresh && self.config.max_bytes > 0) else {
             self.counters.passed.fetch_add(1, Relaxed);
-            // Without a cache there is a reason to cut only if that makes several pieces.
-            let pieces = query.pieces(&[], self.config.split);
-            return if pieces.len() > 1 { Some(self.evaluate(&query, &[], 0, None).await) } else { None };
+            return None;
         };
-        let usable = entry.as_ref().map_or_else(Vec::new, |entry| query.usable(entry, &changes));
-        let kept: usize = usable.iter().map(|slice| count(&slice.steps)).sum();
+        let mut usable = entry.as_ref().map_or_else(Vec::new, |entry| query.usable(entry, &changes));
+        let mut kept: usize = usable.iter().map(|slice| count(&slice.steps)).sum();
+        if kept < count(&query.steps) && entry.as_ref().is_some_and(|entry| entry.rest.holds()) {
+            (usable, kept) = (Vec::new(), 0);
+        }
         let counter = match kept {
             0 => &self.counters.misses,
             all if all == count(&query.steps) => &self.counters.hits,
             _ => &self.counters.partial,
         };
         counter.fetch_add(1, Relaxed);
-        Some(self.evaluate(&query, &usable, changes.now, Some((entry, &changes))).await)
+        Some(self.evaluate(&query, &usable, entry.as_deref(), &changes).await)
     }
 
     /// Looks whether a query can be made of pieces, and where it belongs.
@@ -244,40 +246,48 @@ impl RangeCache {
         }
     }
 
-    /// Evaluates what is missing, and keeps it if there is an entry for it.
+    /// Evaluates what is missing, and keeps it.
     async fn evaluate(
         &self,
         query: &Query<'_>,
         usable: &[Slice],
-        now: u64,
-        keep: Option<(Option<Arc<Entry>>, &Changes)>,
+        entry: Option<&Entry>,
+        changes: &Changes,
     ) -> Result<Answer, QueryError> {
+        let now = changes.now;
+        let mut rest = entry.map_or_else(Rest::default, |entry| entry.rest);
+        rest = if rest.holds() {
+            rest.shorter()
+        } else if usable.is_empty() {
+            rest
+        } else {
+            Rest::default()
+        };
         let split = if query.footing.joins == Joins::Always { self.config.split } else { Millis(0) };
         let made = match self.made_of_pieces(query, usable, split, now).await {
             Some(made) => made,
             None => {
                 self.counters.unfit.fetch_add(1, Relaxed);
+                rest = entry.map_or_else(Rest::default, |entry| entry.rest).longer();
                 self.made_of_pieces(query, &[], Millis(0), now)
                     .await
                     .unwrap_or_else(|| Err(unexpected("pieces do not fit")))
             }
         };
-        let Made { slices, points, remarks, stats } = made?;
-        let to_keep = remarks.is_empty() && !slices.iter().any(|slice| slice.extent.made_of.described);
+        let made = made?;
+        let to_keep = made.may_be_kept();
+        let large = made.points() >= LARGE;
+        let room = if to_keep { self.config.max_bytes / LARGEST_PART } else { 0 };
         let (grid, text) = (query.grid, query.ask.text.to_owned());
-        let lay = move || {
-            let extent = Extent::laid(slices, now)?;
-            let answer = extent.answer(grid, &text, &remarks, stats);
-            Some((extent, answer))
-        };
-        let laid = if points < LARGE {
-            lay()
-        } else {
+        let lay = move || made.answer(grid, &text, now, room);
+        let laid = if large {
             tokio::task::spawn_blocking(lay).await.map_err(|failed| unexpected(&failed.to_string()))?
+        } else {
+            lay()
         };
-        let (extent, answer) = laid.ok_or_else(|| unexpected("no step was evaluated"))?;
-        if let Some((entry, changes)) = keep.filter(|_| to_keep) {
-            self.keep(query, entry.as_deref(), changes, extent);
+        let (answer, extent) = laid.ok_or_else(|| unexpected("no step was evaluated"))?;
+        if let Some(extent) = extent {
+            self.keep(query, entry, changes, extent, rest);
         }
         Ok(answer)
     }
@@ -300,7 +310,6 @@ impl RangeCache {
         self.counters.kept_steps.fetch_add(slices.iter().map(|s| count(&s.steps) as u64).sum(), Relaxed);
         let mut points: u64 = slices.iter().map(|slice| slice.extent.points()).sum();
         let mut stats = QueryStats::default();
-        let mut remarks = Vec::new();
         for steps in pieces {
             let (first, last) = (query.grid.at(steps.start), query.grid.at(steps.end - 1));
             let piece = self.engine.piece(
@@ -317,15 +326,18 @@ impl RangeCache {
                 Err(_) => return None,
             };
             self.counters.evaluated_steps.fetch_add(count(&steps) as u64, Relaxed);
-            if !alone && (!piece.remarks.is_empty() || piece.made_of.described) {
+            // What is wrong with the store is told of the whole.
+            if !alone && !may_be_kept(&piece) {
                 return None;
             }
+            if alone {
+                return Some(Ok(Made::Whole { steps, piece }));
+            }
             add(&mut stats, &piece.stats);
-            remarks.extend(piece.remarks.iter().cloned());
-            let extent = Arc::new(Extent::of(piece, query.grid, steps, now));
+            let extent = Arc::new(Extent::of(&piece, query.grid, steps, now));
             points = points.saturating_add(extent.points());
             // The whole would hold all of it at the end.
-            if !alone && points > query.max_samples {
+            if points > query.max_samples {
                 return None;
             }
             slices.push(Slice::whole(extent));
@@ -334,11 +346,11 @@ impl RangeCache {
         if !query.fit(&slices) {
             return None;
         }
-        Some(Ok(Made { slices, points, remarks, stats }))
+        Some(Ok(Made::Slices { slices, points, stats }))
     }
 
     /// Keeps an answer, and what else of its entry is still true.
-    fn keep(&self, query: &Query<'_>, entry: Option<&Entry>, changes: &Changes, extent: Extent) {
+    fn keep(&self, query: &Query<'_>, entry: Option<&Entry>, changes: &Changes, extent: Extent, rest: Rest) {
         let mut extents = vec![];
         let mut made = Slice::whole(Arc::new(extent));
         // What an extent has to say names places in the text it was asked with.
@@ -354,7 +366,7 @@ impl RangeCache {
         if extents.len() > MOST_EXTENTS {
             extents.remove(0);
         }
-        let entry = Entry { view: query.ask.view.clone(), text: query.ask.text.into(), extents };
+        let entry = Entry { view: query.ask.view.clone(), text: query.ask.text.into(), extents, rest };
         let gone = self.shelf.lock().put(query.key.clone(), entry);
         self.counters.evictions.fetch_add(gone as u64, Relaxed);
     }
@@ -362,13 +374,71 @@ impl RangeCache {
 
 /// What an answer is made of.
 #[derive(Debug)]
-struct Made {
-    /// In order, each next to the one before.
-    slices: Vec<Slice>,
-    /// Values in what they are slices of.
-    points: u64,
-    remarks: Vec<String>,
-    stats: QueryStats,
+enum Made {
+    /// All steps were evaluated in one go.
+    Whole { steps: Range<i64>, piece: Piece },
+    /// It is put together.
+    Slices {
+        /// In order, each next to the one before.
+        slices: Vec<Slice>,
+        /// Values in what they are slices of.
+        points: u64,
+        stats: QueryStats,
+    },
+}
+
+impl Made {
+    fn may_be_kept(&self) -> bool {
+        match self {
+            Self::Whole { piece, .. } => may_be_kept(piece),
+            // Nothing else gets there.
+            Self::Slices { .. } => true,
+        }
+    }
+
+    /// About how many values have to be moved.
+    fn points(&self) -> u64 {
+        match self {
+            Self::Whole { piece, .. } => {
+                let points = piece.series.iter().map(|series| series.floats.len() + series.histograms.len());
+                u64::try_from(points.sum::<usize>()).unwrap_or(u64::MAX)
+            }
+            Self::Slices { points, .. } => *points,
+        }
+    }
+
+    /// The answer, and what is to be kept of it if that has room in so many bytes.
+    fn answer(self, grid: Grid, text: &str, now: u64, room: usize) -> Option<(Answer, Option<Extent>)> {
+        match self {
+            Self::Whole { steps, piece } => {
+                let least = piece.series.iter().map(|series| series.labels.as_canonical().len() + 64);
+                let fits = least.sum::<usize>() < room;
+                let extent = fits.then(|| Extent::of(&piece, grid, steps, now)).filter(|e| e.size() < room);
+                Some((whole(piece, text), extent))
+            }
+            Self::Slices { slices, stats, .. } => {
+                let extent = Extent::laid(slices, now)?;
+                let answer = extent.answer(grid, text, stats);
+                Some((answer, (room > 0).then_some(extent)))
+            }
+        }
+    }
+}
+
+/// The answer that one piece is.
+fn whole(piece: Piece, text: &str) -> Answer {
+    let (mut warnings, infos) = piece.notes.render(text);
+    for remark in piece.remarks {
+        if !warnings.contains(&remark) {
+            warnings.push(remark);
+        }
+    }
+    Answer { value: Value::Matrix(piece.series), warnings, infos, stats: piece.stats }
+}
+
+/// Whether it can be laid beside others: the store left nothing out, and no name was dropped that may make two the same.
+fn may_be_kept(piece: &Piece) -> bool {
+    piece.remarks.is_empty() && !piece.made_of.described
 }
 
 /// A query that can be made of pieces.

@@ -14,7 +14,10 @@ use super::extent::Extent;
 use crate::{model::TenantId, storage::View};
 
 /// An entry of more than this part of all the room is not kept.
-const LARGEST_PART: usize = 4;
+pub const LARGEST_PART: usize = 4;
+
+/// The longest rest.
+const MOST_REST: u8 = 31;
 
 /// What answers have to have in common to be made of each other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -38,8 +41,35 @@ pub struct Entry {
     pub view: View,
     /// The text that was asked with: what the extents have to say refers to places in it.
     pub text: Arc<str>,
-    /// Sorted, apart from each other.
+    /// Apart from each other.
     pub extents: Vec<Arc<Extent>>,
+    /// How often in a row it is not to be tried again to add to them, because it did not fit.
+    pub rest: Rest,
+}
+
+/// How long something that did not work is not tried again: each time twice as long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rest {
+    left: u8,
+    last: u8,
+}
+
+impl Rest {
+    /// Whether it is not to be tried.
+    pub fn holds(self) -> bool {
+        self.left > 0
+    }
+
+    /// After it was not tried.
+    pub fn shorter(self) -> Self {
+        Self { left: self.left.saturating_sub(1), ..self }
+    }
+
+    /// After it did not work.
+    pub fn longer(self) -> Self {
+        let next = (2 * self.last + 1).min(MOST_REST);
+        Self { left: next, last: next }
+    }
 }
 
 impl Entry {
@@ -163,7 +193,7 @@ mod tests {
 
     fn entry(tenant: &str) -> Entry {
         let view = View::of(TenantId::new(tenant).unwrap());
-        Entry { view, text: "x".repeat(1_000).into(), extents: vec![] }
+        Entry { view, text: "x".repeat(1_000).into(), extents: vec![], rest: Rest::default() }
     }
 
     fn view(tenant: &str) -> View {
@@ -204,12 +234,28 @@ mod tests {
 
     #[test]
     fn what_is_too_large_is_not_kept_and_drives_nobody_out() {
-        let mut shelf = Shelf::new(5_000);
+        let mut shelf = Shelf::new(8_000);
         shelf.put(key("a"), entry("a"));
         let large = Entry { text: "x".repeat(5_000).into(), ..entry("a") };
         assert_eq!(shelf.put(key("b"), large), 0);
         assert!(shelf.get(&key("a"), &view("a")).is_some());
         assert!(shelf.get(&key("b"), &view("a")).is_none());
+    }
+
+    #[test]
+    fn rests_double_while_it_does_not_work() {
+        let mut rest = Rest::default();
+        let mut tried = 0;
+        for _ in 0..100 {
+            rest = if rest.holds() {
+                rest.shorter()
+            } else {
+                tried += 1;
+                rest.longer()
+            };
+        }
+        assert_eq!(tried, 7);
+        assert!(!Rest::default().holds());
     }
 
     #[test]

@@ -315,6 +315,7 @@ fn calls_print_their_arguments() {
     }
     check("STEP()", "step()");
     check("info(foo,{})", "info(foo, {})");
+    check("info(foo,{'bar'})", "info(foo, {__name__=\"bar\"})");
 }
 
 #[test]
