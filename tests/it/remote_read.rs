@@ -62,7 +62,8 @@ fn value(number: usize, i: i64) -> f64 {
         1 => 1.0,
         2 => x * 0.1,
         3 => (x * 12.9898).sin() * 43758.5453,
-        4 => [f64::INFINITY, f64::NEG_INFINITY, f64::NAN, -0.0, f64::MAX, 5e-324][i as usize % 6],
+        4 => [f64::INFINITY, f64::NEG_INFINITY, f64::NAN, -0.0, f64::MAX, 5e-324]
+            [(i % 6).unsigned_abs() as usize],
         5 if i % 50 == 49 => stale_nan(),
         5 => x,
         6 => (i % 7) as f64 * 1e18,
@@ -152,8 +153,9 @@ fn post(base: &str, path: &str, token: Option<&str>, plain: &[u8]) -> Vec<u8> {
 
 fn write(base: &str, token: Option<&str>, series: Vec<TimeSeries>) {
     // In slices of time, as it is written where somebody watches.
-    for slice in 0..5 {
-        let part = (slice * COUNT / 5) as usize..((slice + 1) * COUNT / 5) as usize;
+    for slice in 0..5_i64 {
+        let part =
+            (slice * COUNT / 5).unsigned_abs() as usize..((slice + 1) * COUNT / 5).unsigned_abs() as usize;
         let of_slice = series.iter().map(|one| TimeSeries {
             labels: one.labels.clone(),
             samples: one.samples.get(part.clone()).map(<[_]>::to_vec).unwrap_or_default(),

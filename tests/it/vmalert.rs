@@ -92,7 +92,7 @@ fn rules_are_evaluated_and_written_back_and_alerts_found_again() {
         answer["result"].as_array().unwrap().clone()
     };
     wait_for("what rules give", || {
-        found("job:up:sum").len() == 2 && found("ALERTS_FOR_STATE").len() >= 1 && found("ALERTS").len() == 2
+        found("job:up:sum").len() == 2 && !found("ALERTS_FOR_STATE").is_empty() && found("ALERTS").len() == 2
     });
     let recorded = found("sort(job:up:sum)");
     assert_eq!(
