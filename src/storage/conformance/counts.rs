@@ -57,6 +57,10 @@ pub(super) async fn an_estimate_has_all_series_and_no_fewer_samples(s: &mut Subj
     for view in [view, narrowed] {
         for matchers in selections() {
             for range in ranges() {
+                // Of a narrowed view one range says enough.
+                if !view.is_whole() && range != TimeRange::ALL {
+                    continue;
+                }
                 let request = || SelectRequest::new(matchers.clone(), range);
                 let estimate = view.estimate(s.store.as_ref(), request()).await.expect("an estimate");
                 let selected = view.select(s.store.as_ref(), request()).await.expect("a selection");
@@ -111,8 +115,9 @@ pub(super) async fn values_are_shown_until_enough_was_seen(s: &mut Subject<'_>) 
     write_some(s).await;
     let view = View::of(s.tenant.clone());
     for matchers in selections() {
-        for range in ranges() {
-            for name in ["__name__", "i", "nothing"] {
+        for range in &ranges()[..2] {
+            let range = *range;
+            for name in ["__name__", "i"] {
                 let request = || LabelsRequest { matchers: vec![matchers.clone()], range, limit: 0 };
                 let values = view.label_values(s.store.as_ref(), name, request()).await.expect("values");
                 let seen = Seen::up_to(usize::MAX);
@@ -145,22 +150,20 @@ pub(super) async fn a_limit_gives_the_first(s: &mut Subject<'_>) {
         vec![vec![]],
         vec![vec![matcher(MatchOp::NotEqual, "i", "")], vec![Matcher::equal("i", "2")]],
     ] {
-        for range in [TimeRange::ALL, range(ago(86_400 + 18_000), ago(86_400 + 17_000))] {
-            let request = |limit| LabelsRequest { matchers: sets.clone(), range, limit };
-            let series = store.series(&s.tenant, request(0)).await.expect("series");
-            let names = store.label_names(&s.tenant, request(0)).await.expect("names");
-            let values = store.label_values(&s.tenant, "i", request(0)).await.expect("values");
-            if range == TimeRange::ALL && sets.is_empty() {
-                assert_eq!(series, all);
-            }
-            for limit in [1, 2, series.len().max(1), all.len() + 1] {
-                let first = store.series(&s.tenant, request(limit)).await.expect("series");
-                assert_eq!(first, series[..limit.min(series.len())], "{limit} {sets:?}");
-                let first = store.label_names(&s.tenant, request(limit)).await.expect("names");
-                assert_eq!(first, names[..limit.min(names.len())], "{limit} {sets:?}");
-                let first = store.label_values(&s.tenant, "i", request(limit)).await.expect("values");
-                assert_eq!(first, values[..limit.min(values.len())], "{limit} {sets:?}");
-            }
+        let request = |limit| LabelsRequest { matchers: sets.clone(), range: TimeRange::ALL, limit };
+        let series = store.series(&s.tenant, request(0)).await.expect("series");
+        let names = store.label_names(&s.tenant, request(0)).await.expect("names");
+        let values = store.label_values(&s.tenant, "i", request(0)).await.expect("values");
+        if sets.is_empty() {
+            assert_eq!(series, all);
+        }
+        for limit in [1, series.len().max(2) - 1, all.len() + 1] {
+            let first = store.series(&s.tenant, request(limit)).await.expect("series");
+            assert_eq!(first, series[..limit.min(series.len())], "{limit} {sets:?}");
+            let first = store.label_names(&s.tenant, request(limit)).await.expect("names");
+            assert_eq!(first, names[..limit.min(names.len())], "{limit} {sets:?}");
+            let first = store.label_values(&s.tenant, "i", request(limit)).await.expect("values");
+            assert_eq!(first, values[..limit.min(values.len())], "{limit} {sets:?}");
         }
     }
 }
@@ -208,6 +211,6 @@ pub(super) async fn a_narrowed_view_shows_less_and_never_more(s: &mut Subject<'_
         let selected = view.select(s.store.as_ref(), SelectRequest::new(vec![], TimeRange::ALL)).await;
         let series = selected.expect("a selection").series;
         assert_eq!(series.len(), expect.len());
-        assert_eq!(estimate.label_bytes >= series.iter().map(label_bytes).sum(), true);
+        assert!(estimate.label_bytes >= series.iter().map(label_bytes).sum::<u64>());
     }
 }

@@ -107,7 +107,7 @@ async fn what_was_acknowledged_before_is_in_a_snapshot_while_others_write() {
         .map(|i| {
             let (store, acknowledged, stop) =
                 (Arc::clone(&store), Arc::clone(&acknowledged), Arc::clone(&stop));
-            tokio::spawn(async move {
+            crate::task::spawn("snapshot-writer", async move {
                 for k in 0.. {
                     if stop.load(SeqCst) {
                         break;
@@ -136,9 +136,13 @@ async fn what_was_acknowledged_before_is_in_a_snapshot_while_others_write() {
         let all = everything(&copy).await;
         for (i, last) in before.into_iter().enumerate() {
             let (_, samples) = all.iter().find(|(labels, _)| *labels == series(i)).unwrap();
-            assert!(samples.len() as i64 > last, "{name}: {} of {last} samples", samples.len());
+            assert!(
+                i64::try_from(samples.len()).unwrap() > last,
+                "{name}: {} of {last} samples",
+                samples.len()
+            );
             let times: Vec<i64> = samples.iter().map(|(t, _)| *t).collect();
-            let expect: Vec<i64> = (0..times.len() as i64).map(at).collect();
+            let expect: Vec<i64> = (0..).take(times.len()).map(at).collect();
             assert_eq!(times, expect, "{name}: none is missing in between");
         }
         copy.close().await.unwrap();
