@@ -53,6 +53,8 @@ pub struct EngineOptions {
     pub max_memory: u64,
     /// Threads that evaluate at a time; 0 is one per core.
     pub threads: usize,
+    /// Whether selectors are narrowed by what they are matched with, which changes no answer.
+    pub narrow: bool,
     /// Switches, named as in Prometheus.
     pub features: Features,
 }
@@ -66,6 +68,7 @@ impl Default for EngineOptions {
             default_subquery_step: Millis::MINUTE,
             max_memory: u64::MAX,
             threads: 0,
+            narrow: true,
             features: Features::default(),
         }
     }
@@ -377,8 +380,8 @@ impl Engine {
         let canceled = CancelOnDrop(Arc::new(AtomicBool::new(false)));
         let context = Arc::new(Context {
             settings,
-            budget: Budget::with(self.options.max_samples, costs, Some(self.memory.share(tenant, &ticket))),
-            canceled: Arc::clone(&canceled.0),
+            budget: Budget::with(self.options.max_samples, costs, Some(self.memory.share(tenant, &ticket)))
+                .until(&canceled.0, &ticket),
             turn: self.turns.of(tenant),
             ticket: Arc::clone(&ticket),
             pool: Arc::clone(&self.pool),
@@ -433,7 +436,10 @@ impl Engine {
         options: &QueryOptions,
         features: Features,
     ) -> Result<Plan, QueryError> {
-        let expr = parse::parse(text, &features.parser())?;
+        let mut expr = parse::parse(text, &features.parser())?;
+        if self.options.narrow {
+            plan::narrow::narrow(&mut expr);
+        }
         if let Kind::Range = kind {
             let output = expr.value_type();
             if !matches!(output, ValueType::Scalar | ValueType::InstantVector) {
@@ -592,7 +598,7 @@ fn answer(
         stats.samples_read_per_step = per_step.collect();
     }
     let mut value = match kind {
-        Kind::Instant => instant_value(evaluated.output, steps.start)?,
+        Kind::Instant => instant_value(&context.budget, evaluated.output, steps.start)?,
         Kind::Range => Value::Matrix(matrix(context, evaluated.output, &steps)?),
     };
     if let Some(limit) = options.limit.filter(|limit| *limit > 0) {
@@ -631,14 +637,14 @@ fn cut_off<T>(all: &mut Vec<T>, limit: usize) -> bool {
     more
 }
 
-fn instant_value(output: Output, timestamp: i64) -> Result<Value, QueryError> {
+fn instant_value(budget: &Budget, output: Output, timestamp: i64) -> Result<Value, QueryError> {
     Ok(match output {
         Output::Scalar(values) => {
             Value::Scalar { timestamp, value: values.first().copied().unwrap_or(f64::NAN) }
         }
         Output::Text(value) => Value::String { timestamp, value },
         Output::Vector(rows) => {
-            refuse_same(&rows)?;
+            refuse_same(budget, &rows)?;
             let element = |row: SeriesRow| {
                 let value = match row.row.histograms.into_iter().next() {
                     Some((_, histogram)) => Point::Histogram(histogram),
@@ -668,7 +674,7 @@ fn matrix(context: &Context, output: Output, steps: &Steps) -> Result<Vec<Matrix
         }
         other => other.vector()?,
     };
-    refuse_same(&rows)?;
+    refuse_same(&context.budget, &rows)?;
     let mut series = Vec::with_capacity(rows.len());
     for row in rows {
         context.check()?;

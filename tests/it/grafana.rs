@@ -152,7 +152,8 @@ fn difference(verdict: Verdict, ours: &Answer, theirs: &Answer) -> Option<String
         return Some(format!("status {}, not {}", ours.status, wanted.0));
     }
     if matches!(verdict, Verdict::Statuses { .. }) {
-        let is_json = ours.content_type == "application/json";
+        let wanted = if ours.body.contains("has_more") { "application/x-ndjson" } else { "application/json" };
+        let is_json = ours.content_type.starts_with(wanted);
         return (!is_json).then(|| format!("content type {}", ours.content_type));
     }
     if ours.content_type != theirs.content_type {

@@ -45,10 +45,8 @@ pub struct Settings {
 pub struct Context {
     /// The switches.
     pub settings: Settings,
-    /// What may be held in memory.
+    /// What may be held in memory, and whether anybody waits for the answer.
     pub budget: Budget,
-    /// Set when nobody waits for the answer any more.
-    pub canceled: Arc<AtomicBool>,
     /// The query's ticket, by which somebody may stop it.
     pub ticket: Arc<Ticket>,
     /// Its turns.
@@ -132,7 +130,7 @@ impl Context {
     /// Whether nobody waits for the answer any more.
     #[inline]
     pub fn is_over(&self) -> bool {
-        self.canceled.load(Ordering::Relaxed) || self.ticket.is_canceled()
+        self.budget.is_over()
     }
 
     /// Does jobs, with as many helpers as there are turns for; the results are in the order of the jobs.
@@ -244,9 +242,11 @@ pub struct Costs {
     pub series: Option<u64>,
 }
 
-/// Counts what is held in memory against the most there may be.
+/// Counts what is held in memory against the most there may be, for as long as anybody waits for the answer.
 #[derive(Debug)]
 pub struct Budget {
+    /// Who tells that nobody waits for the answer any more.
+    until: Option<(Arc<AtomicBool>, Arc<Ticket>)>,
     most: u64,
     costs: Costs,
     held: AtomicU64,
@@ -269,6 +269,7 @@ impl Budget {
     /// A budget of `most` samples, within what the caller may use.
     pub const fn with(most: u64, costs: Costs, share: Option<Share>) -> Self {
         Self {
+            until: None,
             most,
             costs,
             held: AtomicU64::new(0),
@@ -277,6 +278,24 @@ impl Budget {
             label_bytes: AtomicU64::new(0),
             share,
         }
+    }
+
+    /// The same, until `canceled` or the ticket says that nobody waits for the answer any more.
+    #[must_use]
+    pub fn until(self, canceled: &Arc<AtomicBool>, ticket: &Arc<Ticket>) -> Self {
+        Self { until: Some((Arc::clone(canceled), Arc::clone(ticket))), ..self }
+    }
+
+    /// Whether nobody waits for the answer any more.
+    #[inline]
+    pub fn is_over(&self) -> bool {
+        let until = self.until.as_ref();
+        until.is_some_and(|(canceled, ticket)| canceled.load(Ordering::Relaxed) || ticket.is_canceled())
+    }
+
+    /// Fails if nobody waits for the answer any more. To be asked every few milliseconds.
+    pub fn check(&self) -> Result<(), QueryError> {
+        if self.is_over() { Err(QueryError::Canceled("expression evaluation")) } else { Ok(()) }
     }
 
     /// Takes `samples` more into memory.

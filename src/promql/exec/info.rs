@@ -12,7 +12,7 @@ use foldhash::{HashMap, HashMapExt};
 use super::{
     context::{Context, Findings, weight},
     data::{LateSelects, SelectedSeries},
-    names::merge_same,
+    names::{Names, merge_same},
     rows::{Row, SeriesRow, Steps, is_absent},
     select::{self, Instant},
 };
@@ -73,7 +73,7 @@ pub fn info(
         described.extend(more);
     }
     context.budget.release(held);
-    merge_same(described)
+    merge_same(&context.budget, described)
 }
 
 /// The values of the identifying labels that were seen.
@@ -153,6 +153,7 @@ impl Sources {
             lookback: info.lookback,
             take,
             counted: Counted::Nowhere,
+            names: Names::AsMeant,
         };
         let mut scratch = SeriesSamples::default();
         for (ordinal, labels) in series.labels.iter().enumerate().filter(|(_, labels)| wanted.include(labels))
