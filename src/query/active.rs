@@ -253,7 +253,7 @@ mod tests {
     };
 
     fn view(tenants: &[&str], filters: &[&str]) -> View {
-        let tenants = tenants.iter().map(|name| TenantId::new(*name).unwrap()).collect();
+        let tenants = tenants.iter().map(|name| TenantId::new(name).unwrap()).collect();
         let filter = |value: &&str| vec![Matcher::new(MatchOp::Equal, "team", value).unwrap()];
         View::new(tenants, filters.iter().map(filter).collect()).unwrap()
     }

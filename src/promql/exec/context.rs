@@ -193,7 +193,7 @@ impl Context {
         let mut at = 0;
         while at < chunks {
             let end = chunks.min(at + batch);
-            for result in self.together(at..end, &chunk) {
+            for result in self.together(at..end, chunk) {
                 let (result, findings) = result?;
                 self.ticket.read(findings.samples_read);
                 all.merge(findings);
