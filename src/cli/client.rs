@@ -58,7 +58,7 @@ pub struct Answer {
 impl ServerFlags {
     /// Asks for `path`, within `timeout`.
     pub fn get(&self, path: &str, timeout: Duration) -> Result<Answer, CommandError> {
-        self.send(Method::GET, path, &[], timeout)
+        self.send(Method::GET, path, &[], &[], timeout)
     }
 
     /// Sends a form to `path`, and waits no longer than `timeout`.
@@ -68,17 +68,30 @@ impl ServerFlags {
         form: &[(&str, String)],
         timeout: Duration,
     ) -> Result<Answer, CommandError> {
-        self.send(Method::POST, path, form, timeout)
+        self.send(Method::POST, path, &[], form, timeout)
+    }
+
+    /// Sends a form to `path` with more headers, their names in lower case.
+    pub(super) fn post_with(
+        &self,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        form: &[(&str, String)],
+        timeout: Duration,
+    ) -> Result<Answer, CommandError> {
+        self.send(Method::POST, path, headers, form, timeout)
     }
 
     fn send(
         &self,
         method: Method,
         path: &str,
+        more: &[(&'static str, &str)],
         form: &[(&str, String)],
         timeout: Duration,
     ) -> Result<Answer, CommandError> {
-        let headers = [(header::CONTENT_TYPE, "application/x-www-form-urlencoded")];
+        let mut headers = vec![(header::CONTENT_TYPE, "application/x-www-form-urlencoded")];
+        headers.extend(more.iter().map(|(name, value)| (header::HeaderName::from_static(name), *value)));
         let request = self.request(method, path, &headers, Bytes::from(encode_form(form)))?;
         let connector = self.tls.connector(&self.server)?;
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -22,6 +22,9 @@ use crate::{
 /// Longer than any server lets a query run by default.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
+/// The header that switches features.
+const FEATURES: &str = "luminate-features";
+
 /// Steps of a range whose step nobody chose.
 const STEPS: i64 = 60;
 
@@ -45,6 +48,10 @@ pub struct QueryFlags {
     /// The distance between a range's points [default: a sixtieth of the range].
     #[arg(long, value_name = "DURATION")]
     step: Option<String>,
+    /// Features that are switched for this query: names with commas between them, one with a minus before it is switched
+    /// off.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', allow_hyphen_values = true)]
+    features: Vec<String>,
     /// How to show the answer.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -71,7 +78,9 @@ struct Question {
 /// Asks, and prints the answer.
 pub fn run(flags: &QueryFlags) -> Result<(), CommandError> {
     let question = question(flags, SystemClock::start().now()).map_err(CommandError::Usage)?;
-    let answer = flags.server.post(question.path, &question.form, TIMEOUT)?;
+    let features = flags.features.join(",");
+    let headers: &[(&'static str, &str)] = if features.is_empty() { &[] } else { &[(FEATURES, &features)] };
+    let answer = flags.server.post_with(question.path, headers, &question.form, TIMEOUT)?;
     let envelope = success(&flags.server, &answer)?;
     for kind in ["warnings", "infos"] {
         for text in envelope.get(kind).and_then(Value::as_array).into_iter().flatten() {

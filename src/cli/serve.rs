@@ -139,7 +139,7 @@ mod tests {
             ..ServeFlags::default()
         };
         assert_eq!(flags.values()[0].value, "promql-delayed-name-removal,use-start-timestamps,x");
-        assert!(flags.config().unwrap_err().to_string().contains("\"x\" is not a feature"));
+        assert!(flags.config().unwrap_err().to_string().contains("unknown feature \"x\""));
     }
 
     #[test]

@@ -155,6 +155,18 @@ impl Labels {
         self.without(|n| !keep(n))
     }
 
+    /// Adds the canonical form of only those of these labels that `keep` names to `into`.
+    pub fn write_only(&self, keep: impl Fn(&str) -> bool, into: &mut String) {
+        let mut rest = self.iter();
+        loop {
+            let before = rest.0;
+            let Some((name, _)) = rest.next() else { break };
+            if keep(name) {
+                into.push_str(&before[..before.len() - rest.0.len()]);
+            }
+        }
+    }
+
     /// Starts changing these labels.
     pub fn edit(&self) -> LabelsBuilder {
         LabelsBuilder { pairs: self.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect() }
@@ -355,6 +367,16 @@ mod tests {
         assert_eq!(labels.get("long"), Some(long.as_str()));
         assert_eq!(Labels::from_canonical(labels.as_canonical()), Ok(labels.clone()));
         assert_eq!(labels.without(|n| n == "long").to_string(), r#"{"温度"="x"}"#);
+    }
+
+    #[test]
+    fn a_part_of_the_labels_is_written_as_it_stands() {
+        let labels = Labels::from_pairs([("a", "1"), ("b", "2"), ("c", "3")]).unwrap();
+        for kept in ["", "a", "b", "ac", "abc"] {
+            let mut text = String::new();
+            labels.write_only(|name| kept.contains(name), &mut text);
+            assert_eq!(text, labels.only(|name| kept.contains(name)).as_canonical());
+        }
     }
 
     #[test]

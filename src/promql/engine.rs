@@ -35,6 +35,9 @@ use crate::{
     storage::{Runs, SelectRequest, Selected, Storage, StorageError, View},
 };
 
+/// The memory of answers that are no larger is not counted.
+const SMALL_ANSWER: u64 = 64 * 1024;
+
 /// What the server sets for all queries.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
@@ -50,6 +53,8 @@ pub struct EngineOptions {
     pub max_memory: u64,
     /// Threads that evaluate at a time; 0 is one per core.
     pub threads: usize,
+    /// Whether selectors are narrowed by what they are matched with, which changes no answer.
+    pub narrow: bool,
     /// Switches, named as in Prometheus.
     pub features: Features,
 }
@@ -63,6 +68,7 @@ impl Default for EngineOptions {
             default_subquery_step: Millis::MINUTE,
             max_memory: u64::MAX,
             threads: 0,
+            narrow: true,
             features: Features::default(),
         }
     }
@@ -329,6 +335,11 @@ impl Engine {
             }
         }
         answer.stats.evaluate_seconds = ran.evaluate_seconds;
+        // Rows have become an answer, which stays until it is written.
+        let bytes = answer_bytes(&answer.value);
+        if let Some(ticket) = options.ticket.as_ref().filter(|_| bytes > SMALL_ANSWER) {
+            ticket.keep(Box::new(self.memory.reserve(&view.tenants()[0], bytes)?));
+        }
         Ok(answer)
     }
 
@@ -351,6 +362,7 @@ impl Engine {
             use_start_timestamps: features.use_start_timestamps,
             type_and_unit_labels: features.type_and_unit_labels,
             max_samples: self.max_samples(options),
+            count_reads: options.per_step_stats.then_some(steps),
         };
         let costs =
             Costs { samples: options.max_samples, bytes: options.max_bytes, series: options.max_series };
@@ -368,8 +380,8 @@ impl Engine {
         let canceled = CancelOnDrop(Arc::new(AtomicBool::new(false)));
         let context = Arc::new(Context {
             settings,
-            budget: Budget::with(self.options.max_samples, costs, Some(self.memory.share(tenant, &ticket))),
-            canceled: Arc::clone(&canceled.0),
+            budget: Budget::with(self.options.max_samples, costs, Some(self.memory.share(tenant, &ticket)))
+                .until(&canceled.0, &ticket),
             turn: self.turns.of(tenant),
             ticket: Arc::clone(&ticket),
             pool: Arc::clone(&self.pool),
@@ -424,7 +436,10 @@ impl Engine {
         options: &QueryOptions,
         features: Features,
     ) -> Result<Plan, QueryError> {
-        let expr = parse::parse(text, &features.parser())?;
+        let mut expr = parse::parse(text, &features.parser())?;
+        if self.options.narrow {
+            plan::narrow::narrow(&mut expr);
+        }
         if let Kind::Range = kind {
             let output = expr.value_type();
             if !matches!(output, ValueType::Scalar | ValueType::InstantVector) {
@@ -579,9 +594,11 @@ fn answer(
     if options.per_step_stats {
         let per_step = evaluated.queryable.iter().enumerate().map(|(step, count)| (steps.at(step), *count));
         stats.total_queryable_samples_per_step = per_step.collect();
+        let per_step = evaluated.read.iter().enumerate().map(|(step, count)| (steps.at(step), *count));
+        stats.samples_read_per_step = per_step.collect();
     }
     let mut value = match kind {
-        Kind::Instant => instant_value(evaluated.output, steps.start)?,
+        Kind::Instant => instant_value(&context.budget, evaluated.output, steps.start)?,
         Kind::Range => Value::Matrix(matrix(context, evaluated.output, &steps)?),
     };
     if let Some(limit) = options.limit.filter(|limit| *limit > 0) {
@@ -597,20 +614,37 @@ fn answer(
     Ok(Answer { value, warnings, infos, stats })
 }
 
+/// About what an answer and its text take.
+fn answer_bytes(value: &Value) -> u64 {
+    const POINT: usize = 16 + 28;
+    const HISTOGRAM: usize = 1024;
+    let labels = |labels: &Labels| labels.as_canonical().len() * 3 + 96;
+    let bytes = match value {
+        Value::Scalar { .. } => 0,
+        Value::String { value, .. } => value.len(),
+        Value::Vector(elements) => elements.iter().map(|element| labels(&element.labels) + POINT).sum(),
+        Value::Matrix(series) => {
+            let points = |s: &MatrixSeries| s.floats.len() * POINT + s.histograms.len() * HISTOGRAM;
+            series.iter().map(|series| labels(&series.labels) + points(series)).sum()
+        }
+    };
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
 fn cut_off<T>(all: &mut Vec<T>, limit: usize) -> bool {
     let more = all.len() > limit;
     all.truncate(limit);
     more
 }
 
-fn instant_value(output: Output, timestamp: i64) -> Result<Value, QueryError> {
+fn instant_value(budget: &Budget, output: Output, timestamp: i64) -> Result<Value, QueryError> {
     Ok(match output {
         Output::Scalar(values) => {
             Value::Scalar { timestamp, value: values.first().copied().unwrap_or(f64::NAN) }
         }
         Output::Text(value) => Value::String { timestamp, value },
         Output::Vector(rows) => {
-            refuse_same(&rows)?;
+            refuse_same(budget, &rows)?;
             let element = |row: SeriesRow| {
                 let value = match row.row.histograms.into_iter().next() {
                     Some((_, histogram)) => Point::Histogram(histogram),
@@ -640,7 +674,7 @@ fn matrix(context: &Context, output: Output, steps: &Steps) -> Result<Vec<Matrix
         }
         other => other.vector()?,
     };
-    refuse_same(&rows)?;
+    refuse_same(&context.budget, &rows)?;
     let mut series = Vec::with_capacity(rows.len());
     for row in rows {
         context.check()?;

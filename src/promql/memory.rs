@@ -38,6 +38,13 @@ pub struct Share {
     steps: Mutex<Vec<Held<TenantId>>>,
 }
 
+/// Bytes of it, given back when dropped.
+#[derive(Debug)]
+pub struct Reserved {
+    memory: Arc<Memory>,
+    held: Option<Held<TenantId>>,
+}
+
 impl Memory {
     /// So many bytes.
     pub fn new(most: u64) -> Arc<Self> {
@@ -63,6 +70,17 @@ impl Memory {
             taken: AtomicU64::new(0),
             steps: Mutex::default(),
         }
+    }
+
+    /// Bytes for an answer, until they are dropped.
+    pub fn reserve(self: &Arc<Self>, tenant: &TenantId, bytes: u64) -> Result<Reserved, QueryError> {
+        let held = self.take(tenant, bytes).ok_or_else(|| self.full(bytes))?;
+        Ok(Reserved { memory: Arc::clone(self), held: Some(held) })
+    }
+
+    fn full(&self, bytes: u64) -> QueryError {
+        // Of two tenants each can have half at most.
+        QueryError::Memory { most: ByteSize(self.most), for_good: bytes > self.most / 2 }
     }
 
     fn take(&self, tenant: &TenantId, bytes: u64) -> Option<Held<TenantId>> {
@@ -111,8 +129,9 @@ impl Share {
         let Some(missing) = bytes.checked_sub(taken).filter(|missing| *missing > 0) else { return Ok(()) };
         // If there is no room to be generous, what is needed may yet fit.
         let step = self.memory.take(&self.tenant, missing.max(taken / 4).max(STEP));
-        let step =
-            step.or_else(|| self.memory.take(&self.tenant, missing)).ok_or_else(|| self.full(bytes))?;
+        let step = step
+            .or_else(|| self.memory.take(&self.tenant, missing))
+            .ok_or_else(|| self.memory.full(bytes))?;
         let grown = u64::try_from(step.amount()).unwrap_or(u64::MAX);
         steps.push(step);
         self.taken.fetch_add(grown, Relaxed);
@@ -134,11 +153,13 @@ impl Share {
             }
         }
     }
+}
 
-    fn full(&self, bytes: u64) -> QueryError {
-        // Of two tenants each can have half at most.
-        let for_good = bytes > self.memory.most / 2;
-        QueryError::Memory { most: ByteSize(self.memory.most), for_good }
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.memory.give_back(held);
+        }
     }
 }
 

@@ -4,8 +4,8 @@
 //!
 //! 1. [`Engine::range`](engine::Engine::range) is given the tenant, the text and the times.
 //! 2. [`parse`] makes a tree of the text, every node with its place in it, and checks its types.
-//! 3. [`plan`] makes a list of operations of the tree: durations become milliseconds, what is the same at
-//!    every step is set apart, equal parts become one. Every operation has its steps, every selector its
+//! 3. [`plan`] makes a list of operations of the tree: selectors are narrowed by what they will be matched with,
+//!    durations become milliseconds, what is the same at every step is set apart, equal parts become one. Every operation has its steps, every selector its
 //!    time range. Here: one selection, `rate` over it, and `sum`, which takes the rows of `rate` as they come.
 //! 4. The query waits for a free place. The time waited counts against its timeout.
 //! 5. Every selection is asked of the [`Storage`](crate::storage::Storage) at once. The labels of all

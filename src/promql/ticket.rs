@@ -24,7 +24,7 @@ pub struct Ticket {
     peak_bytes: AtomicU64,
     series: AtomicU64,
     peak_samples: AtomicU64,
-    place: Mutex<Option<Box<dyn Any + Send>>>,
+    kept: Mutex<Vec<Box<dyn Any + Send>>>,
     turn: Mutex<Option<Turn>>,
 }
 
@@ -56,9 +56,9 @@ impl Ticket {
         }
     }
 
-    /// Keeps what the query was let in with until the last who holds the ticket lets go.
+    /// Keeps what the query takes up, its place above all, until the last who holds the ticket lets go.
     pub fn keep(&self, place: Box<dyn Any + Send>) {
-        *self.place.lock() = Some(place);
+        self.kept.lock().push(place);
     }
 
     /// Does what is left to do for the query when it has its answer, in turn with other queries; `work` is given what tells

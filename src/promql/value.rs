@@ -80,6 +80,8 @@ pub struct QueryStats {
     pub total_queryable_samples_per_step: Vec<(i64, u64)>,
     /// Samples read from the store.
     pub samples_read: u64,
+    /// The same per step, filled if the request asked for it: a sample counts where it is read first.
+    pub samples_read_per_step: Vec<(i64, u64)>,
     /// Most samples held at one time.
     pub peak_samples: u64,
     /// Seconds spent parsing and planning.

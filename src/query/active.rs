@@ -12,7 +12,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -141,6 +141,17 @@ impl ActiveQueries {
     }
 }
 
+/// What the cache had of a query.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CacheNote(Arc<OnceLock<&'static str>>);
+
+impl CacheNote {
+    /// Notes it; what was noted first stays.
+    pub(super) fn note(&self, state: &'static str) {
+        let _ = self.0.set(state);
+    }
+}
+
 /// A query on its way. When it is dropped the query ends, wherever it is.
 #[derive(Debug)]
 pub struct Running {
@@ -148,7 +159,7 @@ pub struct Running {
     queries: Arc<ActiveQueries>,
     journal: Arc<Journal>,
     queued: Duration,
-    cache: Option<&'static str>,
+    cache: CacheNote,
     is_settled: bool,
 }
 
@@ -186,7 +197,7 @@ impl Running {
             queries: Arc::clone(queries),
             journal: Arc::clone(journal),
             queued: Duration::ZERO,
-            cache: None,
+            cache: CacheNote::default(),
             is_settled: false,
         }
     }
@@ -196,9 +207,9 @@ impl Running {
         &self.query.ticket
     }
 
-    /// Notes what became of the cache.
-    pub fn note_cache(&mut self, state: &'static str) {
-        self.cache = Some(state);
+    /// Where to note what the cache had.
+    pub(super) fn cache(&self) -> CacheNote {
+        self.cache.clone()
     }
 
     pub(super) fn admitted(&mut self) {
@@ -218,7 +229,7 @@ impl Running {
     fn write_down(&mut self, outcome: Outcome) {
         self.is_settled = true;
         let took = self.queries.age(&self.query);
-        self.journal.record(&self.query, took, self.queued, self.cache, outcome);
+        self.journal.record(&self.query, took, self.queued, self.cache.0.get().copied(), outcome);
     }
 }
 

@@ -4,7 +4,9 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use super::{Asked, Origin, QueryFailure, QueryService, Reader, Running, TRUNCATED, cache::Ask};
+use super::{
+    Asked, Origin, QueryFailure, QueryService, Reader, Running, TRUNCATED, active::CacheNote, cache::Ask,
+};
 use crate::{
     model::{FeatureSwitches, Limit, Millis, Timestamp},
     promql::{Answer, Engine, QueryError, QueryOptions, Reads, Value, When},
@@ -163,7 +165,7 @@ impl QueryService {
         check_reach("time", at)?;
         let InstantQuery { text, controls, .. } = query;
         let asked = Asked { start: at, end: at, step: Millis(0) };
-        self.admitted(reader, &text, asked, &controls, |options| {
+        self.admitted(reader, &text, asked, &controls, |options, _| {
             let text = &text;
             async move { self.engine.instant(&reader.view, text, at, &options).await }
         })
@@ -178,7 +180,7 @@ impl QueryService {
         check_reach("end", end)?;
         check_points(reader, start, end, step)?;
         self.check_text(&text)?;
-        self.admitted(reader, &text, Asked { start, end, step }, &controls, |options| {
+        self.admitted(reader, &text, Asked { start, end, step }, &controls, |options, note| {
             let (text, fresh) = (&text, controls.no_cache);
             async move {
                 let ask = Ask { view: &reader.view, text, start, end, step, options: &options };
@@ -187,7 +189,12 @@ impl QueryService {
                     None => None,
                 };
                 match kept {
-                    Some(answer) => answer,
+                    Some(answer) => {
+                        let has_read =
+                            options.ticket.as_ref().is_some_and(|ticket| ticket.samples_read() > 0);
+                        note.note(if has_read { "filled" } else { "hit" });
+                        answer
+                    }
                     None => self.engine.range(&reader.view, text, start, end, step, &options).await,
                 }
             }
@@ -214,7 +221,7 @@ impl QueryService {
         evaluate: E,
     ) -> Result<Answered, QueryFailure>
     where
-        E: FnOnce(QueryOptions) -> F,
+        E: FnOnce(QueryOptions, CacheNote) -> F,
         F: Future<Output = Result<Answer, QueryError>>,
     {
         let mut running = Running::begin(&self.active, &self.journal, reader, text, asked, &controls.origin);
@@ -231,7 +238,7 @@ impl QueryService {
         evaluate: E,
     ) -> Result<Answer, QueryFailure>
     where
-        E: FnOnce(QueryOptions) -> F,
+        E: FnOnce(QueryOptions, CacheNote) -> F,
         F: Future<Output = Result<Answer, QueryError>>,
     {
         let began = self.clock.elapsed();
@@ -267,7 +274,7 @@ impl QueryService {
             ..QueryOptions::default()
         };
         let mut answer = tokio::select! {
-            evaluated = tokio::time::timeout(left, evaluate(options)) => {
+            evaluated = tokio::time::timeout(left, evaluate(options, running.cache())) => {
                 evaluated.unwrap_or(Err(QueryError::Timeout("expression evaluation")))?
             }
             () = ticket.canceled() => return Err(QueryError::Canceled("expression evaluation").into()),

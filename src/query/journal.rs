@@ -288,3 +288,46 @@ fn kept(text: &str) -> &str {
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        clock::{Clock, HandClock},
+        model::TenantId,
+        query::{Asked, Origin, Reader, Running, active::ActiveQueries},
+    };
+
+    #[test]
+    fn what_is_dear_stays_however_much_that_is_cheap_comes() {
+        let clock = HandClock::at(Timestamp(0));
+        let journal = Arc::new(Journal::new(Some(Duration::from_secs(10))));
+        let queries = Arc::new(ActiveQueries::new(Arc::<HandClock>::clone(&clock) as Arc<dyn Clock>));
+        let asked = Asked { start: Timestamp(0), end: Timestamp(0), step: Millis(0) };
+        let ask = |tenant: &str, text: &str, took: u64| {
+            let reader = Reader::of(TenantId::new(tenant).unwrap());
+            let running = Running::begin(&queries, &journal, &reader, text, asked, &Origin::default());
+            clock.advance(Duration::from_millis(took));
+            drop(running);
+        };
+        ask("a", "dear", 20_000);
+        ask("b", "another's", 30_000);
+        (0..200).for_each(|i| ask("a", &format!("cheap{i}"), 10));
+        ask("a", "dear", 5_000);
+        let of = |name: &str, by: By| {
+            let view = View::of(TenantId::new(name).unwrap());
+            journal.expensive(&view, by, 1).into_iter().map(|q| (q.text, q.count)).collect::<Vec<_>>()
+        };
+        assert_eq!(of("a", By::Duration), [("dear".to_owned(), 2)]);
+        assert_eq!(of("a", By::Count), [("dear".to_owned(), 2)]);
+        assert_eq!(of("b", By::Samples), [("another's".to_owned(), 1)]);
+        assert_eq!(of("c", By::Duration), []);
+        let view = View::of(TenantId::new("a").unwrap());
+        assert_eq!(journal.expensive(&view, By::Duration, 1_000).len(), KEPT_QUERIES);
+        // Two took longer than ten seconds.
+        assert_eq!(journal.counters.slow.load(Relaxed), 2);
+        assert_eq!(journal.counters.ended(Outcome::Abandoned).load(Relaxed), 203);
+    }
+}

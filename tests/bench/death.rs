@@ -54,7 +54,7 @@ const MONSTERS: &[(&str, &str, f64)] = &[
     ("aggregation", r#"quantile by (job) (0.9, {__name__=~"http.*"})"#, 1.0),
     ("values as labels", r#"count_values("v", rate({__name__=~"http.*"}[5m]))"#, 1.0),
     ("subquery", "max_over_time(sum(rate(http_requests_total[5m]))[30m:1s])", 1.0),
-    ("subquery of subqueries", "sum_over_time((sum_over_time((time() % 7)[1h:1s]))[1h:1s])", 1.0),
+    ("subquery of subqueries", "sum_over_time(sum_over_time(vector(time() % 7)[1h:1s])[1h:1s])", 1.0),
     ("matching", r#"{__name__=~"http.*"} * on(instance) group_left() node_load1"#, 1.0),
     (
         "labels rewritten",

@@ -16,6 +16,7 @@ mod attacks_server;
 mod certificates;
 mod cli;
 mod clickhouse;
+mod computation;
 mod config;
 mod credentials;
 mod death;

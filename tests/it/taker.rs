@@ -17,7 +17,7 @@ use luminate::{
             aggregate::fold::Fold,
             rows::{Row, Steps, is_absent},
         },
-        functions::range::{self, Edges, RangeFunction, RangeInput, Windows},
+        functions::range::{self, Edges, Frame, RangeFunction, RangeInput, Windows},
         parse::{AggregateOp, Span},
         plan::Aggregation,
     },
@@ -67,14 +67,16 @@ pub(crate) fn row_of(operation: &Operation, samples: &SeriesSamples, grid: &Grid
             let kept: Vec<usize> = (0..samples.timestamps.len()).filter(living).collect();
             let timestamps: Vec<i64> = kept.iter().map(|i| samples.timestamps[*i]).collect();
             let values: Vec<f64> = kept.iter().map(|i| samples.values[*i]).collect();
+            let windows = Windows::Moving { offset_ms: 0 };
             let input = RangeInput {
+                frame: &Frame::of(&timestamps, steps, windows, range.0, Edges::Plain),
                 timestamps: &timestamps,
                 values: &values,
                 starts: &[],
                 histograms: &[],
                 histogram_starts: &[],
                 steps,
-                windows: Windows::Moving { offset_ms: 0 },
+                windows,
                 range_ms: range.0,
                 edges: Edges::Plain,
                 params: &[],

@@ -124,7 +124,8 @@ fn end(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let Path(text) = id.map_err(|why| ApiError::bad_data(format!("invalid id: {why}")))?;
-    let id = u64::from_str_radix(&text, 16).ok().filter(|_| text.len() == 16);
+    let is_hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let id = u64::from_str_radix(&text, 16).ok().filter(|_| is_hex);
     let id = id.ok_or_else(|| ApiError::bad_data("invalid id: it is 16 hexadecimal digits"))?;
     let ended = state.query.active().cancel(view, id);
     // Another tenant's is not told apart from one that never was.

@@ -16,11 +16,11 @@ pub async fn groups(State(state): Shared, form: Form) -> Result<Response, ApiErr
     if !["", "alert", "record"].contains(&kind.as_str()) {
         return Err(ApiError::parameter("type", format!("not supported value {kind:?}")));
     }
-    if let Some(text) = form.get("exclude_alerts") {
-        check_boolean(&text.to_ascii_lowercase()).map_err(|why| {
-            ApiError::parameter("exclude_alerts", format!("error converting exclude_alerts: {why}"))
-        })?;
-    }
+    form.flag("exclude_alerts").map_err(|text| {
+        // In the words of what Prometheus reads it with.
+        let why = format!("strconv.ParseBool: parsing {:?}: invalid syntax", text.to_ascii_lowercase());
+        ApiError::parameter("exclude_alerts", format!("error converting exclude_alerts: {why}"))
+    })?;
     check_page(&form)?;
     Ok(respond(json::document(&value!({ "groups": [] }))))
 }
@@ -67,12 +67,4 @@ fn check_page(form: &Form) -> Result<(), ApiError> {
         )),
         None => Ok(()),
     }
-}
-
-/// Checks for what Go takes for a boolean, in lower case.
-fn check_boolean(text: &str) -> Result<(), String> {
-    if ["1", "t", "true", "0", "f", "false"].contains(&text) {
-        return Ok(());
-    }
-    Err(format!("strconv.ParseBool: parsing {text:?}: invalid syntax"))
 }

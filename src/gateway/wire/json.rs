@@ -289,18 +289,23 @@ fn push_stats(out: &mut Vec<u8>, stats: &QueryStats, per_step: bool) {
             stats.total_queryable_samples,
         ),
     );
-    if per_step {
-        out.extend_from_slice(br#","totalQueryableSamplesPerStep":"#);
-        push_list(out, &stats.total_queryable_samples_per_step, |out, (timestamp, samples)| {
+    let steps = |out: &mut Vec<u8>, name: &str, counts: &[(i64, u64)]| {
+        write_to(out, format_args!(",\"{name}\":"));
+        push_list(out, counts, |out, (timestamp, samples)| {
             out.push(b'[');
             push_float_time(out, *timestamp);
             write_to(out, format_args!(",{samples}]"));
         });
+    };
+    if per_step {
+        steps(out, "totalQueryableSamplesPerStep", &stats.total_queryable_samples_per_step);
     }
-    write_to(
-        out,
-        format_args!(r#","samplesRead":{},"peakSamples":{}}}}}"#, stats.samples_read, stats.peak_samples),
-    );
+    write_to(out, format_args!(",\"samplesRead\":{}", stats.samples_read));
+    // What comes from a cache was not read step by step.
+    if per_step && !stats.samples_read_per_step.is_empty() {
+        steps(out, "samplesReadPerStep", &stats.samples_read_per_step);
+    }
+    write_to(out, format_args!(",\"peakSamples\":{}}}}}", stats.peak_samples));
 }
 
 /// A metric's labels; nothing is escaped but what JSON asks for.
@@ -597,6 +602,7 @@ mod tests {
             total_queryable_samples: 3,
             total_queryable_samples_per_step: vec![(0, 1), (1_500, 2)],
             samples_read: 4,
+            samples_read_per_step: vec![(0, 1), (1_500, 3)],
             peak_samples: 5,
             prepare_seconds: 0.25,
             select_seconds: 0.5,
@@ -617,7 +623,7 @@ mod tests {
         assert_eq!(
             text(StatsDetail::PerStep),
             format!(
-                r#"{timings},"totalQueryableSamplesPerStep":[[0,1],[1.5,2]],"samplesRead":4,"peakSamples":5}}}}}}}}"#
+                r#"{timings},"totalQueryableSamplesPerStep":[[0,1],[1.5,2]],"samplesRead":4,"samplesReadPerStep":[[0,1],[1.5,3]],"peakSamples":5}}}}}}}}"#
             )
         );
     }

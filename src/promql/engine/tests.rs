@@ -479,9 +479,11 @@ async fn statistics_count_windows_and_reads() {
     let stats = ask("sum(count_over_time(x[2m]))").await.stats;
     assert_eq!(stats.total_queryable_samples_per_step, [(0, 1), (MINUTE, 2), (2 * MINUTE, 2)]);
     assert_eq!((stats.total_queryable_samples, stats.samples_read), (5, 3));
+    assert_eq!(stats.samples_read_per_step, [(0, 1), (MINUTE, 1), (2 * MINUTE, 1)]);
     assert!(stats.peak_samples >= 3);
     // What is pinned counts for every step, a subquery's inside for none.
     assert_eq!(ask("x @ 60").await.stats.total_queryable_samples, 3);
+    assert_eq!(ask("x @ 60").await.stats.samples_read_per_step[0].1, ask("x @ 60").await.stats.samples_read);
     assert_eq!(ask("sum_over_time(x[2m:1m] @ 120)").await.stats.total_queryable_samples, 6);
     // Equal selectors are read once.
     assert_eq!(ask("x + x").await.stats.samples_read, 3);

@@ -34,7 +34,7 @@ pub fn with_scalar(
         .merge(context.for_rows(&mut rows, |row, notes| operator.apply(&mut row.row, side, &scalar, notes))?);
     rows.retain(|row| !row.row.is_empty());
     if operator.changes_meaning() || operator.return_bool {
-        drop_names(rows, context.settings.delayed_names)
+        drop_names(&context.budget, rows, context.settings.delayed_names)
     } else {
         Ok(rows)
     }
@@ -53,5 +53,5 @@ pub fn negate(context: &Context, rows: Vec<SeriesRow>) -> Result<Vec<SeriesRow>,
             *histogram = Arc::new(negated);
         }
     })?;
-    drop_names(rows, context.settings.delayed_names)
+    drop_names(&context.budget, rows, context.settings.delayed_names)
 }

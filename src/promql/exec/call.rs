@@ -29,7 +29,7 @@ pub fn map(
     let mut rows = rows;
     context.for_rows(&mut rows, |row, _| instant::map(function, &mut row.row, params))?;
     rows.retain(|row| !row.row.is_empty());
-    drop_names(rows, context.settings.delayed_names)
+    drop_names(&context.budget, rows, context.settings.delayed_names)
 }
 
 /// Calls a function that sees all of its arguments.
@@ -53,7 +53,7 @@ pub fn call(
         vector_span: span(vector),
     };
     Ok(Output::Vector(match function {
-        VectorFunction::Timestamp => drop_names(times(next().vector()?, &steps), delayed)?,
+        VectorFunction::Timestamp => drop_names(&context.budget, times(next().vector()?, &steps), delayed)?,
         VectorFunction::StartTimestamp => Vec::new(),
         VectorFunction::Scalar => return Ok(Output::Scalar(vector::scalar(&next().vector()?, steps))),
         VectorFunction::Vector => vec![vector::vector(next().scalar()?)],
@@ -96,7 +96,7 @@ pub fn call(
             let mut rows = next().vector()?;
             rows.iter_mut().for_each(|row| instant::histogram_stat(*stat, &mut row.row));
             rows.retain(|row| !row.row.is_empty());
-            drop_names(rows, delayed)?
+            drop_names(&context.budget, rows, delayed)?
         }
     }))
 }

@@ -10,11 +10,13 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::rows::{Row, SeriesRow, is_absent};
+use super::rows::{Row, SeriesRow, Steps, is_absent};
 use crate::{
     model::{Labels, Limit, OverLimit},
-    promql::{QueryError, annotations::Annotations, memory::Share, ticket::Ticket, turns::Turn},
-    storage::selection::label_bytes,
+    promql::{
+        QueryError, annotations::Annotations, memory::Share, plan::Reference, ticket::Ticket, turns::Turn,
+    },
+    storage::{SeriesSamples, selection::label_bytes},
 };
 
 /// Series evaluated in one go by one thread.
@@ -34,6 +36,8 @@ pub struct Settings {
     pub type_and_unit_labels: bool,
     /// The most samples held at a time.
     pub max_samples: u64,
+    /// The query's own steps, if samples are to be counted by the step that reads them first.
+    pub count_reads: Option<Steps>,
 }
 
 /// What the operators of one evaluation share.
@@ -41,10 +45,8 @@ pub struct Settings {
 pub struct Context {
     /// The switches.
     pub settings: Settings,
-    /// What may be held in memory.
+    /// What may be held in memory, and whether anybody waits for the answer.
     pub budget: Budget,
-    /// Set when nobody waits for the answer any more.
-    pub canceled: Arc<AtomicBool>,
     /// The query's ticket, by which somebody may stop it.
     pub ticket: Arc<Ticket>,
     /// Its turns.
@@ -62,6 +64,8 @@ pub struct Findings {
     pub queryable: Vec<u64>,
     /// Samples read from the store.
     pub samples_read: u64,
+    /// The same by the query's step that reads them first, if that is asked for.
+    pub read: Vec<u64>,
     /// Samples held on to in the result.
     pub held: u64,
 }
@@ -76,8 +80,42 @@ impl Findings {
         for (sum, more) in self.queryable.iter_mut().zip(other.queryable) {
             *sum += more;
         }
+        if self.read.len() < other.read.len() {
+            self.read.resize(other.read.len(), 0);
+        }
+        for (sum, more) in self.read.iter_mut().zip(other.read) {
+            *sum += more;
+        }
         self.samples_read += other.samples_read;
         self.held += other.held;
+    }
+}
+
+impl Findings {
+    /// Counts what was read of a series.
+    ///
+    /// The first step that is not before a sample, seen from where the selector looks, has read it; the last step has
+    /// read what no step comes after, and the first all that is the same for every step.
+    pub fn count(&mut self, samples: &SeriesSamples, reference: Reference, settings: &Settings) {
+        self.samples_read += u64::try_from(samples.len()).unwrap_or(u64::MAX);
+        let Some(steps) = settings.count_reads else { return };
+        self.read.resize(steps.count, 0);
+        let floats = samples.timestamps.iter().copied();
+        count_by_step(&mut self.read, floats, reference, &steps);
+        let histograms = samples.histograms.iter().map(|sample| sample.timestamp);
+        count_by_step(&mut self.read, histograms, reference, &steps);
+    }
+}
+
+fn count_by_step(read: &mut [u64], times: impl Iterator<Item = i64>, reference: Reference, steps: &Steps) {
+    let mut step = 0;
+    for time in times {
+        while reference.at.is_none() && step + 1 < steps.count && reference.of(steps, step) < time {
+            step += 1;
+        }
+        if let Some(read) = read.get_mut(step) {
+            *read += 1;
+        }
     }
 }
 
@@ -92,7 +130,7 @@ impl Context {
     /// Whether nobody waits for the answer any more.
     #[inline]
     pub fn is_over(&self) -> bool {
-        self.canceled.load(Ordering::Relaxed) || self.ticket.is_canceled()
+        self.budget.is_over()
     }
 
     /// Does jobs, with as many helpers as there are turns for; the results are in the order of the jobs.
@@ -204,9 +242,11 @@ pub struct Costs {
     pub series: Option<u64>,
 }
 
-/// Counts what is held in memory against the most there may be.
+/// Counts what is held in memory against the most there may be, for as long as anybody waits for the answer.
 #[derive(Debug)]
 pub struct Budget {
+    /// Who tells that nobody waits for the answer any more.
+    until: Option<(Arc<AtomicBool>, Arc<Ticket>)>,
     most: u64,
     costs: Costs,
     held: AtomicU64,
@@ -229,6 +269,7 @@ impl Budget {
     /// A budget of `most` samples, within what the caller may use.
     pub const fn with(most: u64, costs: Costs, share: Option<Share>) -> Self {
         Self {
+            until: None,
             most,
             costs,
             held: AtomicU64::new(0),
@@ -237,6 +278,24 @@ impl Budget {
             label_bytes: AtomicU64::new(0),
             share,
         }
+    }
+
+    /// The same, until `canceled` or the ticket says that nobody waits for the answer any more.
+    #[must_use]
+    pub fn until(self, canceled: &Arc<AtomicBool>, ticket: &Arc<Ticket>) -> Self {
+        Self { until: Some((Arc::clone(canceled), Arc::clone(ticket))), ..self }
+    }
+
+    /// Whether nobody waits for the answer any more.
+    #[inline]
+    pub fn is_over(&self) -> bool {
+        let until = self.until.as_ref();
+        until.is_some_and(|(canceled, ticket)| canceled.load(Ordering::Relaxed) || ticket.is_canceled())
+    }
+
+    /// Fails if nobody waits for the answer any more. To be asked every few milliseconds.
+    pub fn check(&self) -> Result<(), QueryError> {
+        if self.is_over() { Err(QueryError::Canceled("expression evaluation")) } else { Ok(()) }
     }
 
     /// Takes `samples` more into memory.

@@ -12,7 +12,7 @@ use foldhash::{HashMap, HashMapExt};
 use super::{
     context::{Context, Findings, weight},
     data::{LateSelects, SelectedSeries},
-    names::merge_same,
+    names::{Names, merge_same},
     rows::{Row, SeriesRow, Steps, is_absent},
     select::{self, Instant},
 };
@@ -73,7 +73,7 @@ pub fn info(
         described.extend(more);
     }
     context.budget.release(held);
-    merge_same(described)
+    merge_same(&context.budget, described)
 }
 
 /// The values of the identifying labels that were seen.
@@ -153,6 +153,7 @@ impl Sources {
             lookback: info.lookback,
             take,
             counted: Counted::Nowhere,
+            names: Names::AsMeant,
         };
         let mut scratch = SeriesSamples::default();
         for (ordinal, labels) in series.labels.iter().enumerate().filter(|(_, labels)| wanted.include(labels))
@@ -160,7 +161,7 @@ impl Sources {
             context.check()?;
             let samples = series.samples(ordinal, &mut scratch)?;
             let read = u64::try_from(samples.len()).unwrap_or(u64::MAX);
-            findings.samples_read += read;
+            findings.count(samples, info.reference, &context.settings);
             let loaded = series.weight(read);
             context.budget.hold(loaded)?;
             let values = select::row(samples, &instant(Take::Value), steps, &mut []);

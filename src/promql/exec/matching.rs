@@ -60,7 +60,7 @@ pub fn vectors(
         fill_many: if swapped { matching.fill_right } else { matching.fill_left },
         fill_one: if swapped { matching.fill_left } else { matching.fill_right },
     };
-    let (meetings, of_many) = join.meetings();
+    let (meetings, of_many) = join.meetings()?;
     join.refuse_ambiguous_one(&meetings)?;
     join.refuse_ambiguous_many(&meetings)?;
 
@@ -107,7 +107,7 @@ struct Join<'a> {
 
 impl Join<'_> {
     /// All meetings, and which of them each row of the many side is in.
-    fn meetings(&self) -> (Vec<Meeting>, Vec<usize>) {
+    fn meetings(&self) -> Result<(Vec<Meeting>, Vec<usize>), QueryError> {
         let mut numbers: HashMap<Labels, usize> = HashMap::with_capacity(self.many.len());
         let mut meetings: Vec<Meeting> = Vec::new();
         let mut number = |row: &SeriesRow, meetings: &mut Vec<Meeting>| {
@@ -119,15 +119,17 @@ impl Join<'_> {
         };
         let mut of_many = Vec::with_capacity(self.many.len());
         for (i, row) in self.many.iter().enumerate() {
+            self.context.check()?;
             let at = number(row, &mut meetings);
             meetings[at].many.push(i);
             of_many.push(at);
         }
         for (i, row) in self.one.iter().enumerate() {
+            self.context.check()?;
             let at = number(row, &mut meetings);
             meetings[at].one.push(i);
         }
-        (meetings, of_many)
+        Ok((meetings, of_many))
     }
 
     /// Fails if at some step two series of the "one" side have the same signature.
@@ -147,6 +149,7 @@ impl Join<'_> {
             });
             let until = first.as_ref().map_or(self.steps.count, |(step, ..)| *step);
             for step in (0..until).filter(|step| others[*step]) {
+                self.context.check()?;
                 let mut present = meeting.one.iter().copied().filter(|i| self.one[*i].row.has(step));
                 if let (Some(a), Some(b)) = (present.next(), present.next()) {
                     first = Some((step, meeting, [a, b]));
@@ -174,6 +177,7 @@ impl Join<'_> {
         for meeting in meetings.iter().filter(|meeting| meeting.many.len() > 1) {
             self.context.check()?;
             for step in 0..self.steps.count {
+                self.context.check()?;
                 let matched =
                     self.fill_one.is_some() || meeting.one.iter().any(|i| self.one[*i].row.has(step));
                 if matched && meeting.many.iter().filter(|i| self.many[**i].row.has(step)).nth(1).is_some() {

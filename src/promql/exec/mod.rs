@@ -39,15 +39,16 @@ use crate::{
     promql::{
         MatrixSeries, QueryError,
         annotations::Annotations,
-        functions::range::RangeFunction,
+        functions::range::{Frame, RangeFunction},
         parse::Span,
         plan::{Aggregation, Counted, Node, NodeId, Operation, Plan, Source, Windows},
     },
 };
-use aggregate::{fold::Fold, group::key};
+use aggregate::{fold::Fold, group::Keys};
 use context::{Context, Findings, weight};
 use data::{LateSelects, SelectedSeries};
 use element::Operator;
+use names::Names;
 use range::Windowed;
 use rows::{Row, SeriesRow, Steps};
 use taken::Taken;
@@ -108,6 +109,8 @@ pub struct Evaluated {
     pub queryable: Vec<u64>,
     /// Samples read from the store.
     pub samples_read: u64,
+    /// The same per step of the query, if that is asked for.
+    pub read: Vec<u64>,
 }
 
 /// Evaluates a plan over the answers to its selections.
@@ -130,6 +133,7 @@ pub fn evaluate(
             notes: Annotations::default(),
             queryable: vec![0; plan.steps.count],
             samples_read: 0,
+            read: context.settings.count_reads.map_or_else(Vec::new, |steps| vec![0; steps.count]),
         },
     };
     for node in &plan.nodes {
@@ -153,7 +157,7 @@ pub fn evaluate(
     }
     let root = plan.nodes.len().saturating_sub(1);
     walk.done.output = match walk.take(root)? {
-        Output::Vector(rows) if context.settings.delayed_names => Output::Vector(names::settle(rows)?),
+        Output::Vector(rows) if context.settings.delayed_names => Output::Vector(names::settle(&context.budget, rows)?),
         other => other,
     };
     Ok(walk.done)
@@ -223,7 +227,7 @@ impl<'w> Walk<'w> {
             }
             Operation::Instant { take, .. } => {
                 let rows = self.leaf_rows(&node.operation, steps, &[])?;
-                Output::Vector(if take.changes_meaning() { names::merge_same(rows)? } else { rows })
+                Output::Vector(if take.changes_meaning() { names::merge_same(&context.budget, rows)? } else { rows })
             }
             Operation::Samples(windows) => Output::Samples(self.samples(windows, &steps)?),
             Operation::Range { function, windows, params, span, param_span, counted } => {
@@ -239,6 +243,7 @@ impl<'w> Walk<'w> {
                     span: *span,
                     param_span: *param_span,
                     counted: *counted,
+                    names: Names::AsMeant,
                 };
                 Output::Vector(match windows.source {
                     Source::Selection(_) => self.range(&node.operation, &windowed)?,
@@ -328,6 +333,7 @@ impl<'w> Walk<'w> {
         operation: &Operation,
         steps: Steps,
         params: &[&[f64]],
+        names: Names,
         shape: impl Fn(Vec<SeriesRow>) -> T + Sync,
         take: impl FnMut(T) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
@@ -349,6 +355,7 @@ impl<'w> Walk<'w> {
                     lookback: *lookback,
                     take: *taken,
                     counted: *counted,
+                    names,
                 };
                 let work = |ordinals: std::ops::Range<usize>, findings: &mut Findings| {
                     select::chunk(context, series, ordinals, &instant, &steps, findings).map(&shape)
@@ -370,6 +377,7 @@ impl<'w> Walk<'w> {
                     span: *span,
                     param_span: *param_span,
                     counted: *counted,
+                    names,
                 };
                 let work = |ordinals: std::ops::Range<usize>, findings: &mut Findings| {
                     range::chunk(context, series, ordinals, &windowed, findings).map(&shape)
@@ -404,7 +412,7 @@ impl<'w> Walk<'w> {
             rows.extend(chunk);
             Ok(())
         };
-        self.leaf(operation, steps, params, |chunk| chunk, take)?;
+        self.leaf(operation, steps, params, Names::AsMeant, |chunk| chunk, take)?;
         Ok(rows)
     }
 
@@ -412,6 +420,9 @@ impl<'w> Walk<'w> {
     fn count(&mut self, findings: Findings, counted: Counted) {
         self.done.notes.merge(findings.notes);
         self.done.samples_read += findings.samples_read;
+        for (sum, more) in self.done.read.iter_mut().zip(findings.read) {
+            *sum += more;
+        }
         match counted {
             Counted::PerStep => {
                 for (sum, more) in self.done.queryable.iter_mut().zip(findings.queryable) {
@@ -434,7 +445,7 @@ impl<'w> Walk<'w> {
     ) -> Result<Vec<SeriesRow>, QueryError> {
         let rows = self.leaf_rows(operation, windowed.steps, windowed.params)?;
         if !windowed.function.keeps_name() && !self.context.settings.delayed_names {
-            names::refuse_same(&rows)?;
+            names::refuse_same(&self.context.budget, &rows)?;
         }
         Ok(rows)
     }
@@ -452,11 +463,12 @@ impl<'w> Walk<'w> {
         let inner_steps = self.plan.nodes[input].steps;
         let mut rows = Vec::with_capacity(inner.len());
         let work = |ordinals: std::ops::Range<usize>, findings: &mut Findings| {
-            let mut samples = range::Samples::default();
+            let (mut samples, mut frame) = (range::Samples::default(), Frame::default());
             let mut rows = Vec::with_capacity(ordinals.len());
             for series in &inner[ordinals] {
+                context.check()?;
                 subquery::load(&series.row, &inner_steps, &mut samples);
-                let row = range::evaluate(context, &series.labels, &samples, windowed, findings)?;
+                let row = range::evaluate(context, &series.labels, &samples, windowed, &mut frame, findings)?;
                 let Some(row) = row else { continue };
                 let held = weight(&row);
                 context.budget.hold(held)?;
@@ -478,7 +490,7 @@ impl<'w> Walk<'w> {
         context.budget.release(findings.held);
         self.count(findings, windowed.counted);
         if !keeps_name && !delayed {
-            names::refuse_same(&rows)?;
+            names::refuse_same(&self.context.budget, &rows)?;
         }
         Ok(rows)
     }
@@ -497,17 +509,19 @@ impl<'w> Walk<'w> {
         }
         if self.may_become_same(operation) {
             let rows = self.leaf_rows(operation, *steps, &params)?;
-            names::refuse_same(&rows)?;
+            names::refuse_same(&self.context.budget, &rows)?;
             return aggregate::aggregate(self.context, aggregation, rows, None, steps, &mut self.done.notes);
         }
         let mut groups: Vec<(Labels, bool, Fold)> = Vec::new();
         let mut places: HashMap<Labels, usize> = HashMap::new();
         let mut notes = Annotations::default();
+        let renamed = !self.context.settings.delayed_names && changes_meaning(operation);
         let shape = |rows: Vec<SeriesRow>| -> Vec<(Labels, SeriesRow)> {
-            rows.into_iter().map(|row| (key(&row.labels, aggregation), row)).collect()
+            let mut keys = Keys::default();
+            rows.into_iter().map(|row| (keys.of(&row.labels, aggregation, renamed), row)).collect()
         };
         let budget = &self.context.budget;
-        self.leaf(operation, *steps, &params, shape, |rows| {
+        self.leaf(operation, *steps, &params, Names::Kept, shape, |rows| {
             for (labels, row) in rows {
                 let place = *places.entry(labels).or_insert_with_key(|labels| {
                     groups.push((labels.clone(), false, Fold::new(aggregation.op, steps.count)));
@@ -583,6 +597,7 @@ impl<'w> Walk<'w> {
             span: Span::default(),
             param_span: Span::default(),
             counted,
+            names: Names::Kept,
         };
         let operation = Operation::Range {
             function: RangeFunction::PresentOverTime,
@@ -600,7 +615,7 @@ impl<'w> Walk<'w> {
                     rows.iter().for_each(|row| matching::mark_presence(&row.row, &mut part));
                     part
                 };
-                self.leaf(&operation, steps, &[], shape, |part| {
+                self.leaf(&operation, steps, &[], Names::Kept, shape, |part| {
                     present.iter_mut().zip(part).for_each(|(all, part)| *all |= part);
                     Ok(())
                 })?;
@@ -609,11 +624,13 @@ impl<'w> Walk<'w> {
                 let inner = self.take(input)?.vector()?;
                 let inner_steps = self.plan.nodes[input].steps;
                 let mut findings = Findings::default();
-                let mut samples = range::Samples::default();
+                let (mut samples, mut frame) = (range::Samples::default(), Frame::default());
                 for series in &inner {
+                    self.context.check()?;
                     subquery::load(&series.row, &inner_steps, &mut samples);
+                    let (labels, found) = (&series.labels, &mut findings);
                     let row =
-                        range::evaluate(self.context, &series.labels, &samples, &windowed, &mut findings)?;
+                        range::evaluate(self.context, labels, &samples, &windowed, &mut frame, found)?;
                     row.iter().for_each(|row| matching::mark_presence(row, &mut present));
                 }
                 self.count(findings, counted);
@@ -644,7 +661,7 @@ impl<'w> Walk<'w> {
                     for ordinal in ordinals {
                         context.check()?;
                         let read = series.samples(ordinal, &mut scratch)?;
-                        findings.samples_read += u64::try_from(read.len()).unwrap_or(u64::MAX);
+                        findings.count(read, windows.reference, &context.settings);
                         samples.load(read, false);
                         context.budget.hold(samples.weight())?;
                         findings.queryable =
@@ -661,7 +678,7 @@ impl<'w> Walk<'w> {
             Source::Subquery(input) => {
                 let mut rows = self.take(input)?.vector()?;
                 if context.settings.delayed_names {
-                    rows = names::settle(rows)?;
+                    rows = names::settle(&context.budget, rows)?;
                 }
                 let inner_steps = self.plan.nodes[input].steps;
                 let mut samples = range::Samples::default();
@@ -677,6 +694,15 @@ impl<'w> Walk<'w> {
         self.count(findings, Counted::PerStep);
         all.sort_by(|a, b| a.labels.cmp(&b.labels));
         Ok(all)
+    }
+}
+
+/// Whether what a leaf gives is something else than the metric measured.
+fn changes_meaning(operation: &Operation) -> bool {
+    match operation {
+        Operation::Instant { take, .. } => take.changes_meaning(),
+        Operation::Range { function, .. } => !function.keeps_name(),
+        _ => false,
     }
 }
 

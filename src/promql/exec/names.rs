@@ -7,16 +7,29 @@
 
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
-use super::rows::{Row, SeriesRow, is_absent};
+use super::{
+    context::Budget,
+    rows::{Row, SeriesRow, is_absent},
+};
 use crate::{model::Labels, promql::QueryError};
 
 pub use crate::promql::functions::vector::drop_metadata as without_name;
 
+/// What a leaf does with the names of series whose values are not what the metric measured any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// Takes them, or marks the rows.
+    AsMeant,
+    /// Leaves them to whoever is handed the rows, and looks at some of the labels only.
+    Kept,
+}
+
 /// Takes the names of rows whose values have changed their meaning, or marks them.
-pub fn drop_names(rows: Vec<SeriesRow>, delayed: bool) -> Result<Vec<SeriesRow>, QueryError> {
+pub fn drop_names(budget: &Budget, rows: Vec<SeriesRow>, delayed: bool) -> Result<Vec<SeriesRow>, QueryError> {
     let mut rows = rows;
     let mut changed = false;
     for row in &mut rows {
+        budget.check()?;
         if delayed {
             row.drop_name = true;
         } else {
@@ -25,27 +38,29 @@ pub fn drop_names(rows: Vec<SeriesRow>, delayed: bool) -> Result<Vec<SeriesRow>,
             row.labels = labels;
         }
     }
-    if changed { merge_same(rows) } else { Ok(rows) }
+    if changed { merge_same(budget, rows) } else { Ok(rows) }
 }
 
 /// Takes the names that are still to be taken, at the end of a query.
-pub fn settle(rows: Vec<SeriesRow>) -> Result<Vec<SeriesRow>, QueryError> {
+pub fn settle(budget: &Budget, rows: Vec<SeriesRow>) -> Result<Vec<SeriesRow>, QueryError> {
     let mut rows = rows;
     for row in rows.iter_mut().filter(|row| row.drop_name) {
+        budget.check()?;
         row.labels = without_name(&row.labels);
         row.drop_name = false;
     }
-    merge_same(rows)
+    merge_same(budget, rows)
 }
 
 /// Makes rows with the same labels one.
-pub fn merge_same(rows: Vec<SeriesRow>) -> Result<Vec<SeriesRow>, QueryError> {
-    if !has_same(&rows) {
+pub fn merge_same(budget: &Budget, rows: Vec<SeriesRow>) -> Result<Vec<SeriesRow>, QueryError> {
+    if !has_same(budget, &rows)? {
         return Ok(rows);
     }
     let mut merged: Vec<SeriesRow> = Vec::with_capacity(rows.len());
     let mut places: HashMap<(Labels, bool), usize> = HashMap::with_capacity(rows.len());
     for row in rows {
+        budget.check()?;
         match places.get(&(row.labels.clone(), row.drop_name)) {
             Some(place) => merge_into(&mut merged[*place].row, row.row)?,
             None => {
@@ -58,16 +73,22 @@ pub fn merge_same(rows: Vec<SeriesRow>) -> Result<Vec<SeriesRow>, QueryError> {
 }
 
 /// Fails if two rows have the same labels, overlapping or not.
-pub fn refuse_same(rows: &[SeriesRow]) -> Result<(), QueryError> {
-    if has_same(rows) { Err(same_labels()) } else { Ok(()) }
+pub fn refuse_same(budget: &Budget, rows: &[SeriesRow]) -> Result<(), QueryError> {
+    if has_same(budget, rows)? { Err(same_labels()) } else { Ok(()) }
 }
 
-fn has_same(rows: &[SeriesRow]) -> bool {
+fn has_same(budget: &Budget, rows: &[SeriesRow]) -> Result<bool, QueryError> {
     if rows.len() < 2 {
-        return false;
+        return Ok(false);
     }
     let mut seen = HashSet::with_capacity(rows.len());
-    rows.iter().any(|row| !seen.insert((row.labels.as_canonical(), row.drop_name)))
+    for row in rows {
+        budget.check()?;
+        if !seen.insert((row.labels.as_canonical(), row.drop_name)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Fills the empty places of a row with another's values.
@@ -113,7 +134,7 @@ mod tests {
 
     #[test]
     fn rows_that_never_meet_become_one() {
-        let rows = drop_names(vec![row("a", &[1.0, ABSENT]), row("b", &[ABSENT, 2.0])], false).unwrap();
+        let rows = drop_names(&Budget::new(100), vec![row("a", &[1.0, ABSENT]), row("b", &[ABSENT, 2.0])], false).unwrap();
         assert_eq!(rows.len(), 1);
         assert_eq!(rows[0].labels.to_string(), r#"{job="a"}"#);
         assert_eq!(rows[0].row.floats, [1.0, 2.0]);
@@ -121,15 +142,15 @@ mod tests {
 
     #[test]
     fn rows_that_meet_are_an_error() {
-        let met = drop_names(vec![row("a", &[1.0, 5.0]), row("b", &[ABSENT, 2.0])], false).unwrap_err();
+        let met = drop_names(&Budget::new(100), vec![row("a", &[1.0, 5.0]), row("b", &[ABSENT, 2.0])], false).unwrap_err();
         assert_eq!(met.to_string(), "vector cannot contain metrics with the same labelset");
     }
 
     #[test]
     fn delayed_names_go_at_the_end() {
-        let rows = drop_names(vec![row("a", &[1.0]), row("b", &[ABSENT])], true).unwrap();
+        let rows = drop_names(&Budget::new(100), vec![row("a", &[1.0]), row("b", &[ABSENT])], true).unwrap();
         assert_eq!(rows[0].labels.metric_name(), Some("a"));
-        let rows = settle(rows).unwrap();
+        let rows = settle(&Budget::new(100), rows).unwrap();
         assert_eq!(rows.len(), 1);
         assert_eq!(rows[0].labels.len(), 1);
     }

@@ -9,14 +9,14 @@ use std::{ops::Range, sync::Arc};
 use super::{
     context::{Context, Findings, weight},
     data::SelectedSeries,
-    names::without_name,
+    names::{Names, without_name},
     rows::{Row, SeriesRow, Steps, is_absent},
 };
 use crate::{
     model::Labels,
     promql::{
         MatrixSeries, QueryError,
-        functions::range::{self, Edges, RangeFunction, RangeInput},
+        functions::range::{self, Edges, Frame, RangeFunction, RangeInput},
         histogram::FloatHistogram,
         parse::Span,
         plan::{Counted, Reference},
@@ -48,6 +48,8 @@ pub struct Windowed<'a> {
     pub param_span: Span,
     /// Which statistics it goes to.
     pub counted: Counted,
+    /// What becomes of the series' names.
+    pub names: Names,
 }
 
 /// Samples of one series as functions see them: histograms converted, stale markers gone.
@@ -125,17 +127,18 @@ pub fn chunk(
 ) -> Result<Vec<SeriesRow>, QueryError> {
     let mut rows = Vec::with_capacity(ordinals.len());
     let (mut scratch, mut samples) = (SeriesSamples::default(), Samples::default());
+    let mut frame = Frame::default();
     let delayed = context.settings.delayed_names;
     for ordinal in ordinals {
         context.check()?;
         let read = series.samples(ordinal, &mut scratch)?;
         let count = u64::try_from(read.len()).unwrap_or(u64::MAX);
-        findings.samples_read += count;
+        findings.count(read, windowed.reference, &context.settings);
         let loaded = series.weight(count);
         context.budget.hold(loaded)?;
         samples.load(read, context.settings.use_start_timestamps);
         let labels = &series.labels[ordinal];
-        let row = evaluate(context, labels, &samples, windowed, findings)?;
+        let row = evaluate(context, labels, &samples, windowed, &mut frame, findings)?;
         context.budget.release(loaded);
         let Some(row) = row else { continue };
         let held = weight(&row);
@@ -143,7 +146,7 @@ pub fn chunk(
         findings.held += held;
         let keeps_name = windowed.function.keeps_name();
         rows.push(SeriesRow {
-            labels: if keeps_name || delayed { labels.clone() } else { without_name(labels) },
+            labels: if keeps_name || delayed || windowed.names == Names::Kept { labels.clone() } else { without_name(labels) },
             drop_name: delayed && !keeps_name,
             row,
         });
@@ -152,54 +155,95 @@ pub fn chunk(
 }
 
 /// Evaluates one series over all steps; none if there is no value at any.
+///
+/// `frame` is kept from series to series, because most have the same times.
 pub fn evaluate(
     context: &Context,
     labels: &Labels,
     samples: &Samples,
     windowed: &Windowed<'_>,
+    frame: &mut Frame,
     findings: &mut Findings,
 ) -> Result<Option<Row>, QueryError> {
     if samples.is_empty() {
         return Ok(None);
     }
     let steps = windowed.steps;
+    let windows = windows_of(windowed.reference);
     let mut row = Row::absent(steps.count);
+    if samples.histograms.is_empty() {
+        frame.fit(&samples.timestamps, steps, windows, windowed.range, windowed.edges);
+        if frame.samples() <= SLICE {
+            count(frame, windowed, &mut findings.queryable);
+            range::evaluate(windowed.function, &input_of(context, labels, samples, windowed, frame), &mut row, &mut findings.notes)?;
+            return Ok((!row.is_empty()).then_some(row));
+        }
+    }
     for slice in slices(samples, windowed, &mut findings.queryable) {
         context.check()?;
-        let whole = slice.steps == (0..steps.count);
         let params: Vec<&[f64]> = windowed.params.iter().map(|p| &p[slice.steps.clone()]).collect();
         let part = Steps { start: steps.at(slice.steps.start), step: steps.step, count: slice.steps.len() };
         let cut = |starts: &'_ Vec<i64>, to: &Range<usize>| if starts.is_empty() { 0..0 } else { to.clone() };
+        let timestamps = &samples.timestamps[slice.floats.clone()];
+        frame.fit(timestamps, part, windows, windowed.range, windowed.edges);
         let input = RangeInput {
-            timestamps: &samples.timestamps[slice.floats.clone()],
+            timestamps,
             values: &samples.values[slice.floats.clone()],
             starts: &samples.starts[cut(&samples.starts, &slice.floats)],
             histograms: &samples.histograms[slice.histograms.clone()],
             histogram_starts: &samples.histogram_starts[cut(&samples.histogram_starts, &slice.histograms)],
             steps: part,
-            windows: windows_of(windowed.reference),
-            range_ms: windowed.range,
-            edges: windowed.edges,
             params: &params,
-            metric_name: labels.metric_name().unwrap_or_default(),
-            type_label: context
-                .settings
-                .type_and_unit_labels
-                .then(|| labels.get("__type__").unwrap_or_default()),
-            span: windowed.span,
-            param_span: windowed.param_span,
+            ..input_of(context, labels, samples, windowed, frame)
         };
-        if whole {
-            range::evaluate(windowed.function, &input, &mut row, &mut findings.notes)?;
-        } else {
-            let mut out = Row::absent(part.count);
-            range::evaluate(windowed.function, &input, &mut out, &mut findings.notes)?;
-            row.floats[slice.steps.clone()].copy_from_slice(&out.floats);
-            let first = u32::try_from(slice.steps.start).unwrap_or(u32::MAX);
-            row.histograms.extend(out.histograms.into_iter().map(|(step, h)| (first + step, h)));
-        }
+        let mut out = Row::absent(part.count);
+        range::evaluate(windowed.function, &input, &mut out, &mut findings.notes)?;
+        row.floats[slice.steps.clone()].copy_from_slice(&out.floats);
+        let first = u32::try_from(slice.steps.start).unwrap_or(u32::MAX);
+        row.histograms.extend(out.histograms.into_iter().map(|(step, h)| (first + step, h)));
     }
     Ok((!row.is_empty()).then_some(row))
+}
+
+/// All samples at all steps, as functions see them.
+fn input_of<'a>(
+    context: &Context,
+    labels: &'a Labels,
+    samples: &'a Samples,
+    windowed: &'a Windowed<'a>,
+    frame: &'a Frame,
+) -> RangeInput<'a> {
+    RangeInput {
+        timestamps: &samples.timestamps,
+        values: &samples.values,
+        starts: &samples.starts,
+        histograms: &samples.histograms,
+        histogram_starts: &samples.histogram_starts,
+        steps: windowed.steps,
+        windows: windows_of(windowed.reference),
+        range_ms: windowed.range,
+        edges: windowed.edges,
+        frame,
+        params: windowed.params,
+        metric_name: labels.metric_name().unwrap_or_default(),
+        type_label: context
+            .settings
+            .type_and_unit_labels
+            .then(|| labels.get("__type__").unwrap_or_default()),
+        span: windowed.span,
+        param_span: windowed.param_span,
+    }
+}
+
+/// Counts the samples of a frame's windows.
+fn count(frame: &Frame, windowed: &Windowed<'_>, queryable: &mut Vec<u64>) {
+    if windowed.counted == Counted::Nowhere {
+        return;
+    }
+    if queryable.len() < windowed.steps.count {
+        queryable.resize(windowed.steps.count, 0);
+    }
+    queryable.iter_mut().zip(frame.counts()).for_each(|(sum, count)| *sum += count);
 }
 
 fn windows_of(reference: Reference) -> range::Windows {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::{
     context::{Context, Findings, weight},
     data::SelectedSeries,
-    names::without_name,
-    rows::{Row, SeriesRow, Steps, is_absent},
+    names::{Names, without_name},
+    rows::{ABSENT, Row, SeriesRow, Steps, is_absent},
 };
 use crate::{
     promql::{
@@ -31,6 +31,8 @@ pub struct Instant {
     pub take: Take,
     /// Which statistics it goes to.
     pub counted: Counted,
+    /// What becomes of the series' names.
+    pub names: Names,
 }
 
 /// Evaluates a chunk of series.
@@ -49,16 +51,21 @@ pub fn chunk(
     }
     // A time is not what the metric measured.
     let renamed = instant.take.changes_meaning();
+    let named = !renamed || context.settings.delayed_names || instant.names == Names::Kept;
     let delayed = context.settings.delayed_names;
+    let mut newest = Newest::default();
     for ordinal in ordinals {
         context.check()?;
         let samples = series.samples(ordinal, &mut scratch)?;
         let read = u64::try_from(samples.len()).unwrap_or(u64::MAX);
-        findings.samples_read += read;
+        findings.count(samples, instant.reference, &context.settings);
         let loaded = series.weight(read);
         context.budget.hold(loaded)?;
         let row = if instant.take == Take::Smoothed {
             smoothed(samples, instant, steps, &mut findings.queryable)?
+        } else if samples.histograms.is_empty() {
+            newest.fit(&samples.timestamps, instant, steps);
+            newest.row(samples, instant.take, &mut findings.queryable)
         } else {
             row(samples, instant, steps, &mut findings.queryable)
         };
@@ -69,13 +76,64 @@ pub fn chunk(
             findings.held += held;
             let labels = &series.labels[ordinal];
             rows.push(SeriesRow {
-                labels: if renamed && !delayed { without_name(labels) } else { labels.clone() },
+                labels: if named { labels.clone() } else { without_name(labels) },
                 drop_name: renamed && delayed,
                 row,
             });
         }
     }
     Ok(rows)
+}
+
+/// Per step the newest float sample that is not too old.
+///
+/// Series that are scraped together have the same times, so it is kept from one series to the next.
+#[derive(Debug, Default)]
+struct Newest {
+    timestamps: Vec<i64>,
+    /// Numbers of samples; none is [`usize::MAX`], which no sample has.
+    samples: Vec<usize>,
+}
+
+impl Newest {
+    /// Makes it that of samples at these times.
+    fn fit(&mut self, timestamps: &[i64], instant: &Instant, steps: &Steps) {
+        if self.samples.len() == steps.count && self.timestamps == timestamps {
+            return;
+        }
+        self.timestamps.clear();
+        self.timestamps.extend_from_slice(timestamps);
+        self.samples.clear();
+        let mut after = 0;
+        for step in 0..steps.count {
+            let at = instant.reference.of(steps, step);
+            while timestamps.get(after).is_some_and(|t| *t <= at) {
+                after += 1;
+            }
+            let newest = after.checked_sub(1).filter(|i| timestamps[*i] > at.saturating_sub(instant.lookback));
+            self.samples.push(newest.unwrap_or(usize::MAX));
+        }
+    }
+
+    /// One series' values over the steps, if it has any.
+    fn row(&self, samples: &SeriesSamples, take: Take, queryable: &mut [u64]) -> Option<Row> {
+        let mut floats = Vec::with_capacity(self.samples.len());
+        let value = |i: &usize| samples.values.get(*i).copied().unwrap_or(ABSENT);
+        floats.extend(self.samples.iter().map(value));
+        if floats.iter().all(|value| is_absent(*value)) {
+            return None;
+        }
+        for (count, value) in queryable.iter_mut().zip(&floats) {
+            *count += u64::from(!is_absent(*value));
+        }
+        let places = floats.iter_mut().zip(&self.samples).filter(|(value, _)| !is_absent(**value));
+        match take {
+            Take::Value | Take::Smoothed => {}
+            Take::Timestamp => places.for_each(|(value, i)| *value = seconds(samples.timestamps[*i])),
+            Take::Start => places.for_each(|(value, i)| *value = seconds(samples.start(*i))),
+        }
+        Some(Row { floats, histograms: Vec::new() })
+    }
 }
 
 /// One series' values over the steps, if it has any.

@@ -37,7 +37,7 @@ pub fn evaluate(
         _ => {
             let there = Presence::of(context, &lhs, matching, steps)?;
             let rhs = mask(context, rhs, matching, &there, false)?;
-            unite(lhs, rhs)
+            unite(context, lhs, rhs)
         }
     }
 }
@@ -96,7 +96,11 @@ fn mask(
 }
 
 /// Puts the elements of both sides together; a series may come from one side at some steps and from the other at others.
-fn unite(lhs: Vec<SeriesRow>, rhs: Vec<SeriesRow>) -> Result<Vec<SeriesRow>, QueryError> {
+fn unite(
+    context: &Context,
+    lhs: Vec<SeriesRow>,
+    rhs: Vec<SeriesRow>,
+) -> Result<Vec<SeriesRow>, QueryError> {
     let mut all = lhs;
     if all.is_empty() || rhs.is_empty() {
         all.extend(rhs);
@@ -104,9 +108,11 @@ fn unite(lhs: Vec<SeriesRow>, rhs: Vec<SeriesRow>) -> Result<Vec<SeriesRow>, Que
     }
     let mut places: HashMap<(Labels, bool), usize> = HashMap::with_capacity(all.len());
     for (place, row) in all.iter().enumerate() {
+        context.check()?;
         places.insert((row.labels.clone(), row.drop_name), place);
     }
     for row in rhs {
+        context.check()?;
         match places.get(&(row.labels.clone(), row.drop_name)) {
             Some(place) => merge_into(&mut all[*place].row, row.row)?,
             None => all.push(row),

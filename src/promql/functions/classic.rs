@@ -88,6 +88,7 @@ pub fn histogram_fraction(
     let groups = Groups::new(rows, context, notes);
     let mut result = Vec::new();
     for group in &groups.0 {
+        context.budget.check()?;
         let name = group.labels.metric_name().unwrap_or_default();
         let mut row = Row::absent(context.steps.count);
         group.each_step(context, |step, observations| {
@@ -129,6 +130,7 @@ fn quantile_rows(
 ) -> Result<Vec<SeriesRow>, QueryError> {
     let mut result = Vec::new();
     for group in &groups.0 {
+        context.budget.check()?;
         let name = group.labels.metric_name().unwrap_or_default();
         let mut row = Row::absent(context.steps.count);
         group.each_step(context, |step, observations| {

@@ -56,6 +56,7 @@ pub fn label_replace(
     let references = replacement.bytes().filter(|byte| *byte == b'$').count();
     let mut grown = Grown { budget, held: 0 };
     for series in &mut rows {
+        budget.check()?;
         let value = series.labels.get(src).unwrap_or_default();
         // Nothing a group holds is longer than the value.
         check_length(value.len().saturating_mul(references) / 16, dst, "label_replace")?;
@@ -82,6 +83,7 @@ pub fn label_join(
     check_label_name(dst, "label_join", "destination")?;
     let mut grown = Grown { budget, held: 0 };
     for series in &mut rows {
+        budget.check()?;
         let values: Vec<&str> =
             sources.iter().map(|source| series.labels.get(source).unwrap_or_default()).collect();
         let separators = separator.len().saturating_mul(values.len().saturating_sub(1));

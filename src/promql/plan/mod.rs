@@ -1,5 +1,6 @@
 //! From a tree to a plan: everything that can be known before a sample is read.
 //!
+//! Before anything, selectors are narrowed by what they will be matched with ([`narrow`]).
 //! A [`Plan`] is a list of [`Node`]s, each after those it reads, so that evaluating it is a walk from
 //! the first to the last and needs no recursion. Planning settles, in this order:
 //!
@@ -18,6 +19,7 @@ pub mod build;
 pub mod duration;
 pub mod footing;
 pub mod invariant;
+pub mod narrow;
 pub mod offers;
 
 use std::sync::Arc;

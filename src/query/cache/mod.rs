@@ -172,7 +172,7 @@ impl RangeCache {
     /// Bytes kept, and entries.
     pub fn size(&self) -> (usize, usize) {
         let shelf = self.shelf.lock();
-        (shelf.bytes(), shelf.len())
+        (shelf.bytes(), shelf.entries())
     }
 
     /// Forgets everything.
@@ -514,10 +514,10 @@ impl Query<'_> {
     fn pieces(&self, usable: &[Slice], split: Millis) -> Vec<Range<i64>> {
         let there: Vec<Range<i64>> = usable.iter().map(|slice| slice.steps.clone()).collect();
         let mut gaps = without(&self.steps, &there);
-        if gaps.len() > MOST_GAPS
-            && let (Some(first), Some(last)) = (gaps.first(), gaps.last())
-        {
-            gaps = vec![first.start..last.end];
+        if gaps.len() > MOST_GAPS {
+            let end = gaps.last().map(|gap| gap.end);
+            gaps.truncate(1);
+            gaps.iter_mut().for_each(|all| all.end = end.unwrap_or(all.end));
         }
         if split.0 <= 0 || self.footing.joins != Joins::Always || self.key.step > self.footing.narrowest {
             return gaps;

@@ -160,7 +160,7 @@ impl Shelf {
     }
 
     /// How many entries there are.
-    pub fn len(&self) -> usize {
+    pub fn entries(&self) -> usize {
         self.entries.len()
     }
 
@@ -213,7 +213,7 @@ mod tests {
         assert!(shelf.get(&key("small"), &view("b")).is_some(), "somebody else has less");
         assert!(shelf.get(&key("99"), &view("a")).is_some());
         assert!(shelf.get(&key("50"), &view("a")).is_none());
-        assert_eq!(gone + shelf.len(), 101);
+        assert_eq!(gone + shelf.entries(), 101);
     }
 
     #[test]
@@ -222,14 +222,14 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(shelf.put(key("a"), entry("a")), 0);
         }
-        assert_eq!((shelf.len(), shelf.tenants.len()), (1, 1));
+        assert_eq!((shelf.entries(), shelf.tenants.len()), (1, 1));
         let one = shelf.bytes();
         assert!(one > 1_000 && one < 2_000, "{one}");
         shelf.remove(&key("a"));
-        assert_eq!((shelf.bytes(), shelf.len(), shelf.tenants.len()), (0, 0, 0));
+        assert_eq!((shelf.bytes(), shelf.entries(), shelf.tenants.len()), (0, 0, 0));
         shelf.put(key("a"), entry("a"));
         shelf.clear();
-        assert_eq!((shelf.bytes(), shelf.len()), (0, 0));
+        assert_eq!((shelf.bytes(), shelf.entries()), (0, 0));
     }
 
     #[test]

@@ -456,6 +456,10 @@ impl FirstTexts {
 
 /// Brings the places of each series together, in label order.
 fn grouped(mut found: Vec<Found>) -> (Vec<Labels>, Vec<SmallVec<[At; 2]>>) {
+    let from_one_source = found.windows(2).all(|pair| pair[0].1.0 == pair[1].1.0);
+    if from_one_source {
+        return found.into_iter().map(|(labels, at)| (labels, SmallVec::from_slice(&[at]))).unzip();
+    }
     // The lists of the sources are sorted already, which this sort makes use of; it keeps their order.
     found.sort_by(|a, b| a.0.cmp(&b.0));
     let mut series: Vec<Labels> = Vec::with_capacity(found.len());

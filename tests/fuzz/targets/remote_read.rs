@@ -93,9 +93,11 @@ fuzz_target!(|input: (bool, &[u8])| {
     let queries = request.queries.iter().take(QUERIES).map(query);
     let Ok(queries) = queries.collect::<Result<Vec<_>, ReadRequestError>>() else { return };
     let (mut whole, mut frames) = (ResponseWriter::new(queries.len()), Vec::new());
+    // It is made on the runtime, and so not from within.
+    let service = &*SERVICE;
     let count = RUNTIME.block_on(async {
         let reader = Reader::of(TenantId::anonymous());
-        let mut read = SERVICE.remote_read(&reader, queries).await.expect("there is a place");
+        let mut read = service.remote_read(&reader, queries).await.expect("there is a place");
         let mut count = 0;
         while let Some(part) = read.recv().await {
             let ReadPart { query, series } = part.expect("memory is read");

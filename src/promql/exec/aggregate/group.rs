@@ -5,7 +5,12 @@ use foldhash::{HashMap, HashMapExt};
 use crate::{
     model::{Labels, METRIC_NAME},
     promql::{
-        exec::rows::{Row, SeriesRow},
+        QueryError,
+        exec::{
+            context::Context,
+            rows::{Row, SeriesRow},
+        },
+        functions::vector::is_metadata_label,
         plan::Aggregation,
     },
 };
@@ -30,11 +35,17 @@ pub struct Group {
 
 impl Groups {
     /// Groups rows.
-    pub fn of(rows: &[SeriesRow], aggregation: &Aggregation) -> Self {
+    pub fn of(
+        context: &Context,
+        rows: &[SeriesRow],
+        aggregation: &Aggregation,
+    ) -> Result<Self, QueryError> {
         let mut all: Vec<Group> = Vec::new();
         let mut places: HashMap<Labels, usize> = HashMap::new();
+        let mut keys = Keys::default();
         for (member, row) in rows.iter().enumerate() {
-            let labels = key(&row.labels, aggregation);
+            context.check()?;
+            let labels = keys.of(&row.labels, aggregation, false);
             let place = *places.entry(labels).or_insert_with_key(|labels| {
                 all.push(Group { labels: labels.clone(), drop_name: false, members: Vec::new() });
                 all.len() - 1
@@ -42,7 +53,7 @@ impl Groups {
             all[place].members.push(member);
             all[place].drop_name |= row.drop_name;
         }
-        Self { all }
+        Ok(Self { all })
     }
 }
 
@@ -50,6 +61,32 @@ impl Group {
     /// The group's result, if it has any value.
     pub fn row(&self, row: Row) -> Option<SeriesRow> {
         (!row.is_empty()).then(|| SeriesRow { labels: self.labels.clone(), drop_name: self.drop_name, row })
+    }
+}
+
+/// The groups' labels of many series, each made once.
+#[derive(Debug, Default)]
+pub struct Keys {
+    text: String,
+    known: HashMap<Box<str>, Labels>,
+}
+
+impl Keys {
+    /// The labels by which a series is grouped, which has a name that has lost its meaning if `renamed`.
+    pub fn of(&mut self, labels: &Labels, aggregation: &Aggregation, renamed: bool) -> Labels {
+        let kept = |name: &str| {
+            let listed = aggregation.grouping.iter().any(|label| label == name);
+            let is_name = name == METRIC_NAME && aggregation.without || renamed && is_metadata_label(name);
+            listed != aggregation.without && !is_name
+        };
+        self.text.clear();
+        labels.write_only(kept, &mut self.text);
+        if let Some(known) = self.known.get(self.text.as_str()) {
+            return known.clone();
+        }
+        let key = labels.only(kept);
+        self.known.insert(self.text.as_str().into(), key.clone());
+        key
     }
 }
 

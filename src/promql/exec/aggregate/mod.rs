@@ -42,7 +42,7 @@ pub fn aggregate(
         | AggregateOp::Min
         | AggregateOp::Max
         | AggregateOp::Group => {
-            let groups = Groups::of(&rows, aggregation);
+            let groups = Groups::of(context, &rows, aggregation)?;
             let mut rows: Vec<Option<SeriesRow>> = rows.into_iter().map(Some).collect();
             let mut done = Vec::with_capacity(groups.all.len());
             for group in &groups.all {
@@ -58,24 +58,24 @@ pub fn aggregate(
             Ok(done)
         }
         AggregateOp::Stddev | AggregateOp::Stdvar => {
-            let groups = Groups::of(&rows, aggregation);
+            let groups = Groups::of(context, &rows, aggregation)?;
             gather::deviation(context, aggregation, &groups, &rows, steps, notes)
         }
         AggregateOp::Quantile => {
             warn_of_quantiles(param, aggregation, notes);
-            let groups = Groups::of(&rows, aggregation);
+            let groups = Groups::of(context, &rows, aggregation)?;
             gather::quantile(context, aggregation, &groups, &rows, param, steps, notes)
         }
         AggregateOp::CountValues => gather::count_values(context, aggregation, &rows, steps),
         AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk => {
             let Some(k) = rank::counts(param)? else { return Ok(Vec::new()) };
-            let groups = Groups::of(&rows, aggregation);
+            let groups = Groups::of(context, &rows, aggregation)?;
             rank::pick(context, aggregation, &groups, rows, &k, steps, notes)
         }
         AggregateOp::LimitRatio => {
             let Some(ratios) = rank::ratios(param, aggregation, notes)? else { return Ok(Vec::new()) };
-            let groups = Groups::of(&rows, aggregation);
-            Ok(rank::sample(&groups, rows, &ratios))
+            let groups = Groups::of(context, &rows, aggregation)?;
+            rank::sample(context, &groups, rows, &ratios)
         }
     }
 }

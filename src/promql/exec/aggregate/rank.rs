@@ -137,10 +137,16 @@ pub fn pick(
 }
 
 /// Keeps those series whose hash is below the ratio, or, with a negative ratio, the others.
-pub fn sample(groups: &Groups, rows: Vec<SeriesRow>, ratios: &[f64]) -> Vec<SeriesRow> {
+pub fn sample(
+    context: &Context,
+    groups: &Groups,
+    rows: Vec<SeriesRow>,
+    ratios: &[f64],
+) -> Result<Vec<SeriesRow>, QueryError> {
     let mut rows: Vec<Option<SeriesRow>> = rows.into_iter().map(Some).collect();
     let mut sampled = Vec::new();
     for member in groups.all.iter().flat_map(|group| &group.members) {
+        context.check()?;
         let Some(mut row) = rows[*member].take() else { continue };
         let offset = place_in_sample(&row.labels);
         let taken = |step: usize| {
@@ -157,7 +163,7 @@ pub fn sample(groups: &Groups, rows: Vec<SeriesRow>, ratios: &[f64]) -> Vec<Seri
             sampled.push(row);
         }
     }
-    sampled
+    Ok(sampled)
 }
 
 /// Where between 0 and 1 a series lies: the hash over its labels as Prometheus lays them out.

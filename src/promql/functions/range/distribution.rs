@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::{RangeInput, Remarks, window};
+use super::{RangeInput, Remarks, ordered::Ordered, window};
 use crate::promql::{
     annotations::{self, Annotations},
     exec::rows::Row,
@@ -12,24 +12,10 @@ use crate::promql::{
 ///
 /// NaN sorts lowest. `values` are left in another order. No values, or a NaN `q`, give NaN; a `q` outside 0..=1 an infinity.
 pub fn quantile(q: f64, values: &mut [f64]) -> f64 {
-    if values.is_empty() || q.is_nan() {
-        return f64::NAN;
-    }
-    if q < 0.0 {
-        return f64::NEG_INFINITY;
-    }
-    if q > 1.0 {
-        return f64::INFINITY;
-    }
-    #[expect(clippy::cast_precision_loss, reason = "there are fewer than 2^53 values")]
-    let rank = q * (values.len() - 1) as f64;
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "the rank is between 0 and the number of values"
-    )]
-    let lower = (rank.floor() as usize).min(values.len() - 1);
-    let weight = rank - rank.floor();
+    let (lower, weight) = match rank(q, values.len()) {
+        Ok(rank) => rank,
+        Err(beyond) => return beyond,
+    };
     // Only two neighbours of the sorted order are needed: the one at the rank, and the least after it.
     let (_, low, above) = values.select_nth_unstable_by(lower, nan_first);
     let low = *low;
@@ -37,9 +23,38 @@ pub fn quantile(q: f64, values: &mut [f64]) -> f64 {
     low * (1.0 - weight) + high * weight
 }
 
-fn nan_first(a: &f64, b: &f64) -> Ordering {
-    a.partial_cmp(b).unwrap_or_else(|| b.is_nan().cmp(&a.is_nan()))
+/// The place at part `q` of so many sorted values, and how far it is from there to the next; or what the quantile
+/// is without looking.
+fn rank(q: f64, count: usize) -> Result<(usize, f64), f64> {
+    if count == 0 || q.is_nan() {
+        return Err(f64::NAN);
+    }
+    if q < 0.0 {
+        return Err(f64::NEG_INFINITY);
+    }
+    if q > 1.0 {
+        return Err(f64::INFINITY);
+    }
+    #[expect(clippy::cast_precision_loss, reason = "there are fewer than 2^53 values")]
+    let rank = q * (count - 1) as f64;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the rank is between 0 and the number of values"
+    )]
+    let lower = (rank.floor() as usize).min(count - 1);
+    Ok((lower, rank - rank.floor()))
 }
+
+/// The order of values; those that are equal but not the same are told apart, so that there is one order only.
+pub(super) fn nan_first(a: &f64, b: &f64) -> Ordering {
+    let by_value = a.partial_cmp(b).unwrap_or_else(|| b.is_nan().cmp(&a.is_nan()));
+    by_value.then_with(|| a.total_cmp(b))
+}
+
+/// How often a sample has to be in windows for it to be quicker to keep the samples in order than to put those of
+/// each window in order.
+const OFTEN: u64 = 24;
 
 pub(super) fn quantile_over_time(
     input: &RangeInput<'_>,
@@ -50,6 +65,9 @@ pub(super) fn quantile_over_time(
     let q_at = |step: usize| input.params.first().and_then(|q| q.get(step)).copied().unwrap_or(f64::NAN);
     let mut warned: Option<u64> = None;
     let mut values = Vec::new();
+    let samples = u64::try_from(input.values.len()).unwrap_or(u64::MAX);
+    let often = input.frame.samples() > samples.saturating_mul(OFTEN);
+    let mut ordered = often.then(|| Ordered::new(input.values));
     window::for_each(input, |step, window| {
         if !remarks.floats_of(&window, 1) {
             return;
@@ -58,6 +76,17 @@ pub(super) fn quantile_over_time(
         if !(0.0..=1.0).contains(&q) && warned != Some(q.to_bits()) {
             warned = Some(q.to_bits());
             notes.warn(annotations::invalid_quantile(q), input.param_span);
+        }
+        if let Some(ordered) = &mut ordered {
+            ordered.move_to(window.first, window.first + window.values.len());
+            out.floats[step] = match rank(q, window.values.len()) {
+                Ok((lower, weight)) => {
+                    let (low, high) = ordered.at_and_after(lower);
+                    low * (1.0 - weight) + high * weight
+                }
+                Err(beyond) => beyond,
+            };
+            return;
         }
         values.clear();
         values.extend_from_slice(window.values);

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use super::{
-    Edges, RangeInput, Remarks,
+    Edges, Frame, RangeInput, Remarks,
     extended::anchor,
     put_histogram,
     rate::started_again,
@@ -184,9 +184,16 @@ fn count_events(input: &RangeInput<'_>, out: &mut Row, event: impl Fn(&Merged<'_
             count
         })
         .collect();
+    let own;
+    let frame = if input.histograms.is_empty() {
+        input.frame
+    } else {
+        own = Frame::of(&merged.times, input.steps, input.windows, input.range_ms, input.edges);
+        &own
+    };
     // The counts so far take the place of the values.
     let counted =
-        RangeInput { timestamps: &merged.times, values: &before, starts: &[], histograms: &[], ..*input };
+        RangeInput { timestamps: &merged.times, values: &before, starts: &[], histograms: &[], frame, ..*input };
     window::for_each(&counted, |step, window| {
         let anchor = match input.edges {
             Edges::Plain => 0,

@@ -19,6 +19,7 @@ mod distribution;
 mod extended;
 mod extremes;
 mod instants;
+mod ordered;
 mod pick;
 mod rate;
 mod regression;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 
 pub use distribution::quantile;
 pub use extended::Edges;
-pub use window::Windows;
+pub use window::{Frame, Windows};
 
 use crate::promql::{
     QueryError,
@@ -61,6 +62,8 @@ pub struct RangeInput<'a> {
     pub range_ms: i64,
     /// Where samples beyond a window are looked for.
     pub edges: Edges,
+    /// Which of the floats are in which window.
+    pub frame: &'a Frame,
     /// The scalar arguments in the order they are written, one value per step each.
     pub params: &'a [&'a [f64]],
     /// The series' metric name for remarks; empty if it has none.

@@ -73,7 +73,7 @@ pub(super) fn evaluate(kind: Kind, input: &RangeInput<'_>, out: &mut Row, remark
             let next = overlaps.partition_point(|at| *at <= window.first);
             remarks.start_time_overlap = overlaps.get(next).is_some_and(|at| *at < last);
         }
-        if let Some(result) = of_floats(kind, input, &window, in_window) {
+        if let Some(result) = of_floats(kind, input, &window, step, in_window) {
             out.floats[step] = result;
             remarks.float_from_counter |= kind.is_counter();
         }
@@ -114,10 +114,16 @@ fn start_in_window(first_time: i64, starts: &[i64], window: &Window<'_>) -> Opti
     (start != 0 && window.after < start && start < first_time).then_some(start)
 }
 
-fn of_floats(kind: Kind, input: &RangeInput<'_>, window: &Window<'_>, resets: &[usize]) -> Option<f64> {
+fn of_floats(
+    kind: Kind,
+    input: &RangeInput<'_>,
+    window: &Window<'_>,
+    step: usize,
+    resets: &[usize],
+) -> Option<f64> {
     let (first, last) = (*window.values.first()?, *window.values.last()?);
-    let (first_time, last_time) = (*window.times.first()?, *window.times.last()?);
-    let start = if kind.is_counter() { start_in_window(first_time, window.starts, window) } else { None };
+    let start =
+        if kind.is_counter() { start_in_window(window.times[0], window.starts, window) } else { None };
     if window.values.len() < 2 && start.is_none() {
         return None;
     }
@@ -126,57 +132,64 @@ fn of_floats(kind: Kind, input: &RangeInput<'_>, window: &Window<'_>, resets: &[
     for at in resets {
         growth += input.values[at - 1];
     }
-    let samples = Sampled {
-        first_time,
-        last_time,
-        count: window.values.len(),
-        start,
-        zero: (kind.is_counter() && growth > 0.0 && first >= 0.0).then(|| first / growth),
+    let zero = (kind.is_counter() && start.is_none() && growth > 0.0 && first >= 0.0).then(|| first / growth);
+    let stretch = match start {
+        Some(_) => Stretch::of(window.times, start, window.after, window.end),
+        None => input.frame.stretches()[step],
     };
-    Some(growth * factor(kind, input.range_ms, window, &samples))
+    Some(growth * stretch.factor(kind, input.range_ms, zero))
 }
 
-/// What extrapolation has to know of a window's samples.
-struct Sampled {
-    first_time: i64,
-    last_time: i64,
-    count: usize,
-    /// Where the counter started, if known.
-    start: Option<i64>,
-    /// For a counter, the first value as a part of the growth.
-    zero: Option<f64>,
+/// How far the samples of a window reach, and how far beyond them on both sides, in seconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stretch {
+    sampled: f64,
+    to_start: f64,
+    to_end: f64,
 }
 
-/// What the growth between the samples is multiplied with to be that of the window (per second).
-fn factor(kind: Kind, range_ms: i64, window: &Window<'_>, samples: &Sampled) -> f64 {
-    let between = seconds(samples.last_time - samples.first_time);
-    #[expect(clippy::cast_precision_loss, reason = "windows hold fewer than 2^53 samples")]
-    let average = if samples.count > 1 { between / (samples.count - 1) as f64 } else { 0.0 };
-    let threshold = average * 1.1;
+impl Stretch {
+    /// Of samples at these times within the window; `start` is when the counter started, if known.
+    pub(super) fn of(times: &[i64], start: Option<i64>, after: i64, end: i64) -> Self {
+        let (Some(first), Some(last)) = (times.first(), times.last()) else {
+            return Self { sampled: 0.0, to_start: 0.0, to_end: 0.0 };
+        };
+        let between = seconds(last - first);
+        #[expect(clippy::cast_precision_loss, reason = "windows hold fewer than 2^53 samples")]
+        let average = if times.len() > 1 { between / (times.len() - 1) as f64 } else { 0.0 };
+        let threshold = average * 1.1;
 
-    let (sampled, mut to_start) = match samples.start {
-        Some(start) => (seconds(samples.last_time - start), 0.0),
-        None => (between, seconds(samples.first_time - window.after)),
-    };
-    let mut to_end = seconds(window.end - samples.last_time);
-    if samples.start.is_none() {
-        if to_start >= threshold {
+        let (sampled, mut to_start) = match start {
+            Some(start) => (seconds(last - start), 0.0),
+            None => (between, seconds(first - after)),
+        };
+        let mut to_end = seconds(end - last);
+        if start.is_none() && to_start >= threshold {
             to_start = average / 2.0;
         }
-        if let Some(zero) = samples.zero {
+        if to_end >= threshold {
+            to_end = average / 2.0;
+        }
+        Self { sampled, to_start, to_end }
+    }
+
+    /// What the growth between the samples is multiplied with to be that of the window (per second).
+    ///
+    /// `zero` is a counter's first value as a part of the growth: it is not stretched to below zero.
+    #[inline]
+    fn factor(&self, kind: Kind, range_ms: i64, zero: Option<f64>) -> f64 {
+        let Self { sampled, mut to_start, to_end } = *self;
+        if let Some(zero) = zero {
             let to_zero = sampled * zero;
             if to_zero < to_start {
                 to_start = to_zero;
             }
         }
-    }
-    if to_end >= threshold {
-        to_end = average / 2.0;
-    }
-    let factor = if sampled == 0.0 { 1.0 } else { (sampled + to_start + to_end) / sampled };
-    match kind {
-        Kind::Rate => factor / seconds(range_ms),
-        Kind::Increase | Kind::Delta => factor,
+        let factor = if sampled == 0.0 { 1.0 } else { (sampled + to_start + to_end) / sampled };
+        match kind {
+            Kind::Rate => factor / seconds(range_ms),
+            Kind::Increase | Kind::Delta => factor,
+        }
     }
 }
 
@@ -192,7 +205,7 @@ fn of_histograms(
     remarks: &mut Remarks,
 ) -> Option<FloatHistogram> {
     let samples = window.histograms;
-    let ((first_time, first), (last_time, _)) = (samples.first()?, samples.last()?);
+    let (first_time, first) = samples.first()?;
     let times: Vec<i64> = samples.iter().map(|(t, _)| *t).collect();
     let start =
         if kind.is_counter() { start_in_window(*first_time, window.histogram_starts, window) } else { None };
@@ -209,15 +222,10 @@ fn of_histograms(
             return None;
         }
     };
-    let sampled = Sampled {
-        first_time: *first_time,
-        last_time: *last_time,
-        count: samples.len(),
-        start,
-        zero: (kind.is_counter() && growth.count > 0.0 && first.count >= 0.0)
-            .then(|| first.count / growth.count),
-    };
-    growth.mul(factor(kind, input.range_ms, window, &sampled));
+    let zero = (kind.is_counter() && start.is_none() && growth.count > 0.0 && first.count >= 0.0)
+        .then(|| first.count / growth.count);
+    let stretch = Stretch::of(&times, start, window.after, window.end);
+    growth.mul(stretch.factor(kind, input.range_ms, zero));
     growth.reset_hint = ResetHint::Gauge;
     growth.compact();
     Some(growth)

@@ -1,6 +1,10 @@
 //! Trends: `deriv` and `predict_linear` by least squares, and exponential smoothing.
 
-use super::{RangeInput, Remarks, window};
+use super::{
+    RangeInput, Remarks,
+    blocks::{Blocks, Long, Moments},
+    window::{self, Window},
+};
 use crate::promql::{
     QueryError,
     exec::rows::{Row, is_absent},
@@ -9,22 +13,59 @@ use crate::promql::{
 
 /// `deriv`: the slope per second.
 pub(super) fn deriv(input: &RangeInput<'_>, out: &mut Row, remarks: &mut Remarks) {
-    window::for_each(input, |step, window| {
-        if remarks.floats_of(&window, 2) {
-            // Times relative to a sample's are small, and small numbers lose less.
-            out.floats[step] = line(window.times, window.values, window.times[0]).slope;
-        }
-    });
+    // Times relative to a sample's are small, and small numbers lose less.
+    lines(input, |_, window| window.times[0], |step, line| out.floats[step] = line.slope, remarks);
 }
 
 /// `predict_linear`: where the line will be, so many seconds after the step's own time.
 pub(super) fn predict_linear(input: &RangeInput<'_>, out: &mut Row, remarks: &mut Remarks) {
+    let at = |step, line: Line| out.floats[step] = line.slope * param(input, 0, step) + line.intercept;
+    lines(input, |step, _| input.steps.at(step), at, remarks);
+}
+
+/// Hands `each` the line through each window's samples.
+fn lines(
+    input: &RangeInput<'_>,
+    origin: impl Fn(usize, &Window<'_>) -> i64,
+    mut each: impl FnMut(usize, Line),
+    remarks: &mut Remarks,
+) {
+    let (mut blocks, mut long) = (Blocks::<Moments>::new(), Long::new(input));
+    // From where on the samples up to the window's last have one value.
+    let (mut same, mut seen) = (0, 0);
     window::for_each(input, |step, window| {
-        if remarks.floats_of(&window, 2) {
-            let line = line(window.times, window.values, input.steps.at(step));
-            out.floats[step] = line.slope * param(input, 0, step) + line.intercept;
+        if !remarks.floats_of(&window, 2) {
+            return;
         }
+        let origin = origin(step, &window);
+        let last = window.first + window.values.len();
+        for i in seen.max(1)..last {
+            if input.values[i] != input.values[i - 1] {
+                same = i;
+            }
+        }
+        seen = seen.max(last);
+        let part = if long.is(&window) && same > window.first { blocks.part(input, &window) } else { None };
+        let line = part.and_then(|(moments, border)| line_of(&moments, origin.checked_sub(border)?));
+        each(step, line.unwrap_or_else(|| line_through(window.times, window.values, origin)));
     });
+}
+
+/// The line of what samples add up to, and its height so many milliseconds after where their times are counted
+/// from. None where times are too large for sums of their squares.
+fn line_of(moments: &Moments, origin: i64) -> Option<Line> {
+    let (count, origin) = (i128::from(moments.count), i128::from(origin));
+    let times = moments.times.checked_sub(count.checked_mul(origin)?)?;
+    let twice = moments.times.checked_mul(origin)?.checked_mul(2)?;
+    let squares = moments.squares.checked_sub(twice)?.checked_add(count.checked_mul(origin * origin)?)?;
+    #[expect(clippy::cast_precision_loss, reason = "times are computed with as floats")]
+    let [n, x, xx, origin] = [count as f64, times as f64 / 1e3, squares as f64 / 1e6, origin as f64 / 1e3];
+    let y = moments.values.corrected();
+    let xy = moments.products.corrected() - origin * y;
+    let covariance = xy - x * y / n;
+    let variance = xx - x * x / n;
+    let slope = covariance / variance;
+    Some(Line { slope, intercept: y / n - slope * x / n })
 }
 
 fn param(input: &RangeInput<'_>, number: usize, step: usize) -> f64 {
@@ -38,7 +79,7 @@ struct Line {
 }
 
 /// The line with the least squared distances, and its height at `origin`.
-fn line(times: &[i64], values: &[f64], origin: i64) -> Line {
+fn line_through(times: &[i64], values: &[f64], origin: i64) -> Line {
     let first = values[0];
     if values.iter().all(|value| *value == first) {
         // A constant has no slope at all, which sums of rounded products would not say.

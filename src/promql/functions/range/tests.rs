@@ -1,9 +1,11 @@
+mod long;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
     model::histogram::{ResetHint, Span as BucketSpan},
-    promql::exec::rows::is_absent,
+    promql::{exec::rows::is_absent, functions::neumaier::Neumaier},
 };
 
 const NAN: f64 = f64::NAN;
@@ -45,14 +47,17 @@ impl Series {
     }
 
     fn input(&self, end: i64, range: i64) -> RangeInput<'_> {
+        let steps = Steps { start: end * 1000, step: 0, count: 1 };
+        let windows = Windows::Moving { offset_ms: 0 };
         RangeInput {
+            frame: framed(&self.timestamps, steps, windows, range * 1000, Edges::Plain),
             timestamps: &self.timestamps,
             values: &self.values,
             starts: &self.starts,
             histograms: &self.histograms,
             histogram_starts: &self.histogram_starts,
-            steps: Steps { start: end * 1000, step: 0, count: 1 },
-            windows: Windows::Moving { offset_ms: 0 },
+            steps,
+            windows,
             range_ms: range * 1000,
             edges: Edges::Plain,
             params: &[],
@@ -78,7 +83,21 @@ impl Series {
     }
 }
 
+/// A frame for a test, which lives as long as it.
+fn framed(
+    timestamps: &[i64],
+    steps: Steps,
+    windows: Windows,
+    range_ms: i64,
+    edges: Edges,
+) -> &'static Frame {
+    Box::leak(Box::new(Frame::of(timestamps, steps, windows, range_ms, edges)))
+}
+
+/// Tests change the windows of an input; its frame follows them.
 fn run(function: &str, input: &RangeInput<'_>) -> (Row, Annotations) {
+    let RangeInput { timestamps, steps, windows, range_ms, edges, .. } = *input;
+    let input = &RangeInput { frame: framed(timestamps, steps, windows, range_ms, edges), ..*input };
     let mut row = Row::absent(input.steps.count);
     let mut notes = Annotations::default();
     evaluate(RangeFunction::by_name(function).unwrap(), input, &mut row, &mut notes).unwrap();

@@ -1,8 +1,8 @@
 //! The windows of a range function, and the samples in each.
 
-use std::sync::Arc;
+use std::{cell::OnceCell, sync::Arc};
 
-use super::RangeInput;
+use super::{Edges, RangeInput, rate::Stretch};
 use crate::promql::{exec::rows::Steps, histogram::FloatHistogram};
 
 /// Where the window of each step ends.
@@ -48,30 +48,103 @@ pub(super) struct Window<'a> {
     pub(super) end: i64,
 }
 
+/// Where the windows of all steps begin and end among a series' samples.
+///
+/// Series that are scraped together have the same times, so a frame is kept from one series to the next, and
+/// with it whatever depends on times only.
+#[derive(Debug, Default)]
+pub struct Frame {
+    /// The windows it is of; none if it is of none yet.
+    of: Option<(Steps, Windows, i64, Edges)>,
+    timestamps: Vec<i64>,
+    /// Per step the first sample in its window and the first after it.
+    bounds: Vec<(usize, usize)>,
+    /// Samples in all windows.
+    samples: u64,
+    /// What rates are extrapolated by.
+    stretches: OnceCell<Vec<Stretch>>,
+}
+
+impl Frame {
+    /// A frame of windows over samples at these times.
+    pub fn of(timestamps: &[i64], steps: Steps, windows: Windows, range_ms: i64, edges: Edges) -> Self {
+        let mut frame = Self::default();
+        frame.fit(timestamps, steps, windows, range_ms, edges);
+        frame
+    }
+
+    /// Makes it that of other windows or times, if they are others.
+    pub fn fit(&mut self, timestamps: &[i64], steps: Steps, windows: Windows, range_ms: i64, edges: Edges) {
+        let of = Some((steps, windows, range_ms, edges));
+        if self.of == of && self.timestamps == timestamps {
+            return;
+        }
+        self.of = of;
+        self.timestamps.clear();
+        self.timestamps.extend_from_slice(timestamps);
+        self.stretches = OnceCell::new();
+        self.samples = 0;
+        self.bounds.clear();
+        let mut slide = Slide::default();
+        for step in 0..steps.count {
+            let end = windows.end(steps, step);
+            let from = end.saturating_sub(range_ms).saturating_sub(edges.before());
+            slide.advance(timestamps, |t| *t, from, end.saturating_add(edges.after()));
+            self.samples += u64::try_from(slide.high - slide.low).unwrap_or(u64::MAX);
+            self.bounds.push((slide.low, slide.high));
+        }
+    }
+
+    /// Samples in all windows, those in several counted as often.
+    pub fn samples(&self) -> u64 {
+        self.samples
+    }
+
+    /// How many samples each window has.
+    pub fn counts(&self) -> impl Iterator<Item = u64> + '_ {
+        self.bounds.iter().map(|(low, high)| u64::try_from(high - low).unwrap_or(u64::MAX))
+    }
+
+    /// What the rates of all steps are extrapolated by, if nothing is known of when counting started.
+    pub(super) fn stretches(&self) -> &[Stretch] {
+        self.stretches.get_or_init(|| {
+            let Some((steps, windows, range_ms, _)) = self.of else { return Vec::new() };
+            let stretch = |(step, (low, high)): (usize, &(usize, usize))| {
+                let end = windows.end(steps, step);
+                Stretch::of(&self.timestamps[*low..*high], None, end.saturating_sub(range_ms), end)
+            };
+            self.bounds.iter().enumerate().map(stretch).collect()
+        })
+    }
+}
+
 /// Hands `each` the number and the samples of every step, in time order.
 pub(super) fn for_each<'a>(input: &RangeInput<'a>, mut each: impl FnMut(usize, Window<'a>)) {
-    let mut floats = Slide::default();
     let mut histograms = Slide::default();
-    let part = |slice: &'a [i64], slide: &Slide| slice.get(slide.low..slide.high).unwrap_or_default();
-    for step in 0..input.steps.count {
+    let part = |slice: &'a [i64], low, high| slice.get(low..high).unwrap_or_default();
+    for (step, (low, high)) in input.frame.bounds.iter().copied().enumerate() {
+        if low == high && input.histograms.is_empty() {
+            continue;
+        }
         let end = input.windows.end(input.steps, step);
         let after = end.saturating_sub(input.range_ms);
-        let from = after.saturating_sub(input.edges.before());
-        let to = end.saturating_add(input.edges.after());
-        floats.advance(input.timestamps, |t| *t, from, to);
-        histograms.advance(input.histograms, |(t, _)| *t, from, to);
-        if floats.is_empty() && histograms.is_empty() {
-            continue;
+        if !input.histograms.is_empty() {
+            let from = after.saturating_sub(input.edges.before());
+            let to = end.saturating_add(input.edges.after());
+            histograms.advance(input.histograms, |(t, _)| *t, from, to);
+            if low == high && histograms.is_empty() {
+                continue;
+            }
         }
         each(
             step,
             Window {
-                times: &input.timestamps[floats.low..floats.high],
-                values: &input.values[floats.low..floats.high],
-                starts: part(input.starts, &floats),
+                times: &input.timestamps[low..high],
+                values: &input.values[low..high],
+                starts: part(input.starts, low, high),
                 histograms: &input.histograms[histograms.low..histograms.high],
-                histogram_starts: part(input.histogram_starts, &histograms),
-                first: floats.low,
+                histogram_starts: part(input.histogram_starts, histograms.low, histograms.high),
+                first: low,
                 after,
                 end,
             },

@@ -96,6 +96,11 @@ const QUERIES: &[&str] = &[
     "mad_over_time(g[10m])",
 ];
 
+/// How many sequences are tried; more if somebody wants to wait.
+fn sequences(usual: u64) -> u64 {
+    std::env::var("LUMINATE_TEST_SEQUENCES").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
 const STEPS: &[i64] = &[15_000, 60_000, 47_000, 420_000];
 
 fn series() -> Vec<Labels> {
@@ -225,7 +230,7 @@ async fn sequence(pair: &Pair, seed: u64, turns: usize) {
 #[tokio::test]
 async fn with_and_without_it_is_the_same_over_the_store_in_memory() {
     let mut used = 0;
-    for seed in 1..=6_u64 {
+    for seed in 1..=sequences(6) {
         let config = match seed % 3 {
             0 => CacheConfig { max_bytes: 200_000, split: Millis(7 * MINUTE) },
             1 => CacheConfig { max_bytes: 64 << 20, split: Millis(0) },
@@ -245,7 +250,7 @@ async fn with_and_without_it_is_the_same_over_the_store_in_memory() {
 async fn with_and_without_it_is_the_same_over_our_own_engine() {
     let dir = tempfile::tempdir().unwrap();
     let mut used = 0;
-    for seed in 1..=3_u64 {
+    for seed in 1..=sequences(3) {
         let clock = HandClock::at(Timestamp(T0 + 100 * MINUTE));
         let config = EmbeddedConfig {
             segment_bytes: 1 << 16,

@@ -239,7 +239,7 @@ async fn a_write_during_an_evaluation_is_never_missed() {
             };
             cache.answer(&ask, false).await.unwrap().unwrap()
         };
-        let first = tokio::spawn(ask(Arc::clone(&cache)));
+        let first = crate::task::spawn("cache-test", ask(Arc::clone(&cache)));
         held.arrived.acquire().await.unwrap().forget();
         // It is being evaluated, or has just been; now comes a write, and is acknowledged.
         let late = labels(&[("__name__", "c_total"), ("i", "late")]);

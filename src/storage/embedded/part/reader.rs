@@ -1,15 +1,20 @@
 //! Opens a part and reads the samples of its series.
 
 use std::{
+    cell::RefCell,
     fmt,
     ops::Range,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
+use smallvec::SmallVec;
 
 use super::{
     super::{
@@ -60,6 +65,8 @@ pub struct Part {
     total_crc: u32,
     cache: Arc<PageCache>,
     owner: u64,
+    /// Another than that of all other parts this process has opened.
+    serial: u64,
     /// The group of labels read last: series are mostly asked for in order.
     labels_group: Mutex<Option<Arc<LabelsGroup>>>,
 }
@@ -83,8 +90,39 @@ pub struct PartSeries {
     pub labels: Labels,
 }
 
+/// What a thread has read last of the index: series are mostly asked for in order, their entries are packed in
+/// groups, and those of one scrape share their times.
+#[derive(Debug, Default)]
+struct Recent {
+    /// The part's serial number and the number of the group in it.
+    group: Option<(u64, u32)>,
+    /// Where the entries of each of its series end.
+    ends: Vec<usize>,
+    entries: Vec<ChunkEntry>,
+    /// Why there are no more.
+    damaged: Option<Damaged>,
+    /// The part's serial number and the number of the time column in it.
+    column: Option<(u64, u32)>,
+    entry: TimesEntry,
+    times: Vec<i64>,
+}
+
+thread_local! {
+    static RECENT: RefCell<Recent> = RefCell::default();
+    /// Unpacks labels; making one takes as long as using it.
+    static UNPACKER: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
+
+/// A time column longer than this is not kept.
+const KEPT_TIMES: usize = 1 << 14;
+
+/// Chunks of a series in a part; there is seldom more than one.
+type Chunks = SmallVec<[ChunkEntry; 2]>;
+
 /// Where a chunk lies and what is known of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct ChunkEntry {
     histograms: bool,
     page: u32,
@@ -95,7 +133,7 @@ struct ChunkEntry {
 }
 
 /// Where a time column lies and what is known of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct TimesEntry {
     page: u32,
     offset: u32,
@@ -192,6 +230,7 @@ impl Part {
             total_crc: trailer.total_crc,
             cache: Arc::clone(cache),
             owner,
+            serial: NEXT_SERIAL.fetch_add(1, Ordering::Relaxed),
             labels_group: Mutex::new(None),
         };
         for section in [
@@ -328,15 +367,12 @@ impl Part {
             if !times.overlaps(range) {
                 continue;
             }
-            let wrong_times = |e| self.page_corrupt(times.page, times.offset, e);
             let wrong = |e| self.page_corrupt(chunk.page, chunk.offset, e);
-            let column_page = self.page(times.page)?;
-            let column = piece(&column_page, times.offset, times.length).map_err(wrong_times)?;
             let body_page = self.page(chunk.page)?;
             let body = piece(&body_page, chunk.offset, chunk.length).map_err(wrong)?;
             if chunk.histograms {
                 let mut timestamps = Vec::new();
-                chunk::decode_times(column, times.count, &mut timestamps).map_err(wrong_times)?;
+                self.decode_times(chunk.times, times, &mut timestamps)?;
                 let before = into.histograms.len();
                 chunk::decode_histogram_body(body, &timestamps, into).map_err(wrong)?;
                 let inside = within(&timestamps, range);
@@ -344,7 +380,7 @@ impl Part {
                 into.histograms.drain(before..before + inside.start);
             } else {
                 let before = into.timestamps.len();
-                chunk::decode_times(column, times.count, &mut into.timestamps).map_err(wrong_times)?;
+                self.decode_times(chunk.times, times, &mut into.timestamps)?;
                 chunk::decode_float_body(body, before, into).map_err(wrong)?;
                 let inside = within(&into.timestamps[before..], range);
                 keep(&mut into.timestamps, before, &inside);
@@ -483,14 +519,68 @@ impl Part {
         Ok(unpacked)
     }
 
-    fn chunks(&self, ordinal: u32) -> Result<Vec<ChunkEntry>> {
+    fn chunks(&self, ordinal: u32) -> Result<Chunks> {
         let groups = Groups(self.section(Section::Series));
-        chunk_entries(groups, ordinal).map_err(|e| self.index_corrupt(Section::Series, e))
+        let group = (self.serial, ordinal / SERIES_PER_GROUP);
+        let place = (ordinal % SERIES_PER_GROUP) as usize;
+        RECENT.with_borrow_mut(|recent| {
+            if recent.group != Some(group) {
+                recent.group = Some(group);
+                // What is damaged ends the list, and does not keep those before it from being read.
+                recent.damaged = chunk_entries(groups, group.1, &mut recent.entries, &mut recent.ends).err();
+            }
+            let Some(end) = recent.ends.get(place) else {
+                let damaged = recent.damaged.unwrap_or(Damaged("series lies outside its group"));
+                return Err(self.index_corrupt(Section::Series, damaged));
+            };
+            let start = place.checked_sub(1).map_or(0, |before| recent.ends[before]);
+            Ok(Chunks::from_slice(&recent.entries[start..*end]))
+        })
     }
 
     fn times(&self, number: u32) -> Result<TimesEntry> {
+        let known = RECENT.with_borrow(|recent| {
+            (recent.column == Some((self.serial, number))).then_some(recent.entry)
+        });
+        if let Some(entry) = known {
+            return Ok(entry);
+        }
         let groups = Groups(self.section(Section::Times));
-        times_entry(groups, number).map_err(|e| self.index_corrupt(Section::Times, e))
+        let entry = times_entry(groups, number).map_err(|e| self.index_corrupt(Section::Times, e))?;
+        RECENT.with_borrow_mut(|recent| {
+            recent.column = Some((self.serial, number));
+            recent.entry = entry;
+            recent.times.clear();
+        });
+        Ok(entry)
+    }
+
+    /// Adds the times of a column to `into`.
+    fn decode_times(&self, number: u32, at: TimesEntry, into: &mut Vec<i64>) -> Result<()> {
+        let wrong = |e| self.page_corrupt(at.page, at.offset, e);
+        let column = Some((self.serial, number));
+        let known = RECENT.with_borrow(|recent| {
+            let known = recent.column == column && recent.times.len() == at.count;
+            if known {
+                into.extend_from_slice(&recent.times);
+            }
+            known
+        });
+        if known {
+            return Ok(());
+        }
+        let page = self.page(at.page)?;
+        let before = into.len();
+        let bytes = piece(&page, at.offset, at.length).map_err(wrong)?;
+        chunk::decode_times(bytes, at.count, into).map_err(wrong)?;
+        if at.count <= KEPT_TIMES {
+            RECENT.with_borrow_mut(|recent| {
+                (recent.column, recent.entry) = (column, at);
+                recent.times.clear();
+                recent.times.extend_from_slice(&into[before..]);
+            });
+        }
+        Ok(())
     }
 
     fn page_count(&self) -> u32 {
@@ -558,7 +648,7 @@ fn unpack_labels(groups: Groups<'_>, number: u32) -> Result<LabelsGroup, Damaged
     if length > MAX_LABELS_GROUP {
         return Err(Damaged("labels unpack to too much memory"));
     }
-    let bytes = zstd::bulk::decompress(reader.rest(), length).map_err(|_| Damaged("labels do not unpack"))?;
+    let bytes = unpack(reader.rest(), length).map_err(|_| Damaged("labels do not unpack"))?;
     if bytes.len() != length {
         return Err(Damaged("labels unpack to another length"));
     }
@@ -573,17 +663,30 @@ fn unpack_labels(groups: Groups<'_>, number: u32) -> Result<LabelsGroup, Damaged
     Ok(LabelsGroup { number, bytes, labels })
 }
 
+fn unpack(packed: &[u8], length: usize) -> std::io::Result<Vec<u8>> {
+    UNPACKER.with_borrow_mut(|unpacker| match unpacker {
+        Some(unpacker) => unpacker.decompress(packed, length),
+        None => unpacker.insert(zstd::bulk::Decompressor::new()?).decompress(packed, length),
+    })
+}
+
 fn add_signed(to: u32, difference: i64) -> Result<u32, Damaged> {
     let sum = i64::from(to).checked_add(difference).and_then(|sum| u32::try_from(sum).ok());
     sum.ok_or(Damaged("difference leaves its range"))
 }
 
-fn chunk_entries(groups: Groups<'_>, ordinal: u32) -> Result<Vec<ChunkEntry>, Damaged> {
-    let mut reader = Reader::new(groups.group(ordinal / SERIES_PER_GROUP)?);
+/// Reads the entries of all series of a group, up to what is damaged.
+fn chunk_entries(
+    groups: Groups<'_>,
+    number: u32,
+    entries: &mut Vec<ChunkEntry>,
+    ends: &mut Vec<usize>,
+) -> Result<(), Damaged> {
+    entries.clear();
+    ends.clear();
+    let mut reader = Reader::new(groups.group(number)?);
     let (mut page, mut end, mut times) = (0_u32, 0_u32, 0_u32);
-    let mut entries = Vec::new();
-    for _ in 0..=ordinal % SERIES_PER_GROUP {
-        entries.clear();
+    while ends.len() < SERIES_PER_GROUP as usize && reader.remaining() > 0 {
         for _ in 0..reader.count(4)? {
             let flags = reader.u8()?;
             if flags & !(CHUNK_HISTOGRAMS | CHUNK_STATS | CHUNK_OFFSET) != 0 {
@@ -600,8 +703,9 @@ fn chunk_entries(groups: Groups<'_>, ordinal: u32) -> Result<Vec<ChunkEntry>, Da
             let histograms = flags & CHUNK_HISTOGRAMS != 0;
             entries.push(ChunkEntry { histograms, page, offset, length, times, stats });
         }
+        ends.push(entries.len());
     }
-    Ok(entries)
+    Ok(())
 }
 
 fn times_entry(groups: Groups<'_>, number: u32) -> Result<TimesEntry, Damaged> {
