@@ -20,9 +20,14 @@ fn histogram(a: &FloatHistogram, b: &FloatHistogram) -> bool {
         && a.reset_hint == b.reset_hint
         && a.positive_spans == b.positive_spans
         && a.negative_spans == b.negative_spans
-        && [(a.zero_threshold, b.zero_threshold), (a.zero_count, b.zero_count), (a.count, b.count), (a.sum, b.sum)]
-            .into_iter()
-            .all(|(a, b)| float(a, b))
+        && [
+            (a.zero_threshold, b.zero_threshold),
+            (a.zero_count, b.zero_count),
+            (a.count, b.count),
+            (a.sum, b.sum),
+        ]
+        .into_iter()
+        .all(|(a, b)| float(a, b))
         && floats(&a.positive_buckets, &b.positive_buckets)
         && floats(&a.negative_buckets, &b.negative_buckets)
         && floats(&a.custom_values, &b.custom_values)
@@ -52,9 +57,15 @@ fn series(a: &MatrixSeries, b: &MatrixSeries) -> bool {
 /// Whether two results are the same, in the same order.
 pub fn value(a: &Value, b: &Value) -> bool {
     match (a, b) {
-        (Value::Scalar { timestamp: at, value: a }, Value::Scalar { timestamp: bt, value: b }) => at == bt && float(*a, *b),
-        (Value::Vector(a), Value::Vector(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| element(a, b)),
-        (Value::Matrix(a), Value::Matrix(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| series(a, b)),
+        (Value::Scalar { timestamp: at, value: a }, Value::Scalar { timestamp: bt, value: b }) => {
+            at == bt && float(*a, *b)
+        }
+        (Value::Vector(a), Value::Vector(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| element(a, b))
+        }
+        (Value::Matrix(a), Value::Matrix(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| series(a, b))
+        }
         (a, b) => a == b,
     }
 }

@@ -61,7 +61,12 @@ pub fn batch(bytes: &mut Unstructured<'_>) -> WriteBatch {
                 for _ in 0..below(bytes, 10) {
                     let histogram = Arc::new(histogram(bytes));
                     let start = start(bytes, at);
-                    histograms.push(BatchHistogram { series: number, timestamp: Timestamp(at), histogram, start });
+                    histograms.push(BatchHistogram {
+                        series: number,
+                        timestamp: Timestamp(at),
+                        histogram,
+                        start,
+                    });
                     at += step * (1 + i64::from(below(bytes, 3)));
                 }
             }
@@ -74,13 +79,15 @@ pub fn batch(bytes: &mut Unstructured<'_>) -> WriteBatch {
             }
             5 => {
                 let job = *one_of(bytes, &["1", "2"]);
-                let info = labels(&[("__name__", "target_info"), ("job", job), ("instance", "i"), ("data", b)]);
+                let info =
+                    labels(&[("__name__", "target_info"), ("job", job), ("instance", "i"), ("data", b)]);
                 put(&mut samples, info, &floats(bytes, 4), 1.0);
                 let of = labels(&[("__name__", "m"), ("job", job), ("instance", "i")]);
                 put(&mut samples, of, &floats(bytes, 8), 1.0);
             }
             6 => {
-                let typed = labels(&[("__name__", "c_total"), ("__type__", "counter"), ("__unit__", "s"), ("a", a)]);
+                let typed =
+                    labels(&[("__name__", "c_total"), ("__type__", "counter"), ("__unit__", "s"), ("a", a)]);
                 put(&mut samples, typed, &floats(bytes, 12), 1.0);
             }
             _ => {
@@ -159,7 +166,12 @@ pub fn histogram(bytes: &mut Unstructured<'_>) -> Histogram {
     };
     let factor = *one_of(bytes, &[1.0, 0.5, 1e300, 0.1]);
     let numbers = if below(bytes, 2) == 0 {
-        Counts::Integer { count, zero_count, positive: differences(&positive), negative: differences(&negative) }
+        Counts::Integer {
+            count,
+            zero_count,
+            positive: differences(&positive),
+            negative: differences(&negative),
+        }
     } else {
         let floats = |counts: &[u64]| counts.iter().map(|c| to_f64(*c) * factor).collect();
         Counts::Float {
@@ -171,7 +183,11 @@ pub fn histogram(bytes: &mut Unstructured<'_>) -> Histogram {
     };
     Histogram {
         schema: if is_custom { CUSTOM_BUCKETS_SCHEMA } else { *one_of(bytes, &[0, 1, 3, 8, -1, -4]) },
-        zero_threshold: if is_custom { 0.0 } else { *one_of(bytes, &[0.0, 0.001, 0.5, 2.938_735_877_055_718_8e-39]) },
+        zero_threshold: if is_custom {
+            0.0
+        } else {
+            *one_of(bytes, &[0.0, 0.001, 0.5, 2.938_735_877_055_718_8e-39])
+        },
         sum,
         reset_hint: *one_of(bytes, &[ResetHint::Unknown, ResetHint::Yes, ResetHint::No, ResetHint::Gauge]),
         positive_spans,

@@ -10,25 +10,68 @@ use luminate::promql::{
 
 use crate::{below, one_of};
 
-const NAMES: &[&str] = &["m", "c_total", "x", "h", "h_bucket", "n", "target_info", r#"{__name__=~"m|x"}"#, r#"{__name__=~".+"}"#];
-const MATCHERS: &[&str] = &["", r#"a="x""#, r#"a!="x""#, r#"a=~"x|y""#, r#"a!~"x.*""#, r#"b="""#, r#"a=~"(?i:X)",b!="z""#];
-const DURATIONS: &[&str] = &["1m", "15s", "30s", "90s", "5m", "1ms", "7.003s", "0.5h", "(30s*2)", "(1m+step())", "max_of(20s,range())"];
+const NAMES: &[&str] = &[
+    "m",
+    "c_total",
+    "x",
+    "h",
+    "h_bucket",
+    "n",
+    "target_info",
+    r#"{__name__=~"m|x"}"#,
+    r#"{__name__=~".+"}"#,
+];
+const MATCHERS: &[&str] =
+    &["", r#"a="x""#, r#"a!="x""#, r#"a=~"x|y""#, r#"a!~"x.*""#, r#"b="""#, r#"a=~"(?i:X)",b!="z""#];
+const DURATIONS: &[&str] = &[
+    "1m",
+    "15s",
+    "30s",
+    "90s",
+    "5m",
+    "1ms",
+    "7.003s",
+    "0.5h",
+    "(30s*2)",
+    "(1m+step())",
+    "max_of(20s,range())",
+];
 const STEPS: &[&str] = &["", "15s", "1m", "7s", "20.001s", "(10s*2)"];
 const OFFSETS: &[&str] = &["30s", "1m", "-30s", "7ms", "-(1m)", "15s", "5m"];
 const PINS: &[&str] = &["60", "120.5", "-10", "0", "start()", "end()", "300"];
-const NUMBERS: &[&str] =
-    &["1", "0", "2", "0.5", "-1", "3", "NaN", "Inf", "-Inf", "1e308", "5e-324", "0.9", "1.5", "-0.25", "1m", "0x1F", "100"];
+const NUMBERS: &[&str] = &[
+    "1", "0", "2", "0.5", "-1", "3", "NaN", "Inf", "-Inf", "1e308", "5e-324", "0.9", "1.5", "-0.25", "1m",
+    "0x1F", "100",
+];
 const LABELS: &[&str] = &["a", "b", "i", "le", "__name__", "new", "job", "\"d.t\""];
 const BINARY: &[&str] =
     &["+", "-", "*", "/", "%", "^", "atan2", "==", "!=", "<", ">", "<=", ">=", "</", ">/"];
 const SETS: &[&str] = &["and", "or", "unless"];
 const MATCHINGS: &[&str] = &[
-    "", "on(a)", "ignoring(i)", "on()", "ignoring(a,b)", "on(a) group_left", "on(a) group_right(b)", "ignoring(a) group_left(b,new)",
-    "on(b,i)", "ignoring(i) group_right",
+    "",
+    "on(a)",
+    "ignoring(i)",
+    "on()",
+    "ignoring(a,b)",
+    "on(a) group_left",
+    "on(a) group_right(b)",
+    "ignoring(a) group_left(b,new)",
+    "on(b,i)",
+    "ignoring(i) group_right",
 ];
 const FILLS: &[&str] = &["", "", "", "fill(0)", "fill_left(1)", "fill_right(NaN)"];
-const GROUPINGS: &[&str] =
-    &["", "by(a)", "without(i)", "by()", "by(a,b)", "without()", "by(le)", "without(le,i)", "by(__name__)", "by(\"d.t\",new)"];
+const GROUPINGS: &[&str] = &[
+    "",
+    "by(a)",
+    "without(i)",
+    "by()",
+    "by(a,b)",
+    "without()",
+    "by(le)",
+    "without(le,i)",
+    "by(__name__)",
+    "by(\"d.t\",new)",
+];
 const PATTERNS: &[&str] = &["(.*)", "(x).*", "", "(.)(.*)", "y|z", "[^x]+"];
 const REPLACEMENTS: &[&str] = &["$1", "", "x", "$2-$1", "${1}y", "$$"];
 
@@ -101,7 +144,11 @@ impl Writer<'_, '_> {
     fn range_vector(&mut self) -> String {
         let text = if self.is_over() || below(self.bytes, 4) < 3 {
             let of = self.plain_selector();
-            format!("{of}[{}]{}", one_of(self.bytes, DURATIONS), one_of(self.bytes, &["", "", " anchored", " smoothed"]))
+            format!(
+                "{of}[{}]{}",
+                one_of(self.bytes, DURATIONS),
+                one_of(self.bytes, &["", "", " anchored", " smoothed"])
+            )
         } else {
             let of = self.deeper(Self::vector);
             // An operator and a sign bind less than the brackets.
@@ -161,8 +208,20 @@ impl Writer<'_, '_> {
         let op = *one_of(
             self.bytes,
             &[
-                "sum", "avg", "min", "max", "count", "group", "stddev", "stdvar", "topk", "bottomk", "quantile", "count_values",
-                "limitk", "limit_ratio",
+                "sum",
+                "avg",
+                "min",
+                "max",
+                "count",
+                "group",
+                "stddev",
+                "stdvar",
+                "topk",
+                "bottomk",
+                "quantile",
+                "count_values",
+                "limitk",
+                "limit_ratio",
             ],
         );
         let grouping = *one_of(self.bytes, GROUPINGS);

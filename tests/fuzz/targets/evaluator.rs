@@ -73,7 +73,14 @@ impl Question<'_> {
         self.bench.runtime.block_on(engine.instant(self.view, text, Timestamp(at), &self.options))
     }
 
-    fn range(&self, engine: &Engine, text: &str, start: i64, end: i64, step: i64) -> Result<Answer, QueryError> {
+    fn range(
+        &self,
+        engine: &Engine,
+        text: &str,
+        start: i64,
+        end: i64,
+        step: i64,
+    ) -> Result<Answer, QueryError> {
         let (start, end, step) = (Timestamp(start), Timestamp(end), Millis(step));
         self.bench.runtime.block_on(engine.range(self.view, text, start, end, step, &self.options))
     }
@@ -131,9 +138,13 @@ fuzz_target!(|input: &[u8]| {
             }
             // A range may be refused for what no instant has: series that are the same, at other times.
             let Ok(range) = &range else { continue };
-            let instant = instant.unwrap_or_else(|error| panic!("a step is refused: {text} at {at}: {error}"));
+            let instant =
+                instant.unwrap_or_else(|error| panic!("a step is refused: {text} at {at}: {error}"));
             let (whole, alone) = (compare::at(&range.value, at), compare::at(&instant.value, at));
-            assert!(compare::same_at(&whole, &alone), "a step differs: {text} at {at}\n{whole:#?}\n{alone:#?}");
+            assert!(
+                compare::same_at(&whole, &alone),
+                "a step differs: {text} at {at}\n{whole:#?}\n{alone:#?}"
+            );
         }
 
         let printed = expr.to_string();

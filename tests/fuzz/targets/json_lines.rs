@@ -12,7 +12,8 @@ use luminate::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Builder::new_current_thread().build().expect("a runtime starts"));
+static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_current_thread().build().expect("a runtime starts"));
 
 /// Imports `bytes` in pieces of `size`.
 fn import(ingest: &Arc<Ingest>, bytes: &[u8], size: usize) -> Imported {
@@ -43,6 +44,9 @@ fuzz_target!(|input: (u8, &[u8])| {
     // However it comes, it is the same, and the same again when all series are known.
     let whole = import(&ingest, bytes, bytes.len().max(1));
     let pieces = import(&ingest, bytes, usize::from(size).max(1));
-    assert_eq!((whole.lines, whole.bad_lines, whole.received), (pieces.lines, pieces.bad_lines, pieces.received));
+    assert_eq!(
+        (whole.lines, whole.bad_lines, whole.received),
+        (pieces.lines, pieces.bad_lines, pieces.received)
+    );
     assert!(whole.outcome.samples <= whole.received.samples);
 });

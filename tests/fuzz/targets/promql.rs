@@ -10,7 +10,8 @@ fuzz_target!(|text: &str| {
     let _ = parse_selector(text);
     if let Ok(expr) = parse(text, &features) {
         let printed = expr.to_string();
-        let again = parse(&printed, &features).unwrap_or_else(|e| panic!("{text:?} prints as {printed:?}: {e}"));
+        let again =
+            parse(&printed, &features).unwrap_or_else(|e| panic!("{text:?} prints as {printed:?}: {e}"));
         assert_eq!(printed, again.to_string(), "{text:?}");
     }
 });

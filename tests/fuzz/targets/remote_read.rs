@@ -37,10 +37,12 @@ static SERVICE: LazyLock<Arc<QueryService>> = LazyLock::new(|| {
 
 /// Floats and histograms from the year 1970 on, and at the ends of time.
 fn batch() -> WriteBatch {
-    let labels = |name: &str, job: &str| Labels::from_pairs([("__name__", name), ("job", job)]).expect("labels");
+    let labels =
+        |name: &str, job: &str| Labels::from_pairs([("__name__", name), ("job", job)]).expect("labels");
     let mut batch = WriteBatch::over(vec![labels("up", "a"), labels("up", "b"), labels("native", "a")]);
     for i in 0..300_u32 {
-        let (timestamp, value) = (Timestamp(i64::from(i) * 10), if i == 77 { stale_nan() } else { f64::from(i).sqrt() });
+        let (timestamp, value) =
+            (Timestamp(i64::from(i) * 10), if i == 77 { stale_nan() } else { f64::from(i).sqrt() });
         batch.samples.push(BatchSample { series: i % 2, timestamp, value, start: 0 });
         let buckets = vec![i64::from(i % 9), 1];
         let histogram = Histogram {
@@ -50,10 +52,20 @@ fn batch() -> WriteBatch {
             reset_hint: if i % 31 == 0 { ResetHint::Yes } else { ResetHint::Unknown },
             positive_spans: vec![Span { offset: i32::from(i > 150), length: 2 }],
             negative_spans: vec![],
-            counts: Counts::Integer { count: u64::from(i), zero_count: 0, positive: buckets, negative: vec![] },
+            counts: Counts::Integer {
+                count: u64::from(i),
+                zero_count: 0,
+                positive: buckets,
+                negative: vec![],
+            },
             custom_values: vec![],
         };
-        batch.histograms.push(BatchHistogram { series: 2, timestamp, histogram: Arc::new(histogram), start: 0 });
+        batch.histograms.push(BatchHistogram {
+            series: 2,
+            timestamp,
+            histogram: Arc::new(histogram),
+            start: 0,
+        });
     }
     for timestamp in [i64::MIN, i64::MAX] {
         batch.samples.push(BatchSample { series: 0, timestamp: Timestamp(timestamp), value: 1.0, start: 0 });
@@ -97,7 +109,8 @@ fuzz_target!(|input: (bool, &[u8])| {
         }
         count
     });
-    let whole = ReadResponse::read(&whole.finish().expect("it compresses")).expect("what was written reads back");
+    let whole =
+        ReadResponse::read(&whole.finish().expect("it compresses")).expect("what was written reads back");
     let series = whole.results.iter().flat_map(|result| &result.timeseries);
     assert_eq!(count, series.map(|series| series.samples.len() + series.histograms.len()).sum::<usize>());
     let frames = read_frames(&frames).expect("frames read back");

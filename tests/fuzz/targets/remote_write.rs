@@ -13,7 +13,8 @@ use luminate::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Builder::new_current_thread().build().expect("a runtime starts"));
+static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_current_thread().build().expect("a runtime starts"));
 
 fuzz_target!(|input: (bool, bool, &[u8])| {
     let (second, compress, bytes) = input;
@@ -39,7 +40,11 @@ fuzz_target!(|input: (bool, bool, &[u8])| {
             };
             match written {
                 Ok(_) | Err(IngestError::TooLarge { .. } | IngestError::Decode(_)) => {}
-                Err(error @ (IngestError::Storage(_) | IngestError::Overloaded { .. } | IngestError::OverLimit(_))) => panic!("{error}"),
+                Err(
+                    error @ (IngestError::Storage(_)
+                    | IngestError::Overloaded { .. }
+                    | IngestError::OverLimit(_)),
+                ) => panic!("{error}"),
             }
         }
     });
