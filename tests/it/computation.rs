@@ -223,7 +223,8 @@ async fn parts_of_a_range_give_the_same_bits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_scripts_have_the_same_answers_however_they_are_computed() {
     let empty = || -> Arc<dyn Storage> { MemoryStore::new(HandClock::at(Timestamp(0)), None) };
-    let engines = |store: &Arc<dyn Storage>| [(1, true), (3, false)].map(|(n, narrow)| engine(store, n, narrow));
+    let engines =
+        |store: &Arc<dyn Storage>| [(1, true), (3, false)].map(|(n, narrow)| engine(store, n, narrow));
     let mut evals = 0;
     for (name, script) in scripts() {
         let mut store = empty();

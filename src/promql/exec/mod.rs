@@ -154,7 +154,9 @@ pub fn evaluate(
     }
     let root = plan.nodes.len().saturating_sub(1);
     walk.done.output = match walk.take(root)? {
-        Output::Vector(rows) if context.settings.delayed_names => Output::Vector(names::settle(&context.budget, rows)?),
+        Output::Vector(rows) if context.settings.delayed_names => {
+            Output::Vector(names::settle(&context.budget, rows)?)
+        }
         other => other,
     };
     Ok(walk.done)
@@ -224,7 +226,11 @@ impl<'w> Walk<'w> {
             }
             Operation::Instant { take, .. } => {
                 let rows = self.leaf_rows(&node.operation, steps, &[])?;
-                Output::Vector(if take.changes_meaning() { names::merge_same(&context.budget, rows)? } else { rows })
+                Output::Vector(if take.changes_meaning() {
+                    names::merge_same(&context.budget, rows)?
+                } else {
+                    rows
+                })
             }
             Operation::Samples(windows) => Output::Samples(self.samples(windows, &steps)?),
             Operation::Range { function, windows, params, span, param_span, counted } => {
@@ -623,8 +629,7 @@ impl<'w> Walk<'w> {
                     self.context.check()?;
                     subquery::load(&series.row, &inner_steps, &mut samples);
                     let (labels, found) = (&series.labels, &mut findings);
-                    let row =
-                        range::evaluate(self.context, labels, &samples, &windowed, &mut frame, found)?;
+                    let row = range::evaluate(self.context, labels, &samples, &windowed, &mut frame, found)?;
                     row.iter().for_each(|row| matching::mark_presence(row, &mut present));
                 }
                 self.count(findings, counted);

@@ -25,7 +25,11 @@ pub enum Names {
 }
 
 /// Takes the names of rows whose values have changed their meaning, or marks them.
-pub fn drop_names(budget: &Budget, rows: Vec<SeriesRow>, delayed: bool) -> Result<Vec<SeriesRow>, QueryError> {
+pub fn drop_names(
+    budget: &Budget,
+    rows: Vec<SeriesRow>,
+    delayed: bool,
+) -> Result<Vec<SeriesRow>, QueryError> {
     let mut rows = rows;
     let mut changed = false;
     for row in &mut rows {
@@ -134,7 +138,9 @@ mod tests {
 
     #[test]
     fn rows_that_never_meet_become_one() {
-        let rows = drop_names(&Budget::new(100), vec![row("a", &[1.0, ABSENT]), row("b", &[ABSENT, 2.0])], false).unwrap();
+        let rows =
+            drop_names(&Budget::new(100), vec![row("a", &[1.0, ABSENT]), row("b", &[ABSENT, 2.0])], false)
+                .unwrap();
         assert_eq!(rows.len(), 1);
         assert_eq!(rows[0].labels.to_string(), r#"{job="a"}"#);
         assert_eq!(rows[0].row.floats, [1.0, 2.0]);
@@ -142,7 +148,8 @@ mod tests {
 
     #[test]
     fn rows_that_meet_are_an_error() {
-        let met = drop_names(&Budget::new(100), vec![row("a", &[1.0, 5.0]), row("b", &[ABSENT, 2.0])], false).unwrap_err();
+        let met = drop_names(&Budget::new(100), vec![row("a", &[1.0, 5.0]), row("b", &[ABSENT, 2.0])], false)
+            .unwrap_err();
         assert_eq!(met.to_string(), "vector cannot contain metrics with the same labelset");
     }
 

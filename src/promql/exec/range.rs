@@ -146,7 +146,11 @@ pub fn chunk(
         findings.held += held;
         let keeps_name = windowed.function.keeps_name();
         rows.push(SeriesRow {
-            labels: if keeps_name || delayed || windowed.names == Names::Kept { labels.clone() } else { without_name(labels) },
+            labels: if keeps_name || delayed || windowed.names == Names::Kept {
+                labels.clone()
+            } else {
+                without_name(labels)
+            },
             drop_name: delayed && !keeps_name,
             row,
         });
@@ -175,7 +179,12 @@ pub fn evaluate(
         frame.fit(&samples.timestamps, steps, windows, windowed.range, windowed.edges);
         if frame.samples() <= SLICE {
             count(frame, windowed, &mut findings.queryable);
-            range::evaluate(windowed.function, &input_of(context, labels, samples, windowed, frame), &mut row, &mut findings.notes)?;
+            range::evaluate(
+                windowed.function,
+                &input_of(context, labels, samples, windowed, frame),
+                &mut row,
+                &mut findings.notes,
+            )?;
             return Ok((!row.is_empty()).then_some(row));
         }
     }
@@ -226,10 +235,7 @@ fn input_of<'a>(
         frame,
         params: windowed.params,
         metric_name: labels.metric_name().unwrap_or_default(),
-        type_label: context
-            .settings
-            .type_and_unit_labels
-            .then(|| labels.get("__type__").unwrap_or_default()),
+        type_label: context.settings.type_and_unit_labels.then(|| labels.get("__type__").unwrap_or_default()),
         span: windowed.span,
         param_span: windowed.param_span,
     }

@@ -110,7 +110,8 @@ impl Newest {
             while timestamps.get(after).is_some_and(|t| *t <= at) {
                 after += 1;
             }
-            let newest = after.checked_sub(1).filter(|i| timestamps[*i] > at.saturating_sub(instant.lookback));
+            let newest =
+                after.checked_sub(1).filter(|i| timestamps[*i] > at.saturating_sub(instant.lookback));
             self.samples.push(newest.unwrap_or(usize::MAX));
         }
     }

@@ -96,11 +96,7 @@ fn mask(
 }
 
 /// Puts the elements of both sides together; a series may come from one side at some steps and from the other at others.
-fn unite(
-    context: &Context,
-    lhs: Vec<SeriesRow>,
-    rhs: Vec<SeriesRow>,
-) -> Result<Vec<SeriesRow>, QueryError> {
+fn unite(context: &Context, lhs: Vec<SeriesRow>, rhs: Vec<SeriesRow>) -> Result<Vec<SeriesRow>, QueryError> {
     let mut all = lhs;
     if all.is_empty() || rhs.is_empty() {
         all.extend(rhs);

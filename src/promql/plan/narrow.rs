@@ -17,7 +17,9 @@ use crate::{
     model::{METRIC_NAME, Matcher},
     promql::{
         functions::{instant::InstantFunction, range::RangeFunction, vector::is_metadata_label},
-        parse::{Aggregate, AggregateOp, Binary, BinaryOp, Cardinality, Expr, VectorMatching, VectorSelector},
+        parse::{
+            Aggregate, AggregateOp, Binary, BinaryOp, Cardinality, Expr, VectorMatching, VectorSelector,
+        },
     },
 };
 
@@ -97,11 +99,11 @@ impl<'a> Side<'a> {
         let listed = |label: &String| matching.labels.contains(label);
         match self.aggregations.first() {
             Some(by) if matching.on => !by.without && by.grouping.iter().all(listed),
-            Some(by) => matching.labels.is_empty() && !by.grouping.iter().any(|label| is_metadata_label(label)),
-            // Without its name a series of one metric is still the only one.
-            None => {
-                !matching.on && matching.labels.is_empty() && names_one_metric(&self.selector.matchers)
+            Some(by) => {
+                matching.labels.is_empty() && !by.grouping.iter().any(|label| is_metadata_label(label))
             }
+            // Without its name a series of one metric is still the only one.
+            None => !matching.on && matching.labels.is_empty() && names_one_metric(&self.selector.matchers),
         }
     }
 

@@ -35,11 +35,7 @@ pub struct Group {
 
 impl Groups {
     /// Groups rows.
-    pub fn of(
-        context: &Context,
-        rows: &[SeriesRow],
-        aggregation: &Aggregation,
-    ) -> Result<Self, QueryError> {
+    pub fn of(context: &Context, rows: &[SeriesRow], aggregation: &Aggregation) -> Result<Self, QueryError> {
         let mut all: Vec<Group> = Vec::new();
         let mut places: HashMap<Labels, usize> = HashMap::new();
         let mut keys = Keys::default();

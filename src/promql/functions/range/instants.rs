@@ -192,8 +192,14 @@ fn count_events(input: &RangeInput<'_>, out: &mut Row, event: impl Fn(&Merged<'_
         &own
     };
     // The counts so far take the place of the values.
-    let counted =
-        RangeInput { timestamps: &merged.times, values: &before, starts: &[], histograms: &[], frame, ..*input };
+    let counted = RangeInput {
+        timestamps: &merged.times,
+        values: &before,
+        starts: &[],
+        histograms: &[],
+        frame,
+        ..*input
+    };
     window::for_each(&counted, |step, window| {
         let anchor = match input.edges {
             Edges::Plain => 0,

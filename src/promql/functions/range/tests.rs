@@ -84,13 +84,7 @@ impl Series {
 }
 
 /// A frame for a test, which lives as long as it.
-fn framed(
-    timestamps: &[i64],
-    steps: Steps,
-    windows: Windows,
-    range_ms: i64,
-    edges: Edges,
-) -> &'static Frame {
+fn framed(timestamps: &[i64], steps: Steps, windows: Windows, range_ms: i64, edges: Edges) -> &'static Frame {
     Box::leak(Box::new(Frame::of(timestamps, steps, windows, range_ms, edges)))
 }
 

@@ -539,9 +539,8 @@ impl Part {
     }
 
     fn times(&self, number: u32) -> Result<TimesEntry> {
-        let known = RECENT.with_borrow(|recent| {
-            (recent.column == Some((self.serial, number))).then_some(recent.entry)
-        });
+        let known = RECENT
+            .with_borrow(|recent| (recent.column == Some((self.serial, number))).then_some(recent.entry));
         if let Some(entry) = known {
             return Ok(entry);
         }

@@ -49,8 +49,7 @@ fn expected(function: &str, q: f64, window: &[(i64, f64)], end: i64) -> f64 {
     let mean = sum(&|_, v| v) / n;
     let variance = sum(&|_, v| (v - mean) * (v - mean)) / n;
     let mean_time = sum(&|x, _| x) / n;
-    let slope =
-        sum(&|x, v| (x - mean_time) * (v - mean)) / sum(&|x, _| (x - mean_time) * (x - mean_time));
+    let slope = sum(&|x, v| (x - mean_time) * (v - mean)) / sum(&|x, _| (x - mean_time) * (x - mean_time));
     match function {
         "sum_over_time" => n * mean,
         "avg_over_time" => mean,
