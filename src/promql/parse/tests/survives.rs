@@ -74,8 +74,8 @@ fn long_chains_take_little_of_a_stack() {
     // Nothing nests here: it is the checks, and letting go of the tree, that go down to the first.
     on_a_stack(STACK_BYTES / 8, || {
         for text in [vec!["a"; 1_000].join(" + "), vec!["1"; 1_000].join(" - ")] {
-            let expr = read(&text);
-            assert_eq!(expr.value_type(), expr.clone().value_type());
+            let kind = if text.starts_with('1') { ValueType::Scalar } else { ValueType::InstantVector };
+            assert_eq!(read(&text).value_type(), kind);
         }
     });
 }
