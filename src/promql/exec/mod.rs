@@ -25,6 +25,7 @@ pub mod element;
 pub mod info;
 pub mod matching;
 pub mod names;
+pub mod order;
 pub mod range;
 pub mod rows;
 pub mod select;
@@ -702,6 +703,7 @@ impl<'w> Walk<'w> {
                 let mut samples = range::Samples::default();
                 let mut count = 0;
                 for series in &rows {
+                    context.check()?;
                     subquery::load(&series.row, &inner_steps, &mut samples);
                     count += samples.weight();
                     all.extend(range::raw(&series.labels, &samples, end, range));
@@ -710,8 +712,7 @@ impl<'w> Walk<'w> {
             }
         }
         self.count(findings, Counted::PerStep);
-        all.sort_by(|a, b| a.labels.cmp(&b.labels));
-        Ok(all)
+        order::sort_by(&context.budget, all, |a, b| a.labels.cmp(&b.labels))
     }
 }
 
