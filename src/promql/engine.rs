@@ -339,11 +339,7 @@ impl Engine {
             }
         }
         answer.stats.evaluate_seconds = ran.evaluate_seconds;
-        // Rows have become an answer, which stays until it is written.
-        let bytes = answer_bytes(&answer.value);
-        if let Some(ticket) = options.ticket.as_ref().filter(|_| bytes > SMALL_ANSWER) {
-            ticket.keep(Box::new(self.memory.reserve(&view.tenants()[0], bytes)?));
-        }
+        self.hold_answer(view, options, &answer.value)?;
         Ok(answer)
     }
 

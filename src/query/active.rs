@@ -23,12 +23,13 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{
     QueryFailure, Reader,
+    admission::Admission,
     journal::{Journal, Outcome},
 };
 use crate::{
     clock::Clock,
     model::{Millis, Timestamp},
-    promql::{Answer, Ticket},
+    promql::{QueryError, Ticket},
     storage::View,
 };
 
@@ -213,18 +214,27 @@ impl Running {
         self.cache.clone()
     }
 
-    pub(super) fn admitted(&mut self) {
+    /// Waits for a place, at most so long. It is free again when nobody works for the query any more, which may be a
+    /// moment after its caller left.
+    pub(super) async fn enter(&mut self, admission: &Admission, most: Duration) -> Result<(), QueryFailure> {
+        let ticket = Arc::clone(self.ticket());
+        let in_line = tokio::time::timeout(most, admission.enter(&self.query.view.tenants()[0]));
+        let place = tokio::select! {
+            entered = in_line => entered.map_err(|_| QueryError::Timeout("query queue"))??,
+            () = ticket.canceled() => return Err(QueryError::Canceled("query queue").into()),
+        };
+        ticket.keep(Box::new(place));
         self.queued = self.queries.age(&self.query);
         self.query.runs.store(true, Relaxed);
         self.journal.queued(self.queued);
+        Ok(())
     }
 
-    /// Writes down what became of it.
-    pub(super) fn settle(&mut self, outcome: Result<&Answer, &QueryFailure>) {
-        self.write_down(match outcome {
-            Ok(_) => Outcome::Answered,
-            Err(failure) => Outcome::of(failure),
-        });
+    /// Writes down what became of it; what is said first holds.
+    pub(super) fn settle(&mut self, failure: Option<&QueryFailure>) {
+        if !self.is_settled {
+            self.write_down(failure.map_or(Outcome::Answered, Outcome::of));
+        }
     }
 
     fn write_down(&mut self, outcome: Outcome) {

@@ -305,6 +305,7 @@ fn side_by_side(windows: &[&[f64]; LANES], sums: &mut [Sum; LANES]) {
     let together = shortest(windows);
     let windows = windows.map(|window| &window[..together]);
     let (mut sum, mut owed, mut infinite) = ([0.0_f64; LANES], [0.0_f64; LANES], [0.0_f64; LANES]);
+    #[expect(clippy::needless_range_loop, reason = "sample by sample, in all windows")]
     for i in 0..together {
         for lane in 0..LANES {
             let value = windows[lane][i];
