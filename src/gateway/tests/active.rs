@@ -1,18 +1,6 @@
 //! Queries that run: looked at, ended, and with features of their own.
 
 use super::*;
-use crate::query::{QueryLimits, QueryService};
-
-/// With time for queries to be looked at.
-async fn unhurried() -> TestApp {
-    let TestApp { router: old, state } = TestApp::start().await;
-    drop(old);
-    let mut state = Arc::into_inner(state).unwrap();
-    let (storage, clock) = (Arc::clone(&state.storage), Arc::clone(&state.clock));
-    state.query = Arc::new(QueryService::new(Arc::new(ByHeart), storage, clock, QueryLimits::default()));
-    let state = Arc::new(state);
-    TestApp { router: router(Arc::clone(&state), Door::Both), state }
-}
 
 /// Asks in the background, and waits until that is in the list.
 async fn asked(app: &TestApp) -> tokio::task::JoinHandle<Reply> {
@@ -30,7 +18,7 @@ async fn asked(app: &TestApp) -> tokio::task::JoinHandle<Reply> {
 
 #[tokio::test]
 async fn a_query_can_be_looked_at_and_ended_by_its_tenant_and_nobody_else() {
-    let (app, lines) = audit::audited(unhurried().await);
+    let (app, lines) = audit::audited(TestApp::start().await.unhurried());
     let asking = asked(&app).await;
     let listed = app.get("/api/v1/status/active_queries").await.json()["data"].clone();
     let told = listed[0].as_object().unwrap();
@@ -74,7 +62,7 @@ async fn a_query_can_be_looked_at_and_ended_by_its_tenant_and_nobody_else() {
 
 #[tokio::test]
 async fn who_operates_the_server_sees_and_ends_all() {
-    let app = unhurried().await;
+    let app = TestApp::start().await.unhurried();
     let asking = asked(&app).await;
     let listed = app.call("GET", "/api/v1/admin/active_queries", &[("x-scope-orgid", "other")], "").await;
     let id = listed.json()["data"][0]["id"].as_str().unwrap().to_owned();
@@ -84,7 +72,7 @@ async fn who_operates_the_server_sees_and_ends_all() {
 
 #[tokio::test]
 async fn a_query_whose_caller_left_is_over() {
-    let app = unhurried().await;
+    let app = TestApp::start().await.unhurried();
     let asking = asked(&app).await;
     asking.abort();
     assert!(asking.await.is_err());
