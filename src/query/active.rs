@@ -89,6 +89,11 @@ impl ActiveQuery {
         self.runs.load(Relaxed)
     }
 
+    /// Ends it.
+    pub fn cancel(&self) {
+        self.ticket.cancel();
+    }
+
     /// What it has cost so far.
     pub fn ticket(&self) -> &Arc<Ticket> {
         &self.ticket
@@ -126,14 +131,10 @@ impl ActiveQueries {
         seen
     }
 
-    /// Ends one of those that a reader may know of, or of all; gives what it was.
-    pub fn cancel(&self, view: Option<&View>, id: u64) -> Option<Arc<ActiveQuery>> {
+    /// One of those that a reader may know of, or of all.
+    pub fn find(&self, view: Option<&View>, id: u64) -> Option<Arc<ActiveQuery>> {
         let query = self.all.lock().get(&id).map(Arc::clone)?;
-        if !view.is_none_or(|view| query.is_seen_by(view)) {
-            return None;
-        }
-        query.ticket.cancel();
-        Some(query)
+        view.is_none_or(|view| query.is_seen_by(view)).then_some(query)
     }
 
     /// How long a query is here.
@@ -297,11 +298,10 @@ mod tests {
         assert_eq!(ids(&view(&["b"], &[])), of(&[]));
         assert_eq!(queries.list(None).len(), 3);
 
-        assert!(queries.cancel(Some(&view(&["b"], &[])), a.query.id).is_none());
-        assert!(!a.ticket().is_canceled());
-        assert!(queries.cancel(Some(&view(&["a"], &[])), a.query.id).is_some());
+        assert!(queries.find(Some(&view(&["b"], &[])), a.query.id).is_none());
+        queries.find(Some(&view(&["a"], &[])), a.query.id).unwrap().cancel();
         assert!(a.ticket().is_canceled() && !both.ticket().is_canceled());
-        assert!(queries.cancel(None, 0).is_none());
+        assert!(queries.find(None, 0).is_none());
         drop((a, both, restricted));
         assert!(queries.list(None).is_empty());
     }

@@ -2,7 +2,8 @@
 
 use super::{QueryFailure, QueryService};
 use crate::{
-    promql::parse::{matchers_all_match_empty, parse_selector},
+    model::Matcher,
+    promql::parse::{MAX_PATTERN_BYTES, matchers_all_match_empty, parse_selector},
     storage::MatcherSets,
 };
 
@@ -49,11 +50,18 @@ fn read(texts: &[String], max_bytes: usize) -> Result<MatcherSets, String> {
         ));
     }
     let mut sets = MatcherSets::with_capacity(texts.len());
+    let mut pattern_bytes = 0;
     for text in texts {
         if text.len() > max_bytes {
             return Err(format!("the selector is {} bytes long, the limit is {max_bytes}", text.len()));
         }
-        sets.push(parse_selector(text).map_err(|e| e.to_string())?);
+        let set = parse_selector(text).map_err(|e| e.to_string())?;
+        pattern_bytes += set.iter().map(Matcher::compiled_bytes).sum::<usize>();
+        if pattern_bytes > MAX_PATTERN_BYTES {
+            let most = MAX_PATTERN_BYTES >> 20;
+            return Err(format!("regular expressions of {MATCH} take more than {most} MiB when compiled"));
+        }
+        sets.push(set);
     }
     Ok(sets)
 }

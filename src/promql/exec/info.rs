@@ -50,7 +50,7 @@ pub fn info(
     } else {
         let mut request = info.request.clone();
         request.matchers.extend(targets.matchers());
-        let series = context.turn.away(|| late.ask(request))?;
+        let series = context.turn.away(|| late.ask(request), || context.is_over())?;
         let mut any = vec![false; steps.count];
         for (step, any) in any.iter_mut().enumerate() {
             *any = base.iter().any(|row| row.row.has(step));

@@ -54,7 +54,7 @@ pub fn histogram_quantile(
     warn_of_quantiles(q, context.scalar_span, notes);
     let groups = Groups::new(rows, context, notes);
     let result = quantile_rows(q, &groups, context, notes, None)?;
-    merge_equal(result)
+    merge_equal(context.budget, result)
 }
 
 /// `histogram_quantiles(rows, label, q1, q2, …)`: several quantiles, told apart by a label.
@@ -74,7 +74,7 @@ pub fn histogram_quantiles(
     for q in quantiles {
         result.extend(quantile_rows(q, &groups, context, notes, Some(label))?);
     }
-    merge_equal(result)
+    merge_equal(context.budget, result)
 }
 
 /// `histogram_fraction(lower, upper, rows)`: which part of the observations lies between two values.
@@ -107,7 +107,7 @@ pub fn histogram_fraction(
         });
         push(&mut result, group.labels.clone(), row, context);
     }
-    merge_equal(result)
+    merge_equal(context.budget, result)
 }
 
 fn warn_of_quantiles(quantiles: &[f64], span: Span, notes: &mut Annotations) {

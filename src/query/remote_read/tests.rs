@@ -80,7 +80,7 @@ async fn it_is_listed_while_it_is_read_and_can_be_ended() {
     assert_eq!((query.asked.start, query.asked.end), (Timestamp(1), Timestamp(1_000)));
     assert!(query.is_running() && memory.held() > 0);
     assert_eq!((query.ticket().samples_read(), query.ticket().series()), (100_000, 100));
-    assert!(service.active().cancel(Some(&reader.view), query.id).is_some());
+    service.active().find(Some(&reader.view), query.id).unwrap().cancel();
     // What waits to be taken still comes.
     let (samples, why) = to_the_end(read).await;
     assert!(samples < 100_000);
