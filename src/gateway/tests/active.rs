@@ -3,19 +3,8 @@
 use super::*;
 use crate::{
     gateway::auth::{Principal, Scope},
-    query::{InstantQuery, Origin, QueryControls, QueryLimits, QueryService, Reader},
+    query::{InstantQuery, Origin, QueryControls, Reader},
 };
-
-/// With time for queries to be looked at.
-async fn unhurried() -> TestApp {
-    let TestApp { router: old, state } = TestApp::start().await;
-    drop(old);
-    let mut state = Arc::into_inner(state).unwrap();
-    let (storage, clock) = (Arc::clone(&state.storage), Arc::clone(&state.clock));
-    state.query = Arc::new(QueryService::new(Arc::new(ByHeart), storage, clock, QueryLimits::default()));
-    let state = Arc::new(state);
-    TestApp { router: router(Arc::clone(&state), Door::Both), state }
-}
 
 /// Asks in the background, and waits until that is in the list.
 async fn asked(app: &TestApp) -> tokio::task::JoinHandle<Reply> {
@@ -33,7 +22,7 @@ async fn asked(app: &TestApp) -> tokio::task::JoinHandle<Reply> {
 
 #[tokio::test]
 async fn a_query_can_be_looked_at_and_ended_by_its_tenant_and_nobody_else() {
-    let (app, lines) = audit::audited(unhurried().await);
+    let (app, lines) = audit::audited(TestApp::start().await.unhurried());
     let asking = asked(&app).await;
     let listed = app.get("/api/v1/status/active_queries").await.json()["data"].clone();
     let told = listed[0].as_object().unwrap();
@@ -84,7 +73,7 @@ async fn somebody_else_s_query_is_ended_by_who_may_do_more_than_read() {
         ("me", &[Scope::Admin], 204),
     ];
     for (name, scopes, status) in cases {
-        let TestApp { router: old, state } = unhurried().await;
+        let TestApp { router: old, state } = TestApp::start().await.unhurried();
         drop(old);
         let mut state = Arc::into_inner(state).unwrap();
         let scopes = scopes.iter().copied().collect();
@@ -116,7 +105,7 @@ async fn somebody_else_s_query_is_ended_by_who_may_do_more_than_read() {
 
 #[tokio::test]
 async fn who_operates_the_server_sees_and_ends_all() {
-    let app = unhurried().await;
+    let app = TestApp::start().await.unhurried();
     let asking = asked(&app).await;
     let listed = app.call("GET", "/api/v1/admin/active_queries", &[("x-scope-orgid", "other")], "").await;
     let id = listed.json()["data"][0]["id"].as_str().unwrap().to_owned();
@@ -126,7 +115,7 @@ async fn who_operates_the_server_sees_and_ends_all() {
 
 #[tokio::test]
 async fn a_query_whose_caller_left_is_over() {
-    let app = unhurried().await;
+    let app = TestApp::start().await.unhurried();
     let asking = asked(&app).await;
     asking.abort();
     assert!(asking.await.is_err());
