@@ -66,7 +66,7 @@ pub fn label_replace(
             set_label(series, dst, &new);
         }
     }
-    merge_equal(rows)
+    merge_equal(budget, rows)
 }
 
 /// `label_join(rows, dst, separator, src…)`: sets `dst` to the values of other labels.
@@ -93,7 +93,7 @@ pub fn label_join(
         let joined = values.join(separator);
         set_label(series, dst, &joined);
     }
-    merge_equal(rows)
+    merge_equal(budget, rows)
 }
 
 fn check_length(bytes: usize, label: &str, function: &str) -> Result<(), QueryError> {
@@ -147,10 +147,11 @@ pub(super) fn check_label_name(name: &str, function: &str, role: &str) -> Result
 /// Joins the rows of series that have the same labels; fails if they have values at the same step.
 ///
 /// The first of them keeps its place.
-pub fn merge_equal(rows: Vec<SeriesRow>) -> Result<Vec<SeriesRow>, QueryError> {
+pub fn merge_equal(budget: &Budget, rows: Vec<SeriesRow>) -> Result<Vec<SeriesRow>, QueryError> {
     let mut known: HashMap<Labels, usize> = HashMap::with_capacity(rows.len());
     let mut merged: Vec<SeriesRow> = Vec::with_capacity(rows.len());
     for series in rows {
+        budget.check()?;
         match known.entry(series.labels.clone()) {
             Entry::Vacant(entry) => {
                 entry.insert(merged.len());
@@ -279,8 +280,8 @@ pub fn sort_by_label(
     }
     rows.sort_by(|a, b| {
         let by_label = |name: &&str| {
-            let value = |series: &'_ SeriesRow| series.labels.get(name).unwrap_or_default().to_owned();
-            natural_order(&value(a), &value(b))
+            let [a, b] = [a, b].map(|series| series.labels.get(name).unwrap_or_default());
+            natural_order(a, b)
         };
         let order = labels
             .iter()

@@ -92,13 +92,13 @@ fn series_that_become_equal_merge_unless_they_overlap() {
         series(&[("b", "1")], &[9.0, 9.0, 9.0]),
         series(&[("a", "1")], &[ABSENT, 2.0, ABSENT]),
     ];
-    let merged = merge_equal(rows.clone()).unwrap();
+    let merged = merge_equal(&BUDGET, rows.clone()).unwrap();
     assert_eq!(merged.len(), 2);
     assert_eq!(merged[0].row.floats[..2], [1.0, 2.0]);
     assert!(is_absent(merged[0].row.floats[2]));
 
     let overlapping = [rows, vec![series(&[("a", "1")], &[ABSENT, 3.0, ABSENT])]].concat();
-    let error = merge_equal(overlapping).unwrap_err();
+    let error = merge_equal(&BUDGET, overlapping).unwrap_err();
     assert_eq!(error.to_string(), "vector cannot contain metrics with the same labelset");
 }
 
@@ -109,12 +109,12 @@ fn histograms_overlap_with_floats_too() {
         row.row.histograms.push((at, Arc::new(FloatHistogram::default())));
         row
     };
-    assert!(merge_equal(vec![series(&[], &[1.0, ABSENT]), with_histogram(0)]).is_err());
-    assert!(merge_equal(vec![with_histogram(0), series(&[], &[1.0, ABSENT])]).is_err());
-    assert!(merge_equal(vec![with_histogram(1), with_histogram(1)]).is_err());
-    let merged = merge_equal(vec![with_histogram(1), series(&[], &[1.0, ABSENT])]).unwrap();
+    assert!(merge_equal(&BUDGET, vec![series(&[], &[1.0, ABSENT]), with_histogram(0)]).is_err());
+    assert!(merge_equal(&BUDGET, vec![with_histogram(0), series(&[], &[1.0, ABSENT])]).is_err());
+    assert!(merge_equal(&BUDGET, vec![with_histogram(1), with_histogram(1)]).is_err());
+    let merged = merge_equal(&BUDGET, vec![with_histogram(1), series(&[], &[1.0, ABSENT])]).unwrap();
     assert!(merged[0].row.has(0) && merged[0].row.has(1));
-    let merged = merge_equal(vec![with_histogram(1), with_histogram(0)]).unwrap();
+    let merged = merge_equal(&BUDGET, vec![with_histogram(1), with_histogram(0)]).unwrap();
     assert_eq!(merged[0].row.histograms.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0, 1]);
 }
 
