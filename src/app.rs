@@ -272,7 +272,7 @@ impl Parts {
             RangeCache::new(Arc::<Engine>::clone(&engine), Arc::clone(&storage), cache_config(config));
         let service =
             QueryService::new(engine, Arc::clone(&storage), Arc::clone(&clock), query_limits(config));
-        let query = Arc::new(service.with_cache(cache));
+        let query = Arc::new(service.with_cache(cache).with_memory(Arc::clone(&query_memory)));
         let counters = Arc::new(RequestCounters::default());
         let readiness = Arc::new(Readiness::new(config.health.ready_requires_storage));
         let redis = redis::link(&config.redis, seeds.request_ids, Arc::clone(&clock))?;

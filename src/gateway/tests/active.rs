@@ -1,7 +1,10 @@
 //! Queries that run: looked at, ended, and with features of their own.
 
 use super::*;
-use crate::query::{QueryLimits, QueryService};
+use crate::{
+    gateway::auth::{Principal, Scope},
+    query::{InstantQuery, Origin, QueryControls, QueryLimits, QueryService, Reader},
+};
 
 /// With time for queries to be looked at.
 async fn unhurried() -> TestApp {
@@ -70,6 +73,45 @@ async fn a_query_can_be_looked_at_and_ended_by_its_tenant_and_nobody_else() {
     assert_eq!((&top[0]["query"], &top[0]["count"]), (&json!("slow"), &json!(1)));
     let wrong = app.get("/api/v1/status/top_queries?by=x").await;
     wrong.is_error(400, "bad_data", "invalid parameter \"by\": it is duration, samples or count");
+}
+
+#[tokio::test]
+async fn somebody_else_s_query_is_ended_by_who_may_do_more_than_read() {
+    let cases: [(&str, &[Scope], u16); 4] = [
+        ("me", &[Scope::Read], 403),
+        ("somebody", &[Scope::Read], 204),
+        ("me", &[Scope::Read, Scope::Write], 204),
+        ("me", &[Scope::Admin], 204),
+    ];
+    for (name, scopes, status) in cases {
+        let TestApp { router: old, state } = unhurried().await;
+        drop(old);
+        let mut state = Arc::into_inner(state).unwrap();
+        let scopes = scopes.iter().copied().collect();
+        let caller = Principal { name: name.to_owned(), scopes, ..Principal::anyone() };
+        state.auth = Arc::new(Auth::Open(Arc::new(caller)));
+        let state = Arc::new(state);
+        let app = TestApp { router: router(Arc::clone(&state), Door::Both), state };
+        let query = Arc::clone(&app.state.query);
+        let asking = crate::task::spawn("test", async move {
+            let origin = Origin { who: "somebody".to_owned(), ..Origin::default() };
+            let controls = QueryControls { origin, ..QueryControls::default() };
+            let slow = InstantQuery { text: "slow".to_owned(), at: None, controls };
+            query.instant(&Reader::of(TenantId::anonymous()), slow).await.map(drop)
+        });
+        while app.state.query.running() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let listed = app.get("/api/v1/status/active_queries").await.json()["data"].clone();
+        let path = format!("/api/v1/status/active_queries/{}", listed[0]["id"].as_str().unwrap());
+        assert_eq!(app.call("DELETE", &path, &[], "").await.status, status, "{name}");
+        if status == 204 {
+            assert!(asking.await.unwrap().is_err());
+        } else {
+            assert_eq!(app.state.query.running(), 1);
+            asking.abort();
+        }
+    }
 }
 
 #[tokio::test]

@@ -51,7 +51,7 @@ pub fn info(
     } else {
         let mut request = info.request.clone();
         request.matchers.extend(targets.matchers());
-        let series = context.turn.away(|| late.ask(request))?;
+        let series = context.turn.away(|| late.ask(request), || context.is_over())?;
         let any = presence(context, &base, steps)?;
         Sources::read(context, info, &series, &targets, steps, &any, findings)?
     };
