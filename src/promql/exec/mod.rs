@@ -765,18 +765,23 @@ fn spread(context: &Context, output: Output, steps: &Steps) -> Result<Output, Qu
         }
         Output::Vector(rows) => {
             context.budget.within(rows.len(), steps.count)?;
-            let wide = |row: SeriesRow| {
+            let mut wide = Vec::with_capacity(rows.len());
+            for row in rows {
+                context.check()?;
                 let value = row.row.floats.first().copied().unwrap_or(rows::ABSENT);
-                let histograms = match row.row.histograms.into_iter().next() {
+                let histograms = match row.row.histograms.first() {
                     Some((_, histogram)) => {
                         let count = u32::try_from(steps.count).unwrap_or(u32::MAX);
-                        (0..count).map(|step| (step, std::sync::Arc::clone(&histogram))).collect()
+                        (0..count).map(|step| (step, std::sync::Arc::clone(histogram))).collect()
                     }
                     None => Vec::new(),
                 };
-                SeriesRow { row: Row { floats: vec![value; steps.count], histograms }, ..row }
-            };
-            Output::Vector(rows.into_iter().map(wide).filter(|row| !row.row.is_empty()).collect())
+                let spread = Row { floats: vec![value; steps.count], histograms };
+                if !spread.is_empty() {
+                    wide.push(SeriesRow { row: spread, ..row });
+                }
+            }
+            Output::Vector(wide)
         }
         other @ (Output::Text(_) | Output::Samples(_)) => other,
     })

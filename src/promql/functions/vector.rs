@@ -284,8 +284,8 @@ pub fn sort_by_label(
     }
     order::sort_by(budget, rows, |a, b| {
         let by_label = |name: &&str| {
-            let value = |series: &'_ SeriesRow| series.labels.get(name).unwrap_or_default().to_owned();
-            natural_order(&value(a), &value(b))
+            let [a, b] = [a, b].map(|series| series.labels.get(name).unwrap_or_default());
+            natural_order(a, b)
         };
         let order = labels
             .iter()
