@@ -77,7 +77,7 @@ mod tests {
             let scattered = (0..len).map(|i| (i.wrapping_mul(2_654_435_761) % 1000, i));
             for all in [scattered.collect::<Vec<_>>(), (0..len).map(|i| (i / 3, i)).collect()] {
                 let mut expected = all.clone();
-                expected.sort_by(|a, b| a.0.cmp(&b.0));
+                expected.sort_by_key(|pair| pair.0);
                 assert!(sort_by(&budget, all, |a, b| a.0.cmp(&b.0)).unwrap() == expected, "{len}");
             }
         }
