@@ -12,7 +12,7 @@
 //!
 //! **The answer is the one that would be given without it, to the bit**, and so are its warnings:
 //!
-//! * Only what each step decides for itself is cut ([`Footing`](crate::promql::plan::footing::Footing)). Pieces in which
+//! * Only what each step decides for itself is cut ([`Footing`]). Pieces in which
 //!   values are added up in an order that depends on other steps are laid side by side only if it was the same in all.
 //! * What has changed since is asked of the store ([`Storage::changes`]) **before** anything is evaluated, and the number
 //!   it names goes with what is kept. A step is true as long as nothing later touches the samples it sees. A store that
