@@ -22,11 +22,11 @@ use axum::{
 use super::{State, error::ApiError, form::Form};
 use crate::{
     model::Matcher,
-    promql::parse::parse_selector,
+    query::selectors::read_selectors,
     storage::{MatcherSets, View},
 };
 
-/// Selectors and labels of one request together: every series is held against all of them.
+/// Labels of one request: every series is held against all of them.
 const MOST: usize = 1_000;
 
 const LABEL: &str = "extra_label";
@@ -48,18 +48,20 @@ impl Narrowed {
     fn read(form: &Form, max_bytes: usize) -> Result<Self, ApiError> {
         let labels = form.all(LABEL);
         let selectors = [form.all(FILTERS), form.all(FILTERS_PLAIN)].concat();
-        for (name, all) in [(LABEL, &labels), (FILTERS, &selectors)] {
-            if all.len() > MOST {
-                let reason = format!("is given {} times, at most {MOST} are taken", all.len());
-                return Err(ApiError::parameter(name, reason));
-            }
-            if let Some(long) = all.iter().find(|text| text.len() > max_bytes) {
-                let reason = format!("it is {} bytes long, the limit is {max_bytes}", long.len());
-                return Err(ApiError::parameter(name, reason));
-            }
+        if labels.len() > MOST {
+            let reason = format!("is given {} times, at most {MOST} are taken", labels.len());
+            return Err(ApiError::parameter(LABEL, reason));
+        }
+        if let Some(long) = labels.iter().find(|text| text.len() > max_bytes) {
+            let reason = format!("it is {} bytes long, the limit is {max_bytes}", long.len());
+            return Err(ApiError::parameter(LABEL, reason));
         }
         let labels: Vec<Matcher> = labels.iter().map(|text| label(text)).collect::<Result<_, _>>()?;
-        let mut sets: MatcherSets = selectors.iter().map(|text| selector(text)).collect::<Result<_, _>>()?;
+        let wrong = |why: String| ApiError::parameter(FILTERS, why);
+        let mut sets = read_selectors(FILTERS, &selectors, max_bytes).map_err(wrong)?;
+        if let Some(at) = sets.iter().position(Vec::is_empty) {
+            return Err(wrong(format!("{:?} has no matcher", selectors[at])));
+        }
         if sets.is_empty() && !labels.is_empty() {
             sets.push(Vec::new());
         }
@@ -74,16 +76,6 @@ fn label(text: &str) -> Result<Matcher, ApiError> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok(Matcher::equal(name, value)),
         Some(_) | None => Err(ApiError::parameter(LABEL, format!("{text:?} is not name=value"))),
-    }
-}
-
-fn selector(text: &str) -> Result<Vec<Matcher>, ApiError> {
-    match parse_selector(text) {
-        Ok(matchers) if matchers.is_empty() => {
-            Err(ApiError::parameter(FILTERS, format!("{text:?} has no matcher")))
-        }
-        Ok(matchers) => Ok(matchers),
-        Err(error) => Err(ApiError::parameter(FILTERS, error)),
     }
 }
 
@@ -166,5 +158,10 @@ mod tests {
         assert!(read(&long).unwrap_err().contains("42 bytes long"));
         let many = vec!["extra_filters[]=up"; MOST + 1].join("&");
         assert!(read(&many).unwrap_err().contains("is given 1001 times"));
+        // Each is short enough, and may be taken alone.
+        let costly = "extra_filters={a=~\".{900}\"}";
+        assert!(read(costly).is_ok());
+        let why = read(&vec![costly; MOST].join("&")).unwrap_err();
+        assert!(why.contains("take more than 32 MiB when compiled"), "{why}");
     }
 }

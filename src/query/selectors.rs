@@ -16,7 +16,8 @@ const MAX_SELECTORS: usize = 1_000;
 /// Reads selectors; none at all is no set at all, which matches every series. What is wrong with one is said
 /// without the parameter's name, as Prometheus does where selectors may be left out.
 pub fn parse_selectors(texts: &[String], max_bytes: usize) -> Result<MatcherSets, QueryFailure> {
-    let sets = read(texts, max_bytes).and_then(|sets| select_something(&sets).map(|()| sets));
+    let sets =
+        read_selectors(MATCH, texts, max_bytes).and_then(|sets| select_something(&sets).map(|()| sets));
     sets.map_err(QueryFailure::Request)
 }
 
@@ -39,13 +40,14 @@ pub fn require_any_selectors(texts: &[String], max_bytes: usize) -> Result<Match
     if texts.is_empty() {
         return Err(QueryFailure::Request("no match[] parameter provided".to_owned()));
     }
-    read(texts, max_bytes).map_err(|reason| QueryFailure::parameter(MATCH, reason))
+    read_selectors(MATCH, texts, max_bytes).map_err(|reason| QueryFailure::parameter(MATCH, reason))
 }
 
-fn read(texts: &[String], max_bytes: usize) -> Result<MatcherSets, String> {
+/// Reads the selectors of a parameter, bounded by number, length and what their patterns take together.
+pub fn read_selectors(parameter: &str, texts: &[String], max_bytes: usize) -> Result<MatcherSets, String> {
     if texts.len() > MAX_SELECTORS {
         return Err(format!(
-            "{MATCH} is given {} times, at most {MAX_SELECTORS} are looked for",
+            "{parameter} is given {} times, at most {MAX_SELECTORS} are looked for",
             texts.len()
         ));
     }
@@ -59,7 +61,9 @@ fn read(texts: &[String], max_bytes: usize) -> Result<MatcherSets, String> {
         pattern_bytes += set.iter().map(Matcher::compiled_bytes).sum::<usize>();
         if pattern_bytes > MAX_PATTERN_BYTES {
             let most = MAX_PATTERN_BYTES >> 20;
-            return Err(format!("regular expressions of {MATCH} take more than {most} MiB when compiled"));
+            return Err(format!(
+                "regular expressions of {parameter} take more than {most} MiB when compiled"
+            ));
         }
         sets.push(set);
     }

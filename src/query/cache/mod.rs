@@ -189,11 +189,6 @@ impl RangeCache {
         (shelf.bytes(), shelf.entries())
     }
 
-    /// Forgets everything.
-    pub fn reset(&self) {
-        self.shelf.lock().clear();
-    }
-
     /// Answers a query, if it can be made of pieces; none asks for it to be evaluated as ever.
     ///
     /// With `fresh` nothing that was kept is used, and nothing is kept.

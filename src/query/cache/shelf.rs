@@ -149,11 +149,6 @@ impl Shelf {
         gone
     }
 
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        *self = Self::new(self.most);
-    }
-
     /// Bytes that are taken.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -227,9 +222,6 @@ mod tests {
         assert!(one > 1_000 && one < 2_000, "{one}");
         shelf.remove(&key("a"));
         assert_eq!((shelf.bytes(), shelf.entries(), shelf.tenants.len()), (0, 0, 0));
-        shelf.put(key("a"), entry("a"));
-        shelf.clear();
-        assert_eq!((shelf.bytes(), shelf.entries()), (0, 0));
     }
 
     #[test]
