@@ -12,6 +12,7 @@ use crate::{
         exec::rows::{ABSENT, is_absent},
         histogram::FloatHistogram,
     },
+    storage::AsOf,
 };
 
 /// The steps that all queries of one kind are evaluated at.
@@ -59,7 +60,7 @@ pub struct Extent {
     /// Which series it was made of.
     pub made_of: MadeOf,
     /// The last change that is surely in it.
-    pub as_of: u64,
+    pub as_of: AsOf,
 }
 
 /// One series of it.
@@ -115,7 +116,7 @@ fn offset(from: i64, to: i64) -> usize {
 
 impl Extent {
     /// What a piece came to that was evaluated at these steps.
-    pub fn of(piece: &Piece, grid: Grid, steps: Range<i64>, as_of: u64) -> Self {
+    pub fn of(piece: &Piece, grid: Grid, steps: Range<i64>, as_of: AsOf) -> Self {
         let places = count(&steps);
         let place = |at: i64| offset(steps.start, at.saturating_sub(grid.phase).div_euclid(grid.step));
         let rows = piece.series.iter().map(|series| {
@@ -138,7 +139,7 @@ impl Extent {
     }
 
     /// Lays slices side by side, each of which begins where the one before ends; none if there is none.
-    pub fn laid(mut slices: Vec<Slice>, as_of: u64) -> Option<Self> {
+    pub fn laid(mut slices: Vec<Slice>, as_of: AsOf) -> Option<Self> {
         if let [only] = &slices[..]
             && only.is_whole()
             && let Some(only) = slices.pop()
@@ -148,7 +149,7 @@ impl Extent {
         Self::joined(&slices, as_of)
     }
 
-    fn joined(slices: &[Slice], as_of: u64) -> Option<Self> {
+    fn joined(slices: &[Slice], as_of: AsOf) -> Option<Self> {
         let (first, last) = (slices.first()?, slices.last()?);
         let steps = first.steps.start..last.steps.end;
         let places = count(&steps);

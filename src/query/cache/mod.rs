@@ -47,7 +47,7 @@ use crate::{
         Answer, Engine, Piece, QueryError, QueryOptions, QueryStats, Study, Value,
         plan::footing::{Footing, Joins},
     },
-    storage::{Changed, Changes, Storage, View},
+    storage::{AsOf, Changed, Changes, Storage, View},
 };
 use extent::{Extent, Grid, Slice, count};
 use shelf::{Entry, Key, LARGEST_PART, Rest, Shelf};
@@ -254,7 +254,7 @@ impl RangeCache {
         entry: Option<&Entry>,
         changes: &Changes,
     ) -> Result<Answer, QueryError> {
-        let now = changes.now;
+        let now = changes.as_of();
         let mut rest = entry.map_or_else(Rest::default, |entry| entry.rest);
         rest = if rest.holds() {
             rest.shorter()
@@ -286,7 +286,7 @@ impl RangeCache {
             lay()
         };
         let (answer, extent) = laid.ok_or_else(|| unexpected("no step was evaluated"))?;
-        if let Some(extent) = extent {
+        if let Some(extent) = extent.and_then(|extent| query.lasting(extent, changes)) {
             self.keep(query, entry, changes, extent, rest);
         }
         Ok(answer)
@@ -298,7 +298,7 @@ impl RangeCache {
         query: &Query<'_>,
         usable: &[Slice],
         split: Millis,
-        now: u64,
+        now: AsOf,
     ) -> Option<Result<Made, QueryError>> {
         let ask = &query.ask;
         let pieces = query.pieces(usable, split);
@@ -408,7 +408,7 @@ impl Made {
     }
 
     /// The answer, and what is to be kept of it if that has room in so many bytes.
-    fn answer(self, grid: Grid, text: &str, now: u64, room: usize) -> Option<(Answer, Option<Extent>)> {
+    fn answer(self, grid: Grid, text: &str, now: AsOf, room: usize) -> Option<(Answer, Option<Extent>)> {
         match self {
             Self::Whole { steps, piece } => {
                 let least = piece.series.iter().map(|series| series.labels.as_canonical().len() + 64);
@@ -469,22 +469,50 @@ impl Query<'_> {
 
     /// The steps of an extent that nothing has changed since.
     fn still_true(&self, extent: &Extent, changes: &Changes) -> Vec<Range<i64>> {
-        let later: Vec<&Changed> = changes.changed.iter().filter(|change| change.at > extent.as_of).collect();
+        if extent.as_of.epoch != changes.epoch {
+            return Vec::new();
+        }
+        let later: Vec<&Changed> = changes.changed.iter().filter(|change| change.at > extent.as_of.number).collect();
         let pins =
             |change: &&&Changed| self.footing.pinned.iter().any(|pinned| pinned.overlaps(change.range));
         if later.iter().any(|change| pins(&change)) {
             return Vec::new();
         }
-        let mut changed: Vec<Range<i64>> = later
-            .iter()
-            .map(|change| {
-                let from = change.range.start().0.saturating_sub(self.footing.after);
-                let to = change.range.end().0.saturating_add(self.footing.before);
-                self.grid.within(from, to)
-            })
-            .collect();
-        changed.sort_by_key(|steps| steps.start);
-        without(&extent.steps, &changed)
+        without(&extent.steps, &self.seeing(later.iter().map(|change| change.range)))
+    }
+
+    /// The steps that see something of these ranges, in order of their starts.
+    fn seeing(&self, ranges: impl Iterator<Item = TimeRange>) -> Vec<Range<i64>> {
+        let steps = ranges.map(|range| {
+            let from = range.start().0.saturating_sub(self.footing.after);
+            let to = range.end().0.saturating_add(self.footing.before);
+            self.grid.within(from, to)
+        });
+        let mut steps: Vec<Range<i64>> = steps.collect();
+        steps.sort_by_key(|steps| steps.start);
+        steps
+    }
+
+    /// What of an extent can be kept: its last steps that see nothing which may go unnoticed.
+    fn lasting(&self, extent: Extent, changes: &Changes) -> Option<Extent> {
+        if changes.moving.is_empty() {
+            return Some(extent);
+        }
+        let last = without(&extent.steps, &self.seeing(changes.moving.iter().copied())).pop();
+        let pinned = self.footing.pinned.iter();
+        let pins = pinned.flat_map(|pinned| changes.moving.iter().map(|moving| pinned.overlaps(*moving)));
+        if pins.into_iter().any(|moves| moves) {
+            return None;
+        }
+        if last.as_ref() == Some(&extent.steps) {
+            return Some(extent);
+        }
+        // What it was made of, and what it has to say, is of all of it.
+        if self.footing.joins != Joins::Always || !extent.notes.is_empty() {
+            return None;
+        }
+        let as_of = extent.as_of;
+        Extent::laid(vec![Slice { extent: Arc::new(extent), steps: last? }], as_of)
     }
 
     /// What of an entry answers the query, in order.

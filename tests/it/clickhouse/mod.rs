@@ -2,6 +2,7 @@
 
 mod active;
 mod backup;
+mod cache;
 mod client;
 mod conformance;
 mod deletes;

@@ -77,7 +77,7 @@ fn the_schema_is_missing_then_planned_then_applied_then_left_alone() {
     let (code, out, err) = run(schema(&front, &["apply"]));
     assert_eq!(
         (code, out.as_str(), err.as_str()),
-        (0, "applying version 1 (tables)\napplying version 2 (documents)\ndone\n", "")
+        (0, "applying version 1 (tables)\napplying version 2 (documents)\napplying version 3 (changes)\ndone\n", "")
     );
     let (code, out, err) = run(schema(&front, &["status"]));
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
@@ -124,7 +124,7 @@ fn an_interrupted_application_goes_on() {
     let (code, out, err) = run(schema(&front, &["apply"]));
     assert_eq!(
         (code, out.as_str(), err.as_str()),
-        (0, "applying version 1 (tables)\napplying version 2 (documents)\ndone\n", "")
+        (0, "applying version 1 (tables)\napplying version 2 (documents)\napplying version 3 (changes)\ndone\n", "")
     );
     assert!(tables(&front).contains("tombstones\t"));
 }
