@@ -710,8 +710,7 @@ async fn what_changes_is_told(s: &mut Subject<'_>) {
         }
         let after = changes(&s.tenant).await.expect("who can tell once can tell again");
         let later = |at: i64| {
-            let is_later =
-                |c: &&Changed| c.at > before.now && !aged(c) && c.range.contains(Timestamp(at));
+            let is_later = |c: &&Changed| c.at > before.now && !aged(c) && c.range.contains(Timestamp(at));
             after.changed.iter().any(|change| is_later(&change))
         };
         assert!(later(at), "turn {turn}");
@@ -719,7 +718,10 @@ async fn what_changes_is_told(s: &mut Subject<'_>) {
         before = after;
     }
     let since = changes(&other).await.expect("who can tell once can tell again");
-    assert!(since.changed.iter().all(|change| aged(change) || change.at <= others.now), "it is another tenant's");
+    assert!(
+        since.changed.iter().all(|change| aged(change) || change.at <= others.now),
+        "it is another tenant's"
+    );
     let elsewhere = s.store.changes(&s.tenant, range(at + 600_000, at + 700_000)).await;
     let elsewhere = elsewhere.expect("changes are told").expect("who can tell once can tell again");
     assert!(elsewhere.changed.iter().all(|change| aged(change) || change.range == TimeRange::ALL));

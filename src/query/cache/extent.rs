@@ -52,9 +52,9 @@ pub struct Extent {
     /// Their numbers.
     pub steps: Range<i64>,
     /// Sorted by labels.
-    rows: Vec<Row>,
+    pub(super) rows: Vec<Row>,
     /// Samples in the windows, per step.
-    queryable: Vec<u64>,
+    pub(super) queryable: Vec<u64>,
     /// What the user should know; that is about all steps together.
     pub notes: Annotations,
     /// Which series it was made of.
@@ -65,12 +65,12 @@ pub struct Extent {
 
 /// One series of it.
 #[derive(Clone, Debug)]
-struct Row {
-    labels: Labels,
+pub(super) struct Row {
+    pub(super) labels: Labels,
     /// A place per step, or none at all if all are without.
-    floats: Vec<f64>,
+    pub(super) floats: Vec<f64>,
     /// By place, sorted.
-    histograms: Vec<(u32, Arc<FloatHistogram>)>,
+    pub(super) histograms: Vec<(u32, Arc<FloatHistogram>)>,
 }
 
 /// Bits decide.

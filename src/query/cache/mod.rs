@@ -25,6 +25,8 @@
 //! time; where nothing can be kept they are not.
 
 pub mod extent;
+pub mod packed;
+pub mod second;
 pub mod shelf;
 #[cfg(test)]
 mod tests;
@@ -50,6 +52,7 @@ use crate::{
     storage::{AsOf, Changed, Changes, Storage, View},
 };
 use extent::{Extent, Grid, Slice, count};
+use second::{Second, SharedShelf};
 use shelf::{Entry, Key, LARGEST_PART, Rest, Shelf};
 
 /// Gaps between what is kept that are evaluated one by one; of more, all between the first and the last is.
@@ -57,6 +60,9 @@ const MOST_GAPS: usize = 8;
 
 /// From this many values on, an answer is laid out off the I/O threads.
 const LARGE: u64 = 20_000;
+
+/// An answer of which one part in so many was evaluated is sent to the second cache.
+const WORTH_SENDING: usize = 8;
 
 /// Extents kept under one key.
 const MOST_EXTENTS: usize = 16;
@@ -154,6 +160,7 @@ pub struct RangeCache {
     storage: Arc<dyn Storage>,
     config: CacheConfig,
     shelf: Mutex<Shelf>,
+    second: Option<Second>,
     counters: CacheCounters,
 }
 
@@ -161,7 +168,19 @@ impl RangeCache {
     /// An empty cache before an engine and the store it reads.
     pub fn new(engine: Arc<dyn EvaluatePieces>, storage: Arc<dyn Storage>, config: CacheConfig) -> Self {
         let shelf = Mutex::new(Shelf::new(config.max_bytes));
-        Self { engine, storage, config, shelf, counters: CacheCounters::default() }
+        Self { engine, storage, config, shelf, second: None, counters: CacheCounters::default() }
+    }
+
+    /// Keeps answers outside of the process, too, for all that share the shelf.
+    #[must_use]
+    pub fn with_second(mut self, shelf: Arc<dyn SharedShelf>) -> Self {
+        self.second = Some(Second::new(shelf));
+        self
+    }
+
+    /// What is kept outside of the process, if anything is.
+    pub fn second(&self) -> Option<&Second> {
+        self.second.as_ref()
     }
 
     /// What it counts of itself.
@@ -188,8 +207,9 @@ impl RangeCache {
             self.counters.passed.fetch_add(1, Relaxed);
             return None;
         };
-        let changes = self.changes(&query).await;
-        let Some((entry, changes)) = changes.filter(|_| !fresh && self.config.max_bytes > 0) else {
+        let keeps = !fresh && self.config.max_bytes > 0;
+        let found = if keeps { self.changes(&query).await } else { None };
+        let Some((entry, changes)) = found else {
             self.counters.passed.fetch_add(1, Relaxed);
             return None;
         };
@@ -204,7 +224,10 @@ impl RangeCache {
             _ => &self.counters.partial,
         };
         counter.fetch_add(1, Relaxed);
-        Some(self.evaluate(&query, &usable, entry.as_deref(), &changes).await)
+        // What is nearly all there already is not worth sending anew each time.
+        let send = changes.shared
+            && (count(&query.steps) - kept).saturating_mul(WORTH_SENDING) >= count(&query.steps);
+        Some(self.evaluate(&query, &usable, entry.as_deref(), &changes, send).await)
     }
 
     /// Looks whether a query can be made of pieces, and where it belongs.
@@ -234,7 +257,13 @@ impl RangeCache {
     ///
     /// Asked before anything is evaluated, so that whatever comes in between counts as later.
     async fn changes(&self, query: &Query<'_>) -> Option<(Option<Arc<Entry>>, Changes)> {
-        let entry = self.shelf.lock().get(&query.key, query.ask.view);
+        let mut entry = self.shelf.lock().get(&query.key, query.ask.view);
+        if let Some(second) = &self.second
+            && !entry.iter().flat_map(|entry| &entry.extents).any(|extent| query.meets(extent))
+            && let Some(extent) = second.find(&query.key).await.filter(|extent| query.meets(extent))
+        {
+            entry = Some(Arc::new(query.joined_by(entry.as_deref(), extent)));
+        }
         let mut seen = query.seen_from(&query.steps)?;
         for extent in entry.iter().flat_map(|entry| &entry.extents).filter(|extent| query.meets(extent)) {
             seen = seen.union(query.seen_from(&extent.steps)?);
@@ -253,6 +282,7 @@ impl RangeCache {
         usable: &[Slice],
         entry: Option<&Entry>,
         changes: &Changes,
+        send: bool,
     ) -> Result<Answer, QueryError> {
         let now = changes.as_of();
         let mut rest = entry.map_or_else(Rest::default, |entry| entry.rest);
@@ -287,7 +317,10 @@ impl RangeCache {
         };
         let (answer, extent) = laid.ok_or_else(|| unexpected("no step was evaluated"))?;
         if let Some(extent) = extent.and_then(|extent| query.lasting(extent, changes)) {
-            self.keep(query, entry, changes, extent, rest);
+            let kept = self.keep(query, entry, changes, extent, rest);
+            if let Some(second) = self.second.as_ref().filter(|_| send) {
+                second.send(query.key.clone(), kept);
+            }
         }
         Ok(answer)
     }
@@ -349,8 +382,15 @@ impl RangeCache {
         Some(Ok(Made::Slices { slices, points, stats }))
     }
 
-    /// Keeps an answer, and what else of its entry is still true.
-    fn keep(&self, query: &Query<'_>, entry: Option<&Entry>, changes: &Changes, extent: Extent, rest: Rest) {
+    /// Keeps an answer, and what else of its entry is still true; gives what there is now of about its steps.
+    fn keep(
+        &self,
+        query: &Query<'_>,
+        entry: Option<&Entry>,
+        changes: &Changes,
+        extent: Extent,
+        rest: Rest,
+    ) -> Arc<Extent> {
         let mut extents = vec![];
         let mut made = Slice::whole(Arc::new(extent));
         // What an extent has to say names places in the text it was asked with.
@@ -362,13 +402,15 @@ impl RangeCache {
                 made = query.with_ends_of(made, old, changes);
             }
         }
-        extents.push(made.extent);
+        let kept = made.extent;
+        extents.push(Arc::clone(&kept));
         if extents.len() > MOST_EXTENTS {
             extents.remove(0);
         }
         let entry = Entry { view: query.ask.view.clone(), text: query.ask.text.into(), extents, rest };
         let gone = self.shelf.lock().put(query.key.clone(), entry);
         self.counters.evictions.fetch_add(gone as u64, Relaxed);
+        kept
     }
 }
 
@@ -467,12 +509,27 @@ impl Query<'_> {
         extent.steps.start <= self.steps.end && self.steps.start <= extent.steps.end
     }
 
+    /// What is kept, with an extent from elsewhere, which has nothing to say.
+    fn joined_by(&self, entry: Option<&Entry>, extent: Extent) -> Entry {
+        let mut entry = entry.cloned().unwrap_or_else(|| Entry {
+            view: self.ask.view.clone(),
+            text: self.ask.text.into(),
+            extents: Vec::new(),
+            rest: Rest::default(),
+        });
+        // They stay apart from each other.
+        entry.extents.retain(|old| old.steps.end < extent.steps.start || extent.steps.end < old.steps.start);
+        entry.extents.push(Arc::new(extent));
+        entry
+    }
+
     /// The steps of an extent that nothing has changed since.
     fn still_true(&self, extent: &Extent, changes: &Changes) -> Vec<Range<i64>> {
         if extent.as_of.epoch != changes.epoch {
             return Vec::new();
         }
-        let later: Vec<&Changed> = changes.changed.iter().filter(|change| change.at > extent.as_of.number).collect();
+        let later: Vec<&Changed> =
+            changes.changed.iter().filter(|change| change.at > extent.as_of.number).collect();
         let pins =
             |change: &&&Changed| self.footing.pinned.iter().any(|pinned| pinned.overlaps(change.range));
         if later.iter().any(|change| pins(&change)) {

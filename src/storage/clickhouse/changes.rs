@@ -24,6 +24,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::{
     client::{Servers, Statement},
     config::{ClickHouseConfig, Pushdown},
@@ -54,6 +56,8 @@ pub(super) struct ChangeNotes {
     told: bool,
     /// For how long a change may not be seen yet, in milliseconds.
     moving: u64,
+    /// Tells our retention from that of others, who hide other samples.
+    hides: u64,
 }
 
 /// What the server's books say.
@@ -74,6 +78,7 @@ impl ChangeNotes {
             servers,
             told: is_one && !config.rollups && config.pushdown != Pushdown::Force,
             moving: u64::try_from(moving).unwrap_or(u64::MAX),
+            hides: xxh3_64(format!("{:?} {:?}", config.retention, config.tenant_retention).as_bytes()),
         }
     }
 
@@ -104,10 +109,10 @@ impl ChangeNotes {
         // That a number was given, no note has an earlier one from then on.
         let statement = Statement::new(
             "SELECT toUInt64(bitShiftRight(generateSnowflakeID(), 22)), \
-             (SELECT if(count() = 8, sipHash64(toString(groupArray((name, toString(uuid)))), toString(serverUUID())), 0) \
+             ifNull((SELECT if(count() = 8, sipHash64(toString(groupArray((name, toString(uuid)))), toString(serverUUID())), 0) \
              FROM (SELECT name, uuid FROM system.tables WHERE database = currentDatabase() AND name IN (\
              'samples', 'histograms', 'series', 'tombstones', 'changes', 'changes_of_samples_mv', \
-             'changes_of_histograms_mv', 'changes_of_tombstones_mv') ORDER BY name)), \
+             'changes_of_histograms_mv', 'changes_of_tombstones_mv') ORDER BY name)), 0), \
              (SELECT groupUniqArray(partition) FROM system.parts WHERE active AND database = currentDatabase() \
              AND table IN ('samples', 'histograms', 'series') \
              AND delete_ttl_info_max > toDateTime(0) AND delete_ttl_info_max <= now() + 60)",
@@ -115,6 +120,8 @@ impl ChangeNotes {
         let rows = self.servers.rows(&statement).await?;
         let rows = rows.all(|row| Ok((row.u64()?, row.u64()?, row.array(|row| row.string())?))).await?;
         let (now, epoch, partitions) = rows.into_iter().next().unwrap_or_default();
+        // 0 is where it cannot be told.
+        let epoch = if epoch == 0 { 0 } else { (epoch ^ self.hides).max(1) };
         let overdue: Option<Vec<_>> = partitions.iter().map(|partition| class_and_day(partition)).collect();
         Ok(match overdue {
             Some(overdue) => Books { now, epoch, overdue },

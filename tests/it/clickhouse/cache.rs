@@ -4,11 +4,14 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use luminate::{
     clock::{Clock, SystemClock},
-    model::{Histogram, Labels, Millis, TenantId, TimeRange, Timestamp, histogram::Counts},
+    model::{
+        Histogram, Labels, Millis, TenantId, TimeRange, Timestamp,
+        histogram::{Counts, ResetHint},
+    },
     promql::{Engine, EngineOptions, Value},
     query::{
         QueryControls, QueryLimits, QueryService, RangeQuery, Reader,
-        cache::{CacheConfig, RangeCache},
+        cache::{CacheConfig, RangeCache, second::SharedShelf},
     },
     storage::{
         BatchHistogram, BatchSample, Changes, Storage, WriteBatch,
@@ -17,24 +20,26 @@ use luminate::{
 };
 use tokio::runtime::Runtime;
 
-use super::{front::Front, read::labels};
+use super::front::Front;
 
-const MINUTE: i64 = 60_000;
+pub(crate) use super::read::labels;
+
+pub(crate) const MINUTE: i64 = 60_000;
 const DAY: i64 = 86_400_000;
 
 /// Steps of the queries, of a minute each.
-const STEPS: u64 = 121;
+pub(crate) const STEPS: u64 = 121;
 
 /// Two gateways' stores, each with a service that keeps answers, and one that does not.
-struct Gateways {
+pub(crate) struct Gateways {
     front: Front,
-    runtime: Runtime,
+    pub(crate) runtime: Runtime,
     config: ClickHouseConfig,
     stores: Vec<Arc<dyn Storage>>,
     kept: Vec<QueryService>,
-    plain: QueryService,
+    pub(crate) plain: QueryService,
     /// The queries' first step.
-    start: i64,
+    pub(crate) start: i64,
 }
 
 fn tenant() -> TenantId {
@@ -42,7 +47,7 @@ fn tenant() -> TenantId {
 }
 
 impl Gateways {
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let front = Front::start()?;
         let runtime = Runtime::new().unwrap();
         let config = ClickHouseConfig {
@@ -53,13 +58,13 @@ impl Gateways {
         let stores: Vec<_> = (0..2).map(|_| open(&runtime, &config)).collect();
         runtime.block_on(stores[0].apply_schema()).unwrap();
         let stores: Vec<Arc<dyn Storage>> = stores.into_iter().map(|store| store as _).collect();
-        let kept = stores.iter().map(|store| service(&runtime, store, true)).collect();
-        let plain = service(&runtime, &stores[0], false);
+        let kept = stores.iter().map(|store| service(&runtime, store, Some(None))).collect();
+        let plain = service(&runtime, &stores[0], None);
         let start = SystemClock::start().now().0 - 3 * 60 * MINUTE;
         Some(Self { front, runtime, config, stores, kept, plain, start })
     }
 
-    fn write(&self, by: usize, series: &Labels, samples: &[(i64, f64)]) {
+    pub(crate) fn write(&self, by: usize, series: &Labels, samples: &[(i64, f64)]) {
         let mut batch = WriteBatch::over(vec![series.clone()]);
         let sample = |(at, value): &(i64, f64)| BatchSample {
             series: 0,
@@ -72,7 +77,7 @@ impl Gateways {
     }
 
     /// Samples of some series every 15 seconds, from ten minutes before the queries on.
-    fn fill(&self) {
+    pub(crate) fn fill(&self) {
         for name in ["a", "b", "c"] {
             let at = |i: i64| self.start - 10 * MINUTE + i * 15_000;
             let samples: Vec<(i64, f64)> = (0..520).map(|i| (at(i), (i * i % 97) as f64)).collect();
@@ -85,8 +90,8 @@ impl Gateways {
         self.runtime.block_on(self.stores[by].delete(&tenant(), vec![vec![]], range)).unwrap();
     }
 
-    /// As if so much time went by that nothing is on its way any more.
-    fn settle(&self) {
+    /// As if so much time went by that nothing is on its way any more. What is kept must have seen all there is.
+    pub(crate) fn settle(&self) {
         self.front.sql(&format!("TRUNCATE TABLE {}.changes", self.front.database));
     }
 
@@ -99,7 +104,7 @@ impl Gateways {
     }
 
     /// An answer as text, to the bit.
-    fn answer(&self, service: &QueryService, text: &str) -> Vec<String> {
+    pub(crate) fn answer(&self, service: &QueryService, text: &str) -> Vec<String> {
         let query = RangeQuery {
             text: text.to_owned(),
             start: Timestamp(self.start),
@@ -115,6 +120,11 @@ impl Gateways {
         series.iter().map(|s| format!("{} {:?} {:?}", s.labels, floats(&s.floats), s.histograms)).collect()
     }
 
+    /// A gateway that has nothing yet.
+    pub(crate) fn gateway(&self, shelf: Option<Arc<dyn SharedShelf>>) -> QueryService {
+        service(&self.runtime, &self.stores[0], Some(shelf))
+    }
+
     fn changes(&self, store: &dyn Storage) -> Option<Changes> {
         self.runtime.block_on(store.changes(&tenant(), TimeRange::ALL)).unwrap()
     }
@@ -125,17 +135,36 @@ fn open(runtime: &Runtime, config: &ClickHouseConfig) -> Arc<ClickHouseStore> {
     ClickHouseStore::open(config.clone(), SystemClock::start()).unwrap()
 }
 
-fn service(runtime: &Runtime, store: &Arc<dyn Storage>, keeps: bool) -> QueryService {
+/// A service that keeps answers, perhaps for others, too; or none.
+fn service(
+    runtime: &Runtime,
+    store: &Arc<dyn Storage>,
+    keeps: Option<Option<Arc<dyn SharedShelf>>>,
+) -> QueryService {
     let _inside = runtime.enter();
     let clock: Arc<dyn Clock> = SystemClock::start();
     let options = EngineOptions { threads: 2, ..EngineOptions::default() };
     let engine = Arc::new(Engine::new(Arc::clone(store), options, SystemClock::start()).unwrap());
-    let config = CacheConfig { max_bytes: if keeps { 64 << 20 } else { 0 }, split: Millis(0) };
-    let cache = RangeCache::new(Arc::<Engine>::clone(&engine), Arc::clone(store), config);
+    let config = CacheConfig { max_bytes: if keeps.is_some() { 64 << 20 } else { 0 }, split: Millis(0) };
+    let mut cache = RangeCache::new(Arc::<Engine>::clone(&engine), Arc::clone(store), config);
+    if let Some(shelf) = keeps.flatten() {
+        cache = cache.with_second(shelf);
+    }
     QueryService::new(engine, Arc::clone(store), clock, QueryLimits::default()).with_cache(cache)
 }
 
-const QUERIES: [&str; 3] = ["m", "sum by (x) (rate(m[5m]))", "quantile(0.5, m)"];
+/// Queries whose steps do not depend on each other.
+const QUERIES: [&str; 3] = ["m", "avg_over_time(m[5m])", "abs(m) > 3"];
+
+/// And such as are put together only if they are made of the same, or by the server.
+const ALL: [&str; 6] = [
+    "m",
+    "rate(m[5m])",
+    "sum by (x) (rate(m[5m]))",
+    "quantile(0.5, m)",
+    "sum(m)",
+    "max_over_time(sum(m)[10m:1m])",
+];
 
 #[test]
 fn what_one_gateway_writes_or_deletes_the_other_answers_at_once() {
@@ -150,6 +179,10 @@ fn what_one_gateway_writes_or_deletes_the_other_answers_at_once() {
     }
     // A late sample by another: its minute and the five in which it is looked back at.
     let late = g.start + 60 * MINUTE + 1;
+    if g.front.is_ours() {
+        // The rows are there, and are sent again since nobody heard of it.
+        g.front.fault("fail=210:after&match=INSERT%20INTO%20samples&times=1");
+    }
     g.write(0, &labels(&[("__name__", "m"), ("x", "a")]), &[(late, 1e9)]);
     for text in QUERIES {
         assert!((1..=7).contains(&g.ask(1, text)), "{text}");
@@ -176,8 +209,14 @@ fn what_one_gateway_writes_or_deletes_the_other_answers_at_once() {
     assert!((1..=7).contains(&g.ask(1, "m")));
     g.settle();
     let histogram = Histogram {
-        counts: Counts::Float { count: 4.0, zero: 4.0, positive: vec![], negative: vec![] },
-        ..Histogram::default()
+        schema: 0,
+        zero_threshold: 0.001,
+        sum: 1.0,
+        reset_hint: ResetHint::Unknown,
+        positive_spans: vec![],
+        negative_spans: vec![],
+        counts: Counts::Float { count: 4.0, zero_count: 4.0, positive: vec![], negative: vec![] },
+        custom_values: vec![],
     };
     let mut batch = WriteBatch::over(vec![labels(&[("__name__", "m"), ("x", "h")])]);
     let timestamp = Timestamp(g.start + 90 * MINUTE);
@@ -199,24 +238,30 @@ fn whatever_two_gateways_do_kept_answers_are_those_of_none_kept() {
         i64::try_from((dice >> 11) % sides).unwrap()
     };
     let (mut evaluated, mut asked) = (0, 0);
-    for turn in 0..60 {
+    for turn in 0..40 {
         let by = usize::try_from(roll(2)).unwrap();
         let at = g.start + roll(120 * 60_000);
         match roll(8) {
             0 => g.delete(by, at, at + roll(300_000)),
             1 => g.runtime.block_on(g.stores[by].clean_tombstones(&tenant())).unwrap(),
-            2 | 3 => g.settle(),
+            2 | 3 => {
+                for by in 0..2 {
+                    ALL.iter().for_each(|text| _ = g.ask(by, text));
+                }
+                g.settle();
+            }
             _ => {
                 let x = ["a", "b", "d"][usize::try_from(roll(3)).unwrap()];
                 g.write(by, &labels(&[("__name__", "m"), ("x", x)]), &[(at, turn as f64)]);
             }
         }
         for by in 0..2 {
-            evaluated += g.ask(by, QUERIES[usize::try_from(roll(3)).unwrap()]);
+            evaluated += g.ask(by, ALL[usize::try_from(roll(6)).unwrap()]);
             asked += STEPS;
         }
     }
-    assert!(evaluated < asked / 2, "{evaluated} of {asked} steps were evaluated");
+    let range = asked / 50..asked / 10 * 9;
+    assert!(range.contains(&evaluated), "{evaluated} of {asked} steps were evaluated");
 }
 
 #[test]
@@ -249,7 +294,7 @@ fn what_the_server_may_drop_at_any_time_is_not_kept() {
     // Written when the tenant kept less, and overdue since.
     g.front.sql(&format!("SYSTEM STOP TTL MERGES {database}.samples"));
     let day = SystemClock::start().now().day() - 5;
-    let at = day * DAY + 5;
+    let at = day * DAY + 20 * MINUTE;
     g.write(0, &labels(&[("__name__", "m")]), &[(at, 1.0)]);
     g.front.sql(&format!(
         "INSERT INTO {database}.samples SELECT tenant, mid, sid, ts + 10 * 60000, 2., 0, 1 FROM {database}.samples"

@@ -2,7 +2,7 @@
 
 mod active;
 mod backup;
-mod cache;
+pub(crate) mod cache;
 mod client;
 mod conformance;
 mod deletes;
