@@ -276,7 +276,7 @@ impl Parts {
         }
         let service =
             QueryService::new(engine, Arc::clone(&storage), Arc::clone(&clock), query_limits(config));
-        let query = Arc::new(service.with_cache(cache));
+        let query = Arc::new(service.with_cache(cache).with_memory(Arc::clone(&query_memory)));
         let counters = Arc::new(RequestCounters::default());
         let readiness = Arc::new(Readiness::new(config.health.ready_requires_storage));
         let buckets: Arc<dyn Buckets> =

@@ -11,7 +11,6 @@ use axum::{
     extract::{FromRequest, Request},
     http::{HeaderMap, Method, header, request::Parts},
 };
-use bytes::Bytes;
 use jiff::civil::DateTime;
 
 use super::{
@@ -112,18 +111,22 @@ impl Form {
 }
 
 impl Form {
-    /// Reads the parameters of a request; a body that has none is given back.
-    pub async fn take(parts: &Parts, body: Body, limits: BodyLimits) -> Result<(Self, Bytes), ApiError> {
-        let url_query = parts.uri.query().unwrap_or_default();
+    /// Reads the parameters of a request.
+    pub async fn take(parts: &Parts, body: Body, limits: BodyLimits) -> Result<Self, ApiError> {
         if !matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
-            return Ok((Self::parse(url_query, b"")?, Bytes::new()));
+            return Self::of_url(parts);
         }
         let body = body::read(body, &parts.extensions, limits).await?;
         if is_form(&parts.headers, &body.bytes) {
-            Ok((Self::parse(url_query, &body.bytes)?, Bytes::new()))
+            Self::parse(parts.uri.query().unwrap_or_default(), &body.bytes)
         } else {
-            Ok((Self::parse(url_query, b"")?, body.bytes.clone()))
+            Self::of_url(parts)
         }
+    }
+
+    /// Reads the parameters of a request whose body is something else.
+    pub fn of_url(parts: &Parts) -> Result<Self, ApiError> {
+        Self::parse(parts.uri.query().unwrap_or_default(), b"")
     }
 }
 
@@ -136,7 +139,7 @@ impl FromRequest<Arc<State>> for Form {
         if let Some(form) = parts.extensions.remove::<Self>() {
             return Ok(form);
         }
-        Ok(Self::take(&parts, body, state.config.form_body).await?.0)
+        Self::take(&parts, body, state.config.form_body).await
     }
 }
 

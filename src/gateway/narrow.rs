@@ -14,6 +14,7 @@ use std::sync::Arc;
 use axum::{
     body::Body,
     extract::{Request, State as Extract},
+    http::request::Parts,
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -88,7 +89,7 @@ fn selector(text: &str) -> Result<Vec<Matcher>, ApiError> {
 
 /// Finds out what a request wants to see of what its caller may.
 ///
-/// Its form is read here and left in its extensions; a body that is none goes on as it came.
+/// Its form is read here and left in its extensions.
 pub async fn narrow(Extract(state): Extract<Arc<State>>, request: Request, next: Next) -> Response {
     match read(&state, request).await {
         Ok(request) => next.run(request).await,
@@ -96,13 +97,27 @@ pub async fn narrow(Extract(state): Extract<Arc<State>>, request: Request, next:
     }
 }
 
+/// The same by the URL alone, where the body is no form: it goes on as it comes.
+pub async fn narrow_by_url(Extract(state): Extract<Arc<State>>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let narrowed = Form::of_url(&parts).and_then(|form| insert(&state, parts, form));
+    match narrowed {
+        Ok(parts) => next.run(Request::from_parts(parts, body)).await,
+        Err(error) => error.into_response(),
+    }
+}
+
 async fn read(state: &State, request: Request) -> Result<Request, ApiError> {
-    let (mut parts, body) = request.into_parts();
-    let (form, rest) = Form::take(&parts, body, state.config.form_body).await?;
+    let (parts, body) = request.into_parts();
+    let form = Form::take(&parts, body, state.config.form_body).await?;
+    Ok(Request::from_parts(insert(state, parts, form)?, Body::empty()))
+}
+
+fn insert(state: &State, mut parts: Parts, form: Form) -> Result<Parts, ApiError> {
     let narrowed = Narrowed::read(&form, state.query.limits().max_query_bytes)?;
     parts.extensions.insert(narrowed);
     parts.extensions.insert(form);
-    Ok(Request::from_parts(parts, Body::from(rest)))
+    Ok(parts)
 }
 
 #[cfg(test)]

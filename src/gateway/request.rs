@@ -271,7 +271,7 @@ impl Endpoint {
             "write" | "push" | "receive" => Self::Write,
             "query" => Self::Query,
             "query_range" => Self::QueryRange,
-            "series" | "labels" | "label" | "metadata" | "query_exemplars" => Self::Catalog,
+            "series" | "labels" | "label" | "metadata" | "query_exemplars" | "search" => Self::Catalog,
             "export" => Self::Export,
             "import" => Self::Import,
             "status" | "rules" | "alerts" | "alertmanagers" | "targets" | "scrape_pools"

@@ -44,7 +44,11 @@ pub fn router(state: Arc<State>, door: Door) -> Router {
         // A layer stands before those above it: read them from below.
         let mut methods = (route.methods)();
         if matches!(route.access, Access::Read | Access::Delete) {
-            methods = methods.route_layer(from_fn_with_state(Arc::clone(&state), narrow::narrow));
+            methods = if route.own_body {
+                methods.route_layer(from_fn_with_state(Arc::clone(&state), narrow::narrow_by_url))
+            } else {
+                methods.route_layer(from_fn_with_state(Arc::clone(&state), narrow::narrow))
+            };
         }
         if let Some(cost) = Cost::of(route) {
             let door = limit::door::Door::new(&state, &in_flight, cost);

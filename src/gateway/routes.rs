@@ -37,16 +37,18 @@ pub struct Route {
     pub access: Access,
     /// Whether it may take as long as it needs.
     pub unhurried: bool,
+    /// Whether its body is never a form, and so for nobody but the route to read.
+    pub own_body: bool,
     /// Its methods, and what each does.
     pub methods: fn() -> MethodRouter<Arc<State>>,
 }
 
 impl std::fmt::Debug for Route {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { path, door, access, unhurried, methods: _ } = self;
+        let Self { path, door, access, unhurried, own_body, methods: _ } = self;
         let mut text = f.debug_struct("Route");
-        text.field("path", path).field("door", door).field("access", access).field("unhurried", unhurried);
-        text.finish()
+        text.field("path", path).field("door", door).field("access", access);
+        text.field("unhurried", unhurried).field("own_body", own_body).finish()
     }
 }
 
@@ -56,7 +58,7 @@ const fn route(
     access: Access,
     methods: fn() -> MethodRouter<Arc<State>>,
 ) -> Route {
-    Route { path, door, access, unhurried: false, methods }
+    Route { path, door, access, unhurried: false, own_body: false, methods }
 }
 
 /// What carries as much as there is, and orders that take what they take.
@@ -64,13 +66,18 @@ const fn unhurried(route: Route) -> Route {
     Route { unhurried: true, ..route }
 }
 
+/// What is sent something else than a form.
+const fn own_body(route: Route) -> Route {
+    Route { own_body: true, ..route }
+}
+
 /// All routes.
 pub const ROUTES: &[Route] = &[
     // Samples in.
-    route("/api/v1/write", Door::Public, Access::Write, || post(receive::samples)),
-    route("/api/v1/push", Door::Public, Access::Write, || post(receive::samples)),
-    route("/api/v1/receive", Door::Public, Access::Write, || post(receive::samples)),
-    unhurried(route("/api/v1/import", Door::Public, Access::Write, || post(import::import))),
+    own_body(route("/api/v1/write", Door::Public, Access::Write, || post(receive::samples))),
+    own_body(route("/api/v1/push", Door::Public, Access::Write, || post(receive::samples))),
+    own_body(route("/api/v1/receive", Door::Public, Access::Write, || post(receive::samples))),
+    own_body(unhurried(route("/api/v1/import", Door::Public, Access::Write, || post(import::import)))),
     // Questions.
     route("/api/v1/query", Door::Public, Access::Read, || get(query::instant).post(query::instant)),
     route("/api/v1/query_range", Door::Public, Access::Read, || get(query::range).post(query::range)),
@@ -99,7 +106,7 @@ pub const ROUTES: &[Route] = &[
         get(export::export).post(export::export)
     })),
     route("/api/v1/export/plan", Door::Public, Access::Read, || get(export::plan).post(export::plan)),
-    unhurried(route("/api/v1/read", Door::Public, Access::Read, || post(remote_read::read))),
+    own_body(unhurried(route("/api/v1/read", Door::Public, Access::Read, || post(remote_read::read)))),
     route("/federate", Door::Public, Access::Read, || get(federate::newest)),
     route("/api/v1/status/rejections", Door::Public, Access::Read, || get(limits::rejections)),
     route("/api/v1/status/active_queries", Door::Public, Access::Read, || get(active::list)),

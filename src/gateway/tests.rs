@@ -206,6 +206,18 @@ impl TestApp {
         Self::built(config, Rules::of(TenantLimits::default()), engine).await
     }
 
+    /// With all the time there is, however busy the machine.
+    fn unhurried(self) -> Self {
+        let Self { router: old, state } = self;
+        drop(old);
+        let mut state = Arc::into_inner(state).expect("only the router had it, too");
+        let (storage, clock) = (Arc::clone(&state.storage), Arc::clone(&state.clock));
+        let limits = QueryLimits::default();
+        state.query = Arc::new(QueryService::new(Arc::new(ByHeart), storage, clock, limits));
+        let state = Arc::new(state);
+        Self { router: router(Arc::clone(&state), Door::Both), state }
+    }
+
     /// With rules of limits.
     async fn under(rules: Rules) -> Self {
         Self::built(GatewayConfig::default(), rules, |_, _| Arc::new(ByHeart)).await

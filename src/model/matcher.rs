@@ -82,6 +82,11 @@ impl Matcher {
         self.regex.as_deref()
     }
 
+    /// About the bytes that the compiled pattern takes.
+    pub fn compiled_bytes(&self) -> usize {
+        self.regex().map_or(0, Regex::compiled_bytes)
+    }
+
     /// Whether a label with this value passes.
     pub fn matches(&self, value: &str) -> bool {
         match (self.op, &self.regex) {

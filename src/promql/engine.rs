@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::try_join_all;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
             context::{Budget, Context, Costs, Settings, over},
             data::{Expected, LateSelect, LateSelects, SelectedSeries},
             names::refuse_same,
+            order,
             rows::{SeriesRow, Steps, is_absent},
         },
         memory::Memory,
@@ -34,6 +35,9 @@ use crate::{
     },
     storage::{Runs, SelectRequest, Selected, Storage, StorageError, View},
 };
+
+/// Selections of one query that the store is asked for at a time.
+const SELECTS: usize = 8;
 
 /// The memory of answers that are no larger is not counted.
 const SMALL_ANSWER: u64 = 64 * 1024;
@@ -335,11 +339,7 @@ impl Engine {
             }
         }
         answer.stats.evaluate_seconds = ran.evaluate_seconds;
-        // Rows have become an answer, which stays until it is written.
-        let bytes = answer_bytes(&answer.value);
-        if let Some(ticket) = options.ticket.as_ref().filter(|_| bytes > SMALL_ANSWER) {
-            ticket.keep(Box::new(self.memory.reserve(&view.tenants()[0], bytes)?));
-        }
+        self.hold_answer(view, options, &answer.value)?;
         Ok(answer)
     }
 
@@ -468,7 +468,7 @@ impl Engine {
         }
     }
 
-    /// Asks the store for everything the plan reads, all at once.
+    /// Asks the store for everything the plan reads, a few selections at a time: a query may have hundreds of them.
     async fn select(
         &self,
         view: &View,
@@ -477,9 +477,11 @@ impl Engine {
         context: &Context,
     ) -> Result<(Vec<SelectedSeries>, Vec<String>), QueryError> {
         let selections = plan.selections.iter();
-        let selects =
-            selections.map(|selection| self.select_one(view, selection.request.clone(), reach, context));
-        let (data, remarks): (Vec<_>, Vec<Vec<String>>) = try_join_all(selects).await?.into_iter().unzip();
+        let selects: Vec<_> = selections
+            .map(|selection| self.select_one(view, selection.request.clone(), reach, context))
+            .collect();
+        let selected: Vec<_> = stream::iter(selects).buffered(SELECTS).try_collect().await?;
+        let (data, remarks): (Vec<_>, Vec<Vec<String>>) = selected.into_iter().unzip();
         Ok((data, remarks.into_iter().flatten().collect()))
     }
 
@@ -686,8 +688,7 @@ fn matrix(context: &Context, output: Output, steps: &Steps) -> Result<Vec<Matrix
             series.push(MatrixSeries { labels, floats, histograms });
         }
     }
-    series.sort_by(|a, b| a.labels.cmp(&b.labels));
-    Ok(series)
+    order::sort_by(&context.budget, series, |a, b| a.labels.cmp(&b.labels))
 }
 
 mod pieces;

@@ -102,11 +102,13 @@ impl Ticket {
         self.peak_samples.load(Relaxed)
     }
 
-    pub(super) fn read(&self, samples: u64) {
+    /// Counts samples that were read.
+    pub fn read(&self, samples: u64) {
         self.samples.fetch_add(samples, Relaxed);
     }
 
-    pub(super) fn selected(&self, series: u64) {
+    /// Counts series that were selected.
+    pub fn selected(&self, series: u64) {
         self.series.fetch_add(series, Relaxed);
     }
 

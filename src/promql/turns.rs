@@ -86,7 +86,8 @@ struct Waiting {
 
 #[derive(Default)]
 struct Bell {
-    called: Mutex<bool>,
+    /// With which weight one who waits was called.
+    called: Mutex<Option<Weight>>,
     rung: Condvar,
 }
 
@@ -179,18 +180,27 @@ impl Inner {
         *past = Past { seconds: past.seen_at(now) + computed.as_secs_f64(), at: now };
     }
 
-    /// Gives turns that are free to those who wait, who has computed least first.
+    /// Gives turns that are free to those who wait, who has computed least first; and who has waited long enough to be
+    /// light again has one though none is free, like all who are light.
     fn call(&self, books: &mut Books) {
-        while books.light + books.heavy < self.places {
+        loop {
+            let is_free = books.light + books.heavy < self.places;
+            if !is_free && books.light >= self.places {
+                break;
+            }
             let next = (0..books.waiting.len()).min_by(|a, b| {
                 let [a, b] = [a, b].map(|at| &books.waiting[*at]);
                 let past = self.past(books, &a.tenant).total_cmp(&self.past(books, &b.tenant));
                 past.then(a.computed.cmp(&b.computed)).then(a.number.cmp(&b.number))
             });
             let Some(next) = next else { break };
-            books.heavy += 1;
+            let weight = self.weight(books, &books.waiting[next].tenant);
+            if !is_free && weight == Weight::Heavy {
+                break;
+            }
+            *books.of(weight) += 1;
             let waiting = books.waiting.swap_remove(next);
-            *waiting.bell.called.lock() = true;
+            *waiting.bell.called.lock() = Some(weight);
             waiting.bell.rung.notify_one();
         }
         let crowded = books.light + books.heavy > self.places && books.heavy > 0;
@@ -245,22 +255,21 @@ impl Turn {
             bell
         };
         let mut called = bell.called.lock();
-        while !*called && !is_over() {
+        while called.is_none() && !is_over() {
             bell.rung.wait_for(&mut called, LOOK);
         }
-        let was_called = *called;
+        let mut weight = *called;
         drop(called);
-        if !was_called {
+        if weight.is_none() {
             let mut books = inner.books.lock();
-            let before = books.waiting.len();
             books.waiting.retain(|waiting| !Arc::ptr_eq(&waiting.bell, &bell));
-            let left = books.waiting.len() < before;
             inner.call(&mut books);
-            if left {
-                return;
-            }
+            // Called in the meantime, perhaps.
+            weight = *bell.called.lock();
         }
-        self.has(Weight::Heavy);
+        if let Some(weight) = weight {
+            self.has(weight);
+        }
     }
 
     /// Ends it.
@@ -282,11 +291,11 @@ impl Turn {
         }
     }
 
-    /// Leaves the turn for as long as something else is waited for.
-    pub fn away<T>(&self, wait: impl FnOnce() -> T) -> T {
+    /// Leaves the turn for as long as something else is waited for; does not wait for the next if nobody needs it.
+    pub fn away<T>(&self, wait: impl FnOnce() -> T, is_over: impl Fn() -> bool) -> T {
         self.end();
         let waited = wait();
-        self.begin(|| false);
+        self.begin(is_over);
         waited
     }
 
@@ -328,10 +337,11 @@ impl Turn {
         let inner = &*self.turns.0;
         let mut books = inner.books.lock();
         let mut has = self.count(&mut books, has);
-        if has.weight == Weight::Light && inner.weight(&books, &self.tenant) == Weight::Heavy {
-            books.light -= 1;
-            books.heavy += 1;
-            has.weight = Weight::Heavy;
+        let weight = inner.weight(&books, &self.tenant);
+        if weight != has.weight && (weight == Weight::Heavy || books.light < inner.places) {
+            *books.of(has.weight) -= 1;
+            *books.of(weight) += 1;
+            has.weight = weight;
         }
         let mut mine = self.mine.lock();
         mine.has = Some(has);
@@ -493,6 +503,31 @@ mod tests {
             }
             assert_eq!(*order.lock(), ["b", "c"]);
         });
+    }
+
+    #[test]
+    fn one_who_has_waited_long_enough_waits_for_nobody_who_is_heavy() {
+        let (turns, clock) = turns(2);
+        for (name, millis) in [("a", 900), ("h", 100_000)] {
+            turns.note(&tenant(name), Duration::from_millis(millis));
+        }
+        let heavy = [(); 2].map(|()| turns.of(&tenant("h")));
+        heavy.iter().for_each(|turn| turn.begin(|| false));
+        let (light, waits) = (turns.of(&tenant("b")), turns.of(&tenant("a")));
+        light.begin(|| false);
+        assert_eq!(counts(&turns), (1, 2, 0));
+        std::thread::scope(|scope| {
+            let waits = &waits;
+            let waiting = scope.spawn(move || waits.begin(|| false));
+            while counts(&turns).2 < 1 {
+                std::thread::yield_now();
+            }
+            clock.advance(Duration::from_secs(5));
+            light.end();
+            waiting.join().unwrap();
+        });
+        assert_eq!(counts(&turns), (1, 2, 0));
+        assert!(!waits.must_leave() && heavy[0].must_leave());
     }
 
     #[test]

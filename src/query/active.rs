@@ -23,12 +23,13 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{
     QueryFailure, Reader,
+    admission::Admission,
     journal::{Journal, Outcome},
 };
 use crate::{
     clock::Clock,
     model::{Millis, Timestamp},
-    promql::{Answer, Ticket},
+    promql::{QueryError, Ticket},
     storage::View,
 };
 
@@ -88,6 +89,11 @@ impl ActiveQuery {
         self.runs.load(Relaxed)
     }
 
+    /// Ends it.
+    pub fn cancel(&self) {
+        self.ticket.cancel();
+    }
+
     /// What it has cost so far.
     pub fn ticket(&self) -> &Arc<Ticket> {
         &self.ticket
@@ -125,14 +131,10 @@ impl ActiveQueries {
         seen
     }
 
-    /// Ends one of those that a reader may know of, or of all; gives what it was.
-    pub fn cancel(&self, view: Option<&View>, id: u64) -> Option<Arc<ActiveQuery>> {
+    /// One of those that a reader may know of, or of all.
+    pub fn find(&self, view: Option<&View>, id: u64) -> Option<Arc<ActiveQuery>> {
         let query = self.all.lock().get(&id).map(Arc::clone)?;
-        if !view.is_none_or(|view| query.is_seen_by(view)) {
-            return None;
-        }
-        query.ticket.cancel();
-        Some(query)
+        view.is_none_or(|view| query.is_seen_by(view)).then_some(query)
     }
 
     /// How long a query is here.
@@ -212,18 +214,27 @@ impl Running {
         self.cache.clone()
     }
 
-    pub(super) fn admitted(&mut self) {
+    /// Waits for a place, at most so long. It is free again when nobody works for the query any more, which may be a
+    /// moment after its caller left.
+    pub(super) async fn enter(&mut self, admission: &Admission, most: Duration) -> Result<(), QueryFailure> {
+        let ticket = Arc::clone(self.ticket());
+        let in_line = tokio::time::timeout(most, admission.enter(&self.query.view.tenants()[0]));
+        let place = tokio::select! {
+            entered = in_line => entered.map_err(|_| QueryError::Timeout("query queue"))??,
+            () = ticket.canceled() => return Err(QueryError::Canceled("query queue").into()),
+        };
+        ticket.keep(Box::new(place));
         self.queued = self.queries.age(&self.query);
         self.query.runs.store(true, Relaxed);
         self.journal.queued(self.queued);
+        Ok(())
     }
 
-    /// Writes down what became of it.
-    pub(super) fn settle(&mut self, outcome: Result<&Answer, &QueryFailure>) {
-        self.write_down(match outcome {
-            Ok(_) => Outcome::Answered,
-            Err(failure) => Outcome::of(failure),
-        });
+    /// Writes down what became of it; what is said first holds.
+    pub(super) fn settle(&mut self, failure: Option<&QueryFailure>) {
+        if !self.is_settled {
+            self.write_down(failure.map_or(Outcome::Answered, Outcome::of));
+        }
     }
 
     fn write_down(&mut self, outcome: Outcome) {
@@ -287,11 +298,10 @@ mod tests {
         assert_eq!(ids(&view(&["b"], &[])), of(&[]));
         assert_eq!(queries.list(None).len(), 3);
 
-        assert!(queries.cancel(Some(&view(&["b"], &[])), a.query.id).is_none());
-        assert!(!a.ticket().is_canceled());
-        assert!(queries.cancel(Some(&view(&["a"], &[])), a.query.id).is_some());
+        assert!(queries.find(Some(&view(&["b"], &[])), a.query.id).is_none());
+        queries.find(Some(&view(&["a"], &[])), a.query.id).unwrap().cancel();
         assert!(a.ticket().is_canceled() && !both.ticket().is_canceled());
-        assert!(queries.cancel(None, 0).is_none());
+        assert!(queries.find(None, 0).is_none());
         drop((a, both, restricted));
         assert!(queries.list(None).is_empty());
     }

@@ -226,7 +226,7 @@ impl QueryService {
     {
         let mut running = Running::begin(&self.active, &self.journal, reader, text, asked, &controls.origin);
         let answer = self.attempt(&mut running, reader, controls, evaluate).await;
-        running.settle(answer.as_ref());
+        running.settle(answer.as_ref().err());
         Ok(Answered { answer: answer?, running })
     }
 
@@ -246,14 +246,7 @@ impl QueryService {
         let timeout = controls.timeout.unwrap_or(most).min(most);
         let ticket = Arc::clone(running.ticket());
 
-        let in_line = tokio::time::timeout(timeout, self.admission.enter(&reader.view.tenants()[0]));
-        let place = tokio::select! {
-            entered = in_line => entered.map_err(|_| QueryError::Timeout("query queue"))??,
-            () = ticket.canceled() => return Err(QueryError::Canceled("query queue").into()),
-        };
-        // It is free again when nobody works for the query any more, which may be a moment after its caller left.
-        ticket.keep(Box::new(place));
-        running.admitted();
+        running.enter(&self.admission, timeout).await?;
         let waited = self.clock.elapsed().saturating_sub(began);
         let left = timeout.saturating_sub(waited);
 

@@ -1,13 +1,18 @@
 //! The newest sample of each series, for those who federate.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
-use super::{QueryFailure, QueryService, Reader, selectors::require_selectors};
+use foldhash::fast::RandomState;
+
+use super::{Asked, Origin, QueryFailure, QueryService, Reader, Running, selectors::require_any_selectors};
 use crate::{
-    model::{Histogram, Labels, Limit, Matcher, TimeRange, is_stale},
-    promql::QueryError,
-    storage::{ReadSeries, Runs, SelectRequest, Selected, SeriesSamples, StorageError},
+    model::{Histogram, Labels, Limit, Matcher, Millis, TimeRange, Timestamp, is_stale},
+    promql::{QueryError, Ticket, memory::Share},
+    storage::{Runs, SelectRequest, Selected, SeriesSamples, StorageError},
 };
+
+/// About what a series takes besides the text of its labels and its histogram, which are here and in the answer.
+const SERIES_BYTES: u64 = 160;
 
 /// A series and its newest sample.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,37 +34,70 @@ pub enum NewestValue {
     Histogram(Arc<Histogram>),
 }
 
+/// What is federated; over when this is dropped.
+#[derive(Debug)]
+pub struct Federated {
+    /// Sorted by metric, then by labels.
+    pub newest: Vec<Newest>,
+    _running: Running,
+    _memory: Arc<Share>,
+}
+
 impl QueryService {
-    /// The newest samples, not older than the lookback, of the series that match; sorted by metric, then by labels.
+    /// The newest samples, not older than the lookback, of the series that match.
     ///
     /// Series that are gone have none.
-    pub async fn federate(&self, reader: &Reader, selectors: &[String]) -> Result<Vec<Newest>, QueryFailure> {
-        let sets = require_selectors(selectors, self.limits.max_query_bytes)?;
-        let most = self.timeout(reader);
-        let federate = async {
-            let _place = self.admission.enter(&reader.view.tenants()[0]).await?;
-            self.newest_of_sets(reader, &sets).await
+    pub async fn federate(
+        &self,
+        reader: &Reader,
+        selectors: &[String],
+        origin: &Origin,
+    ) -> Result<Federated, QueryFailure> {
+        let sets = require_any_selectors(selectors, self.limits.max_query_bytes)?;
+        let (now, lookback) = (self.clock.now(), self.limits.lookback);
+        let range = TimeRange::new(now.minus(lookback), now)
+            .ok_or_else(|| QueryFailure::Request("the lookback is less than nothing".to_owned()))?;
+        let (text, asked) = told(selectors, now);
+        let mut running = Running::begin(&self.active, &self.journal, reader, &text, asked, origin);
+        let (most, ticket) = (self.timeout(reader), Arc::clone(running.ticket()));
+        let memory = Arc::new(self.memory.share(&reader.view.tenants()[0], &ticket));
+        let gathered = Gathered {
+            several: sets.len() > 1,
+            reader: reader.clone(),
+            ticket: Arc::clone(&ticket),
+            memory: Arc::clone(&memory),
+            seen: HashSet::default(),
+            newest: Vec::new(),
+            read: 0,
+            bytes: 0,
         };
-        tokio::time::timeout(most, federate)
-            .await
-            .unwrap_or_else(|_| Err(QueryError::Timeout("federation").into()))
+        let federate = async {
+            running.enter(&self.admission, most).await?;
+            self.newest_of_sets(reader, sets, range, gathered).await
+        };
+        let found = tokio::select! {
+            found = tokio::time::timeout(most, federate) => {
+                found.unwrap_or_else(|_| Err(QueryError::Timeout("federation").into()))
+            }
+            () = ticket.canceled() => Err(QueryError::Canceled("federation").into()),
+        };
+        running.settle(found.as_ref().err());
+        Ok(Federated { newest: found?, _running: running, _memory: memory })
     }
 
     async fn newest_of_sets(
         &self,
         reader: &Reader,
-        sets: &[Vec<Matcher>],
+        sets: Vec<Vec<Matcher>>,
+        range: TimeRange,
+        mut gathered: Gathered,
     ) -> Result<Vec<Newest>, QueryFailure> {
-        let now = self.clock.now();
-        let lookback = self.limits.lookback;
-        let range = TimeRange::new(now.minus(lookback), now)
-            .ok_or_else(|| QueryFailure::Request("the lookback is less than nothing".to_owned()))?;
-        let (mut newest, mut selected_series) = (Vec::new(), 0);
-        for (place, set) in sets.iter().enumerate() {
+        let mut selected_series = 0;
+        for set in sets {
             let request = reader.bounded(SelectRequest {
-                lookback,
+                lookback: self.limits.lookback,
                 start_timestamps: false,
-                ..SelectRequest::new(set.clone(), range)
+                ..SelectRequest::new(set, range)
             });
             let selected = reader.view.select(&*self.storage, request).await;
             let Selected { series, runs, warnings, taken: _ } =
@@ -68,14 +106,20 @@ impl QueryService {
                 tracing::warn!(event = "federation_incomplete", warning);
             }
             selected_series += series.len() as u64;
+            gathered.ticket.selected(series.len() as u64);
             reader.within(Limit::QuerySeries, selected_series)?;
-            // What an earlier selector selects is there already.
-            let wanted = |labels: &Labels| !sets[..place].iter().any(|set| matches(set, labels));
-            let wanted: Vec<bool> = series.iter().map(wanted).collect();
-            match runs {
+            gathered = match runs {
                 // No operation was offered.
-                Runs::Rows(_) => {}
-                Runs::SeriesMajor(reader) => newest.extend(read_newest(series, wanted, reader).await?),
+                Runs::Rows(_) => gathered,
+                Runs::SeriesMajor(read) => {
+                    let mut samples = SeriesSamples::default();
+                    let newest = move |ordinal| {
+                        samples.clear();
+                        read.read(ordinal, &mut samples)?;
+                        Ok(newest_of(&samples))
+                    };
+                    off_the_io_threads(move || gathered.gather(series, newest)).await?
+                }
                 Runs::TimeMajor(mut runs) => {
                     let mut last: Vec<Option<(i64, NewestValue)>> = vec![None; series.len()];
                     while let Some(batch) = runs.recv().await {
@@ -88,22 +132,67 @@ impl QueryService {
                             }
                         }
                     }
-                    let of_series = series.into_iter().zip(last).zip(wanted);
-                    newest.extend(of_series.filter(|(_, wanted)| *wanted).filter_map(
-                        |((labels, last), _)| {
-                            last.map(|(timestamp, value)| Newest { labels, timestamp, value })
-                        },
-                    ));
+                    let newest = move |ordinal: usize| Ok(last.get_mut(ordinal).and_then(Option::take));
+                    off_the_io_threads(move || gathered.gather(series, newest)).await?
                 }
-            }
+            };
         }
-        reader.within(Limit::QuerySamples, newest.len() as u64)?;
-        newest.retain(|newest| !newest.value.is_stale());
-        newest.sort_by(|a, b| {
+        off_the_io_threads(move || Ok(gathered.sorted())).await
+    }
+}
+
+/// What the list of queries tells of it.
+fn told(selectors: &[String], now: Timestamp) -> (String, Asked) {
+    (format!("federation of {}", selectors.join(" and ")), Asked { start: now, end: now, step: Millis(0) })
+}
+
+/// The newest samples of selectors so far.
+#[derive(Debug)]
+struct Gathered {
+    reader: Reader,
+    ticket: Arc<Ticket>,
+    memory: Arc<Share>,
+    /// Whether another selector may select the same again.
+    several: bool,
+    seen: HashSet<Labels, RandomState>,
+    newest: Vec<Newest>,
+    read: u64,
+    bytes: u64,
+}
+
+impl Gathered {
+    /// Adds those of the series that no earlier selector has selected.
+    fn gather(
+        mut self,
+        series: Vec<Labels>,
+        mut newest: impl FnMut(usize) -> Result<Option<(i64, NewestValue)>, StorageError>,
+    ) -> Result<Self, QueryFailure> {
+        for (ordinal, labels) in series.into_iter().enumerate() {
+            self.ticket.check("federation")?;
+            if self.several && !self.seen.insert(labels.clone()) {
+                continue;
+            }
+            let Some((timestamp, value)) = newest(ordinal)? else { continue };
+            self.ticket.read(1);
+            self.read += 1;
+            self.reader.within(Limit::QuerySamples, self.read)?;
+            if value.is_stale() {
+                continue;
+            }
+            let size = labels.as_canonical().len() + value.memory_bytes();
+            self.bytes += 2 * size as u64 + SERIES_BYTES;
+            self.memory.fit(self.bytes)?;
+            self.newest.push(Newest { labels, timestamp, value });
+        }
+        Ok(self)
+    }
+
+    fn sorted(mut self) -> Vec<Newest> {
+        self.newest.sort_by(|a, b| {
             let names = a.labels.metric_name().cmp(&b.labels.metric_name());
             names.then_with(|| a.labels.cmp(&b.labels))
         });
-        Ok(newest)
+        self.newest
     }
 }
 
@@ -114,30 +203,20 @@ impl NewestValue {
             Self::Histogram(histogram) => histogram.is_stale(),
         }
     }
-}
 
-fn matches(set: &[Matcher], labels: &Labels) -> bool {
-    set.iter().all(|matcher| matcher.matches(labels.get(matcher.name()).unwrap_or_default()))
-}
-
-/// Reads series after series, off the I/O threads.
-async fn read_newest(
-    series: Vec<Labels>,
-    wanted: Vec<bool>,
-    reader: Arc<dyn ReadSeries>,
-) -> Result<Vec<Newest>, StorageError> {
-    let work = move || {
-        let (mut newest, mut samples) = (Vec::new(), SeriesSamples::default());
-        for (ordinal, (labels, _)) in
-            series.into_iter().zip(wanted).enumerate().filter(|(_, (_, wanted))| *wanted)
-        {
-            samples.clear();
-            reader.read(ordinal, &mut samples)?;
-            newest.extend(newest_of(&samples).map(|(timestamp, value)| Newest { labels, timestamp, value }));
+    fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Float(_) => 0,
+            Self::Histogram(histogram) => histogram.memory_bytes(),
         }
-        Ok(newest)
-    };
-    tokio::task::spawn_blocking(work).await.map_err(|error| StorageError::Unavailable {
+    }
+}
+
+async fn off_the_io_threads<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, QueryFailure> + Send + 'static,
+) -> Result<T, QueryFailure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| StorageError::Unavailable {
         detail: format!("reading was interrupted: {error}"),
         retry_after: None,
     })?

@@ -11,7 +11,8 @@
 //! 4. **Cut.** `limit` truncates the result and says so in a warning. What it cost is written down ([`journal`]); a
 //!    slow query is logged.
 //!
-//! All that time it is among the [`active`] ones, where it can be looked at and ended.
+//! All that time it is among the [`active`] ones, where it can be looked at and ended; so are remote reads and what
+//! federates, which hold of the same memory.
 //!
 //! Questions about labels and metadata ([`catalog`], [`search`]), about [`exemplars`], and about what a query would cost
 //! ([`estimate`]) skip the line: they read no samples. An [`export`] reads all of them, and so does a
@@ -46,7 +47,7 @@ use journal::Journal;
 use crate::{
     clock::Clock,
     model::{FeatureSwitches, Millis},
-    promql::Features,
+    promql::{Features, memory::Memory},
     storage::Storage,
 };
 
@@ -56,7 +57,7 @@ pub use estimate::{EstimateQuery, EstimateTimes, QueryEstimate, SelectorEstimate
 pub use evaluate::{Answered, Evaluate, InstantQuery, QueryControls, RangeQuery};
 pub use export::{Export, ExportQuery, Exported, Shard};
 pub use failure::QueryFailure;
-pub use federate::{Newest, NewestValue};
+pub use federate::{Federated, Newest, NewestValue};
 pub use reader::Reader;
 pub use remote_read::{ReadPart, ReadQuery, RemoteRead};
 pub use search::{Hit, Hits, SearchQuery, Searched};
@@ -116,6 +117,7 @@ pub struct QueryService {
     active: Arc<ActiveQueries>,
     journal: Arc<Journal>,
     remote_reads: Admission,
+    memory: Arc<Memory>,
 }
 
 impl QueryService {
@@ -142,6 +144,7 @@ impl QueryService {
             active,
             journal,
             cache: None,
+            memory: Memory::new(u64::MAX),
         }
     }
 
@@ -149,6 +152,13 @@ impl QueryService {
     #[must_use]
     pub fn with_cache(mut self, cache: RangeCache) -> Self {
         self.cache = Some(cache);
+        self
+    }
+
+    /// Shares a memory with what evaluates queries: what is read for others takes of the same.
+    #[must_use]
+    pub fn with_memory(mut self, memory: Arc<Memory>) -> Self {
+        self.memory = memory;
         self
     }
 

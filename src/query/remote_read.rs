@@ -8,16 +8,17 @@
 //! nobody sorts any more. So a series is held whole; of those that a store hands out in order of time, all of a query
 //! are, within the samples a query may hold. The channel is short: who does not read holds up the reading, and who goes
 //! away ends it at the next batch. Remote reads have places of their own, in which tenants take turns; they hold them
-//! longer than queries.
+//! longer than queries. They are among the [`active`](super::active) queries, and what they hold is taken of the memory
+//! that all queries share.
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::{QueryFailure, QueryService, Reader, admission::Place};
+use super::{Asked, Origin, QueryFailure, QueryService, Reader, Running};
 use crate::{
-    model::{Labels, Limit, Matcher, TimeRange},
-    promql::{QueryError, exec::data::samples_weight},
+    model::{Labels, Limit, Matcher, Millis, TimeRange, Timestamp},
+    promql::{QueryError, Ticket, exec::data::samples_weight, memory::Share},
     storage::{ReadSeries, Runs, SelectRequest, Selected, SeriesSamples, StorageError},
     task,
 };
@@ -33,6 +34,13 @@ const AHEAD: usize = 2;
 
 /// About the memory of a sample of weight one.
 const SAMPLE_BYTES: u64 = 16;
+
+/// How many times what was read is held while an answer of samples is made of it: as it is written, which is a little
+/// more, put together with what other queries have, and compressed.
+const ANSWERED: u64 = 4;
+
+/// About what a series takes besides the text of its labels.
+const SERIES_BYTES: u64 = 48;
 
 /// One question of a remote read.
 #[derive(Clone, Debug)]
@@ -53,7 +61,36 @@ pub struct ReadPart {
 }
 
 /// The parts of an answer as they are read, query by query. Dropping it ends the reading.
-pub type RemoteRead = mpsc::Receiver<Result<ReadPart, QueryFailure>>;
+#[derive(Debug)]
+pub struct RemoteRead {
+    parts: mpsc::Receiver<Result<ReadPart, QueryFailure>>,
+    /// What sends them, until it is known how it ended.
+    job: Option<JoinHandle<()>>,
+    running: Running,
+    /// What is made of the parts is counted, too, so that it is held as long.
+    _memory: Arc<Share>,
+}
+
+impl RemoteRead {
+    /// The next part; none after the last.
+    pub async fn recv(&mut self) -> Option<Result<ReadPart, QueryFailure>> {
+        let part = match (self.parts.recv().await, &mut self.job) {
+            (None, Some(job)) => {
+                let ended = job.await;
+                self.job = None;
+                // Who broke off has not sent all there is.
+                ended.err().map(|error| Err(interrupted(error).into()))
+            }
+            (part, _) => part,
+        };
+        match &part {
+            Some(Ok(_)) => {}
+            Some(Err(failure)) => self.running.settle(Some(failure)),
+            None => self.running.settle(None),
+        }
+        part
+    }
+}
 
 impl QueryService {
     /// Starts to read what may be held all at once: within a query's time and its samples.
@@ -61,8 +98,9 @@ impl QueryService {
         self: &Arc<Self>,
         reader: &Reader,
         queries: Vec<ReadQuery>,
+        origin: &Origin,
     ) -> Result<RemoteRead, QueryFailure> {
-        self.start_read(reader, queries, Holding::All).await
+        self.start_read(reader, queries, origin, Holding::All).await
     }
 
     /// Starts to read what is passed on part by part, however much there is, and as fast as it is taken.
@@ -70,14 +108,16 @@ impl QueryService {
         self: &Arc<Self>,
         reader: &Reader,
         queries: Vec<ReadQuery>,
+        origin: &Origin,
     ) -> Result<RemoteRead, QueryFailure> {
-        self.start_read(reader, queries, Holding::Parts).await
+        self.start_read(reader, queries, origin, Holding::Parts).await
     }
 
     async fn start_read(
         self: &Arc<Self>,
         reader: &Reader,
         queries: Vec<ReadQuery>,
+        origin: &Origin,
         holding: Holding,
     ) -> Result<RemoteRead, QueryFailure> {
         for range in queries.iter().filter_map(|query| query.range) {
@@ -86,17 +126,46 @@ impl QueryService {
             let length = length.saturating_sub(i128::from(self.limits.lookback.0)).max(0);
             reader.within(Limit::QueryRange, u64::try_from(length).unwrap_or(u64::MAX))?;
         }
-        let entering = self.remote_reads.enter(&reader.view.tenants()[0]);
-        let place = tokio::time::timeout(self.timeout(reader), entering)
-            .await
-            .map_err(|_| QueryError::Timeout("query queue"))??;
+        let (text, asked) = told(&queries);
+        let mut running = Running::begin(&self.active, &self.journal, reader, &text, asked, origin);
+        if let Err(failure) = running.enter(&self.remote_reads, self.timeout(reader)).await {
+            running.settle(Some(&failure));
+            return Err(failure);
+        }
+        let ticket = Arc::clone(running.ticket());
+        let memory = Arc::new(self.memory.share(&reader.view.tenants()[0], &ticket));
         let (parts, read) = mpsc::channel(AHEAD);
-        let costs =
-            Costs { reader: reader.clone(), most: self.limits.max_samples, holding, samples: 0, bytes: 0 };
-        let job = Job { service: Arc::clone(self), reader: reader.clone(), parts, _place: place };
-        task::spawn("remote_read", job.run(queries, costs));
-        Ok(read)
+        let costs = Costs {
+            reader: reader.clone(),
+            ticket: Arc::clone(&ticket),
+            memory: Arc::clone(&memory),
+            most: self.limits.max_samples,
+            holding,
+            samples: 0,
+            bytes: 0,
+            labels: 0,
+            sorted: 0,
+        };
+        let job = Job { service: Arc::clone(self), reader: reader.clone(), parts, ticket };
+        let job = Some(task::spawn("remote_read", job.run(queries, costs)));
+        Ok(RemoteRead { parts: read, job, running, _memory: memory })
     }
+}
+
+/// What the list of queries tells of it: its selectors, and all of the time that it is about.
+fn told(queries: &[ReadQuery]) -> (String, Asked) {
+    let selectors = queries.iter().map(|query| {
+        let matchers: Vec<String> = query.matchers.iter().map(ToString::to_string).collect();
+        format!("{{{}}}", matchers.join(","))
+    });
+    let selectors: Vec<String> = selectors.collect();
+    let ranges = || queries.iter().filter_map(|query| query.range);
+    let asked = Asked {
+        start: ranges().map(|range| range.start()).min().unwrap_or(Timestamp(0)),
+        end: ranges().map(|range| range.end()).max().unwrap_or(Timestamp(0)),
+        step: Millis(0),
+    };
+    (format!("remote read of {}", selectors.join(" and ")), asked)
 }
 
 /// How much of an answer is held at a time.
@@ -110,30 +179,64 @@ enum Holding {
 #[derive(Debug)]
 struct Costs {
     reader: Reader,
+    ticket: Arc<Ticket>,
+    memory: Arc<Share>,
     /// Samples that may be held, whoever asks.
     most: u64,
     holding: Holding,
+    /// All that was read.
     samples: u64,
     bytes: u64,
+    /// Bytes of the series of the query that is answered.
+    labels: u64,
+    /// Samples of it that are held until the last has come.
+    sorted: u64,
 }
 
 impl Costs {
-    fn labels(&mut self, series: &[Labels]) -> Result<(), QueryFailure> {
-        let bytes = series.iter().map(|labels| labels.as_canonical().len() as u64);
-        self.bytes = self.bytes.saturating_add(bytes.sum());
-        self.reader.within(Limit::QueryBytes, self.bytes)
+    /// Begins a query, of which these are the series.
+    fn begin(&mut self, series: &[Labels]) -> Result<(), QueryFailure> {
+        let text: u64 = series.iter().map(|labels| labels.as_canonical().len() as u64).sum();
+        let count = series.len() as u64;
+        self.ticket.selected(count);
+        self.bytes = self.bytes.saturating_add(text);
+        (self.labels, self.sorted) = (text.saturating_add(count.saturating_mul(SERIES_BYTES)), 0);
+        self.reader.within(Limit::QueryBytes, self.bytes)?;
+        self.fit(0)
     }
 
-    /// Counts samples, which are held together with all others or pass by.
-    fn samples(&mut self, samples: u64, holding: Holding) -> Result<(), QueryFailure> {
+    /// Counts samples that were read, of which the newest `passing` pass by.
+    fn read(&mut self, samples: u64, passing: u64) -> Result<(), QueryFailure> {
+        self.ticket.check("remote read")?;
+        self.ticket.read(samples);
         self.samples = self.samples.saturating_add(samples);
         self.bytes = self.bytes.saturating_add(samples.saturating_mul(SAMPLE_BYTES));
         self.reader.within(Limit::QuerySamples, self.samples)?;
         self.reader.within(Limit::QueryBytes, self.bytes)?;
-        if holding == Holding::All && self.samples > self.most {
+        if self.holding == Holding::All && self.samples > self.most || self.sorted > self.most {
             return Err(QueryFailure::Request(format!("exceeded sample limit ({})", self.most)));
         }
-        Ok(())
+        self.fit(passing)
+    }
+
+    /// The same of samples that are held until the last has come, however they are passed on.
+    fn sort(&mut self, samples: u64) -> Result<(), QueryFailure> {
+        self.sorted = self.sorted.saturating_add(samples);
+        self.read(samples, 0)
+    }
+
+    /// Takes of the memory that queries share what is held now.
+    fn fit(&self, passing: u64) -> Result<(), QueryFailure> {
+        // Those that pass wait in the channel, too, and are written into frames or an answer.
+        let copies = AHEAD as u64 + 2;
+        let samples = self.sorted.saturating_add(passing.saturating_mul(copies));
+        let answered = match self.holding {
+            Holding::All => self.bytes.saturating_mul(ANSWERED),
+            Holding::Parts => 0,
+        };
+        let bytes = self.labels.saturating_add(samples.saturating_mul(SAMPLE_BYTES)).saturating_add(answered);
+        self.memory.shrink(bytes);
+        Ok(self.memory.fit(bytes)?)
     }
 }
 
@@ -143,7 +246,7 @@ struct Job {
     service: Arc<QueryService>,
     reader: Reader,
     parts: mpsc::Sender<Result<ReadPart, QueryFailure>>,
-    _place: Place,
+    ticket: Arc<Ticket>,
 }
 
 /// Why a read ends early.
@@ -171,8 +274,10 @@ impl Job {
             }
         };
         let ended = tokio::select! {
-            ended = reading => ended,
+            biased;
             () = parts.closed() => Err(End::Gone),
+            () = self.ticket.canceled() => Err(QueryError::Canceled("remote read").into()),
+            ended = reading => ended,
         };
         if let Err(End::Failed(failure)) = ended {
             // Had the reader left by now, that would be the end, too.
@@ -195,7 +300,7 @@ impl Job {
             for warning in warnings {
                 tracing::warn!(event = "remote_read_incomplete", warning);
             }
-            costs.labels(&series)?;
+            costs.begin(&series)?;
             costs = match runs {
                 // No operation was offered.
                 Runs::Rows(_) => costs,
@@ -225,8 +330,8 @@ impl Job {
                     let mut samples = SeriesSamples::default();
                     reader.read(next, &mut samples)?;
                     let weight = samples_weight(&samples);
-                    costs.samples(weight, costs.holding)?;
                     held += weight;
+                    costs.read(weight, held)?;
                     if !samples.is_empty() {
                         batch.push((all[next].clone(), samples));
                     }
@@ -253,8 +358,7 @@ impl Job {
         let mut sorted = vec![SeriesSamples::default(); series.len()];
         while let Some(batch) = runs.recv().await {
             for run in batch? {
-                // They are held until the last has come, however they are passed on.
-                costs.samples(samples_weight(&run.samples), Holding::All)?;
+                costs.sort(samples_weight(&run.samples))?;
                 let into = usize::try_from(run.ordinal).ok().and_then(|at| sorted.get_mut(at));
                 let into = into.ok_or_else(|| StorageError::Unsupported("a run of no series".to_owned()))?;
                 into.append(run.samples);
@@ -287,3 +391,6 @@ impl Job {
 fn interrupted(error: tokio::task::JoinError) -> StorageError {
     StorageError::Unavailable { detail: format!("reading was interrupted: {error}"), retry_after: None }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,7 @@ use std::{
     fmt::Write as _,
     fs,
     path::Path,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use peer::Target;
@@ -48,10 +48,9 @@ fn main() {
     let start = now - scrapes as i64 * load::SCRAPE_MS;
     eprintln!("generating {series} series × {scrapes} scrapes");
     let requests = load::generate(series, scrapes, start);
-    let end = start + (scrapes as i64 - 1) * load::SCRAPE_MS;
     let (luminate, victoria) = (peer::luminate(), peer::victoria());
-    let ours = measure(&luminate, &requests, start, end);
-    let theirs = victoria.program.exists().then(|| measure(&victoria, &requests, start, end));
+    let ours = measure(&luminate, &requests);
+    let theirs = victoria.program.exists().then(|| measure(&victoria, &requests));
     if theirs.is_none() {
         eprintln!("\n=== SKIPPED: victoria-metrics is not installed, nothing to compare with ===\n");
     }
@@ -62,7 +61,7 @@ fn main() {
     println!("{}", table(&ours, theirs.as_ref()));
 }
 
-fn measure(target: &Target, requests: &load::Load, start: i64, end: i64) -> Figures {
+fn measure(target: &Target, requests: &load::Load) -> Figures {
     eprintln!("measuring {}", target.name);
     let dir = tempfile::tempdir().unwrap();
     let mut rows = Vec::new();

@@ -73,6 +73,12 @@ const QUERIES: &[&str] = &[
     "g{x=\"1\"} / on (instance) h",
     "g{x=\"1\"} == bool h",
     "rate(a_total{job=\"j1\"}[5m]) / ignoring (x) g",
+    // And is not where something would be said of what meets nothing.
+    "g{x=\"none\"} / rate(h[5m])",
+    "g{x=\"none\"} and rate(h[5m]) > 0",
+    "rate(h[5m]) - g{x=\"none\"}",
+    "g{x=\"1\"} / count_over_time(h[5m])",
+    "g{x=\"1\"} * on (job, x) group_left count by (job, x) (h / 2)",
 ];
 
 /// xorshift64*, so that every run has the same data.

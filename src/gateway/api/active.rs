@@ -3,13 +3,15 @@
 //! | | |
 //! |---|---|
 //! | `GET /api/v1/status/active_queries` | the queries of the caller's tenant that run or wait |
-//! | `DELETE /api/v1/status/active_queries/{id}` | ends one of them |
+//! | `DELETE /api/v1/status/active_queries/{id}` | ends one of them; somebody else's takes the scope `write` |
 //! | `GET /api/v1/status/top_queries?by=duration&limit=10` | what was expensive of late, by `duration`, `samples` or `count` |
 //! | `GET /api/v1/admin/active_queries` | the queries of all tenants |
 //! | `DELETE /api/v1/admin/active_queries/{id}` | ends one of them |
 //!
 //! All of it is about the process that is asked. Who is ended by somebody is told `canceled`; who ended it stands in the
 //! audit log.
+
+use std::sync::Arc;
 
 use axum::{
     Extension,
@@ -23,6 +25,8 @@ use super::{Shared, respond};
 use crate::{
     gateway::{
         self,
+        access::Caller,
+        auth::Scope,
         error::{ApiError, ErrorKind},
         form::Form,
         request::Detail,
@@ -45,13 +49,20 @@ pub async fn list_all(State(state): Shared) -> Response {
     listed(&state, None)
 }
 
-/// Ends one of the caller's own.
+/// Ends one of the caller's own; one who may not only look at the tenant's data ends others', too.
 pub async fn cancel(
     State(state): Shared,
+    Extension(caller): Extension<Caller>,
     reader: Reader,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    end(&state, Some(&reader.view), id)
+    let query = find(&state, Some(&reader.view), id)?;
+    // Who has a name too long to be kept whole has none of their own.
+    let is_own = query.origin.who == caller.principal.name;
+    if !is_own && !caller.principal.scopes.allow(Scope::Write) {
+        return Err(ApiError::forbidden("to end a query of somebody else needs the scope write"));
+    }
+    Ok(end(&query))
 }
 
 /// Ends anybody's.
@@ -59,7 +70,7 @@ pub async fn cancel_any(
     State(state): Shared,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    end(&state, None, id)
+    find(&state, None, id).map(|query| end(&query))
 }
 
 /// What was expensive of late.
@@ -118,22 +129,25 @@ fn told(query: &ActiveQuery, age_ms: u64) -> Value {
     })
 }
 
-fn end(
+fn find(
     state: &gateway::State,
     view: Option<&View>,
     id: Result<Path<String>, PathRejection>,
-) -> Result<Response, ApiError> {
+) -> Result<Arc<ActiveQuery>, ApiError> {
     let Path(text) = id.map_err(|why| ApiError::bad_data(format!("invalid id: {why}")))?;
     let is_hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let id = u64::from_str_radix(&text, 16).ok().filter(|_| is_hex);
     let id = id.ok_or_else(|| ApiError::bad_data("invalid id: it is 16 hexadecimal digits"))?;
-    let ended = state.query.active().cancel(view, id);
     // Another tenant's is not told apart from one that never was.
-    let ended = ended.ok_or_else(|| {
+    state.query.active().find(view, id).ok_or_else(|| {
         ApiError::new(ErrorKind::NotFound, format!("no query {id:016x} runs here, or it has ended"))
-    })?;
-    let detail = format!("{id:016x} of {}: {}", ended.origin.who, ended.text);
-    Ok((StatusCode::NO_CONTENT, Extension(Detail(detail))).into_response())
+    })
+}
+
+fn end(query: &ActiveQuery) -> Response {
+    query.cancel();
+    let detail = format!("{:016x} of {}: {}", query.id, query.origin.who, query.text);
+    (StatusCode::NO_CONTENT, Extension(Detail(detail))).into_response()
 }
 
 fn millis(span: std::time::Duration) -> u64 {

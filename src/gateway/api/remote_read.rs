@@ -10,9 +10,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::stream::{self, StreamExt};
 
-use super::Shared;
+use super::{Shared, asker::Asker};
 use crate::{
     gateway::{
         body::{self, BodyLimits},
@@ -26,7 +26,12 @@ use crate::{
 };
 
 /// Answers a remote read.
-pub async fn read(State(state): Shared, reader: Reader, request: Request) -> Result<Response, ApiError> {
+pub async fn read(
+    State(state): Shared,
+    reader: Reader,
+    asker: Asker,
+    request: Request,
+) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let limits = state.config.write_body;
     let limits = BodyLimits { max_bytes: limits.max_bytes.min(MAX_REQUEST_BYTES), ..limits };
@@ -38,13 +43,14 @@ pub async fn read(State(state): Shared, reader: Reader, request: Request) -> Res
     match response_type {
         ResponseType::Samples => {
             let count = queries.len();
-            let answer = samples(count, state.query.remote_read(&reader, queries).await?).await?;
+            let read = state.query.remote_read(&reader, queries, &asker.origin).await?;
+            let answer = samples(count, read).await?;
             let headers =
                 [(header::CONTENT_TYPE, remote_read::CONTENT_TYPE), (header::CONTENT_ENCODING, "snappy")];
             Ok((headers, answer).into_response())
         }
         ResponseType::Chunks => {
-            let read = state.query.remote_read_stream(&reader, queries).await?;
+            let read = state.query.remote_read_stream(&reader, queries, &asker.origin).await?;
             let body = frames(read).await?;
             Ok(([(header::CONTENT_TYPE, remote_read::STREAM_CONTENT_TYPE)], body).into_response())
         }
@@ -52,12 +58,14 @@ pub async fn read(State(state): Shared, reader: Reader, request: Request) -> Res
 }
 
 fn queries(request: &ReadRequest, max_bytes: usize) -> Result<Vec<ReadQuery>, ApiError> {
+    // Of all queries together, as of a query's text: a regex takes much more when it is compiled.
+    let matchers = request.queries.iter().flat_map(|query| &query.matchers);
+    let bytes: usize = matchers.map(|matcher| matcher.name.len() + matcher.value.len()).sum();
+    if bytes > max_bytes {
+        let why = format!("the matchers are {bytes} bytes long, the limit is {max_bytes}");
+        return Err(ApiError::bad_data(why));
+    }
     let query = |query: &remote_read::Query| {
-        let bytes: usize = query.matchers.iter().map(|m| m.name.len() + m.value.len()).sum();
-        if bytes > max_bytes {
-            let why = format!("the matchers of a query are {bytes} bytes long, the limit is {max_bytes}");
-            return Err(ApiError::bad_data(why));
-        }
         let (start, end) = (Timestamp(query.start_timestamp_ms), Timestamp(query.end_timestamp_ms));
         Ok(ReadQuery { matchers: query.matchers()?, range: TimeRange::new(start, end) })
     };
@@ -91,7 +99,8 @@ async fn frames(mut read: RemoteRead) -> Result<Body, ApiError> {
             Err(error) => Some((Err(std::io::Error::other(error.message().to_owned())), (None, None))),
         }
     });
-    Ok(Body::from_stream(rest))
+    // Who asks once more after the end is told the same.
+    Ok(Body::from_stream(rest.fuse()))
 }
 
 /// The frames of the next part; none after the last.

@@ -1,18 +1,10 @@
 //! Queries that run: looked at, ended, and with features of their own.
 
 use super::*;
-use crate::query::{QueryLimits, QueryService};
-
-/// With time for queries to be looked at.
-async fn unhurried() -> TestApp {
-    let TestApp { router: old, state } = TestApp::start().await;
-    drop(old);
-    let mut state = Arc::into_inner(state).unwrap();
-    let (storage, clock) = (Arc::clone(&state.storage), Arc::clone(&state.clock));
-    state.query = Arc::new(QueryService::new(Arc::new(ByHeart), storage, clock, QueryLimits::default()));
-    let state = Arc::new(state);
-    TestApp { router: router(Arc::clone(&state), Door::Both), state }
-}
+use crate::{
+    gateway::auth::{Principal, Scope},
+    query::{InstantQuery, Origin, QueryControls, Reader},
+};
 
 /// Asks in the background, and waits until that is in the list.
 async fn asked(app: &TestApp) -> tokio::task::JoinHandle<Reply> {
@@ -30,7 +22,7 @@ async fn asked(app: &TestApp) -> tokio::task::JoinHandle<Reply> {
 
 #[tokio::test]
 async fn a_query_can_be_looked_at_and_ended_by_its_tenant_and_nobody_else() {
-    let (app, lines) = audit::audited(unhurried().await);
+    let (app, lines) = audit::audited(TestApp::start().await.unhurried());
     let asking = asked(&app).await;
     let listed = app.get("/api/v1/status/active_queries").await.json()["data"].clone();
     let told = listed[0].as_object().unwrap();
@@ -73,8 +65,47 @@ async fn a_query_can_be_looked_at_and_ended_by_its_tenant_and_nobody_else() {
 }
 
 #[tokio::test]
+async fn somebody_else_s_query_is_ended_by_who_may_do_more_than_read() {
+    let cases: [(&str, &[Scope], u16); 4] = [
+        ("me", &[Scope::Read], 403),
+        ("somebody", &[Scope::Read], 204),
+        ("me", &[Scope::Read, Scope::Write], 204),
+        ("me", &[Scope::Admin], 204),
+    ];
+    for (name, scopes, status) in cases {
+        let TestApp { router: old, state } = TestApp::start().await.unhurried();
+        drop(old);
+        let mut state = Arc::into_inner(state).unwrap();
+        let scopes = scopes.iter().copied().collect();
+        let caller = Principal { name: name.to_owned(), scopes, ..Principal::anyone() };
+        state.auth = Arc::new(Auth::Open(Arc::new(caller)));
+        let state = Arc::new(state);
+        let app = TestApp { router: router(Arc::clone(&state), Door::Both), state };
+        let query = Arc::clone(&app.state.query);
+        let asking = crate::task::spawn("test", async move {
+            let origin = Origin { who: "somebody".to_owned(), ..Origin::default() };
+            let controls = QueryControls { origin, ..QueryControls::default() };
+            let slow = InstantQuery { text: "slow".to_owned(), at: None, controls };
+            query.instant(&Reader::of(TenantId::anonymous()), slow).await.map(drop)
+        });
+        while app.state.query.running() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let listed = app.get("/api/v1/status/active_queries").await.json()["data"].clone();
+        let path = format!("/api/v1/status/active_queries/{}", listed[0]["id"].as_str().unwrap());
+        assert_eq!(app.call("DELETE", &path, &[], "").await.status, status, "{name}");
+        if status == 204 {
+            assert!(asking.await.unwrap().is_err());
+        } else {
+            assert_eq!(app.state.query.running(), 1);
+            asking.abort();
+        }
+    }
+}
+
+#[tokio::test]
 async fn who_operates_the_server_sees_and_ends_all() {
-    let app = unhurried().await;
+    let app = TestApp::start().await.unhurried();
     let asking = asked(&app).await;
     let listed = app.call("GET", "/api/v1/admin/active_queries", &[("x-scope-orgid", "other")], "").await;
     let id = listed.json()["data"][0]["id"].as_str().unwrap().to_owned();
@@ -84,7 +115,7 @@ async fn who_operates_the_server_sees_and_ends_all() {
 
 #[tokio::test]
 async fn a_query_whose_caller_left_is_over() {
-    let app = unhurried().await;
+    let app = TestApp::start().await.unhurried();
     let asking = asked(&app).await;
     asking.abort();
     assert!(asking.await.is_err());

@@ -123,7 +123,7 @@ async fn with_series(app: &TestApp, tenant: &str) {
 
 #[tokio::test]
 async fn samples_are_answered_query_by_query_sorted_and_within_the_range() {
-    let app = TestApp::start().await;
+    let app = TestApp::start().await.unhurried();
     with_series(&app, "anonymous").await;
     let name = |name: &str| matcher(0, "__name__", name);
     let answers = app
@@ -155,7 +155,7 @@ async fn samples_are_answered_query_by_query_sorted_and_within_the_range() {
 
 #[tokio::test]
 async fn chunks_hold_the_same_as_samples() {
-    let app = TestApp::start().await;
+    let app = TestApp::start().await.unhurried();
     with_series(&app, "anonymous").await;
     let queries =
         [query((0, 9_000), &[matcher(2, "__name__", "f|h")]), query((0, 9_000), &[matcher(2, "job", ".+")])];
@@ -182,7 +182,7 @@ async fn chunks_hold_the_same_as_samples() {
 
 #[tokio::test]
 async fn a_series_larger_than_a_frame_comes_in_several() {
-    let app = TestApp::start().await;
+    let app = TestApp::start().await.unhurried();
     let mut batch = WriteBatch::over(vec![labels(&[("__name__", "large")])]);
     // Values that do not compress: 9 bytes each.
     let mut random = 1_u64;
@@ -207,7 +207,7 @@ async fn a_series_larger_than_a_frame_comes_in_several() {
 
 #[tokio::test]
 async fn a_body_that_is_no_read_request_is_refused() {
-    let app = TestApp::start().await;
+    let app = TestApp::start().await.unhurried();
     let refused = async |body: Vec<u8>, status: u16, kind: &str, text: &str| {
         let reply = app.read_as("anonymous", body).await;
         let json = reply.json();
@@ -240,6 +240,35 @@ async fn a_body_that_is_no_read_request_is_refused() {
 }
 
 #[tokio::test]
+async fn a_body_is_taken_for_what_it_is_whatever_it_is_called_and_up_to_its_own_size() {
+    let app = TestApp::start().await.unhurried();
+    with_series(&app, "anonymous").await;
+    let asked = query((0, 9_000), &[matcher(2, "__name__", "f|up")]);
+    let send = async |path: &str, body: Vec<u8>| {
+        let request = Request::builder().method("POST").uri(path);
+        // As `curl --data-binary` calls it.
+        let request = request.header("Content-Type", "application/x-www-form-urlencoded");
+        let reply = app.send(request.body(Body::from(body)).unwrap()).await;
+        assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
+        ReadResponse::read(&reply.body).unwrap().results[0].timeseries.len()
+    };
+    assert_eq!(send("/api/v1/read", body(std::slice::from_ref(&asked), &[])).await, 3);
+    // The URL narrows what is read.
+    assert_eq!(send("/api/v1/read?extra_label=job%3Da", body(std::slice::from_ref(&asked), &[])).await, 2);
+    // More than a form may have, which does not compress.
+    let mut random = 1_u64;
+    let mut digit = || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b' ' + u8::try_from((random >> 40) % 90).unwrap())
+    };
+    let func = (0..11 << 20).map(|_| digit()).collect();
+    let hints = crate::gateway::wire::remote_read::ReadHints { func, ..Default::default() };
+    let large = body(&[Query { hints: Some(hints), ..asked }], &[]);
+    assert!(large.len() > app.state.config.form_body.max_bytes);
+    assert_eq!(send("/api/v1/read", large).await, 3);
+}
+
+#[tokio::test]
 async fn what_a_tenant_may_ask_holds_for_both_kinds_of_answers() {
     for (limit, most, text) in [
         (Limit::QuerySamples, 100, "max_query_samples"),
@@ -249,7 +278,7 @@ async fn what_a_tenant_may_ask_holds_for_both_kinds_of_answers() {
     ] {
         let mut limits = TenantLimits::default();
         limits.set(limit, Some(most));
-        let app = TestApp::under(Rules::of(limits)).await;
+        let app = TestApp::under(Rules::of(limits)).await.unhurried();
         with_series(&app, "anonymous").await;
         let all = [query((0, 9_000_000), &[matcher(2, "__name__", "f|h")])];
         for accepted in [SAMPLES, CHUNKS] {
@@ -262,7 +291,7 @@ async fn what_a_tenant_may_ask_holds_for_both_kinds_of_answers() {
 
 #[tokio::test]
 async fn more_samples_than_may_be_held_are_refused_in_the_words_of_prometheus() {
-    let app = TestApp::start().await;
+    let app = TestApp::start().await.unhurried();
     with_series(&app, "anonymous").await;
     let limits = QueryLimits { max_samples: 200, ..QueryLimits::default() };
     let state = &app.state;
@@ -272,7 +301,8 @@ async fn more_samples_than_may_be_held_are_refused_in_the_words_of_prometheus() 
     let matchers = query((0, 0), &[matcher(0, "__name__", "f")]).matchers().unwrap();
     let range = crate::model::TimeRange::new(Timestamp(0), Timestamp(9_000));
     let read = crate::query::ReadQuery { matchers, range };
-    let mut parts = Arc::new(service).remote_read(&reader, vec![read]).await.unwrap();
+    let mut parts =
+        Arc::new(service).remote_read(&reader, vec![read], &crate::query::Origin::default()).await.unwrap();
     let failure = parts.recv().await.unwrap().unwrap_err();
     assert_eq!(failure.to_string(), "exceeded sample limit (200)");
     assert_eq!(crate::gateway::error::ApiError::from(failure).status(), 400);
@@ -280,7 +310,7 @@ async fn more_samples_than_may_be_held_are_refused_in_the_words_of_prometheus() 
 
 #[tokio::test]
 async fn the_newest_sample_of_each_series_is_exposed() {
-    let app = TestApp::start().await;
+    let app = TestApp::start().await.unhurried();
     let mut batch = WriteBatch::over(vec![
         labels(&[("__name__", "a"), ("instance", "i"), ("v", "\"\\\n")]),
         labels(&[("__name__", "a.b"), ("le.x", "1")]),
@@ -348,11 +378,14 @@ async fn the_newest_sample_of_each_series_is_exposed() {
     app.get("/federate").await.is_error(400, "bad_data", "no match[] parameter provided");
     assert_eq!(app.get("/federate?match[]=%7B").await.status, 400);
     assert_eq!(app.get("/federate?match[]=nothing").await.text(), "");
+    // Who wants all of it may have it, as in Prometheus.
+    let all = app.get("/federate?match[]=%7B%7D").await;
+    assert!(all.text().contains("\nb{aa=") && all.text().contains("\ndown{job="), "{}", all.text());
 }
 
 #[tokio::test]
 async fn native_histograms_are_exposed_as_protobuf_only() {
-    let app = TestApp::start().await;
+    let app = TestApp::start().await.unhurried();
     with_series(&app, "anonymous").await;
     let accept = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
     let path = "/federate?match[]=%7B__name__=~%22h%7Cdown%22%7D";

@@ -33,6 +33,8 @@ use syntax::Node;
 const MAX_COMPILED_BYTES: usize = 8 << 20;
 /// How many bytes its cache of states may take for each thread that matches at the same time.
 const MAX_CACHE_BYTES: usize = 1 << 20;
+/// What an automaton at work is taken to need besides.
+const WORKSPACE_BYTES: usize = 32 << 10;
 
 /// A pattern as matchers and `label_replace` use it: `^(?s:PATTERN)$`.
 pub struct Regex {
@@ -88,6 +90,12 @@ impl Regex {
     /// The pattern as it was written.
     pub fn as_str(&self) -> &str {
         &self.pattern
+    }
+
+    /// About the bytes that the compiled form takes; 0 if there is none because there need not be.
+    pub fn compiled_bytes(&self) -> usize {
+        let automaton = self.automaton.get().and_then(Option::as_ref);
+        automaton.map_or(0, |automaton| automaton.memory_usage() + WORKSPACE_BYTES)
     }
 
     /// Whether the whole of `text` matches.

@@ -4,13 +4,11 @@
 //! [`Engine::piece`] evaluates some of the steps and leaves the result open: what it has to say is not yet worded,
 //! and how much each step has read is still there. Pieces laid side by side are what the whole would have been.
 
-use xxhash_rust::xxh3::Xxh3;
-
-use super::{Asked, Engine, Kind, QueryOptions, Ran, matrix};
+use super::{Asked, Engine, Kind, QueryOptions, Ran, SMALL_ANSWER, answer_bytes, matrix};
 use crate::{
     model::{Labels, Millis, Timestamp},
     promql::{
-        MatrixSeries, QueryError, QueryStats,
+        MatrixSeries, QueryError, QueryStats, Value,
         annotations::Annotations,
         exec::data::SelectedSeries,
         parse::{self, ValueType},
@@ -43,38 +41,29 @@ pub struct Piece {
     pub remarks: Vec<String>,
     /// Samples in the windows, per step.
     pub queryable: Vec<u64>,
-    /// Which series it was made of.
+    /// What it was made of.
     pub made_of: MadeOf,
     /// What it cost.
     pub stats: QueryStats,
 }
 
-/// Which series an evaluation was made of.
+/// What an evaluation was made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MadeOf {
-    /// The same for the same series only.
-    pub digest: u128,
+    /// Which rows came to be aggregated, and in which order: the same for the same only.
+    pub order: u128,
     /// Whether some have `__type__` or `__unit__`, which go with the name: then two of one metric may become the same.
     pub described: bool,
-    /// Whether they can be told: not those that the store has made groups of.
+    /// Whether that is known: not of what the store has made groups of.
     pub told: bool,
 }
 
 impl MadeOf {
-    pub(super) fn these(data: &[SelectedSeries]) -> Self {
-        let mut hash = Xxh3::new();
+    pub(super) fn of(data: &[SelectedSeries], order: u128) -> Self {
         let described =
             |labels: &Labels| labels.get("__type__").is_some() || labels.get("__unit__").is_some();
-        for selected in data {
-            hash.update(&(selected.labels.len() as u64).to_le_bytes());
-            for labels in &selected.labels {
-                let bytes = labels.as_canonical().as_bytes();
-                hash.update(&(bytes.len() as u64).to_le_bytes());
-                hash.update(bytes);
-            }
-        }
         Self {
-            digest: hash.digest128(),
+            order,
             described: data.iter().any(|selected| selected.labels.iter().any(described)),
             told: data.iter().all(|selected| selected.taken < 2),
         }
@@ -116,12 +105,27 @@ impl Engine {
         let evaluation = self.query(view, &asked, options, move |context, evaluated, mut stats, data| {
             stats.samples_read = evaluated.samples_read;
             stats.total_queryable_samples = evaluated.queryable.iter().sum();
+            let made_of = MadeOf::of(data, evaluated.order);
             let series = matrix(context, evaluated.output, &steps)?;
-            Ok((series, evaluated.notes, evaluated.queryable, MadeOf::these(data), stats))
+            Ok((series, evaluated.notes, evaluated.queryable, made_of, stats))
         });
         let Ran { done, remarks, evaluate_seconds } = self.within_time(options, evaluation).await?;
         let (series, notes, queryable, made_of, mut stats) = done;
         stats.evaluate_seconds = evaluate_seconds;
         Ok(Piece { series, notes, remarks, queryable, made_of, stats })
+    }
+
+    /// Counts memory that a query takes until it is over.
+    pub fn hold(&self, view: &View, options: &QueryOptions, bytes: u64) -> Result<(), QueryError> {
+        if let Some(ticket) = options.ticket.as_ref().filter(|_| bytes > 0) {
+            ticket.keep(Box::new(self.memory.reserve(&view.tenants()[0], bytes)?));
+        }
+        Ok(())
+    }
+
+    /// Counts the memory of an answer, which stays until it is written.
+    pub fn hold_answer(&self, view: &View, options: &QueryOptions, value: &Value) -> Result<(), QueryError> {
+        let bytes = answer_bytes(value);
+        self.hold(view, options, if bytes > SMALL_ANSWER { bytes } else { 0 })
     }
 }

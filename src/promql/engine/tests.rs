@@ -492,12 +492,19 @@ async fn statistics_count_windows_and_reads() {
     assert!(matches!(cut.value, Value::Matrix(series) if series.len() == 1));
 }
 
-#[tokio::test]
-async fn long_chains_of_operators_are_evaluated() {
-    let bench = Bench::new(&[(&[("__name__", "x")], &[(0, 1.0)])]).await;
-    let chain = vec!["x"; 900].join(" + ");
-    assert_eq!(bench.instant(&chain, 0).await, "{} 900");
-    assert_eq!(bench.range(&vec!["(x @ 0)"; 400].join(" + "), 0, 60, 60).await, "{} 400@0 400@60");
+#[test]
+fn long_chains_of_operators_are_evaluated() {
+    let test = async {
+        let bench = Bench::new(&[(&[("__name__", "x")], &[(0, 1.0)])]).await;
+        let chain = vec!["x"; 900].join(" + ");
+        assert_eq!(bench.instant(&chain, 0).await, "{} 900");
+        assert_eq!(bench.range(&vec!["(x @ 0)"; 400].join(" + "), 0, 60, 60).await, "{} 400@0 400@60");
+    };
+    // With the stack that a server's threads have.
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).enable_all().thread_stack_size(STACK_BYTES).build().unwrap();
+    let run = move || runtime.block_on(test);
+    std::thread::Builder::new().stack_size(STACK_BYTES).spawn(run).unwrap().join().unwrap();
 }
 
 #[tokio::test]

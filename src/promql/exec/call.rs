@@ -53,14 +53,18 @@ pub fn call(
         vector_span: span(vector),
     };
     Ok(Output::Vector(match function {
-        VectorFunction::Timestamp => drop_names(&context.budget, times(next().vector()?, &steps), delayed)?,
+        VectorFunction::Timestamp => {
+            drop_names(&context.budget, times(context, next().vector()?, &steps)?, delayed)?
+        }
         VectorFunction::StartTimestamp => Vec::new(),
-        VectorFunction::Scalar => return Ok(Output::Scalar(vector::scalar(&next().vector()?, steps))),
+        VectorFunction::Scalar => {
+            return vector::scalar(&context.budget, &next().vector()?, steps).map(Output::Scalar);
+        }
         VectorFunction::Vector => vec![vector::vector(next().scalar()?)],
         VectorFunction::MaxOf => return pairs(next().scalar()?, &next().scalar()?, go_max),
         VectorFunction::MinOf => return pairs(next().scalar()?, &next().scalar()?, go_min),
         VectorFunction::Absent(labels) => {
-            let row = vector::absent(&next().vector()?, steps);
+            let row = vector::absent(&context.budget, &next().vector()?, steps)?;
             let row = SeriesRow { labels: labels.clone(), drop_name: false, row };
             if row.row.is_empty() { Vec::new() } else { vec![row] }
         }
@@ -72,11 +76,12 @@ pub fn call(
             vector::label_join(&context.budget, next().vector()?, dst, separator, &src)?
         }
         VectorFunction::Sort { descending } => {
-            vector::sort(next().vector()?, *descending, steps, notes, span(0))
+            vector::sort(&context.budget, next().vector()?, *descending, steps, notes, span(0))?
         }
         VectorFunction::SortByLabel { descending, labels } => {
             let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-            vector::sort_by_label(next().vector()?, &labels, *descending, steps, notes, span(0))
+            let rows = next().vector()?;
+            vector::sort_by_label(&context.budget, rows, &labels, *descending, steps, notes, span(0))?
         }
         VectorFunction::HistogramQuantile => {
             let (q, rows) = (next().scalar()?, next().vector()?);
@@ -94,7 +99,7 @@ pub fn call(
         }
         VectorFunction::HistogramStat(stat) => {
             let mut rows = next().vector()?;
-            rows.iter_mut().for_each(|row| instant::histogram_stat(*stat, &mut row.row));
+            context.for_rows(&mut rows, |row, _| instant::histogram_stat(*stat, &mut row.row))?;
             rows.retain(|row| !row.row.is_empty());
             drop_names(&context.budget, rows, delayed)?
         }
@@ -106,18 +111,18 @@ fn pairs(left: Vec<f64>, right: &[f64], function: fn(f64, f64) -> f64) -> Result
 }
 
 /// The time of each step where there is a value.
-fn times(rows: Vec<SeriesRow>, steps: &Steps) -> Vec<SeriesRow> {
-    let mut rows = rows;
-    for row in &mut rows {
+fn times(context: &Context, mut rows: Vec<SeriesRow>, steps: &Steps) -> Result<Vec<SeriesRow>, QueryError> {
+    context.for_rows(&mut rows, |row, _| {
         let Row { floats, histograms } = &mut row.row;
         for (step, value) in floats.iter_mut().enumerate().filter(|(_, value)| !is_absent(**value)) {
             *value = seconds(steps.at(step));
         }
         for (step, _) in histograms.drain(..) {
-            if let Some(place) = usize::try_from(step).ok().and_then(|at| floats.get_mut(at)) {
-                *place = seconds(steps.at(usize::try_from(step).unwrap_or(0)));
+            let Ok(step) = usize::try_from(step) else { continue };
+            if let Some(place) = floats.get_mut(step) {
+                *place = seconds(steps.at(step));
             }
         }
-    }
-    rows
+    })?;
+    Ok(rows)
 }

@@ -195,6 +195,7 @@ impl Context {
             let end = chunks.min(at + batch);
             for result in self.together(at..end, chunk) {
                 let (result, findings) = result?;
+                self.check()?;
                 self.ticket.read(findings.samples_read);
                 all.merge(findings);
                 take(result)?;

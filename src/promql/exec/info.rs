@@ -12,6 +12,7 @@ use foldhash::{HashMap, HashMapExt};
 use super::{
     context::{Context, Findings, weight},
     data::{LateSelects, SelectedSeries},
+    matching::presence,
     names::{Names, merge_same},
     rows::{Row, SeriesRow, Steps, is_absent},
     select::{self, Instant},
@@ -50,11 +51,8 @@ pub fn info(
     } else {
         let mut request = info.request.clone();
         request.matchers.extend(targets.matchers());
-        let series = context.turn.away(|| late.ask(request))?;
-        let mut any = vec![false; steps.count];
-        for (step, any) in any.iter_mut().enumerate() {
-            *any = base.iter().any(|row| row.row.has(step));
-        }
+        let series = context.turn.away(|| late.ask(request), || context.is_over())?;
+        let any = presence(context, &base, steps)?;
         Sources::read(context, info, &series, &targets, steps, &any, findings)?
     };
     let mut described = Vec::with_capacity(base.len());
@@ -84,8 +82,10 @@ impl Targets {
         let mut values: BTreeMap<&'static str, BTreeSet<String>> = BTreeMap::new();
         for row in rows {
             for name in IDENTIFYING {
-                if let Some(value) = row.labels.get(name) {
-                    values.entry(name).or_default().insert(value.to_owned());
+                let Some(value) = row.labels.get(name) else { continue };
+                let seen = values.entry(name).or_default();
+                if !seen.contains(value) {
+                    seen.insert(value.to_owned());
                 }
             }
         }

@@ -84,7 +84,7 @@ pub fn vectors(
     if let Some(fill) = join.fill_many {
         for (number, meeting) in meetings.iter().enumerate().filter(|(_, meeting)| !meeting.one.is_empty()) {
             context.check()?;
-            for row in join.fill_in(fill, meeting, notes) {
+            for row in join.fill_in(fill, meeting, notes)? {
                 results.put(row, number)?;
             }
         }
@@ -140,13 +140,11 @@ impl Join<'_> {
         let mut others: Option<Vec<bool>> = None;
         for meeting in meetings.iter().filter(|meeting| meeting.one.len() > 1) {
             self.context.check()?;
-            let others = others.get_or_insert_with(|| {
-                if self.fill_many.is_some() {
-                    vec![true; self.steps.count]
-                } else {
-                    presence(self.many, self.steps)
-                }
-            });
+            let others = match &mut others {
+                Some(others) => others,
+                None if self.fill_many.is_some() => others.insert(vec![true; self.steps.count]),
+                None => others.insert(presence(self.context, self.many, self.steps)?),
+            };
             let until = first.as_ref().map_or(self.steps.count, |(step, ..)| *step);
             for step in (0..until).filter(|step| others[*step]) {
                 self.context.check()?;
@@ -215,7 +213,7 @@ impl Join<'_> {
             }
         }
         if let Some(fill) = self.fill_one {
-            let other = self.stand_in(fill, &meeting.one, self.one);
+            let other = self.stand_in(fill, &meeting.one, self.one)?;
             let mut result = row.row.clone();
             self.operator.apply(&mut result, self.side, &other, notes);
             combined.extend(self.result(result, many, &signature(&row.labels, self.matching)));
@@ -224,22 +222,34 @@ impl Join<'_> {
     }
 
     /// Combines the rows of the one side with what stands in for missing ones of the many side.
-    fn fill_in(&self, fill: f64, meeting: &Meeting, notes: &mut Annotations) -> Vec<SeriesRow> {
+    fn fill_in(
+        &self,
+        fill: f64,
+        meeting: &Meeting,
+        notes: &mut Annotations,
+    ) -> Result<Vec<SeriesRow>, QueryError> {
+        let stand_in = self.stand_in(fill, &meeting.many, self.many)?;
         let mut combined = Vec::with_capacity(meeting.one.len());
         for one in meeting.one.iter().map(|i| &self.one[*i]) {
-            let mut result = self.stand_in(fill, &meeting.many, self.many);
+            self.context.check()?;
+            let mut result = stand_in.clone();
             self.operator.apply(&mut result, self.side, &one.row, notes);
             let labels = signature(&one.labels, self.matching);
             combined.extend(self.result(result, (&labels, false), &one.labels));
         }
-        combined
+        Ok(combined)
     }
 
     /// A row of `fill` where none of the members has a value.
-    fn stand_in(&self, fill: f64, members: &[usize], rows: &[SeriesRow]) -> Row {
-        let has = |step: usize| members.iter().any(|i| rows[*i].row.has(step));
-        let floats = (0..self.steps.count).map(|step| if has(step) { ABSENT } else { fill });
-        Row { floats: floats.collect(), histograms: Vec::new() }
+    fn stand_in(&self, fill: f64, members: &[usize], rows: &[SeriesRow]) -> Result<Row, QueryError> {
+        let mut floats = Vec::with_capacity(self.steps.count);
+        for step in 0..self.steps.count {
+            // There may be many who have nothing at it.
+            self.context.check()?;
+            let has = members.iter().any(|i| rows[*i].row.has(step));
+            floats.push(if has { ABSENT } else { fill });
+        }
+        Ok(Row { floats, histograms: Vec::new() })
     }
 
     /// A result under the labels it has by its many side and its one side, if it has any value.
@@ -305,12 +315,13 @@ impl Results<'_> {
 }
 
 /// At which steps any of the rows has a value.
-pub fn presence(rows: &[SeriesRow], steps: &Steps) -> Vec<bool> {
+pub fn presence(context: &Context, rows: &[SeriesRow], steps: &Steps) -> Result<Vec<bool>, QueryError> {
     let mut present = vec![false; steps.count];
     for row in rows {
+        context.check()?;
         mark_presence(&row.row, &mut present);
     }
-    present
+    Ok(present)
 }
 
 /// Marks the steps where a row has a value.

@@ -25,6 +25,7 @@ pub mod element;
 pub mod info;
 pub mod matching;
 pub mod names;
+pub mod order;
 pub mod range;
 pub mod rows;
 pub mod select;
@@ -33,6 +34,7 @@ pub mod subquery;
 pub mod taken;
 
 use foldhash::{HashMap, HashMapExt};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
     model::Labels,
@@ -111,6 +113,8 @@ pub struct Evaluated {
     pub samples_read: u64,
     /// The same per step of the query, if that is asked for.
     pub read: Vec<u64>,
+    /// Which rows came to be aggregated, and in which order: a number that is the same for the same only.
+    pub order: u128,
 }
 
 /// Evaluates a plan over the answers to its selections.
@@ -134,6 +138,7 @@ pub fn evaluate(
             queryable: vec![0; plan.steps.count],
             samples_read: 0,
             read: context.settings.count_reads.map_or_else(Vec::new, |steps| vec![0; steps.count]),
+            order: 0,
         },
     };
     for node in &plan.nodes {
@@ -285,15 +290,7 @@ impl<'w> Walk<'w> {
                     return Ok(Output::Vector(self.stream(aggregation)?));
                 }
                 let rows = self.take(aggregation.input)?.vector()?;
-                let notes = &mut self.done.notes;
-                Output::Vector(aggregate::aggregate(
-                    self.context,
-                    aggregation,
-                    rows,
-                    param.as_deref(),
-                    &steps,
-                    notes,
-                )?)
+                Output::Vector(self.aggregate(aggregation, rows, param.as_deref(), &steps)?)
             }
             Operation::Binary { op, lhs, rhs, return_bool, matching, span } => {
                 let operator = Operator { op: *op, return_bool: *return_bool, span: *span };
@@ -501,6 +498,20 @@ impl<'w> Walk<'w> {
         Ok(rows)
     }
 
+    /// An aggregation of rows that are all there.
+    fn aggregate(
+        &mut self,
+        aggregation: &Aggregation,
+        rows: Vec<SeriesRow>,
+        param: Option<&[f64]>,
+        steps: &Steps,
+    ) -> Result<Vec<SeriesRow>, QueryError> {
+        let mut order = Order::after(self.done.order);
+        rows.iter().for_each(|row| order.next(&row.labels));
+        self.done.order = order.number();
+        aggregate::aggregate(self.context, aggregation, rows, param, steps, &mut self.done.notes)
+    }
+
     /// Folds a leaf's rows into groups as they come, so that they are never all held.
     fn stream(&mut self, aggregation: &Aggregation) -> Result<Vec<SeriesRow>, QueryError> {
         let plan = self.plan;
@@ -516,11 +527,12 @@ impl<'w> Walk<'w> {
         if self.may_become_same(operation) {
             let rows = self.leaf_rows(operation, *steps, &params)?;
             names::refuse_same(&self.context.budget, &rows)?;
-            return aggregate::aggregate(self.context, aggregation, rows, None, steps, &mut self.done.notes);
+            return self.aggregate(aggregation, rows, None, steps);
         }
         let mut groups: Vec<(Labels, bool, Fold)> = Vec::new();
         let mut places: HashMap<Labels, usize> = HashMap::new();
         let mut notes = Annotations::default();
+        let mut order = Order::after(self.done.order);
         let renamed = !self.context.settings.delayed_names && changes_meaning(operation);
         let shape = |rows: Vec<SeriesRow>| -> Vec<(Labels, SeriesRow)> {
             let mut keys = Keys::default();
@@ -529,6 +541,7 @@ impl<'w> Walk<'w> {
         let budget = &self.context.budget;
         self.leaf(operation, *steps, &params, Names::Kept, shape, |rows| {
             for (labels, row) in rows {
+                order.next(&row.labels);
                 let place = *places.entry(labels).or_insert_with_key(|labels| {
                     groups.push((labels.clone(), false, Fold::new(aggregation.op, steps.count)));
                     groups.len() - 1
@@ -540,6 +553,7 @@ impl<'w> Walk<'w> {
             // Groups are as large as rows; a leaf that makes one of each series must not go unnoticed.
             budget.within(groups.len(), steps.count)
         })?;
+        self.done.order = order.number();
         let mut rows = Vec::with_capacity(groups.len());
         for (labels, drop_name, fold) in groups {
             self.context.check()?;
@@ -689,6 +703,7 @@ impl<'w> Walk<'w> {
                 let mut samples = range::Samples::default();
                 let mut count = 0;
                 for series in &rows {
+                    context.check()?;
                     subquery::load(&series.row, &inner_steps, &mut samples);
                     count += samples.weight();
                     all.extend(range::raw(&series.labels, &samples, end, range));
@@ -697,8 +712,28 @@ impl<'w> Walk<'w> {
             }
         }
         self.count(findings, Counted::PerStep);
-        all.sort_by(|a, b| a.labels.cmp(&b.labels));
-        Ok(all)
+        order::sort_by(&context.budget, all, |a, b| a.labels.cmp(&b.labels))
+    }
+}
+
+/// The order in which rows come to an aggregation, after those of the aggregations before.
+struct Order(Xxh3);
+
+impl Order {
+    fn after(before: u128) -> Self {
+        let mut order = Xxh3::new();
+        order.update(&before.to_le_bytes());
+        Self(order)
+    }
+
+    fn next(&mut self, labels: &Labels) {
+        let bytes = labels.as_canonical().as_bytes();
+        self.0.update(&(bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+
+    fn number(&self) -> u128 {
+        self.0.digest128()
     }
 }
 
@@ -730,18 +765,23 @@ fn spread(context: &Context, output: Output, steps: &Steps) -> Result<Output, Qu
         }
         Output::Vector(rows) => {
             context.budget.within(rows.len(), steps.count)?;
-            let wide = |row: SeriesRow| {
+            let mut wide = Vec::with_capacity(rows.len());
+            for row in rows {
+                context.check()?;
                 let value = row.row.floats.first().copied().unwrap_or(rows::ABSENT);
-                let histograms = match row.row.histograms.into_iter().next() {
+                let histograms = match row.row.histograms.first() {
                     Some((_, histogram)) => {
                         let count = u32::try_from(steps.count).unwrap_or(u32::MAX);
-                        (0..count).map(|step| (step, std::sync::Arc::clone(&histogram))).collect()
+                        (0..count).map(|step| (step, std::sync::Arc::clone(histogram))).collect()
                     }
                     None => Vec::new(),
                 };
-                SeriesRow { row: Row { floats: vec![value; steps.count], histograms }, ..row }
-            };
-            Output::Vector(rows.into_iter().map(wide).filter(|row| !row.row.is_empty()).collect())
+                let spread = Row { floats: vec![value; steps.count], histograms };
+                if !spread.is_empty() {
+                    wide.push(SeriesRow { row: spread, ..row });
+                }
+            }
+            Output::Vector(wide)
         }
         other @ (Output::Text(_) | Output::Samples(_)) => other,
     })

@@ -27,6 +27,9 @@ use crate::{
 /// Samples in windows that are evaluated between two looks at whether anybody still waits.
 const SLICE: u64 = 1 << 20;
 
+/// The same where windows share what is computed of their samples, which slices would do anew.
+const SHARED_SLICE: usize = 1 << 16;
+
 /// A range function's parameters.
 #[derive(Clone, Copy, Debug)]
 pub struct Windowed<'a> {
@@ -177,7 +180,9 @@ pub fn evaluate(
     let mut row = Row::absent(steps.count);
     if samples.histograms.is_empty() {
         frame.fit(&samples.timestamps, steps, windows, windowed.range, windowed.edges);
-        if frame.samples() <= SLICE {
+        let shared = samples.values.len() <= SHARED_SLICE
+            && windowed.function.is_shared(&samples.values, windowed.edges);
+        if frame.samples() <= SLICE || shared {
             count(frame, windowed, &mut findings.queryable);
             range::evaluate(
                 windowed.function,
@@ -277,15 +282,19 @@ fn slices(samples: &Samples, windowed: &Windowed<'_>, queryable: &mut Vec<u64>) 
     let (mut floats, mut histograms) = (0..0, 0..0);
     let mut slices = Vec::new();
     let mut slice = Slice { steps: 0..0, floats: 0..0, histograms: 0..0 };
-    let mut in_slice = 0;
+    let (mut in_slice, mut in_histograms) = (0, 0);
+    let size =
+        |range: Range<usize>| samples.histograms[range].iter().map(|(_, h)| h.size_in_samples()).sum::<u64>();
     for step in 0..steps.count {
         let end = windowed.reference.of(steps, step);
         let start = end.saturating_sub(windowed.range).saturating_sub(windowed.edges.before());
         let end = end.saturating_add(windowed.edges.after());
         advance(&mut floats, samples.timestamps.len(), start, end, |i| samples.timestamps[i]);
+        let before = histograms.clone();
         advance(&mut histograms, samples.histograms.len(), start, end, |i| samples.histograms[i].0);
-        let mut count = u64::try_from(floats.len()).unwrap_or(u64::MAX);
-        count += samples.histograms[histograms.clone()].iter().map(|(_, h)| h.size_in_samples()).sum::<u64>();
+        in_histograms += size(before.end..histograms.end);
+        in_histograms -= size(before.start..histograms.start);
+        let count = u64::try_from(floats.len()).unwrap_or(u64::MAX).saturating_add(in_histograms);
         if let Some(sum) = queryable.get_mut(step) {
             *sum += count;
         }

@@ -52,9 +52,9 @@ pub fn histogram_quantile(
     notes: &mut Annotations,
 ) -> Result<Vec<SeriesRow>, QueryError> {
     warn_of_quantiles(q, context.scalar_span, notes);
-    let groups = Groups::new(rows, context, notes);
+    let groups = Groups::new(rows, context, notes)?;
     let result = quantile_rows(q, &groups, context, notes, None)?;
-    merge_equal(result)
+    merge_equal(context.budget, result)
 }
 
 /// `histogram_quantiles(rows, label, q1, q2, …)`: several quantiles, told apart by a label.
@@ -69,12 +69,12 @@ pub fn histogram_quantiles(
     for q in quantiles {
         warn_of_quantiles(q, context.scalar_span, notes);
     }
-    let groups = Groups::new(rows, context, notes);
+    let groups = Groups::new(rows, context, notes)?;
     let mut result = Vec::new();
     for q in quantiles {
         result.extend(quantile_rows(q, &groups, context, notes, Some(label))?);
     }
-    merge_equal(result)
+    merge_equal(context.budget, result)
 }
 
 /// `histogram_fraction(lower, upper, rows)`: which part of the observations lies between two values.
@@ -85,7 +85,7 @@ pub fn histogram_fraction(
     context: &Context<'_>,
     notes: &mut Annotations,
 ) -> Result<Vec<SeriesRow>, QueryError> {
-    let groups = Groups::new(rows, context, notes);
+    let groups = Groups::new(rows, context, notes)?;
     let mut result = Vec::new();
     for group in &groups.0 {
         context.budget.check()?;
@@ -104,10 +104,10 @@ pub fn histogram_fraction(
                     fraction.value
                 }
             };
-        });
+        })?;
         push(&mut result, group.labels.clone(), row, context);
     }
-    merge_equal(result)
+    merge_equal(context.budget, result)
 }
 
 fn warn_of_quantiles(quantiles: &[f64], span: Span, notes: &mut Annotations) {
@@ -158,7 +158,7 @@ fn quantile_rows(
                     quantile.value
                 }
             };
-        });
+        })?;
         let Some(label) = label else {
             push(&mut result, group.labels.clone(), row, context);
             continue;
@@ -220,10 +220,11 @@ enum Observations<'a> {
 struct Groups(Vec<Group>);
 
 impl Groups {
-    fn new(rows: Vec<SeriesRow>, context: &Context<'_>, notes: &mut Annotations) -> Self {
+    fn new(rows: Vec<SeriesRow>, context: &Context<'_>, notes: &mut Annotations) -> Result<Self, QueryError> {
         let mut groups: Vec<Group> = Vec::new();
         let mut known: HashMap<Labels, usize> = HashMap::new();
         for SeriesRow { labels, drop_name: _, row } in rows {
+            context.budget.check()?;
             // A native histogram keeps an `le` it may have; it never meets a classic one then.
             let Row { floats, histograms } = row;
             if !histograms.is_empty() {
@@ -243,9 +244,10 @@ impl Groups {
             groups[at].buckets.push((bound, Row { floats, histograms: Vec::new() }));
         }
         for group in &mut groups {
+            context.budget.check()?;
             group.find_contradictions(context, notes);
         }
-        Self(groups)
+        Ok(Self(groups))
     }
 }
 
@@ -274,7 +276,11 @@ impl Group {
     }
 
     /// Hands `each` what there is at every step at which there is something.
-    fn each_step<'a>(&'a self, context: &Context<'_>, mut each: impl FnMut(usize, Observations<'a>)) {
+    fn each_step<'a>(
+        &'a self,
+        context: &Context<'_>,
+        mut each: impl FnMut(usize, Observations<'a>),
+    ) -> Result<(), QueryError> {
         let contradicts = |step: &usize| self.contradictions.binary_search(step).is_ok();
         for row in &self.natives {
             for (at, histogram) in &row.histograms {
@@ -285,9 +291,11 @@ impl Group {
             }
         }
         if self.buckets.is_empty() {
-            return;
+            return Ok(());
         }
         for step in (0..context.steps.count).filter(|step| !contradicts(step)) {
+            // A group may have any number of buckets.
+            context.budget.check()?;
             let present = self.buckets.iter().filter(|(_, row)| !is_absent(row.floats[step]));
             let buckets: Vec<Bucket> =
                 present.map(|(bound, row)| Bucket { bound: *bound, count: row.floats[step] }).collect();
@@ -295,6 +303,7 @@ impl Group {
                 each(step, Observations::Classic(buckets));
             }
         }
+        Ok(())
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
         exec::{
             context::Budget,
             names::merge_into,
+            order,
             rows::{ABSENT, Row, SeriesRow, Steps, is_absent},
         },
         parse::{Expr, Span},
@@ -66,7 +67,7 @@ pub fn label_replace(
             set_label(series, dst, &new);
         }
     }
-    merge_equal(rows)
+    merge_equal(budget, rows)
 }
 
 /// `label_join(rows, dst, separator, src…)`: sets `dst` to the values of other labels.
@@ -93,7 +94,7 @@ pub fn label_join(
         let joined = values.join(separator);
         set_label(series, dst, &joined);
     }
-    merge_equal(rows)
+    merge_equal(budget, rows)
 }
 
 fn check_length(bytes: usize, label: &str, function: &str) -> Result<(), QueryError> {
@@ -147,10 +148,11 @@ pub(super) fn check_label_name(name: &str, function: &str, role: &str) -> Result
 /// Joins the rows of series that have the same labels; fails if they have values at the same step.
 ///
 /// The first of them keeps its place.
-pub fn merge_equal(rows: Vec<SeriesRow>) -> Result<Vec<SeriesRow>, QueryError> {
+pub fn merge_equal(budget: &Budget, rows: Vec<SeriesRow>) -> Result<Vec<SeriesRow>, QueryError> {
     let mut known: HashMap<Labels, usize> = HashMap::with_capacity(rows.len());
     let mut merged: Vec<SeriesRow> = Vec::with_capacity(rows.len());
     for series in rows {
+        budget.check()?;
         match known.entry(series.labels.clone()) {
             Entry::Vacant(entry) => {
                 entry.insert(merged.len());
@@ -196,9 +198,10 @@ pub fn absent_labels(expr: &Expr) -> Labels {
 }
 
 /// `absent(rows)`: 1 wherever no series has a value.
-pub fn absent(rows: &[SeriesRow], steps: Steps) -> Row {
+pub fn absent(budget: &Budget, rows: &[SeriesRow], steps: Steps) -> Result<Row, QueryError> {
     let mut present = vec![false; steps.count];
     for series in rows {
+        budget.check()?;
         for (place, value) in present.iter_mut().zip(&series.row.floats) {
             *place |= !is_absent(*value);
         }
@@ -209,14 +212,15 @@ pub fn absent(rows: &[SeriesRow], steps: Steps) -> Row {
         }
     }
     let floats = present.into_iter().map(|present| if present { ABSENT } else { 1.0 }).collect();
-    Row { floats, histograms: Vec::new() }
+    Ok(Row { floats, histograms: Vec::new() })
 }
 
 /// `scalar(rows)`: the value of the only series that has one, else NaN.
-pub fn scalar(rows: &[SeriesRow], steps: Steps) -> Vec<f64> {
+pub fn scalar(budget: &Budget, rows: &[SeriesRow], steps: Steps) -> Result<Vec<f64>, QueryError> {
     let mut found = vec![ABSENT; steps.count];
     let mut several = vec![false; steps.count];
     for series in rows {
+        budget.check()?;
         for ((found, several), value) in found.iter_mut().zip(&mut several).zip(&series.row.floats) {
             if !is_absent(*value) {
                 *several |= !is_absent(*found);
@@ -225,7 +229,7 @@ pub fn scalar(rows: &[SeriesRow], steps: Steps) -> Vec<f64> {
         }
     }
     let only = |(value, several)| if several || is_absent(value) { f64::NAN } else { value };
-    found.into_iter().zip(several).map(only).collect()
+    Ok(found.into_iter().zip(several).map(only).collect())
 }
 
 /// `vector(s)`: a scalar as a series without labels.
@@ -238,49 +242,50 @@ pub fn vector(scalar: Vec<f64>) -> SeriesRow {
 ///
 /// Over several steps there is no order to give, and the user is told so.
 pub fn sort(
+    budget: &Budget,
     mut rows: Vec<SeriesRow>,
     descending: bool,
     steps: Steps,
     notes: &mut Annotations,
     span: Span,
-) -> Vec<SeriesRow> {
+) -> Result<Vec<SeriesRow>, QueryError> {
     for series in &mut rows {
         series.row.histograms.clear();
     }
     rows.retain(|series| !series.row.is_empty());
     if steps.count > 1 {
         notes.warn(annotations::sort_in_range_query(), span);
-        return rows;
+        return Ok(rows);
     }
     let value = |series: &SeriesRow| series.row.floats.first().copied().unwrap_or(f64::NAN);
-    rows.sort_by(|a, b| {
+    order::sort_by(budget, rows, |a, b| {
         let (a, b) = (value(a), value(b));
         a.is_nan().cmp(&b.is_nan()).then_with(|| {
             let order = a.partial_cmp(&b).unwrap_or(Ordering::Equal);
             if descending { order.reverse() } else { order }
         })
-    });
-    rows
+    })
 }
 
 /// `sort_by_label(rows, labels…)` and `sort_by_label_desc`: by these labels as people count
 /// (`a2` before `a10`), then by all labels.
 pub fn sort_by_label(
-    mut rows: Vec<SeriesRow>,
+    budget: &Budget,
+    rows: Vec<SeriesRow>,
     labels: &[&str],
     descending: bool,
     steps: Steps,
     notes: &mut Annotations,
     span: Span,
-) -> Vec<SeriesRow> {
+) -> Result<Vec<SeriesRow>, QueryError> {
     if steps.count > 1 {
         notes.warn(annotations::sort_in_range_query(), span);
-        return rows;
+        return Ok(rows);
     }
-    rows.sort_by(|a, b| {
+    order::sort_by(budget, rows, |a, b| {
         let by_label = |name: &&str| {
-            let value = |series: &'_ SeriesRow| series.labels.get(name).unwrap_or_default().to_owned();
-            natural_order(&value(a), &value(b))
+            let [a, b] = [a, b].map(|series| series.labels.get(name).unwrap_or_default());
+            natural_order(a, b)
         };
         let order = labels
             .iter()
@@ -288,8 +293,7 @@ pub fn sort_by_label(
             .find(|order| order.is_ne())
             .unwrap_or_else(|| a.labels.cmp(&b.labels));
         if descending { order.reverse() } else { order }
-    });
-    rows
+    })
 }
 
 /// Compares texts part by part: runs of digits as numbers, what is between them bytewise.

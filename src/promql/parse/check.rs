@@ -2,9 +2,17 @@
 //!
 //! Children are looked at in the order in which Prometheus looks at them, as only the first mistake
 //! is reported.
+//!
+//! Each kind of node has a function that recurses and holds next to nothing; what is said about the node is out of line
+//! (`inline(never)`), so that the highest tree takes a fraction of a thread's stack even in a build without optimisation.
+
+use std::fmt::{self, Display, Formatter};
 
 use super::{
-    ast::{Aggregate, AggregateOp, Binary, Call, Cardinality, Expr, Span, ValueType, VectorSelector},
+    ast::{
+        Aggregate, AggregateOp, Binary, Call, Cardinality, Expr, Span, Subquery, Unary, ValueType,
+        VectorSelector,
+    },
     literal::quoted_text,
     matchers_all_match_empty,
     parser::{Parsed, error_at},
@@ -21,6 +29,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
+    #[inline(never)]
     fn fail<T>(&self, span: Span, message: impl Into<String>) -> Parsed<T> {
         Err(error_at(self.text, span, message))
     }
@@ -29,41 +38,52 @@ impl Check<'_> {
         match expr {
             Expr::Number(_) => Ok(ValueType::Scalar),
             Expr::String(_) => Ok(ValueType::String),
-            Expr::Vector(selector) => {
-                self.selector(selector, selector.span)?;
-                Ok(ValueType::InstantVector)
-            }
-            Expr::Matrix(matrix) => {
-                self.selector(&matrix.selector, matrix.selector.span)?;
-                Ok(ValueType::RangeVector)
-            }
-            Expr::Subquery(subquery) => match self.expr(&mut subquery.expr)? {
-                ValueType::InstantVector => Ok(ValueType::RangeVector),
-                other => {
-                    let what = "subquery is only allowed on instant vector";
-                    self.fail(subquery.span, format!("{what}, got {} instead", internal_name(other)))
-                }
-            },
+            Expr::Vector(selector) => self.selector(selector, ValueType::InstantVector),
+            Expr::Matrix(matrix) => self.selector(&matrix.selector, ValueType::RangeVector),
+            Expr::Subquery(subquery) => self.subquery(subquery),
             Expr::Call(call) => self.call(call),
             Expr::Aggregate(aggregate) => self.aggregate(aggregate),
             Expr::Binary(binary) => self.binary(binary),
-            Expr::Unary(unary) => match self.expr(&mut unary.expr)? {
-                kind @ (ValueType::Scalar | ValueType::InstantVector) => Ok(kind),
-                other => {
-                    let what =
-                        "unary expression only allowed on expressions of type scalar or instant vector";
-                    self.fail(unary.span, format!("{what}, got {}", quoted_text(other.documented())))
-                }
-            },
+            Expr::Unary(unary) => self.unary(unary),
             Expr::Paren(paren) => self.expr(&mut paren.expr),
         }
     }
 
-    fn expect(&self, expr: &mut Expr, wanted: ValueType, place: &str) -> Parsed<()> {
-        let got = self.expr(expr)?;
-        if got == wanted {
-            return Ok(());
+    fn subquery(&self, subquery: &mut Subquery) -> Parsed<ValueType> {
+        let inner = self.expr(&mut subquery.expr)?;
+        self.ranged(subquery, inner)
+    }
+
+    #[inline(never)]
+    fn ranged(&self, subquery: &Subquery, inner: ValueType) -> Parsed<ValueType> {
+        if inner == ValueType::InstantVector {
+            return Ok(ValueType::RangeVector);
         }
+        let what = "subquery is only allowed on instant vector";
+        self.fail(subquery.span, format!("{what}, got {} instead", internal_name(inner)))
+    }
+
+    fn unary(&self, unary: &mut Unary) -> Parsed<ValueType> {
+        let inner = self.expr(&mut unary.expr)?;
+        self.signed(unary, inner)
+    }
+
+    #[inline(never)]
+    fn signed(&self, unary: &Unary, inner: ValueType) -> Parsed<ValueType> {
+        if matches!(inner, ValueType::Scalar | ValueType::InstantVector) {
+            return Ok(inner);
+        }
+        let what = "unary expression only allowed on expressions of type scalar or instant vector";
+        self.fail(unary.span, format!("{what}, got {}", quoted_text(inner.documented())))
+    }
+
+    fn expect(&self, expr: &mut Expr, wanted: ValueType, place: &dyn Display) -> Parsed<()> {
+        let got = self.expr(expr)?;
+        if got == wanted { Ok(()) } else { self.unlike(expr, wanted, got, place) }
+    }
+
+    #[inline(never)]
+    fn unlike(&self, expr: &Expr, wanted: ValueType, got: ValueType, place: &dyn Display) -> Parsed<()> {
         let (wanted, got) = (wanted.documented(), got.documented());
         self.fail(expr.span(), format!("expected type {wanted} in {place}, got {got}"))
     }
@@ -73,7 +93,9 @@ impl Check<'_> {
         selector.name.is_some() && !self.text[selector.span.start as usize..].starts_with('{')
     }
 
-    fn selector(&self, selector: &VectorSelector, span: Span) -> Parsed<()> {
+    #[inline(never)]
+    fn selector(&self, selector: &VectorSelector, kind: ValueType) -> Parsed<ValueType> {
+        let span = selector.span;
         if self.named_outside(selector) {
             // The name's own matcher is the last.
             let others = selector.matchers.split_last().map_or(&[][..], |(_, others)| others);
@@ -82,15 +104,32 @@ impl Check<'_> {
                 let other = quoted_text(other.value());
                 return self.fail(span, format!("metric name must not be set twice: {name} or {other}"));
             }
-            return Ok(());
+            return Ok(kind);
         }
         if matchers_all_match_empty(&selector.matchers) {
             return self.fail(span, "vector selector must contain at least one non-empty matcher");
         }
-        Ok(())
+        Ok(kind)
     }
 
     fn call(&self, call: &mut Call) -> Parsed<ValueType> {
+        self.argument_count(call)?;
+        let function = call.function;
+        for (i, arg) in call.args.iter_mut().enumerate() {
+            if i == 1 && function.name == "info" {
+                // Its matchers may all match the empty value.
+                continue;
+            }
+            if let Some(wanted) = function.args.get(i).or(function.args.last()) {
+                self.expect(arg, *wanted, &Place(function.name))?;
+            }
+        }
+        Ok(function.returns)
+    }
+
+    /// Looks at a call but for its arguments.
+    #[inline(never)]
+    fn argument_count(&self, call: &mut Call) -> Parsed<()> {
         let function = call.function;
         let (name, given) = (quoted_text(function.name), call.args.len());
         let (least, most) = function.arity();
@@ -108,22 +147,10 @@ impl Check<'_> {
                 format!("expected at most {most} argument(s) in call to {name}, got {given}"),
             );
         }
-        let only_labels = function.name == "info" && given > 1;
-        if only_labels {
+        if function.name == "info" && given > 1 {
             self.info_labels(call)?;
         }
-        let place = format!("call to function {name}");
-        for (i, arg) in call.args.iter_mut().enumerate() {
-            if only_labels && i == 1 {
-                // Its matchers may all match the empty value.
-                continue;
-            }
-            let wanted = function.args.get(i).or(function.args.last());
-            if let Some(wanted) = wanted {
-                self.expect(arg, *wanted, &place)?;
-            }
-        }
-        Ok(function.returns)
+        Ok(())
     }
 
     /// The second argument of `info` has to be matchers, without a name.
@@ -149,11 +176,11 @@ impl Check<'_> {
     }
 
     fn aggregate(&self, aggregate: &mut Aggregate) -> Parsed<ValueType> {
-        self.expect(&mut aggregate.expr, ValueType::InstantVector, "aggregation expression")?;
+        self.expect(&mut aggregate.expr, ValueType::InstantVector, &"aggregation expression")?;
         if let Some(param) = &mut aggregate.param {
             let wanted =
                 if aggregate.op == AggregateOp::CountValues { ValueType::String } else { ValueType::Scalar };
-            self.expect(param, wanted, "aggregation parameter")?;
+            self.expect(param, wanted, &"aggregation parameter")?;
         }
         Ok(ValueType::InstantVector)
     }
@@ -161,6 +188,11 @@ impl Check<'_> {
     fn binary(&self, binary: &mut Binary) -> Parsed<ValueType> {
         let left = self.expr(&mut binary.lhs)?;
         let right = self.expr(&mut binary.rhs)?;
+        self.sides(binary, left, right)
+    }
+
+    #[inline(never)]
+    fn sides(&self, binary: &mut Binary, left: ValueType, right: ValueType) -> Parsed<ValueType> {
         let (op, span, op_span) = (binary.op, binary.span, binary.op_span);
         let is_scalar = |kind| kind == ValueType::Scalar;
         if binary.return_bool && !op.is_comparison() {
@@ -211,6 +243,15 @@ impl Check<'_> {
             }
         }
         Ok(if is_scalar(left) && is_scalar(right) { ValueType::Scalar } else { ValueType::InstantVector })
+    }
+}
+
+/// The arguments of a function.
+struct Place(&'static str);
+
+impl Display for Place {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "call to function {}", quoted_text(self.0))
     }
 }
 

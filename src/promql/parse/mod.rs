@@ -42,6 +42,10 @@ pub const MAX_HEIGHT: u32 = 1_000;
 /// Most parentheses, calls, signs and the like that may stand within each other.
 pub const MAX_NESTING: u32 = 500;
 
+/// Most bytes that the patterns of one query take when they are compiled. Each has a bound of its own, but a text has room
+/// for thousands.
+pub const MAX_PATTERN_BYTES: usize = 32 << 20;
+
 /// The stack of a thread that parses or evaluates queries: twice what the deepest tree takes without optimisation.
 pub const STACK_BYTES: usize = 8 << 20;
 

@@ -54,6 +54,8 @@ pub(super) struct Parser<'a> {
     /// The constructs being read that have words of their own for what they did not expect.
     contexts: Vec<Context>,
     nesting: u32,
+    /// Bytes that the patterns read so far take.
+    pub(super) pattern_bytes: usize,
 }
 
 /// Binds tighter than every binary operator but `^`: what a sign stands before.
@@ -100,7 +102,16 @@ impl<'a> Parser<'a> {
             return Err(error_at("?", Span::default(), "query is longer than 4 GiB"));
         }
         let lexer = Lexer::new(text);
-        Ok(Self { text, features, lexer, peeked: None, end: 0, contexts: Vec::new(), nesting: 0 })
+        Ok(Self {
+            text,
+            features,
+            lexer,
+            peeked: None,
+            end: 0,
+            contexts: Vec::new(),
+            nesting: 0,
+            pattern_bytes: 0,
+        })
     }
 
     /// A whole query.

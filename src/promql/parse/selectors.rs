@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::{
+    MAX_PATTERN_BYTES,
     ast::{At, BinaryOp, DurationExpr, Expr, Extended, MatrixSelector, Span, Subquery, VectorSelector},
     lex::{Keyword, Kind, Token},
     literal::{quoted_text, unquote},
@@ -121,7 +122,14 @@ impl Parser<'_> {
         }
         let value = self.advance()?;
         let span = across(token.span, value.span);
-        Matcher::new(op, &label, &unquote(value.text(self.text))).or_else(|e| self.fail(span, e.to_string()))
+        let matcher = Matcher::new(op, &label, &unquote(value.text(self.text)));
+        let matcher = matcher.or_else(|e| self.fail(span, e.to_string()))?;
+        self.pattern_bytes += matcher.compiled_bytes();
+        if self.pattern_bytes > MAX_PATTERN_BYTES {
+            let most = MAX_PATTERN_BYTES >> 20;
+            return self.fail(span, format!("regular expressions take more than {most} MiB when compiled"));
+        }
+        Ok(matcher)
     }
 
     /// A metric name in quotes, among the matchers.

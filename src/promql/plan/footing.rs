@@ -7,9 +7,11 @@
 //! * `start()`, `end()`, `range()`, and `@` with the first two;
 //! * what is an error if two series come to have the same labels at different steps: a function that drops names of
 //!   several metrics, `label_replace`, `label_join`;
-//! * `info`, which looks for the series that describe all it has found.
+//! * `info`, which looks for the series that describe all it has found;
+//! * an aggregation whose parameter moves, of which the most extreme one of all steps is told;
+//! * a subquery of less than a step, whose expression is evaluated between the steps, too, and may fail there.
 //!
-//! What adds up groups, whose order is that in which series come, needs the same series in all pieces ([`Joins`]).
+//! What adds up groups, whose order is that in which series come, needs the same order in all pieces ([`Joins`]).
 
 use crate::{
     model::{METRIC_NAME, TimeRange, Timestamp},
@@ -17,8 +19,8 @@ use crate::{
         QueryError,
         functions::{instant::InstantFunction, range::RangeFunction},
         parse::{
-            Aggregate, AggregateOp, At, Binary, Call, DurationExpr, Expr, Extended, Subquery, ValueType,
-            VectorSelector,
+            Aggregate, AggregateOp, At, Binary, Call, Cardinality, DurationExpr, Expr, Extended, Subquery,
+            ValueType, VectorSelector,
         },
         plan::{
             PlanOptions,
@@ -40,8 +42,17 @@ pub struct Footing {
     pub pinned: Vec<TimeRange>,
     /// What pieces must have in common.
     pub joins: Joins,
-    /// How far apart steps may be so that what two pieces read has no gap between.
-    pub narrowest: i64,
+    /// How long the shortest stretch is that a step reads at a time, and the longest.
+    pub stretches: (i64, i64),
+}
+
+impl Footing {
+    /// Whether pieces of that width read hardly more than the whole would, and no less is held for the whole.
+    pub fn is_worth_splitting(&self, step: i64, width: i64) -> bool {
+        let (shortest, longest) = self.stretches;
+        // What is pinned is read again for each piece, and so is a stretch.
+        self.joins == Joins::Always && self.pinned.is_empty() && step <= shortest && longest <= width
+    }
 }
 
 /// Which pieces give together what the whole would.
@@ -49,8 +60,19 @@ pub struct Footing {
 pub enum Joins {
     /// All.
     Always,
-    /// Those that were made of the same series: in which order values are added up depends on them.
-    OfSameSeries,
+    /// Those in which rows have come to be aggregated in the same order: what they are added up to depends on it.
+    InSameOrder,
+}
+
+/// What decides about the order of an expression's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// The labels of the series that they are made of, whatever the range.
+    Labels,
+    /// Which rows there are, of those that they are made of.
+    Rows,
+    /// What they come to at each step.
+    Values,
 }
 
 /// Looks at a query with that step; none if its steps depend on each other.
@@ -59,13 +81,23 @@ pub fn footing(expr: &Expr, text: &str, step: i64, options: &PlanOptions) -> Opt
         // What depends on the range has no footing anyway.
         times: QueryTimes { text, step, range: 0 },
         lookback: options.lookback.millis(),
-        found: Footing { before: 0, after: 0, pinned: Vec::new(), joins: Joins::Always, narrowest: i64::MAX },
-        todo: vec![(expr, Seen { from: 0, to: 0, pinned: false })],
+        default_step: options.default_subquery_step.millis(),
+        found: Footing {
+            before: 0,
+            after: 0,
+            pinned: Vec::new(),
+            joins: Joins::Always,
+            stretches: (i64::MAX, 0),
+        },
+        by_values: false,
+        todo: vec![(expr, Seen { from: 0, to: 0, step, pinned: false })],
     };
     while let Some((expr, seen)) = walk.todo.pop() {
         walk.look(expr, seen)?;
     }
-    Some(walk.found)
+    // Of rows whose order depends on values nobody knows it but who has all of them.
+    let has_order = walk.found.joins == Joins::Always || !walk.by_values;
+    has_order.then_some(walk.found)
 }
 
 /// The instants that an expression is evaluated at: from a step, or at a fixed time.
@@ -73,6 +105,8 @@ pub fn footing(expr: &Expr, text: &str, step: i64, options: &PlanOptions) -> Opt
 struct Seen {
     from: i64,
     to: i64,
+    /// How far they are apart; 0 where there is one.
+    step: i64,
     pinned: bool,
 }
 
@@ -80,7 +114,10 @@ struct Seen {
 struct Walk<'a> {
     times: QueryTimes<'a>,
     lookback: i64,
+    default_step: i64,
     found: Footing,
+    /// Whether there is an aggregation of rows whose order depends on values.
+    by_values: bool,
     todo: Vec<(&'a Expr, Seen)>,
 }
 
@@ -97,12 +134,11 @@ impl<'a> Walk<'a> {
             Expr::Subquery(subquery) => self.subquery(subquery, seen)?,
             Expr::Call(call) => self.call(call, seen)?,
             Expr::Aggregate(aggregate) => {
-                let free = matches!(aggregate.op, AggregateOp::Count | AggregateOp::Group);
-                if !free {
-                    self.adds_up(&aggregate.expr);
+                if !aggregate.param.as_deref().is_none_or(stays) {
+                    return None;
                 }
+                self.aggregates(aggregate);
                 self.todo.push((&aggregate.expr, seen));
-                self.todo.extend(aggregate.param.iter().map(|param| (&**param, seen)));
             }
             Expr::Binary(binary) => self.todo.extend([(&*binary.lhs, seen), (&*binary.rhs, seen)]),
             Expr::Unary(unary) => self.todo.push((&unary.expr, seen)),
@@ -133,10 +169,14 @@ impl<'a> Walk<'a> {
         Some(())
     }
 
-    /// Something is made of all values of `input` in their order.
-    fn adds_up(&mut self, input: &Expr) {
-        if !in_order_of_labels(input) {
-            self.found.joins = Joins::OfSameSeries;
+    /// Something is made of all rows in their order.
+    fn aggregates(&mut self, aggregate: &Aggregate) {
+        let order = order(&aggregate.expr);
+        self.by_values |= order == Order::Values;
+        // These come to the same in any order; only their groups' own order is that of the rows.
+        let any_order = matches!(aggregate.op, AggregateOp::Count | AggregateOp::Group);
+        if order != Order::Labels && !any_order {
+            self.found.joins = Joins::InSameOrder;
         }
     }
 
@@ -158,19 +198,25 @@ impl<'a> Walk<'a> {
         } else {
             self.found.before = self.found.before.max(from.saturating_neg());
             self.found.after = self.found.after.max(to);
-            self.found.narrowest = self.found.narrowest.min(to.saturating_sub(from));
+            let (shortest, longest) = self.found.stretches;
+            let stretch = to.saturating_sub(from);
+            self.found.stretches = (shortest.min(stretch), longest.max(stretch));
         }
         Some(())
     }
 
     fn subquery(&mut self, subquery: &'a Subquery, seen: Seen) -> Option<()> {
         let range = self.duration(&subquery.range, duration::positive)?;
-        if let Some(step) = &subquery.step {
-            // That it can be worked out is enough: its steps are where they are whatever the range.
-            self.duration(step, duration::positive)?;
-        }
+        // Its steps are where they are whatever the range.
+        let step = match &subquery.step {
+            Some(step) => self.duration(step, duration::positive)?,
+            None => self.default_step,
+        };
         let seen = self.moved(subquery.at, subquery.offset.as_ref(), seen)?;
-        self.todo.push((&subquery.expr, Seen { from: seen.from.saturating_sub(range), ..seen }));
+        if range < seen.step {
+            return None;
+        }
+        self.todo.push((&subquery.expr, Seen { from: seen.from.saturating_sub(range), step, ..seen }));
         Some(())
     }
 
@@ -181,7 +227,7 @@ impl<'a> Walk<'a> {
         };
         let seen = match at {
             None => seen,
-            Some(At::Time(time)) => Seen { from: time, to: time, pinned: true },
+            Some(At::Time(time)) => Seen { from: time, to: time, step: 0, pinned: true },
             Some(At::Start | At::End) => return None,
         };
         Some(Seen { from: seen.from.saturating_sub(offset), to: seen.to.saturating_sub(offset), ..seen })
@@ -195,6 +241,23 @@ impl<'a> Walk<'a> {
     ) -> Option<i64> {
         if looks_at_the_range(expr) { None } else { resolve(expr, &self.times).ok() }
     }
+}
+
+/// Whether a parameter is the same at every step.
+fn stays(param: &Expr) -> bool {
+    let mut todo = vec![param];
+    while let Some(expr) = todo.pop() {
+        match expr {
+            Expr::Number(_) | Expr::String(_) => {}
+            Expr::Unary(unary) => todo.push(&unary.expr),
+            Expr::Paren(paren) => todo.push(&paren.expr),
+            Expr::Binary(binary) => todo.extend([&*binary.lhs, &*binary.rhs]),
+            Expr::Vector(_) | Expr::Matrix(_) | Expr::Subquery(_) | Expr::Call(_) | Expr::Aggregate(_) => {
+                return false;
+            }
+        }
+    }
+    true
 }
 
 fn looks_at_the_range(expr: &DurationExpr) -> bool {
@@ -268,33 +331,61 @@ fn groups(aggregate: &Aggregate) -> Option<bool> {
     }
 }
 
-/// The vector of an operator whose other side is a scalar.
+/// The side of an operator whose rows are those of the result: the vector that meets a scalar, or the one whose rows
+/// keep all of their labels but the name.
 fn side(binary: &Binary) -> Option<&Expr> {
-    match (binary.lhs.value_type(), binary.rhs.value_type()) {
-        (ValueType::Scalar, _) => Some(&binary.rhs),
-        (_, ValueType::Scalar) => Some(&binary.lhs),
-        _ => None,
+    let matching = match (binary.lhs.value_type(), binary.rhs.value_type()) {
+        (ValueType::Scalar, _) => return Some(&binary.rhs),
+        (_, ValueType::Scalar) => return Some(&binary.lhs),
+        _ => binary.matching.as_ref()?,
+    };
+    let filled = matching.fill_left.is_some() || matching.fill_right.is_some();
+    if binary.op.is_set() || filled || !matching.include.is_empty() {
+        return None;
+    }
+    match matching.card {
+        Cardinality::OneToOne => (!matching.on && matching.labels.is_empty()).then_some(&*binary.lhs),
+        Cardinality::ManyToOne => Some(&binary.lhs),
+        Cardinality::OneToMany => Some(&binary.rhs),
+        Cardinality::ManyToMany => None,
     }
 }
 
-/// Whether rows of `expr` come in the order of the series that they are made of, whatever the range.
+/// What decides about the order of rows.
 ///
-/// What is made of them one after another is then the same: a series without a value at a step is passed over.
-fn in_order_of_labels(expr: &Expr) -> bool {
-    if !distinct(expr) {
-        return false;
-    }
+/// What is made one after another of rows in the order of their labels is the same whatever the range: a series without
+/// a value at a step is passed over.
+fn order(expr: &Expr) -> Order {
     let mut expr = bare(expr);
+    // Series of several metrics become one by what takes their names, wherever the first of them was.
+    if !matches!(expr, Expr::Vector(_)) && !distinct(expr) {
+        return Order::Values;
+    }
     loop {
         expr = bare(match expr {
-            Expr::Number(_) | Expr::String(_) | Expr::Vector(_) | Expr::Matrix(_) => return true,
+            Expr::Number(_) | Expr::String(_) | Expr::Vector(_) | Expr::Matrix(_) => return Order::Labels,
             Expr::Subquery(subquery) => &subquery.expr,
             Expr::Unary(unary) => &unary.expr,
             Expr::Paren(paren) => &paren.expr,
-            Expr::Aggregate(_) => return false,
+            Expr::Aggregate(aggregate) => match aggregate.op {
+                // They come as they are picked, or as values are found.
+                AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk | AggregateOp::CountValues => {
+                    return Order::Values;
+                }
+                AggregateOp::LimitRatio
+                | AggregateOp::Sum
+                | AggregateOp::Avg
+                | AggregateOp::Count
+                | AggregateOp::Min
+                | AggregateOp::Max
+                | AggregateOp::Group
+                | AggregateOp::Stddev
+                | AggregateOp::Stdvar
+                | AggregateOp::Quantile => return Order::Rows,
+            },
             Expr::Binary(binary) => match side(binary) {
                 Some(vector) => vector,
-                None => return false,
+                None => return Order::Values,
             },
             Expr::Call(call) => {
                 let name = call.function.name;
@@ -305,9 +396,9 @@ fn in_order_of_labels(expr: &Expr) -> bool {
                     matches!(arg.value_type(), ValueType::InstantVector | ValueType::RangeVector)
                 });
                 match vector {
-                    None => return true,
+                    None => return Order::Labels,
                     Some(vector) if per_series => vector,
-                    Some(_) => return false,
+                    Some(_) => return Order::Values,
                 }
             }
         });
@@ -339,7 +430,7 @@ mod tests {
         let pinned = found.pinned.iter().map(|p| format!(" {}..{}", p.start().0 / 1000, p.end().0 / 1000));
         let joins = match found.joins {
             Joins::Always => "",
-            Joins::OfSameSeries => " same",
+            Joins::InSameOrder => " same",
         };
         format!("{}+{}{}{joins}", found.before / 1000, found.after / 1000, pinned.collect::<String>())
     }
@@ -361,6 +452,8 @@ mod tests {
             ("up @ 1000", "0+0 700..1000"),
             ("up + rate(up[1m] @ 5000 offset 1m)", "300+0 4880..4940"),
             ("sum_over_time(up[10m:1m] @ 5000)", "0+0 4100..5000"),
+            ("sum_over_time(up[15s:5s])", "315+0"),
+            ("quantile(1 - 0.1, up)", "300+0"),
         ] {
             assert_eq!(found(text), expect, "{text}");
         }
@@ -383,22 +476,39 @@ mod tests {
             "rate({job=\"a\"}[1m])",
             "sum_over_time((a or b)[5m:])",
             "histogram_quantile(0.9, {le=~\".+\"})",
+            // What is told of parameters is told of the extremes of all.
+            "quantile(scalar(b), a)",
+            "topk(time() / 1000, a)",
+            // Evaluated between the steps, too.
+            "sum_over_time(up[14s:5s])",
+            "max_over_time(sum_over_time(a[1m:10s])[10m:2m])",
+            // Which comes first depends on what was there at other steps.
+            "sum(topk(3, a))",
+            "topk(1, count_values(\"v\", a))",
+            "sum(count by (j) (a or b))",
+            "sum(a + on(i) b)",
+            "sum(a * on(i) group_left (x) b)",
+            "sum(abs({job=\"a\"}))",
+            "sum(histogram_quantile(0.9, rate(a_bucket[1m])))",
         ] {
             assert_eq!(found(text), "-", "{text}");
         }
     }
 
     #[test]
-    fn what_adds_up_groups_wants_the_same_series() {
+    fn what_adds_up_groups_wants_the_same_order() {
         for (text, same) in [
             ("sum(rate(a[1m]))", false),
             ("avg by (job) (a * 2)", false),
             ("count(sum by (job) (a))", false),
             ("topk(3, a)", false),
             ("sum(sum by (job) (a))", true),
-            ("sum(topk(3, a))", true),
-            ("sum(a + on(i) b)", true),
-            ("max({job=\"a\"})", true),
+            ("topk(3, sum by (job) (a))", true),
+            ("max(sum by (job) (a) * 2 > 5)", true),
+            ("max({job=\"a\"})", false),
+            ("sum by (j) (max by (i, j) ({job=\"a\"}))", true),
+            ("sum(rate(a[1m]) / rate(b[1m]))", false),
+            ("sum(a * on(i) group_left () b)", false),
             ("histogram_quantile(0.9, rate(a_bucket[1m]))", false),
             ("histogram_quantile(0.9, sum by (le) (rate(a_bucket[1m])))", false),
             ("sum by (job) (a) / sum by (job) (b)", false),

@@ -10,6 +10,8 @@
 //! * Elements without a partner leave no trace: not with `or` and `fill`, nor on the left of `unless`.
 //! * No error is lost. That two elements of the "one" side meet is an error even if nothing meets them, so that
 //!   side must be one where they cannot; and nothing below may fail for series that are then left out.
+//! * No remark is lost. What says something about a series, `rate` for one about a gauge or about histograms among
+//!   floats, says it of all of them, so what it reads stays as it is.
 
 use std::sync::Arc;
 
@@ -77,19 +79,25 @@ struct Side<'a> {
     selector: &'a VectorSelector,
     /// The outermost first.
     aggregations: Vec<&'a Aggregate>,
+    /// Whether nothing on the way ever fails or remarks on a series.
+    silent: bool,
 }
 
 impl<'a> Side<'a> {
     /// What a side of an operator consists of, if it is of one selector and keeps its labels.
     fn of(expr: &'a Expr) -> Option<Self> {
-        let (mut expr, mut aggregations) = (expr, Vec::new());
+        let (mut expr, mut aggregations, mut silent) = (expr, Vec::new(), true);
         loop {
             if let Expr::Aggregate(aggregate) = expr {
                 aggregations.push(aggregate);
             }
+            silent &= is_silent(expr);
             expr = match below(expr)? {
                 Below::Expr(below) => below,
-                Below::Selector(selector) => return Some(Self { selector, aggregations }),
+                Below::Selector(selector) => {
+                    silent &= selector.extended.is_none();
+                    return Some(Self { selector, aggregations, silent });
+                }
             };
         }
     }
@@ -119,7 +127,7 @@ impl<'a> Side<'a> {
     fn matchers_for(&self, other: &Self, matching: &VectorMatching) -> Vec<Matcher> {
         let known = &other.selector.matchers;
         // A selector of several metrics may fail for series that have the same labels but for their names.
-        if !names_one_metric(known) || other.selector.extended.is_some() {
+        if !names_one_metric(known) || !other.silent {
             return Vec::new();
         }
         let goes = |matcher: &&Matcher| {
@@ -162,8 +170,6 @@ fn below(expr: &Expr) -> Option<Below<'_>> {
             | AggregateOp::CountValues => return None,
         },
         Expr::Call(call) => match RangeFunction::by_name(call.function.name) {
-            // It fails for what it makes no sense of.
-            Some(RangeFunction::DoubleExponentialSmoothing) => return None,
             Some(_) => Below::Selector(call.args.iter().find_map(matrix)?),
             None => {
                 InstantFunction::by_name(call.function.name)?;
@@ -179,6 +185,40 @@ fn below(expr: &Expr) -> Option<Below<'_>> {
             return None;
         }
     })
+}
+
+/// Whether an expression, which has something below, neither fails for any of its series nor remarks on them,
+/// whatever they hold: floats, histograms, or now one and now the other.
+fn is_silent(expr: &Expr) -> bool {
+    match expr {
+        Expr::Aggregate(aggregate) => matches!(aggregate.op, AggregateOp::Count | AggregateOp::Group),
+        Expr::Call(call) => RangeFunction::by_name(call.function.name).is_none_or(|function| {
+            matches!(
+                function,
+                RangeFunction::Changes
+                    | RangeFunction::Resets
+                    | RangeFunction::CountOverTime
+                    | RangeFunction::PresentOverTime
+                    | RangeFunction::FirstOverTime
+                    | RangeFunction::LastOverTime
+                    | RangeFunction::TsOfFirstOverTime
+                    | RangeFunction::TsOfLastOverTime
+            )
+        }),
+        // Other operators have no sense for a histogram and a number, and say so.
+        Expr::Binary(binary) => match binary.op {
+            BinaryOp::Mul => true,
+            BinaryOp::Div => matches!(*binary.rhs, Expr::Number(_)),
+            _ => false,
+        },
+        Expr::Vector(_)
+        | Expr::Matrix(_)
+        | Expr::Paren(_)
+        | Expr::Unary(_)
+        | Expr::Number(_)
+        | Expr::String(_)
+        | Expr::Subquery(_) => true,
+    }
 }
 
 fn matrix(expr: &Expr) -> Option<&VectorSelector> {
@@ -238,12 +278,16 @@ mod tests {
         check(r#"a{x="1"} / b{y!="2"}"#, r#"a{x="1",y!="2"} / b{y!="2",x="1"}"#);
         check(r#"rate(a{x="1"}[5m]) > -b * 2"#, r#"rate(a{x="1"}[5m]) > -b{x="1"} * 2"#);
         check(
-            r#"sum by (x) (a{x=~"1.*",y="2"}) / on (x) sum by (x) (rate(b[5m]))"#,
-            r#"sum by (x) (a{x=~"1.*",y="2"}) / on (x) sum by (x) (rate(b{x=~"1.*"}[5m]))"#,
+            r#"sum by (x) (a{x=~"1.*",y="2"}) / on (x) count by (x) (changes(b[5m]))"#,
+            r#"sum by (x) (a{x=~"1.*",y="2"}) / on (x) count by (x) (changes(b{x=~"1.*"}[5m]))"#,
         );
         check(
-            r#"a{x="1"} * on (x) group_left avg by (x) (b)"#,
-            r#"a{x="1"} * on (x) group_left avg by (x) (b{x="1"})"#,
+            r#"a{x="1"} * on (x) group_left count by (x) (abs(b) / 2)"#,
+            r#"a{x="1"} * on (x) group_left count by (x) (abs(b{x="1"}) / 2)"#,
+        );
+        check(
+            r#"a * on (x) group_left sum by (x) (b{x="1"})"#,
+            r#"a{x="1"} * on (x) group_left sum by (x) (b{x="1"})"#,
         );
         check(r#"a and on (x) b{x="1"}"#, r#"a{x="1"} and on (x) b{x="1"}"#);
         check(r#"a{x="1"} unless b{y="1"}"#, r#"a{x="1"} unless b{y="1",x="1"}"#);
@@ -266,6 +310,14 @@ mod tests {
             r#"a{x="1"} / {__name__=~"b|c"}"#,
             // Others would be picked.
             r#"a{x="1"} / topk(1, b)"#,
+            // What is left out may be remarked on.
+            r#"a{x="1"} / rate(b[5m])"#,
+            r#"a{x="1"} / max_over_time(b[5m])"#,
+            r#"a{x="1"} / on (x) sum by (x) (b)"#,
+            r#"a{x="1"} and b > 0"#,
+            r#"a{x="1"} and b * 2 + 1"#,
+            r#"a{x="1"} and 1 / b"#,
+            r#"a{x="1"} and double_exponential_smoothing(b[5m], 0.5, 0.5)"#,
             // Not one selector.
             r#"a{x="1"} / (b + c)"#,
             r#"a{x="1"} / 2"#,

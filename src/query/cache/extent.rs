@@ -57,7 +57,7 @@ pub struct Extent {
     pub(super) queryable: Vec<u64>,
     /// What the user should know; that is about all steps together.
     pub notes: Annotations,
-    /// Which series it was made of.
+    /// What it was made of.
     pub made_of: MadeOf,
     /// The last change that is surely in it.
     pub as_of: AsOf,

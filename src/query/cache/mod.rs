@@ -12,8 +12,8 @@
 //!
 //! **The answer is the one that would be given without it, to the bit**, and so are its warnings:
 //!
-//! * Only what each step decides for itself is cut ([`Footing`](crate::promql::plan::footing::Footing)). Pieces in which
-//!   values are added up in an order that depends on the series are laid side by side only if they were made of the same.
+//! * Only what each step decides for itself is cut ([`Footing`]). Pieces in which
+//!   values are added up in an order that depends on other steps are laid side by side only if it was the same in all.
 //! * What has changed since is asked of the store ([`Storage::changes`]) **before** anything is evaluated, and the number
 //!   it names goes with what is kept. A step is true as long as nothing later touches the samples it sees. A store that
 //!   cannot tell has no cache.
@@ -85,6 +85,12 @@ pub trait EvaluatePieces: fmt::Debug + Send + Sync + 'static {
         step: Millis,
         options: &QueryOptions,
     ) -> Result<Piece, QueryError>;
+
+    /// Counts memory that a query takes until it is over.
+    fn hold(&self, view: &View, options: &QueryOptions, bytes: u64) -> Result<(), QueryError>;
+
+    /// Counts the memory of an answer, which stays until it is written.
+    fn hold_answer(&self, view: &View, options: &QueryOptions, value: &Value) -> Result<(), QueryError>;
 }
 
 #[async_trait]
@@ -103,6 +109,14 @@ impl EvaluatePieces for Engine {
         options: &QueryOptions,
     ) -> Result<Piece, QueryError> {
         Self::piece(self, view, text, start, end, step, options).await
+    }
+
+    fn hold(&self, view: &View, options: &QueryOptions, bytes: u64) -> Result<(), QueryError> {
+        Self::hold(self, view, options, bytes)
+    }
+
+    fn hold_answer(&self, view: &View, options: &QueryOptions, value: &Value) -> Result<(), QueryError> {
+        Self::hold_answer(self, view, options, value)
     }
 }
 
@@ -316,6 +330,7 @@ impl RangeCache {
             lay()
         };
         let (answer, extent) = laid.ok_or_else(|| unexpected("no step was evaluated"))?;
+        self.engine.hold_answer(query.ask.view, query.ask.options, &answer.value)?;
         if let Some(extent) = extent.and_then(|extent| query.lasting(extent, changes)) {
             let kept = self.keep(query, entry, changes, extent, rest);
             if let Some(second) = self.second.as_ref().filter(|_| send) {
@@ -368,6 +383,10 @@ impl RangeCache {
             }
             add(&mut stats, &piece.stats);
             let extent = Arc::new(Extent::of(&piece, query.grid, steps, now));
+            let bytes = u64::try_from(extent.size()).unwrap_or(u64::MAX);
+            if let Err(error) = self.engine.hold(ask.view, ask.options, bytes) {
+                return Some(Err(error));
+            }
             points = points.saturating_add(extent.points());
             // The whole would hold all of it at the end.
             if points > query.max_samples {
@@ -604,7 +623,7 @@ impl Query<'_> {
             gaps.truncate(1);
             gaps.iter_mut().for_each(|all| all.end = end.unwrap_or(all.end));
         }
-        if split.0 <= 0 || self.footing.joins != Joins::Always || self.key.step > self.footing.narrowest {
+        if split.0 <= 0 || !self.footing.is_worth_splitting(self.key.step, split.0) {
             return gaps;
         }
         let mut pieces = Vec::with_capacity(gaps.len());
@@ -634,11 +653,11 @@ impl Query<'_> {
         }
         match self.footing.joins {
             Joins::Always => {}
-            Joins::OfSameSeries => {
-                // The whole sees all series of whatever is whole, and no others than these.
+            Joins::InSameOrder => {
+                // The whole has all rows of whatever is whole, and no others than these, which leaves one order.
                 let same = |slice: &Slice| slice.extent.made_of == first.extent.made_of;
                 let told = first.extent.made_of.told && slices.iter().any(Slice::is_whole);
-                if !told || !rest.iter().all(same) || self.key.step > self.footing.narrowest {
+                if !told || !rest.iter().all(same) {
                     return false;
                 }
             }
@@ -703,9 +722,9 @@ fn without(all: &Range<i64>, taken: &[Range<i64>]) -> Vec<Range<i64>> {
     left
 }
 
-/// Whether there is no time or nobody left for an evaluation of the whole.
+/// Whether there is no time, no memory or nobody left for an evaluation of the whole.
 fn is_over(error: &QueryError) -> bool {
-    matches!(error, QueryError::Timeout(_) | QueryError::Canceled(_))
+    matches!(error, QueryError::Timeout(_) | QueryError::Canceled(_) | QueryError::Memory { .. })
 }
 
 fn unexpected(what: &str) -> QueryError {

@@ -53,7 +53,7 @@ pub fn pack(key: &Key, extent: &Extent) -> Option<Vec<u8>> {
     put(&mut bytes, extent.as_of.number);
     put_i64(&mut bytes, extent.steps.start);
     put_i64(&mut bytes, extent.steps.end);
-    bytes.extend_from_slice(&extent.made_of.digest.to_le_bytes());
+    bytes.extend_from_slice(&extent.made_of.order.to_le_bytes());
     bytes.extend([u8::from(extent.made_of.described), u8::from(extent.made_of.told)]);
     put_all(&mut bytes, &extent.queryable, |bytes, samples| put(bytes, *samples));
     put_all(&mut bytes, &extent.rows, |bytes, row| {
@@ -193,8 +193,8 @@ impl<'a> Reader<'a> {
         let as_of = AsOf { epoch: self.number()?, number: self.number()? };
         let steps = self.signed()?..self.signed()?;
         let places = count(&steps);
-        let digest = self.chunk().map(u128::from_le_bytes)?;
-        let made_of = MadeOf { digest, described: self.flag()?, told: self.flag()? };
+        let order = self.chunk().map(u128::from_le_bytes)?;
+        let made_of = MadeOf { order, described: self.flag()?, told: self.flag()? };
         let queryable = self.all(Self::number)?;
         let rows = self.all(|reader| reader.row(places))?;
         let in_order = rows.windows(2).all(|pair| pair[0].labels < pair[1].labels);
@@ -285,7 +285,7 @@ mod tests {
             ],
             queryable: vec![1, 2, u64::MAX],
             notes: Annotations::default(),
-            made_of: MadeOf { digest: u128::MAX - 1, described: false, told: true },
+            made_of: MadeOf { order: u128::MAX - 1, described: false, told: true },
             as_of: AsOf { epoch: 9, number: 8 },
         }
     }

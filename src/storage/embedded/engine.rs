@@ -241,29 +241,44 @@ impl Engine {
         Ok(ticket)
     }
 
-    fn see<T>(&self, tenant: &TenantId, look: impl FnOnce(Sight<'_>) -> Result<T>) -> Result<T> {
+    /// Looks at what is left of a range, if anything is.
+    fn see<T>(
+        &self,
+        tenant: &TenantId,
+        range: TimeRange,
+        look: impl FnOnce(Sight<'_>, Option<TimeRange>) -> Result<T>,
+    ) -> Result<T> {
         self.is_open()?;
-        // In this order: a tombstone goes after the samples it hides have gone from the view.
+        // In this order: a tombstone goes after the samples it hides have gone from the view, or from what is kept.
         let tombstones = self.register.tombstones(tenant);
+        let kept = self.kept(range);
         let view = self.view.load_full();
         let damaged = !self.damage.lock().is_empty();
-        look(Sight { view: &view, tenant, tombstones: &tombstones, damaged })
+        look(Sight { view: &view, tenant, tombstones: &tombstones, damaged }, kept)
+    }
+
+    /// Looks at what is left of a range; there is nothing to see where nothing is.
+    fn see_kept<T: Default>(
+        &self,
+        tenant: &TenantId,
+        range: TimeRange,
+        look: impl FnOnce(Sight<'_>, TimeRange) -> Result<T>,
+    ) -> Result<T> {
+        self.see(tenant, range, |sight, kept| kept.map_or_else(|| Ok(T::default()), |kept| look(sight, kept)))
     }
 
     pub(crate) fn select(&self, tenant: &TenantId, request: &SelectRequest) -> Result<Selected> {
-        // What retention has removed is not seen.
-        let range = self.kept(request.range);
-        self.see(tenant, |sight| sight.select(request, range))
+        self.see(tenant, request.range, |sight, range| sight.select(request, range))
     }
 
     pub(crate) fn series(&self, tenant: &TenantId, request: &LabelsRequest) -> Result<Vec<Labels>> {
-        let Some(range) = self.kept(request.range) else { return Ok(Vec::new()) };
-        self.see(tenant, |mut sight| sight.series(&request.matchers, range, request.limit))
+        self.see_kept(tenant, request.range, |mut sight, range| {
+            sight.series(&request.matchers, range, request.limit)
+        })
     }
 
     pub(crate) fn label_names(&self, tenant: &TenantId, request: &LabelsRequest) -> Result<Vec<String>> {
-        let Some(range) = self.kept(request.range) else { return Ok(Vec::new()) };
-        self.see(tenant, |mut sight| sight.label_names(request, range))
+        self.see_kept(tenant, request.range, |mut sight, range| sight.label_names(request, range))
     }
 
     pub(crate) fn label_values(
@@ -272,8 +287,7 @@ impl Engine {
         name: &str,
         request: &LabelsRequest,
     ) -> Result<Vec<String>> {
-        let Some(range) = self.kept(request.range) else { return Ok(Vec::new()) };
-        self.see(tenant, |mut sight| sight.label_values(name, request, range))
+        self.see_kept(tenant, request.range, |mut sight, range| sight.label_values(name, request, range))
     }
 
     pub(crate) fn sift_label_values(
@@ -283,13 +297,13 @@ impl Engine {
         request: &LabelsRequest,
         sift: &dyn Sift,
     ) -> Result<()> {
-        let Some(range) = self.kept(request.range) else { return Ok(()) };
-        self.see(tenant, |mut sight| sight.sift_label_values(name, &request.matchers, range, sift))
+        self.see_kept(tenant, request.range, |mut sight, range| {
+            sight.sift_label_values(name, &request.matchers, range, sift)
+        })
     }
 
     pub(crate) fn estimate(&self, tenant: &TenantId, request: &SelectRequest) -> Result<Estimate> {
-        let Some(range) = self.kept(request.range) else { return Ok(Estimate::default()) };
-        self.see(tenant, |mut sight| sight.estimate(&request.sets(), range))
+        self.see_kept(tenant, request.range, |mut sight, range| sight.estimate(&request.sets(), range))
     }
 
     pub(crate) fn metadata(&self, tenant: &TenantId, metric: Option<&str>) -> Result<Vec<Metadata>> {
@@ -304,8 +318,8 @@ impl Engine {
         range: TimeRange,
     ) -> Result<Vec<SeriesExemplars>> {
         self.is_open()?;
-        let Some(range) = self.kept(range) else { return Ok(Vec::new()) };
         let tombstones = self.register.tombstones(tenant);
+        let Some(range) = self.kept(range) else { return Ok(Vec::new()) };
         let found = self.exemplars.of(
             tenant,
             |labels| wanted(sets, labels),

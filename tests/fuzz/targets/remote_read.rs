@@ -15,7 +15,7 @@ use luminate::{
         stale_nan,
     },
     promql::{Engine, EngineOptions},
-    query::{QueryLimits, QueryService, ReadPart, ReadQuery, Reader},
+    query::{Origin, QueryLimits, QueryService, ReadPart, ReadQuery, Reader},
     storage::{BatchHistogram, BatchSample, Storage, WriteBatch, memory::MemoryStore},
 };
 use tokio::runtime::{Builder, Runtime};
@@ -97,7 +97,7 @@ fuzz_target!(|input: (bool, &[u8])| {
     let service = &*SERVICE;
     let count = RUNTIME.block_on(async {
         let reader = Reader::of(TenantId::anonymous());
-        let mut read = service.remote_read(&reader, queries).await.expect("there is a place");
+        let mut read = service.remote_read(&reader, queries, &Origin::default()).await.expect("there is a place");
         let mut count = 0;
         while let Some(part) = read.recv().await {
             let ReadPart { query, series } = part.expect("memory is read");

@@ -123,6 +123,8 @@ pub fn count_values(
     let mut counted: Vec<SeriesRow> = Vec::new();
     let mut places: HashMap<Labels, usize> = HashMap::new();
     let mut count = |row: &SeriesRow, text: &str, step: usize| -> Result<(), QueryError> {
+        // Labels are made at each step.
+        context.check()?;
         let labels = key(&row.labels.edit().set(label, text).build(), &by);
         let place = match places.get(&labels) {
             Some(place) => *place,
@@ -139,7 +141,6 @@ pub fn count_values(
         Ok(())
     };
     for row in rows {
-        context.check()?;
         // A value that stays the same is written as text once.
         let mut last: Option<(u64, String)> = None;
         for (step, value) in row.row.floats.iter().enumerate() {

@@ -70,11 +70,7 @@ pub struct Keys {
 impl Keys {
     /// The labels by which a series is grouped, which has a name that has lost its meaning if `renamed`.
     pub fn of(&mut self, labels: &Labels, aggregation: &Aggregation, renamed: bool) -> Labels {
-        let kept = |name: &str| {
-            let listed = aggregation.grouping.iter().any(|label| label == name);
-            let is_name = name == METRIC_NAME && aggregation.without || renamed && is_metadata_label(name);
-            listed != aggregation.without && !is_name
-        };
+        let kept = |name: &str| is_kept(name, aggregation) && !(renamed && is_metadata_label(name));
         self.text.clear();
         labels.write_only(kept, &mut self.text);
         if let Some(known) = self.known.get(self.text.as_str()) {
@@ -88,12 +84,10 @@ impl Keys {
 
 /// The labels by which a series is grouped: those of `by` that it has, or all but those of `without` and the name.
 pub fn key(labels: &Labels, aggregation: &Aggregation) -> Labels {
-    let listed = |name: &str| aggregation.grouping.binary_search_by(|l| l.as_str().cmp(name)).is_ok();
-    if aggregation.without {
-        labels.without(|name| name == METRIC_NAME || listed(name))
-    } else if aggregation.grouping.is_empty() {
-        Labels::empty()
-    } else {
-        labels.only(listed)
-    }
+    labels.only(|name| is_kept(name, aggregation))
+}
+
+fn is_kept(name: &str, aggregation: &Aggregation) -> bool {
+    let listed = aggregation.grouping.iter().any(|label| label == name);
+    if aggregation.without { !listed && name != METRIC_NAME } else { listed }
 }

@@ -28,6 +28,15 @@ pub(super) const LONG: usize = 64;
 /// Beyond this a sum of as many samples as there may be could leave the range of floats on its way.
 const TAME: f64 = 1e290;
 
+fn is_tame(value: f64) -> bool {
+    value.abs() < TAME
+}
+
+/// Whether sums of no window of these leave the range of floats, so that all long ones are put together of parts.
+pub(super) fn are_tame(values: &[f64]) -> bool {
+    values.iter().all(|value| is_tame(*value))
+}
+
 /// What is known of a stretch of samples.
 pub(super) trait Part: Copy {
     /// Of none.
@@ -109,7 +118,7 @@ pub(super) struct Long {
 impl Long {
     pub(super) fn new(input: &RangeInput<'_>) -> Self {
         let long = input.values.len() >= LONG;
-        let wild = |i: &usize| !matches!(input.values[*i].abs(), size if size < TAME);
+        let wild = |i: &usize| !is_tame(input.values[*i]);
         Self {
             wild: if long { (0..input.values.len()).filter(wild).collect() } else { Vec::new() },
             passed: 0,
@@ -233,95 +242,6 @@ impl Part for Moments {
         self.values.merge(later.values);
         self.products.merge(later.products);
         self
-    }
-}
-
-/// Sums of many windows, computed side by side: an addition waits for the one before it, but not for those of
-/// other windows. Each sum is what a loop over its window gives, bit by bit.
-#[derive(Debug)]
-pub(super) struct Lanes {
-    /// The windows that wait: their step, and their samples.
-    waiting: Vec<(usize, usize, usize)>,
-}
-
-/// Windows that are summed side by side.
-const LANES: usize = 8;
-
-/// What a window's samples add up to, in their order.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sum {
-    pub(super) sum: Neumaier,
-    /// Whether the sum was infinite after any of the samples.
-    pub(super) overflowed: bool,
-}
-
-impl Lanes {
-    pub(super) fn new() -> Self {
-        Self { waiting: Vec::with_capacity(LANES) }
-    }
-
-    /// Takes a window in; `each` is handed step and sum of those that are done.
-    pub(super) fn push(
-        &mut self,
-        values: &[f64],
-        step: usize,
-        window: &Window<'_>,
-        each: impl FnMut(usize, &[f64], Sum),
-    ) {
-        self.waiting.push((step, window.first, window.first + window.values.len()));
-        if self.waiting.len() == LANES {
-            self.finish(values, each);
-        }
-    }
-
-    /// Sums what still waits.
-    pub(super) fn finish(&mut self, values: &[f64], mut each: impl FnMut(usize, &[f64], Sum)) {
-        let mut windows: [&[f64]; LANES] = [&[]; LANES];
-        for (window, (_, low, high)) in windows.iter_mut().zip(&self.waiting) {
-            *window = &values[*low..*high];
-        }
-        let mut sums = [Sum::default(); LANES];
-        if self.waiting.len() == LANES {
-            side_by_side(&windows, &mut sums);
-        }
-        let together = if self.waiting.len() == LANES { shortest(&windows) } else { 0 };
-        for (((step, ..), window), sum) in self.waiting.iter().zip(&windows).zip(&mut sums) {
-            for value in &window[together..] {
-                sum.sum.add(*value);
-                sum.overflowed |= sum.sum.sum.is_infinite();
-            }
-            each(*step, window, *sum);
-        }
-        self.waiting.clear();
-    }
-}
-
-fn shortest(windows: &[&[f64]; LANES]) -> usize {
-    windows.iter().map(|window| window.len()).min().unwrap_or(0)
-}
-
-/// Adds up as many samples of each window as the shortest has; what [`Neumaier::add`] does, without branches.
-fn side_by_side(windows: &[&[f64]; LANES], sums: &mut [Sum; LANES]) {
-    let together = shortest(windows);
-    let windows = windows.map(|window| &window[..together]);
-    let (mut sum, mut owed, mut infinite) = ([0.0_f64; LANES], [0.0_f64; LANES], [0.0_f64; LANES]);
-    for i in 0..together {
-        for lane in 0..LANES {
-            let value = windows[lane][i];
-            let total = sum[lane] + value;
-            let sum_is_greater = sum[lane].abs() >= value.abs();
-            let greater = if sum_is_greater { sum[lane] } else { value };
-            let smaller = if sum_is_greater { value } else { sum[lane] };
-            let more = owed[lane] + ((greater - total) + smaller);
-            let is_infinite = total.abs() == f64::INFINITY;
-            owed[lane] = if is_infinite { 0.0 } else { more };
-            infinite[lane] = if is_infinite { 1.0 } else { infinite[lane] };
-            sum[lane] = total;
-        }
-    }
-    for (lane, into) in sums.iter_mut().enumerate() {
-        let total = Neumaier { sum: sum[lane], compensation: owed[lane] };
-        *into = Sum { sum: total, overflowed: infinite[lane] != 0.0 };
     }
 }
 

@@ -56,6 +56,13 @@ pub(super) fn nan_first(a: &f64, b: &f64) -> Ordering {
 /// each window in order.
 const OFTEN: u64 = 24;
 
+/// The samples in order, if that is worth it.
+fn in_order<'a>(input: &RangeInput<'a>) -> Option<Ordered<'a>> {
+    let samples = u64::try_from(input.values.len()).unwrap_or(u64::MAX);
+    let often = input.frame.samples() > samples.saturating_mul(OFTEN);
+    often.then(|| Ordered::new(input.values))
+}
+
 pub(super) fn quantile_over_time(
     input: &RangeInput<'_>,
     out: &mut Row,
@@ -65,9 +72,7 @@ pub(super) fn quantile_over_time(
     let q_at = |step: usize| input.params.first().and_then(|q| q.get(step)).copied().unwrap_or(f64::NAN);
     let mut warned: Option<u64> = None;
     let mut values = Vec::new();
-    let samples = u64::try_from(input.values.len()).unwrap_or(u64::MAX);
-    let often = input.frame.samples() > samples.saturating_mul(OFTEN);
-    let mut ordered = often.then(|| Ordered::new(input.values));
+    let mut ordered = in_order(input);
     window::for_each(input, |step, window| {
         if !remarks.floats_of(&window, 1) {
             return;
@@ -97,9 +102,18 @@ pub(super) fn quantile_over_time(
 /// The median of the distances from the median; NaN if any value is.
 pub(super) fn mad(input: &RangeInput<'_>, out: &mut Row, remarks: &mut Remarks) {
     let mut values = Vec::new();
+    let mut ordered = in_order(input);
     window::for_each(input, |step, window| {
         if !remarks.floats_of(&window, 1) {
             return;
+        }
+        if let Some(ordered) = &mut ordered {
+            let count = window.values.len();
+            ordered.move_to(window.first, window.first + count);
+            if let Some(deviation) = median_deviation(ordered, count) {
+                out.floats[step] = deviation;
+                return;
+            }
         }
         if window.values.iter().any(|value| value.is_nan()) {
             out.floats[step] = f64::NAN;
@@ -111,4 +125,47 @@ pub(super) fn mad(input: &RangeInput<'_>, out: &mut Row, remarks: &mut Remarks) 
         values.iter_mut().for_each(|value| *value = (*value - median).abs());
         out.floats[step] = quantile(0.5, &mut values);
     });
+}
+
+/// The median of the distances of so many values from their median; none where distances cannot be told.
+///
+/// The values below the median are the further away the earlier they come in order, those above it the later: the
+/// distances are two lists in order, and a search tells how many of each are among the lesser half.
+fn median_deviation(values: &Ordered<'_>, count: usize) -> Option<f64> {
+    let (middle, weight) = rank(0.5, count).ok()?;
+    let between = |low: f64, high: f64| low * (1.0 - weight) + high * weight;
+    let (low, high) = values.at_and_after(middle);
+    let median = between(low, high);
+    let value = |place: usize| values.at_and_after(place).0;
+    // If there is a NaN, it is the first.
+    if !median.is_finite() || value(0).is_nan() {
+        return None;
+    }
+    let below = first(0, count, |place| value(place) >= median);
+    let above = count - below;
+    let left = |i: usize| (value(below - 1 - i) - median).abs();
+    let right = |i: usize| (value(below + i) - median).abs();
+
+    let half = middle + 1;
+    let from_left = first(half.saturating_sub(above), half.min(below), |i| right(half - i - 1) <= left(i));
+    let from_right = half - from_left;
+    let last = |taken: usize, of: &dyn Fn(usize) -> f64| taken.checked_sub(1).map(of);
+    let next = |taken: usize, all: usize, of: &dyn Fn(usize) -> f64| (taken < all).then(|| of(taken));
+    let low = last(from_left, &left).into_iter().chain(last(from_right, &right)).reduce(f64::max)?;
+    let high = next(from_left, below, &left).into_iter().chain(next(from_right, above, &right));
+    Some(between(low, high.reduce(f64::min).unwrap_or(low)))
+}
+
+/// The first number from `low` on for which something holds that holds for all after it; `high` if there is none
+/// before it.
+fn first(mut low: usize, mut high: usize, holds: impl Fn(usize) -> bool) -> usize {
+    while low < high {
+        let middle = low.midpoint(high);
+        if holds(middle) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    low
 }

@@ -37,15 +37,21 @@ pub(super) fn evaluate(kind: Kind, input: &RangeInput<'_>, out: &mut Row, remark
         if last_time == first_time {
             return;
         }
-        let started_again = kind == Kind::Rate && last_started_again(&window);
+        let times = [first_time, last_time];
+        let again = |starts: &[i64]| {
+            let of_both = starts.len().checked_sub(2).map_or(&[][..], |from| &starts[from..]);
+            kind == Kind::Rate && started_again(&times, of_both, 1)
+        };
         match (first, last) {
             (Sample::Float(first), Sample::Float(last)) => {
+                let started_again = again(window.starts);
                 // After a reset the counter grew from zero to where it is.
                 let reset = kind == Kind::Rate && (last < first || started_again);
                 let growth = if reset { last } else { last - first };
                 out.floats[step] = if kind == Kind::Rate { growth / seconds } else { growth };
             }
             (Sample::Histogram(first), Sample::Histogram(last)) => {
+                let started_again = again(window.histogram_starts);
                 if let Some(growth) = histogram_growth(kind, first, last, started_again, seconds, remarks) {
                     put_histogram(out, step, Arc::new(growth));
                 }
@@ -101,15 +107,6 @@ fn last_two<'a>(window: &Window<'a>) -> Option<[(i64, Sample<'a>); 2]> {
     match latest.as_slice() {
         [.., first, last] => Some([*first, *last]),
         [] | [_] => None,
-    }
-}
-
-fn last_started_again(window: &Window<'_>) -> bool {
-    if window.histograms.is_empty() {
-        window.times.len() > 1 && started_again(window.times, window.starts, window.times.len() - 1)
-    } else {
-        let times: Vec<i64> = window.histograms.iter().map(|(t, _)| *t).collect();
-        times.len() > 1 && started_again(&times, window.histogram_starts, times.len() - 1)
     }
 }
 

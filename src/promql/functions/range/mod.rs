@@ -19,6 +19,7 @@ mod distribution;
 mod extended;
 mod extremes;
 mod instants;
+mod lanes;
 mod ordered;
 mod pick;
 mod rate;
@@ -173,6 +174,38 @@ impl RangeFunction {
             Edges::Plain => None,
             Edges::Anchored(_) => Some(&["changes", "delta", "increase", "rate", "resets"]),
             Edges::Smoothed(_) => Some(&["delta", "increase", "rate"]),
+        }
+    }
+
+    /// Whether it costs about as much as there are samples and steps, however many of them are in each window.
+    pub fn is_shared(self, values: &[f64], edges: Edges) -> bool {
+        match self {
+            Self::Delta
+            | Self::Deriv
+            | Self::PredictLinear
+            | Self::AvgOverTime
+            | Self::SumOverTime
+            | Self::StddevOverTime
+            | Self::StdvarOverTime => edges == Edges::Plain && blocks::are_tame(values),
+            Self::Irate
+            | Self::Idelta
+            | Self::Changes
+            | Self::Resets
+            | Self::MinOverTime
+            | Self::MaxOverTime
+            | Self::CountOverTime
+            | Self::QuantileOverTime
+            | Self::LastOverTime
+            | Self::FirstOverTime
+            | Self::PresentOverTime
+            | Self::TsOfFirstOverTime
+            | Self::TsOfLastOverTime
+            | Self::TsOfMinOverTime
+            | Self::TsOfMaxOverTime => true,
+            // Not where values are infinite.
+            Self::MadOverTime => blocks::are_tame(values),
+            // Each window adds what its resets took.
+            Self::Rate | Self::Increase | Self::DoubleExponentialSmoothing => false,
         }
     }
 

@@ -48,7 +48,10 @@ fn lines(
             }
         }
         seen = seen.max(last);
-        let shared = input.range_ms <= LONGEST && same > window.first && long.is(&window);
+        if same <= window.first {
+            return each(step, Line::level(window.values[0]));
+        }
+        let shared = input.range_ms <= LONGEST && long.is(&window);
         let part = if shared { blocks.part(input, &window) } else { None };
         let line = part.and_then(|(moments, border)| line_of(&moments, origin.checked_sub(border)?));
         each(step, line.unwrap_or_else(|| line_through(window.times, window.values, origin)));
@@ -82,17 +85,19 @@ struct Line {
     intercept: f64,
 }
 
+impl Line {
+    /// Through samples that all have one value: it has no slope at all, which sums of rounded products would not say.
+    fn level(value: f64) -> Self {
+        if value.is_infinite() {
+            Self { slope: f64::NAN, intercept: f64::NAN }
+        } else {
+            Self { slope: 0.0, intercept: value }
+        }
+    }
+}
+
 /// The line with the least squared distances, and its height at `origin`.
 fn line_through(times: &[i64], values: &[f64], origin: i64) -> Line {
-    let first = values[0];
-    if values.iter().all(|value| *value == first) {
-        // A constant has no slope at all, which sums of rounded products would not say.
-        return if first.is_infinite() {
-            Line { slope: f64::NAN, intercept: f64::NAN }
-        } else {
-            Line { slope: 0.0, intercept: first }
-        };
-    }
     let (mut n, [mut sum_x, mut sum_y, mut sum_xy, mut sum_xx]) = (0.0, [Neumaier::default(); 4]);
     for (time, value) in times.iter().zip(values) {
         #[expect(clippy::cast_precision_loss, reason = "times are computed with as floats")]

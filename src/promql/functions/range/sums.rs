@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{
     RangeInput, Remarks,
-    blocks::{self, Blocks, Lanes, Long, Spread, Sum},
+    blocks::{self, Blocks, Long, Spread},
+    lanes::{Lanes, Sum},
     put_histogram,
     window::{self, Window},
 };
@@ -21,8 +22,7 @@ pub(super) fn sum(input: &RangeInput<'_>, out: &mut Row, remarks: &mut Remarks) 
 
 pub(super) fn avg(input: &RangeInput<'_>, out: &mut Row, remarks: &mut Remarks) {
     let of_short = |values: &[f64], sum: Sum| {
-        // The first value stands for itself, which only tells where it is a negative zero.
-        if sum.overflowed || sum.sum.sum == 0.0 { mean_of(values) } else { mean(sum.sum, values.len()) }
+        if sum.overflowed { mean_of(values) } else { mean(sum.sum, values.len()) }
     };
     fold(input, of_short, mean, mean_of_histograms, out, remarks);
 }

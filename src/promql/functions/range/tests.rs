@@ -266,6 +266,16 @@ fn irate_and_idelta_see_the_last_two_samples() {
 }
 
 #[test]
+fn irate_looks_at_the_starts_of_the_samples_that_it_sees() {
+    let mut series = Series::floats(&[(60, 5.0), (120, 8.0)])
+        .starting(&[0, 90])
+        .with_histograms(&[(10, histogram(&[1.0])), (20, histogram(&[2.0]))]);
+    check(&series, "irate", 120, 240, &[], Some(8.0 / 60.0));
+    (series.starts, series.histogram_starts) = (vec![0, 0], vec![0, 15_000]);
+    check(&series, "irate", 120, 240, &[], Some(3.0 / 60.0));
+}
+
+#[test]
 fn nan_to_nan_is_no_change() {
     check(&Series::minutely(&[NAN, NAN, 1.0, 1.0, NAN]), "changes", 240, 300, &[], Some(2.0));
     check(&Series::minutely(&[NAN, 1.0, NAN, 0.0]), "resets", 240, 300, &[], Some(0.0));
@@ -597,7 +607,8 @@ fn samples() -> impl Strategy<Value = Vec<(i64, f64)>> {
         1 => Just(INF),
         1 => Just(-1.5),
     ];
-    prop::collection::vec((1..30_000_i64, value), 0..120).prop_map(|gaps| {
+    // Too few for a window to be put together of parts.
+    prop::collection::vec((1..30_000_i64, value), 0..blocks::LONG).prop_map(|gaps| {
         let times = gaps.iter().scan(0, |t, (gap, _)| {
             *t += gap;
             Some(*t)

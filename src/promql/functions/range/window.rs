@@ -31,7 +31,7 @@ impl Windows {
     }
 }
 
-/// The samples of one step, and those beyond it that its [`Edges`](super::Edges) ask for.
+/// The samples of one step, and those beyond it that its [`Edges`] ask for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window<'a> {
     pub(super) times: &'a [i64],

@@ -92,13 +92,13 @@ fn series_that_become_equal_merge_unless_they_overlap() {
         series(&[("b", "1")], &[9.0, 9.0, 9.0]),
         series(&[("a", "1")], &[ABSENT, 2.0, ABSENT]),
     ];
-    let merged = merge_equal(rows.clone()).unwrap();
+    let merged = merge_equal(&BUDGET, rows.clone()).unwrap();
     assert_eq!(merged.len(), 2);
     assert_eq!(merged[0].row.floats[..2], [1.0, 2.0]);
     assert!(is_absent(merged[0].row.floats[2]));
 
     let overlapping = [rows, vec![series(&[("a", "1")], &[ABSENT, 3.0, ABSENT])]].concat();
-    let error = merge_equal(overlapping).unwrap_err();
+    let error = merge_equal(&BUDGET, overlapping).unwrap_err();
     assert_eq!(error.to_string(), "vector cannot contain metrics with the same labelset");
 }
 
@@ -109,12 +109,12 @@ fn histograms_overlap_with_floats_too() {
         row.row.histograms.push((at, Arc::new(FloatHistogram::default())));
         row
     };
-    assert!(merge_equal(vec![series(&[], &[1.0, ABSENT]), with_histogram(0)]).is_err());
-    assert!(merge_equal(vec![with_histogram(0), series(&[], &[1.0, ABSENT])]).is_err());
-    assert!(merge_equal(vec![with_histogram(1), with_histogram(1)]).is_err());
-    let merged = merge_equal(vec![with_histogram(1), series(&[], &[1.0, ABSENT])]).unwrap();
+    assert!(merge_equal(&BUDGET, vec![series(&[], &[1.0, ABSENT]), with_histogram(0)]).is_err());
+    assert!(merge_equal(&BUDGET, vec![with_histogram(0), series(&[], &[1.0, ABSENT])]).is_err());
+    assert!(merge_equal(&BUDGET, vec![with_histogram(1), with_histogram(1)]).is_err());
+    let merged = merge_equal(&BUDGET, vec![with_histogram(1), series(&[], &[1.0, ABSENT])]).unwrap();
     assert!(merged[0].row.has(0) && merged[0].row.has(1));
-    let merged = merge_equal(vec![with_histogram(1), with_histogram(0)]).unwrap();
+    let merged = merge_equal(&BUDGET, vec![with_histogram(1), with_histogram(0)]).unwrap();
     assert_eq!(merged[0].row.histograms.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0, 1]);
 }
 
@@ -156,17 +156,18 @@ fn absent_is_one_where_nothing_is() {
     let steps = Steps { count: 3, ..STEPS };
     let mut histogram = series(&[("a", "2")], &[ABSENT; 3]);
     histogram.row.histograms.push((1, Arc::new(FloatHistogram::default())));
-    let row = absent(&[series(&[("a", "1")], &[f64::NAN, ABSENT, ABSENT]), histogram], steps);
+    let rows = [series(&[("a", "1")], &[f64::NAN, ABSENT, ABSENT]), histogram];
+    let row = absent(&BUDGET, &rows, steps).unwrap();
     assert!(is_absent(row.floats[0]) && is_absent(row.floats[1]));
     assert_eq!(row.floats[2], 1.0);
-    assert_eq!(absent(&[], steps).floats, [1.0; 3]);
+    assert_eq!(absent(&BUDGET, &[], steps).unwrap().floats, [1.0; 3]);
 }
 
 #[test]
 fn a_scalar_is_the_only_value() {
     let steps = Steps { count: 3, ..STEPS };
     let rows = [series(&[("a", "1")], &[1.0, 2.0, ABSENT]), series(&[("a", "2")], &[ABSENT, 3.0, ABSENT])];
-    let values = scalar(&rows, steps);
+    let values = scalar(&BUDGET, &rows, steps).unwrap();
     assert_eq!(values[0], 1.0);
     assert!(values[1].is_nan() && !is_absent(values[1]) && values[2].is_nan() && !is_absent(values[2]));
     assert_eq!(vector(vec![4.0]).labels, Labels::empty());
@@ -180,7 +181,8 @@ fn sorting_puts_nan_last_either_way() {
             .to_vec()
     };
     let order = |descending| {
-        let rows = sort(rows(), descending, STEPS, &mut Annotations::default(), Span::default());
+        let rows =
+            sort(&BUDGET, rows(), descending, STEPS, &mut Annotations::default(), Span::default()).unwrap();
         rows.iter().map(|s| s.labels.get("n").unwrap_or("").to_owned()).collect::<String>()
     };
     assert_eq!((order(false).as_str(), order(true).as_str()), ("caedb", "daecb"));
@@ -191,10 +193,11 @@ fn sorting_leaves_histograms_out_and_ranges_alone() {
     let mut histogram = series(&[("n", "h")], &[ABSENT]);
     histogram.row.histograms.push((0, Arc::new(FloatHistogram::default())));
     let mut notes = Annotations::default();
-    assert!(sort(vec![histogram], false, STEPS, &mut notes, Span::default()).is_empty());
+    assert!(sort(&BUDGET, vec![histogram], false, STEPS, &mut notes, Span::default()).unwrap().is_empty());
     assert!(notes.is_empty());
     let rows = vec![series(&[("n", "b")], &[2.0, 2.0]), series(&[("n", "a")], &[1.0, 1.0])];
-    let sorted = sort(rows.clone(), false, Steps { count: 2, ..STEPS }, &mut notes, Span::default());
+    let sorted =
+        sort(&BUDGET, rows.clone(), false, Steps { count: 2, ..STEPS }, &mut notes, Span::default()).unwrap();
     assert_eq!(sorted, rows);
     let text = "PromQL warning: sort is ineffective for range queries since results are always ordered by labels (1:1)";
     assert_eq!(notes.render("sort(x)").0, [text]);
@@ -205,14 +208,8 @@ fn labels_sort_as_people_count() {
     let rows =
         ["a10", "a2", "b1", "a2x", "a", "", "a02"].map(|v| series(&[("n", v), ("m", "1")], &[1.0])).to_vec();
     let order = |descending| {
-        let rows = sort_by_label(
-            rows.clone(),
-            &["m", "n"],
-            descending,
-            STEPS,
-            &mut Annotations::default(),
-            Span::default(),
-        );
+        let (rows, labels, notes) = (rows.clone(), ["m", "n"], &mut Annotations::default());
+        let rows = sort_by_label(&BUDGET, rows, &labels, descending, STEPS, notes, Span::default()).unwrap();
         rows.iter().map(|s| s.labels.get("n").unwrap_or("").to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(order(false), ["", "a", "a02", "a2", "a2x", "a10", "b1"]);

@@ -10,7 +10,11 @@ fn error(text: &str) -> String {
 
 /// Runs where there is half the stack that a thread of the server has.
 fn on_a_small_stack(run: impl FnOnce() + Send + 'static) {
-    let thread = std::thread::Builder::new().stack_size(STACK_BYTES / 2);
+    on_a_stack(STACK_BYTES / 2, run);
+}
+
+fn on_a_stack(bytes: usize, run: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().stack_size(bytes);
     thread.spawn(run).expect("a thread starts").join().expect("nothing overflows");
 }
 
@@ -63,6 +67,35 @@ fn what_is_just_not_too_deep_can_be_walked() {
             assert!(pretty::pretty(&expr).len() >= text.len());
         }
     });
+}
+
+#[test]
+fn long_chains_take_little_of_a_stack() {
+    // Nothing nests here: it is the checks, and letting go of the tree, that go down to the first.
+    on_a_stack(STACK_BYTES / 8, || {
+        for text in [vec!["a"; 1_000].join(" + "), vec!["1"; 1_000].join(" - ")] {
+            let kind = if text.starts_with('1') { ValueType::Scalar } else { ValueType::InstantVector };
+            assert_eq!(read(&text).value_type(), kind);
+        }
+    });
+}
+
+#[test]
+fn patterns_take_no_more_together_than_they_may() {
+    let large = |count: usize| vec![r#"a=~"(\\pL{30}|x)+""#; count].join(",");
+    assert!(parse(&format!("m{{{}}}", large(1)), &ParserFeatures::default()).is_ok());
+    let together = [
+        format!("m{{{}}}", large(500)),
+        vec![format!("m{{{}}}", large(1)); 500].join(" or "),
+        format!("m{{{}}}", vec![r#"a=~"[xy]+z""#; 5_000].join(",")),
+    ];
+    for text in together {
+        assert_eq!(error(&text), "regular expressions take more than 32 MiB when compiled");
+    }
+    // Lists of values are not compiled.
+    assert!(
+        parse(&format!("m{{{}}}", vec![r#"a=~"x|y""#; 5_000].join(",")), &ParserFeatures::default()).is_ok()
+    );
 }
 
 #[test]

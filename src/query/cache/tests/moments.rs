@@ -151,6 +151,82 @@ async fn a_long_range_is_evaluated_in_pieces_between_fixed_bounds() {
 }
 
 #[tokio::test]
+async fn of_equals_the_one_that_the_whole_range_saw_first_is_picked() {
+    let pair = Pair::new(BIG, 0);
+    // The first series of group `b` comes before `a`, but has something to say in the beginning only.
+    for (i, group) in [("1", "b"), ("2", "a"), ("3", "b")] {
+        let labels = labels(&[("__name__", "g"), ("i", i), ("j", group)]);
+        let value = |minute: i64| if i == "1" && minute > 2 { 0.0 } else { 7.0 };
+        let samples: Vec<(i64, f64)> = (0..60).map(|m| (T0 + m * MINUTE, value(m))).collect();
+        pair.floats(&labels, &samples).await;
+    }
+    for text in ["topk(1, max by (j) (g > 0))", "topk(1, count_values(\"v\", g{i!=\"3\"}))"] {
+        for (from, to) in [(0, 20), (5, 25), (1, 30), (2, 30), (10, 20), (10, 40)] {
+            pair.ask(text, T0 + from * MINUTE, T0 + to * MINUTE, MINUTE).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_told_of_all_steps_is_told_of_all_of_them() {
+    let pair = Pair::new(BIG, 0);
+    counter_of_an_hour(&pair, 240).await;
+    for text in ["quantile(scalar(c_total) / 100, c_total)", "limit_ratio(scalar(c_total) / 100, c_total)"] {
+        for moved in 0..3 {
+            let start = T0 + 1_800_000 + moved * MINUTE;
+            let answer = pair.ask(text, start, start + 600_000, MINUTE).await.unwrap();
+            assert_eq!(answer.warnings.len(), 1, "{:?}", answer.warnings);
+        }
+    }
+}
+
+#[tokio::test]
+async fn windows_longer_than_a_piece_are_not_read_for_each() {
+    let pair = Pair::new(BIG, 10 * MINUTE);
+    counter_of_an_hour(&pair, 240).await;
+    let ask = async |text: &str| {
+        let answer = pair.ask(text, T0 + 600_000, T0 + 3_600_000, 15_000).await.unwrap();
+        answer.stats.samples_read
+    };
+    // Five minutes more for each of the pieces, and half an hour once.
+    let (short, long) = (ask("sum(rate(c_total[5m]))").await, ask("sum(rate(c_total[40m]))").await);
+    assert!(short > 240 && short < 480, "{short}");
+    assert!(long <= 240, "{long}");
+    let pinned = ask("c_total - on(i) max_over_time(c_total[30m] @ 1700001807)").await;
+    assert!(pinned <= 480, "{pinned}");
+}
+
+#[tokio::test]
+async fn what_is_put_together_counts_as_memory() {
+    let storage = memory();
+    let options = EngineOptions { threads: 2, max_memory: 6 << 20, ..EngineOptions::default() };
+    let engine = Arc::new(Engine::new(Arc::clone(&storage), options, SystemClock::start()).unwrap());
+    let config = CacheConfig { max_bytes: BIG, split: Millis(10 * MINUTE) };
+    let cache = RangeCache::new(Arc::<Engine>::clone(&engine), Arc::clone(&storage), config);
+    let pair = Pair { kept: Pair::new(0, 0).kept, plain: Pair::new(0, 0).plain, storage };
+    counter_of_an_hour(&pair, 240).await;
+    let view = View::of(tenant());
+    let ask = async |text: &str| {
+        let ticket = Arc::<crate::promql::ticket::Ticket>::default();
+        let options = QueryOptions { ticket: Some(Arc::clone(&ticket)), ..QueryOptions::default() };
+        let (start, end) = (Timestamp(T0), Timestamp(T0 + 3_600_000));
+        let ask = Ask { view: &view, text, start, end, step: Millis(1_000), options: &options };
+        let answer = cache.answer(&ask, false).await.unwrap();
+        answer.map(|_| engine.memory().held())
+    };
+    let of_answer = 3_600 * 44;
+    for _ in 0..2 {
+        let held = ask("c_total").await.unwrap();
+        assert!(held >= of_answer, "{held}");
+        assert_eq!(engine.memory().held(), 0);
+    }
+    let others = TenantId::new("other").unwrap();
+    let _all_but_a_little = engine.memory().reserve(&others, (6 << 20) - of_answer / 2).unwrap();
+    let refused = ask("c_total").await.unwrap_err();
+    assert!(matches!(refused, QueryError::Memory { for_good: false, .. }), "{refused}");
+}
+
+#[tokio::test]
 async fn tenants_and_views_have_their_own() {
     let pair = Pair::new(BIG, 0);
     counter_of_an_hour(&pair, 40).await;
@@ -209,6 +285,14 @@ impl EvaluatePieces for Held {
             self.wait().await;
         }
         piece
+    }
+
+    fn hold(&self, view: &View, options: &QueryOptions, bytes: u64) -> Result<(), QueryError> {
+        self.engine.hold(view, options, bytes)
+    }
+
+    fn hold_answer(&self, view: &View, options: &QueryOptions, value: &Value) -> Result<(), QueryError> {
+        self.engine.hold_answer(view, options, value)
     }
 }
 

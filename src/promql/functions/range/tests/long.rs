@@ -2,11 +2,12 @@
 
 use super::*;
 
-const FUNCTIONS: [&str; 7] = [
+const FUNCTIONS: [&str; 8] = [
     "sum_over_time",
     "avg_over_time",
     "stddev_over_time",
     "quantile_over_time",
+    "mad_over_time",
     "deriv",
     "predict_linear",
     "stdvar_over_time",
@@ -38,6 +39,11 @@ fn series(samples: &[(i64, f64)]) -> Series {
     }
 }
 
+/// The median.
+fn median(mut values: Vec<f64>) -> f64 {
+    quantile(0.5, &mut values)
+}
+
 /// What a loop in no hurry gives.
 fn expected(function: &str, q: f64, window: &[(i64, f64)], end: i64) -> f64 {
     let n = window.len() as f64;
@@ -57,6 +63,10 @@ fn expected(function: &str, q: f64, window: &[(i64, f64)], end: i64) -> f64 {
         "stdvar_over_time" => variance,
         "deriv" => slope,
         "predict_linear" => mean + slope * ((end - window[0].0) as f64 / 1000.0 + q - mean_time),
+        "mad_over_time" => {
+            let middle = median(window.iter().map(|(_, v)| *v).collect());
+            median(window.iter().map(|(_, v)| (v - middle).abs()).collect())
+        }
         _ => {
             let mut sorted: Vec<f64> = window.iter().map(|(_, v)| *v).collect();
             quantile(q, &mut sorted)
@@ -128,9 +138,35 @@ fn a_constant_has_no_spread_and_no_slope() {
     let series = series(&samples);
     let steps = Steps { start: 3_000_000, step: 60_000, count: 20 };
     let input = RangeInput { steps, range_ms: 2_000_000, ..series.input(0, 1) };
-    for (function, expected) in [("stddev_over_time", 0.0), ("deriv", 0.0), ("avg_over_time", 0.1)] {
+    for (function, expected) in
+        [("stddev_over_time", 0.0), ("deriv", 0.0), ("avg_over_time", 0.1), ("mad_over_time", 0.0)]
+    {
         assert_eq!(run(function, &input).0.floats, vec![expected; 20], "{function}");
     }
+}
+
+#[test]
+fn negative_zeros_have_the_mean_that_a_loop_gives() {
+    for count in [3, 300] {
+        let samples: Vec<(i64, f64)> = (0..count).map(|i| (i * 1000, -0.0)).collect();
+        let series = series(&samples);
+        // The last product of the loop is 0 / n, and −0 + 0 is 0.
+        let (row, _) = run("avg_over_time", &series.input(count, count + 1));
+        assert_eq!(row.floats[0].to_bits(), 0.0_f64.to_bits(), "{count}");
+    }
+}
+
+#[test]
+fn infinities_far_from_the_median_are_infinitely_far_away() {
+    let mut samples: Vec<(i64, f64)> = (0..300).map(|i| (i * 1000, (i * 37 % 101) as f64)).collect();
+    (samples[10].1, samples[20].1, samples[30].1) = (INF, -INF, INF);
+    let series = series(&samples);
+    let steps = Steps { start: 299_000, step: 1, count: 40 };
+    let input = RangeInput { steps, range_ms: 300_000, ..series.input(0, 1) };
+    let values: Vec<f64> = samples.iter().map(|(_, v)| *v).collect();
+    let middle = median(values.clone());
+    let expected = median(values.iter().map(|v| (v - middle).abs()).collect());
+    assert_eq!(run("mad_over_time", &input).0.floats, vec![expected; 40]);
 }
 
 #[test]
