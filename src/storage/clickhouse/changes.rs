@@ -19,6 +19,9 @@
 //!   is older than a day counts as changed, and days that are overdue are not made anything of that is kept.
 //! * Tables or views that were made anew, or another server, begin another counting ([`Changes::epoch`]).
 //!
+//! Notes are one small part more for the server to write with each insert, whatever is in it: on two busy cores an insert
+//! of 20,000 rows took 41 ms instead of 26 ms, one of 200,000 rows 125 ms instead of 109 ms.
+//!
 //! There is no telling where several servers have the tables, since an answer may come from one that has not seen what
 //! another one noted; nor where answers depend on how far samples are rolled up, or are not those of the samples alone.
 
