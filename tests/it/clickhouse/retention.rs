@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use luminate::{
-    clock::{Clock, HandClock, SystemClock},
+    clock::HandClock,
     model::{Exemplar, Labels, METRIC_NAME, Matcher, TenantId, TimeRange, Timestamp},
     storage::{
         BatchExemplar, BatchSample, LabelsRequest, RejectReason, SelectRequest, Storage, WriteBatch,
@@ -13,7 +13,7 @@ use luminate::{
 };
 use tokio::runtime::Runtime;
 
-use super::front::Front;
+use super::{before_the_last_hour, front::Front};
 
 const DAY: i64 = 86_400_000;
 
@@ -30,7 +30,7 @@ struct Case {
 impl Case {
     fn start() -> Option<Self> {
         let case = Self { front: Front::start()?, runtime: Runtime::new().unwrap() };
-        let store = case.store_at(SystemClock::start().now().0).0;
+        let store = case.store_at(before_the_last_hour()).0;
         case.runtime.block_on(store.apply_schema()).unwrap();
         Some(case)
     }
@@ -98,7 +98,7 @@ fn series(at: i64) -> Labels {
 #[test]
 fn each_tenant_sees_what_its_retention_keeps_to_the_millisecond() {
     let Some(case) = Case::start() else { return };
-    let now = SystemClock::start().now().0;
+    let now = before_the_last_hour();
     let (store, clock) = case.store_at(now);
     for (name, keep, class) in TENANTS {
         let edge = now - keep.unwrap_or(60) * DAY;
@@ -142,7 +142,7 @@ fn each_tenant_sees_what_its_retention_keeps_to_the_millisecond() {
 #[test]
 fn the_servers_drop_the_parts_of_classes_that_have_passed() {
     let Some(case) = Case::start() else { return };
-    let now = SystemClock::start().now().0;
+    let now = before_the_last_hour();
     // Four days ago all of them had samples, and windows of them.
     let then = now - 4 * DAY;
     let (store, clock) = case.store_at(then);
