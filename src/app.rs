@@ -268,14 +268,17 @@ impl Parts {
             .context("cannot start the threads that evaluate queries")?;
         let query_memory = engine.memory();
         let engine = Arc::new(engine);
-        let cache =
+        let redis = redis::link(&config.redis, seeds.request_ids, Arc::clone(&clock))?;
+        let mut cache =
             RangeCache::new(Arc::<Engine>::clone(&engine), Arc::clone(&storage), cache_config(config));
+        if let Some(answers) = redis::answers(&config.redis, redis.as_ref()) {
+            cache = cache.with_second(answers);
+        }
         let service =
             QueryService::new(engine, Arc::clone(&storage), Arc::clone(&clock), query_limits(config));
         let query = Arc::new(service.with_cache(cache).with_memory(Arc::clone(&query_memory)));
         let counters = Arc::new(RequestCounters::default());
         let readiness = Arc::new(Readiness::new(config.health.ready_requires_storage));
-        let redis = redis::link(&config.redis, seeds.request_ids, Arc::clone(&clock))?;
         let buckets: Arc<dyn Buckets> =
             match redis::buckets(&config.redis, redis.as_ref(), Arc::clone(&clock)) {
                 Some(shared) => shared,

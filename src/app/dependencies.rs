@@ -79,9 +79,10 @@ impl Dependency {
             Self::ClickHouse => {
                 (config.storage.backend == Backend::ClickHouse, "storage.backend is embedded")
             }
-            Self::Redis => {
-                (config.redis.is_used(), "redis.rate_limit.enabled and redis.key_store.enabled are false")
-            }
+            Self::Redis => (
+                config.redis.is_used(),
+                "redis.rate_limit.enabled, redis.key_store.enabled and redis.cache.enabled are false",
+            ),
             Self::Jwks => {
                 let jwt = &config.auth.jwt;
                 let remote = jwt.jwks_url.is_some() || jwt.oidc_issuer.is_some();

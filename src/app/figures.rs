@@ -18,7 +18,11 @@ use crate::{
     gateway::health::Readiness,
     ingest::Ingest,
     promql::memory::Memory,
-    query::{QueryService, cache::RangeCache, journal::Outcome},
+    query::{
+        QueryService,
+        cache::{RangeCache, second::SecondCounters},
+        journal::Outcome,
+    },
     storage::{
         Health, Storage,
         embedded::EmbeddedStore,
@@ -154,7 +158,7 @@ fn cache(cache: &RangeCache) -> Vec<Figure> {
         let help = "Steps of range queries by where they came from";
         counter("luminate_query_cache_steps", help, counted).with("source", source)
     };
-    vec![
+    let mut figures = vec![
         Figure::gauge("luminate_query_cache_bytes", "About the bytes that kept answers take", count(bytes)),
         Figure::gauge("luminate_query_cache_entries", "Answers that are kept", count(entries)),
         looked("hit", &c.hits),
@@ -169,6 +173,28 @@ fn cache(cache: &RangeCache) -> Vec<Figure> {
             &c.unfit,
         ),
         counter("luminate_query_cache_evictions", "Answers that went to make room", &c.evictions),
+    ];
+    figures.extend(cache.second().map(|second| shared_cache(second.counters())).into_iter().flatten());
+    figures
+}
+
+/// Gives the figures of the answers that are kept for all gateways.
+fn shared_cache(c: &SecondCounters) -> Vec<Figure> {
+    let looked = |outcome, counted| {
+        let help = "Looks for an answer that another gateway has kept, by what became of them";
+        counter("luminate_query_cache_shared_lookups", help, counted).with("outcome", outcome)
+    };
+    let sent = |outcome, counted| {
+        let help = "Answers sent to be kept for all gateways";
+        counter("luminate_query_cache_shared_writes", help, counted).with("outcome", outcome)
+    };
+    vec![
+        looked("hit", &c.found),
+        looked("miss", &c.missing),
+        looked("garbled", &c.garbled),
+        looked("away", &c.away),
+        sent("sent", &c.sent),
+        sent("not_sent", &c.not_sent),
     ]
 }
 

@@ -11,7 +11,7 @@ use crate::{
     gateway::{
         auth::keys::{KeyStore, RedisKeyStore},
         limit::shared::SharedBuckets,
-        redis::{RedisConfig, RedisLink, RedisTlsConfig, breaker::BreakerLimits},
+        redis::{RedisAnswers, RedisConfig, RedisLink, RedisTlsConfig, breaker::BreakerLimits},
     },
     model::secret::weakness_of_password,
 };
@@ -46,6 +46,11 @@ pub(super) fn buckets(
     let link = link.filter(|_| config.rate_limit)?;
     let (patience, replicas) = (config.timeout, config.expected_replicas);
     Some(Arc::new(SharedBuckets::new(Arc::clone(link), clock, patience, replicas)))
+}
+
+/// Where answers are kept for all gateways, if they are to be.
+pub(super) fn answers(config: &config::Redis, link: Option<&Arc<RedisLink>>) -> Option<Arc<RedisAnswers>> {
+    Some(RedisAnswers::new(Arc::clone(link?), config.timeout, config.cache?))
 }
 
 /// Keys in Redis, if they are to be there.

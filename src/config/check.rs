@@ -40,7 +40,14 @@ impl Config {
         limits::refuse_small_bursts(&config.limits, config.server.limits.max_body_bytes.0, &mut keys);
         redis::refuse_lame_redis(&config.redis, &mut keys);
         match config.storage.backend {
-            Backend::Embedded => refuse_tenant_retention(&config, &mut keys),
+            Backend::Embedded => {
+                refuse_tenant_retention(&config, &mut keys);
+                if config.redis.cache.is_some() {
+                    let message = "with the embedded backend is of no use: nobody else has its samples; answers are \
+                                   shared over storage.backend clickhouse";
+                    keys.refuse("redis.cache.enabled", message);
+                }
+            }
             Backend::ClickHouse => {
                 refuse_what_takes_state(&config, &mut keys);
                 refuse_lame_clickhouse(&config.storage.clickhouse, &mut keys);

@@ -28,6 +28,8 @@ pub struct Redis {
     pub rate_limit: bool,
     /// Whether API keys are kept there.
     pub key_store: RedisKeyStore,
+    /// How long answers to range queries are kept there for all gateways; none if they are not.
+    pub cache: Option<Duration>,
     /// Where it is; none only if it is not used.
     pub url: Option<RedisUrl>,
     /// Who we are to it; none is its default user.
@@ -126,7 +128,7 @@ type Clash = (&'static str, &'static str);
 impl Redis {
     /// Whether Redis is used for anything.
     pub fn is_used(&self) -> bool {
-        self.rate_limit || self.key_store.enabled
+        self.rate_limit || self.key_store.enabled || self.cache.is_some()
     }
 
     /// Who signs in where, by what the URLs say and what the keys say; `password` is what is in the place that
@@ -172,7 +174,8 @@ impl Redis {
 pub(super) fn redis(keys: &mut Reader<'_>) -> Redis {
     let rate_limit = keys.get("redis.rate_limit.enabled", "false", boolean);
     let key_store = keys.get("redis.key_store.enabled", "false", boolean);
-    if !rate_limit && !key_store {
+    let cache = keys.get("redis.cache.enabled", "false", boolean);
+    if !rate_limit && !key_store && !cache {
         keys.ignore_bare_names();
     }
     let short = |least: u64| {
@@ -184,8 +187,13 @@ pub(super) fn redis(keys: &mut Reader<'_>) -> Redis {
     };
     let cache_ttl = keys.get("redis.key_store.cache_ttl", "5m", cache_ttl);
     let cache_size = keys.get("redis.key_store.cache_size", "1000", count(1, 1_000_000));
+    let kept = keys.get("redis.cache.ttl", "1h", |value| match at_least(Duration::from_secs(1))(value)? {
+        long if long > Duration::from_secs(86_400) => Err("must be at most 1d".to_owned()),
+        fine => Ok(fine),
+    });
     Redis {
         rate_limit,
+        cache: cache.then_some(kept),
         key_store: RedisKeyStore {
             enabled: key_store,
             cache_ttl,

@@ -267,6 +267,21 @@ fn a_password_is_not_printed() {
 }
 
 #[test]
+fn answers_are_shared_where_samples_are() {
+    let redis = "redis: {url: 'redis://a', cache: {enabled: true, ttl: 5m}}\n";
+    let config = check(&format!("{redis}storage: {{backend: clickhouse, clickhouse: {{addresses: [a]}}}}"));
+    assert_eq!(config.unwrap().redis.cache, Some(Duration::from_secs(300)));
+    refuses(
+        redis,
+        &[
+            "redis.cache.enabled: with the embedded backend is of no use: nobody else has its samples; answers are \
+           shared over storage.backend clickhouse (luminate.yaml)",
+        ],
+    );
+    refuses("redis: {cache: {ttl: 2d}}", &["redis.cache.ttl: must be at most 1d (luminate.yaml)"]);
+}
+
+#[test]
 fn tenants_may_have_a_retention_on_clickhouse() {
     let yaml =
         "storage: {backend: clickhouse, clickhouse: {addresses: [a]}, retention: {tenants: [x=90d, y=0]}}";

@@ -35,10 +35,33 @@ const MOST_WIDE: usize = 64;
 /// What has changed of a tenant's samples.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// The number of the last change there was, of whatever.
+    /// Which counting this is: numbers of another one say nothing, and whatever was noted of it is over.
+    pub epoch: u64,
+    /// Whether all processes over the store are told the same numbers.
+    pub shared: bool,
+    /// All up to the change of this number can surely be seen.
     pub now: u64,
     /// Stretches that have changed since the store was opened.
     pub changed: Vec<Changed>,
+    /// Stretches of which something may go at any moment, and nobody is told: nothing is to be made of them that is
+    /// kept.
+    pub moving: Vec<TimeRange>,
+}
+
+/// Up to where something surely has all changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AsOf {
+    /// In which counting.
+    pub epoch: u64,
+    /// The number of the last one.
+    pub number: u64,
+}
+
+impl Changes {
+    /// What is made of samples that are read from now on is as of this.
+    pub fn as_of(&self) -> AsOf {
+        AsOf { epoch: self.epoch, number: self.now }
+    }
 }
 
 /// A stretch of time whose samples have changed.
@@ -137,7 +160,7 @@ impl ChangeLog {
             changed.extend(stretches.wide.iter().filter(touches));
             changed.extend(stretches.within(range));
         }
-        Changes { now: log.last, changed }
+        Changes { now: log.last, changed, ..Changes::default() }
     }
 }
 

@@ -32,7 +32,7 @@ pub use batch::{
     AppendPolicy, Appended, BatchExemplar, BatchHistogram, BatchLabels, BatchSample, OnConflict,
     RejectReason, Rejected, SampleKind, WriteBatch,
 };
-pub use changes::{ChangeLog, Changed, Changes, Touched};
+pub use changes::{AsOf, ChangeLog, Changed, Changes, Touched};
 pub use error::{Fault, StorageError};
 pub use estimate::Estimate;
 pub use offer::{Combine, GridRow, Offer, Operation, WindowFunction};

@@ -186,6 +186,7 @@ class Fleet:
                     "url": [f"redis://127.0.0.1:{redis}"],
                     "rate_limit": {"enabled": True},
                     "key_store": {"enabled": True},
+                    "cache": {"enabled": True},
                 },
                 "storage": {"backend": "clickhouse", "clickhouse": {"addresses": [clickhouse]}},
             },

@@ -206,7 +206,7 @@ def live(image, case):
 
 
 def uses_redis(config):
-    return config["redis"]["rate_limit"]["enabled"] or config["redis"]["key_store"]["enabled"]
+    return any(config["redis"][use]["enabled"] for use in ("rate_limit", "key_store", "cache"))
 
 
 def is_up(running):

@@ -243,3 +243,7 @@ SETTINGS replicated_deduplication_window = 1000;
 INSERT INTO `luminate`.schema_migrations (version, name, checksum, min_compatible)
 SELECT 2, 'documents', 'da0ed14f934a8cc7', 1;
 
+-- Version 3: changes.
+INSERT INTO `luminate`.schema_migrations (version, name, checksum, min_compatible)
+SELECT 3, 'changes', '6a92edbacd7d3402', 1;
+

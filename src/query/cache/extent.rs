@@ -12,6 +12,7 @@ use crate::{
         exec::rows::{ABSENT, is_absent},
         histogram::FloatHistogram,
     },
+    storage::AsOf,
 };
 
 /// The steps that all queries of one kind are evaluated at.
@@ -51,25 +52,25 @@ pub struct Extent {
     /// Their numbers.
     pub steps: Range<i64>,
     /// Sorted by labels.
-    rows: Vec<Row>,
+    pub(super) rows: Vec<Row>,
     /// Samples in the windows, per step.
-    queryable: Vec<u64>,
+    pub(super) queryable: Vec<u64>,
     /// What the user should know; that is about all steps together.
     pub notes: Annotations,
     /// What it was made of.
     pub made_of: MadeOf,
     /// The last change that is surely in it.
-    pub as_of: u64,
+    pub as_of: AsOf,
 }
 
 /// One series of it.
 #[derive(Clone, Debug)]
-struct Row {
-    labels: Labels,
+pub(super) struct Row {
+    pub(super) labels: Labels,
     /// A place per step, or none at all if all are without.
-    floats: Vec<f64>,
+    pub(super) floats: Vec<f64>,
     /// By place, sorted.
-    histograms: Vec<(u32, Arc<FloatHistogram>)>,
+    pub(super) histograms: Vec<(u32, Arc<FloatHistogram>)>,
 }
 
 /// Bits decide.
@@ -115,7 +116,7 @@ fn offset(from: i64, to: i64) -> usize {
 
 impl Extent {
     /// What a piece came to that was evaluated at these steps.
-    pub fn of(piece: &Piece, grid: Grid, steps: Range<i64>, as_of: u64) -> Self {
+    pub fn of(piece: &Piece, grid: Grid, steps: Range<i64>, as_of: AsOf) -> Self {
         let places = count(&steps);
         let place = |at: i64| offset(steps.start, at.saturating_sub(grid.phase).div_euclid(grid.step));
         let rows = piece.series.iter().map(|series| {
@@ -138,7 +139,7 @@ impl Extent {
     }
 
     /// Lays slices side by side, each of which begins where the one before ends; none if there is none.
-    pub fn laid(mut slices: Vec<Slice>, as_of: u64) -> Option<Self> {
+    pub fn laid(mut slices: Vec<Slice>, as_of: AsOf) -> Option<Self> {
         if let [only] = &slices[..]
             && only.is_whole()
             && let Some(only) = slices.pop()
@@ -148,7 +149,7 @@ impl Extent {
         Self::joined(&slices, as_of)
     }
 
-    fn joined(slices: &[Slice], as_of: u64) -> Option<Self> {
+    fn joined(slices: &[Slice], as_of: AsOf) -> Option<Self> {
         let (first, last) = (slices.first()?, slices.last()?);
         let steps = first.steps.start..last.steps.end;
         let places = count(&steps);

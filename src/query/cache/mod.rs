@@ -25,6 +25,8 @@
 //! time; where nothing can be kept they are not.
 
 pub mod extent;
+pub mod packed;
+pub mod second;
 pub mod shelf;
 #[cfg(test)]
 mod tests;
@@ -47,9 +49,10 @@ use crate::{
         Answer, Engine, Piece, QueryError, QueryOptions, QueryStats, Study, Value,
         plan::footing::{Footing, Joins},
     },
-    storage::{Changed, Changes, Storage, View},
+    storage::{AsOf, Changed, Changes, Storage, View},
 };
 use extent::{Extent, Grid, Slice, count};
+use second::{Second, SharedShelf};
 use shelf::{Entry, Key, LARGEST_PART, Rest, Shelf};
 
 /// Gaps between what is kept that are evaluated one by one; of more, all between the first and the last is.
@@ -57,6 +60,9 @@ const MOST_GAPS: usize = 8;
 
 /// From this many values on, an answer is laid out off the I/O threads.
 const LARGE: u64 = 20_000;
+
+/// An answer of which one part in so many was evaluated is sent to the second cache.
+const WORTH_SENDING: usize = 8;
 
 /// Extents kept under one key.
 const MOST_EXTENTS: usize = 16;
@@ -168,6 +174,7 @@ pub struct RangeCache {
     storage: Arc<dyn Storage>,
     config: CacheConfig,
     shelf: Mutex<Shelf>,
+    second: Option<Second>,
     counters: CacheCounters,
 }
 
@@ -175,7 +182,19 @@ impl RangeCache {
     /// An empty cache before an engine and the store it reads.
     pub fn new(engine: Arc<dyn EvaluatePieces>, storage: Arc<dyn Storage>, config: CacheConfig) -> Self {
         let shelf = Mutex::new(Shelf::new(config.max_bytes));
-        Self { engine, storage, config, shelf, counters: CacheCounters::default() }
+        Self { engine, storage, config, shelf, second: None, counters: CacheCounters::default() }
+    }
+
+    /// Keeps answers outside of the process, too, for all that share the shelf.
+    #[must_use]
+    pub fn with_second(mut self, shelf: Arc<dyn SharedShelf>) -> Self {
+        self.second = Some(Second::new(shelf));
+        self
+    }
+
+    /// What is kept outside of the process, if anything is.
+    pub fn second(&self) -> Option<&Second> {
+        self.second.as_ref()
     }
 
     /// What it counts of itself.
@@ -197,8 +216,9 @@ impl RangeCache {
             self.counters.passed.fetch_add(1, Relaxed);
             return None;
         };
-        let changes = self.changes(&query).await;
-        let Some((entry, changes)) = changes.filter(|_| !fresh && self.config.max_bytes > 0) else {
+        let keeps = !fresh && self.config.max_bytes > 0;
+        let found = if keeps { self.changes(&query).await } else { None };
+        let Some((entry, changes)) = found else {
             self.counters.passed.fetch_add(1, Relaxed);
             return None;
         };
@@ -213,7 +233,10 @@ impl RangeCache {
             _ => &self.counters.partial,
         };
         counter.fetch_add(1, Relaxed);
-        Some(self.evaluate(&query, &usable, entry.as_deref(), &changes).await)
+        // What is nearly all there already is not worth sending anew each time.
+        let send = changes.shared
+            && (count(&query.steps) - kept).saturating_mul(WORTH_SENDING) >= count(&query.steps);
+        Some(self.evaluate(&query, &usable, entry.as_deref(), &changes, send).await)
     }
 
     /// Looks whether a query can be made of pieces, and where it belongs.
@@ -243,7 +266,13 @@ impl RangeCache {
     ///
     /// Asked before anything is evaluated, so that whatever comes in between counts as later.
     async fn changes(&self, query: &Query<'_>) -> Option<(Option<Arc<Entry>>, Changes)> {
-        let entry = self.shelf.lock().get(&query.key, query.ask.view);
+        let mut entry = self.shelf.lock().get(&query.key, query.ask.view);
+        if let Some(second) = &self.second
+            && !entry.iter().flat_map(|entry| &entry.extents).any(|extent| query.meets(extent))
+            && let Some(extent) = second.find(&query.key).await.filter(|extent| query.meets(extent))
+        {
+            entry = Some(Arc::new(query.joined_by(entry.as_deref(), extent)));
+        }
         let mut seen = query.seen_from(&query.steps)?;
         for extent in entry.iter().flat_map(|entry| &entry.extents).filter(|extent| query.meets(extent)) {
             seen = seen.union(query.seen_from(&extent.steps)?);
@@ -262,8 +291,9 @@ impl RangeCache {
         usable: &[Slice],
         entry: Option<&Entry>,
         changes: &Changes,
+        send: bool,
     ) -> Result<Answer, QueryError> {
-        let now = changes.now;
+        let now = changes.as_of();
         let mut rest = entry.map_or_else(Rest::default, |entry| entry.rest);
         rest = if rest.holds() {
             rest.shorter()
@@ -296,8 +326,11 @@ impl RangeCache {
         };
         let (answer, extent) = laid.ok_or_else(|| unexpected("no step was evaluated"))?;
         self.engine.hold_answer(query.ask.view, query.ask.options, &answer.value)?;
-        if let Some(extent) = extent {
-            self.keep(query, entry, changes, extent, rest);
+        if let Some(extent) = extent.and_then(|extent| query.lasting(extent, changes)) {
+            let kept = self.keep(query, entry, changes, extent, rest);
+            if let Some(second) = self.second.as_ref().filter(|_| send) {
+                second.send(query.key.clone(), kept);
+            }
         }
         Ok(answer)
     }
@@ -308,7 +341,7 @@ impl RangeCache {
         query: &Query<'_>,
         usable: &[Slice],
         split: Millis,
-        now: u64,
+        now: AsOf,
     ) -> Option<Result<Made, QueryError>> {
         let ask = &query.ask;
         let pieces = query.pieces(usable, split);
@@ -363,8 +396,15 @@ impl RangeCache {
         Some(Ok(Made::Slices { slices, points, stats }))
     }
 
-    /// Keeps an answer, and what else of its entry is still true.
-    fn keep(&self, query: &Query<'_>, entry: Option<&Entry>, changes: &Changes, extent: Extent, rest: Rest) {
+    /// Keeps an answer, and what else of its entry is still true; gives what there is now of about its steps.
+    fn keep(
+        &self,
+        query: &Query<'_>,
+        entry: Option<&Entry>,
+        changes: &Changes,
+        extent: Extent,
+        rest: Rest,
+    ) -> Arc<Extent> {
         let mut extents = vec![];
         let mut made = Slice::whole(Arc::new(extent));
         // What an extent has to say names places in the text it was asked with.
@@ -376,13 +416,15 @@ impl RangeCache {
                 made = query.with_ends_of(made, old, changes);
             }
         }
-        extents.push(made.extent);
+        let kept = made.extent;
+        extents.push(Arc::clone(&kept));
         if extents.len() > MOST_EXTENTS {
             extents.remove(0);
         }
         let entry = Entry { view: query.ask.view.clone(), text: query.ask.text.into(), extents, rest };
         let gone = self.shelf.lock().put(query.key.clone(), entry);
         self.counters.evictions.fetch_add(gone as u64, Relaxed);
+        kept
     }
 }
 
@@ -422,7 +464,7 @@ impl Made {
     }
 
     /// The answer, and what is to be kept of it if that has room in so many bytes.
-    fn answer(self, grid: Grid, text: &str, now: u64, room: usize) -> Option<(Answer, Option<Extent>)> {
+    fn answer(self, grid: Grid, text: &str, now: AsOf, room: usize) -> Option<(Answer, Option<Extent>)> {
         match self {
             Self::Whole { steps, piece } => {
                 let least = piece.series.iter().map(|series| series.labels.as_canonical().len() + 64);
@@ -481,24 +523,67 @@ impl Query<'_> {
         extent.steps.start <= self.steps.end && self.steps.start <= extent.steps.end
     }
 
+    /// What is kept, with an extent from elsewhere, which has nothing to say.
+    fn joined_by(&self, entry: Option<&Entry>, extent: Extent) -> Entry {
+        let mut entry = entry.cloned().unwrap_or_else(|| Entry {
+            view: self.ask.view.clone(),
+            text: self.ask.text.into(),
+            extents: Vec::new(),
+            rest: Rest::default(),
+        });
+        // They stay apart from each other.
+        entry.extents.retain(|old| old.steps.end < extent.steps.start || extent.steps.end < old.steps.start);
+        entry.extents.push(Arc::new(extent));
+        entry
+    }
+
     /// The steps of an extent that nothing has changed since.
     fn still_true(&self, extent: &Extent, changes: &Changes) -> Vec<Range<i64>> {
-        let later: Vec<&Changed> = changes.changed.iter().filter(|change| change.at > extent.as_of).collect();
+        if extent.as_of.epoch != changes.epoch {
+            return Vec::new();
+        }
+        let later: Vec<&Changed> =
+            changes.changed.iter().filter(|change| change.at > extent.as_of.number).collect();
         let pins =
             |change: &&&Changed| self.footing.pinned.iter().any(|pinned| pinned.overlaps(change.range));
         if later.iter().any(|change| pins(&change)) {
             return Vec::new();
         }
-        let mut changed: Vec<Range<i64>> = later
-            .iter()
-            .map(|change| {
-                let from = change.range.start().0.saturating_sub(self.footing.after);
-                let to = change.range.end().0.saturating_add(self.footing.before);
-                self.grid.within(from, to)
-            })
-            .collect();
-        changed.sort_by_key(|steps| steps.start);
-        without(&extent.steps, &changed)
+        without(&extent.steps, &self.seeing(later.iter().map(|change| change.range)))
+    }
+
+    /// The steps that see something of these ranges, in order of their starts.
+    fn seeing(&self, ranges: impl Iterator<Item = TimeRange>) -> Vec<Range<i64>> {
+        let steps = ranges.map(|range| {
+            let from = range.start().0.saturating_sub(self.footing.after);
+            let to = range.end().0.saturating_add(self.footing.before);
+            self.grid.within(from, to)
+        });
+        let mut steps: Vec<Range<i64>> = steps.collect();
+        steps.sort_by_key(|steps| steps.start);
+        steps
+    }
+
+    /// What of an extent can be kept: its last steps that see nothing which may go unnoticed.
+    fn lasting(&self, extent: Extent, changes: &Changes) -> Option<Extent> {
+        if changes.moving.is_empty() {
+            return Some(extent);
+        }
+        let last = without(&extent.steps, &self.seeing(changes.moving.iter().copied())).pop();
+        let pinned = self.footing.pinned.iter();
+        let pins = pinned.flat_map(|pinned| changes.moving.iter().map(|moving| pinned.overlaps(*moving)));
+        if pins.into_iter().any(|moves| moves) {
+            return None;
+        }
+        if last.as_ref() == Some(&extent.steps) {
+            return Some(extent);
+        }
+        // What it was made of, and what it has to say, is of all of it.
+        if self.footing.joins != Joins::Always || !extent.notes.is_empty() {
+            return None;
+        }
+        let as_of = extent.as_of;
+        Extent::laid(vec![Slice { extent: Arc::new(extent), steps: last? }], as_of)
     }
 
     /// What of an entry answers the query, in order.

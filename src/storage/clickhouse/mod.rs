@@ -10,6 +10,7 @@
 
 pub mod backup;
 mod census;
+mod changes;
 pub mod client;
 pub mod config;
 mod deletes;

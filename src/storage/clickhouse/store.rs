@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::{
     census::Census,
+    changes::ChangeNotes,
     client::{BreakerState, ClientCounters, EndpointState, Servers},
     config::ClickHouseConfig,
     deletes::Deletes,
@@ -28,7 +29,7 @@ use crate::{
 };
 
 /// Our tables, for whoever asks what they take on disk.
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 14] = [
     "samples",
     "histograms",
     "exemplars",
@@ -37,6 +38,7 @@ const TABLES: [&str; 13] = [
     "metadata",
     "tombstones",
     "documents",
+    "changes",
     "rollup_5m",
     "rollup_1h",
     "rollup_progress",
@@ -55,6 +57,7 @@ pub struct ClickHouseStore {
     reads: Reads,
     deletes: Arc<Deletes>,
     documents: Documents,
+    changes: ChangeNotes,
     counters: Arc<ReadCounters>,
     queue_bytes: usize,
     pushdown: Arc<Pushdown>,
@@ -80,6 +83,7 @@ impl ClickHouseStore {
             Arc::clone(&clock),
         ));
         let documents = Documents::new(Arc::clone(&servers), Arc::clone(&clock), config.seed);
+        let changes = ChangeNotes::new(Arc::clone(&servers), &config);
         let pushdown = Arc::new(Pushdown::new(Arc::clone(&servers), &config, Arc::clone(&clock)));
         Ok(Arc::new(Self {
             watch: Watch::start(Arc::clone(&migrator)),
@@ -99,6 +103,7 @@ impl ClickHouseStore {
             pushdown,
             deletes,
             documents,
+            changes,
             migrator,
             counters,
             rollups,
@@ -257,10 +262,8 @@ impl Storage for ClickHouseStore {
         self.documents.all(kind).await
     }
 
-    /// Not told: others write to the same tables, parts come and go on replicas at times of their own, and which of
-    /// them answers the next query is not known. What could be asked of ClickHouse would be of one replica only.
-    async fn changes(&self, _: &TenantId, _: TimeRange) -> Result<Option<Changes>> {
-        Ok(None)
+    async fn changes(&self, tenant: &TenantId, range: TimeRange) -> Result<Option<Changes>> {
+        self.changes.of(tenant, range, &self.reads).await
     }
 
     async fn flush(&self) -> Result<()> {

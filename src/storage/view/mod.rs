@@ -218,14 +218,23 @@ impl View {
 
     /// [`Storage::changes`] of the tenants in view, seen or not; none if there is one of whom it cannot be told.
     pub async fn changes(&self, storage: &dyn Storage, range: TimeRange) -> Result<Option<Changes>> {
-        let mut all = Changes { now: u64::MAX, changed: Vec::new() };
+        let mut all: Option<Changes> = None;
         for tenant in &self.tenants {
             let Some(changes) = storage.changes(tenant, range).await? else { return Ok(None) };
+            let Some(all) = &mut all else {
+                all = Some(changes);
+                continue;
+            };
+            if all.epoch != changes.epoch {
+                return Ok(None);
+            }
             // What comes between two questions is later than both.
             all.now = all.now.min(changes.now);
+            all.shared &= changes.shared;
             all.changed.extend(changes.changed);
+            all.moving.extend(changes.moving);
         }
-        Ok(Some(all))
+        Ok(all)
     }
 
     /// [`Storage::cardinality`] of what is in view.

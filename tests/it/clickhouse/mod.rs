@@ -2,6 +2,7 @@
 
 mod active;
 mod backup;
+pub(crate) mod cache;
 mod client;
 mod conformance;
 mod deletes;

@@ -87,7 +87,7 @@ pub(super) fn open(runtime: &Runtime, config: &ClickHouseConfig) -> Arc<ClickHou
     ClickHouseStore::open(config.clone(), HandClock::at(Timestamp(NOW))).unwrap()
 }
 
-pub(super) fn labels(pairs: &[(&str, &str)]) -> Labels {
+pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
     Labels::from_pairs(pairs.iter().copied()).unwrap()
 }
 

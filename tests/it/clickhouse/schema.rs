@@ -65,7 +65,10 @@ fn the_schema_is_missing_then_planned_then_applied_then_left_alone() {
     let (code, out, err) = run(schema(&front, &["status"]));
     assert_eq!(
         (code, out.as_str()),
-        (1, "VERSION  NAME       APPLIED\n1        tables     no\n2        documents  no\n")
+        (
+            1,
+            "VERSION  NAME       APPLIED\n1        tables     no\n2        documents  no\n3        changes    no\n"
+        )
     );
     assert!(err.contains("run `luminate schema apply`"), "{err}");
 
@@ -77,7 +80,11 @@ fn the_schema_is_missing_then_planned_then_applied_then_left_alone() {
     let (code, out, err) = run(schema(&front, &["apply"]));
     assert_eq!(
         (code, out.as_str(), err.as_str()),
-        (0, "applying version 1 (tables)\napplying version 2 (documents)\ndone\n", "")
+        (
+            0,
+            "applying version 1 (tables)\napplying version 2 (documents)\napplying version 3 (changes)\ndone\n",
+            ""
+        )
     );
     let (code, out, err) = run(schema(&front, &["status"]));
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
@@ -124,7 +131,11 @@ fn an_interrupted_application_goes_on() {
     let (code, out, err) = run(schema(&front, &["apply"]));
     assert_eq!(
         (code, out.as_str(), err.as_str()),
-        (0, "applying version 1 (tables)\napplying version 2 (documents)\ndone\n", "")
+        (
+            0,
+            "applying version 1 (tables)\napplying version 2 (documents)\napplying version 3 (changes)\ndone\n",
+            ""
+        )
     );
     assert!(tables(&front).contains("tombstones\t"));
 }
@@ -140,7 +151,7 @@ fn several_may_apply_at_once() {
         assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
     }
     let (code, out, _) = run(schema(&front, &["status"]));
-    assert_eq!((code, out.lines().count()), (0, 3), "{out}");
+    assert_eq!((code, out.lines().count()), (0, 4), "{out}");
 }
 
 #[test]
@@ -163,7 +174,7 @@ fn a_schema_of_another_time_is_told_from_ours() {
     assert_eq!(code, 1);
     assert!(err.contains("can be used from version 900 on") && err.contains("run a later Luminate"), "{err}");
     front.sql(&format!("TRUNCATE TABLE {}.schema_migrations", front.database));
-    insert("(1, 'tables', 'x', 1), (2, 'documents', 'x', 1)");
+    insert("(1, 'tables', 'x', 1), (2, 'documents', 'x', 1), (3, 'changes', 'x', 1)");
     let (code, out, _) = run(schema(&front, &["status"]));
     assert_eq!(code, 0);
     assert!(out.contains("warning: version 1 (tables) was applied from another text"), "{out}");

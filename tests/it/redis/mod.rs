@@ -1,7 +1,8 @@
-//! Limits and keys that several gateways share, over a real Redis: exact, and harmless when it is not there.
+//! Limits, keys and answers that several gateways share, over a real Redis: exact, and harmless when it is not there.
 //!
 //! Without `redis-server` in the `PATH` these tests say so loudly and skip.
 
+mod answers;
 mod buckets;
 mod cluster;
 mod faults;

@@ -61,8 +61,14 @@ pub const OURS: Migrations = Migrations {
             min_compatible: 1,
             text: include_str!("../../../../schema/clickhouse/002_documents.sql"),
         },
+        Migration {
+            version: 3,
+            name: "changes",
+            min_compatible: 1,
+            text: include_str!("../../../../schema/clickhouse/003_changes.sql"),
+        },
     ],
-    needed: 2,
+    needed: 3,
 };
 
 /// A step that was applied.

@@ -35,11 +35,13 @@ impl Target {
         split(text).iter().filter_map(|statement| self.filled(statement)).collect()
     }
 
-    /// The statement with its placeholders filled; none if it is for clusters only and this is none.
+    /// The statement with its placeholders filled; none if it is for clusters only and this is none, or the other way.
     fn filled(&self, statement: &str) -> Option<String> {
-        let statement = match statement.strip_prefix("{cluster_only}") {
-            Some(_) if self.cluster.is_none() => return None,
-            Some(rest) => rest.trim_start(),
+        let only = [("{cluster_only}", true), ("{single_only}", false)];
+        let only = only.iter().find_map(|(mark, cluster)| Some((statement.strip_prefix(mark)?, *cluster)));
+        let statement = match only {
+            Some((_, cluster)) if cluster != self.cluster.is_some() => return None,
+            Some((rest, _)) => rest.trim_start(),
             None => statement,
         };
         let mut filled = String::with_capacity(statement.len() * 2);
@@ -198,13 +200,14 @@ mod tests {
     #[test]
     fn a_single_server_has_plain_tables() {
         let text = "CREATE TABLE {db}.t{local}{on_cluster} ENGINE = {engine:t(v)} SETTINGS {dedup} = 1; \
-                    {cluster_only}CREATE TABLE {db}.t; X {everywhere:u}";
+                    {cluster_only}CREATE TABLE {db}.t; X {everywhere:u}; {single_only}Y";
         assert_eq!(
             single().statements(text),
             [
                 "CREATE TABLE `luminate`.t ENGINE = ReplacingMergeTree(v) \
                  SETTINGS non_replicated_deduplication_window = 1",
-                "X ReplacingMergeTree"
+                "X ReplacingMergeTree",
+                "Y"
             ]
         );
     }
@@ -213,7 +216,7 @@ mod tests {
     fn a_cluster_has_replicated_tables_and_tables_over_them() {
         let text = "CREATE TABLE {db}.t{local}{on_cluster} ENGINE = {engine:t(v)} SETTINGS {dedup} = 1; \
                     {cluster_only} CREATE TABLE {db}.t ENGINE = Distributed({cluster}, {db_text}, 't_local'); \
-                    X {everywhere:u}";
+                    X {everywhere:u}; {single_only}Y";
         assert_eq!(
             cluster().statements(text),
             [
