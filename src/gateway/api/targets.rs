@@ -6,7 +6,7 @@ use serde_json::{Value, json as value};
 use super::{Shared, respond};
 use crate::{
     gateway::{error::ApiError, form::Form, wire::json},
-    promql::parse::parse_selector,
+    query::selectors::read_selectors,
 };
 
 /// The targets in a state.
@@ -26,11 +26,8 @@ pub async fn metadata(State(state): Shared, form: Form) -> Result<Response, ApiE
     form.count("limit")?;
     if let Some(selector) = form.get("match_target") {
         let limit = state.query.limits().max_query_bytes;
-        if selector.len() > limit {
-            let reason = format!("the selector is {} bytes long, the limit is {limit}", selector.len());
-            return Err(ApiError::parameter("match_target", reason));
-        }
-        parse_selector(selector).map_err(|error| ApiError::parameter("match_target", error))?;
+        read_selectors("match_target", &[selector.to_owned()], limit)
+            .map_err(|error| ApiError::parameter("match_target", error))?;
     }
     Ok(respond(json::document(&value!([]))))
 }

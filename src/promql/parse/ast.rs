@@ -417,6 +417,22 @@ impl BinaryOp {
 }
 
 impl AggregateOp {
+    /// Whether it makes one value of each group, whose series have no part in what else there is.
+    pub fn folds(self) -> bool {
+        match self {
+            Self::Sum
+            | Self::Avg
+            | Self::Count
+            | Self::Min
+            | Self::Max
+            | Self::Group
+            | Self::Stddev
+            | Self::Stdvar
+            | Self::Quantile => true,
+            Self::Topk | Self::Bottomk | Self::Limitk | Self::LimitRatio | Self::CountValues => false,
+        }
+    }
+
     /// All of them.
     pub const ALL: [Self; 14] = [
         Self::Sum,

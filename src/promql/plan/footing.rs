@@ -312,23 +312,12 @@ fn distinct(expr: &Expr) -> bool {
 
 /// Whether groups can be told apart without names; none if an aggregation keeps its series' own labels.
 fn groups(aggregate: &Aggregate) -> Option<bool> {
-    match aggregate.op {
-        AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk | AggregateOp::LimitRatio => None,
-        // Its label may be the name.
-        AggregateOp::CountValues => Some(false),
-        AggregateOp::Sum
-        | AggregateOp::Avg
-        | AggregateOp::Count
-        | AggregateOp::Min
-        | AggregateOp::Max
-        | AggregateOp::Group
-        | AggregateOp::Stddev
-        | AggregateOp::Stdvar
-        | AggregateOp::Quantile => {
-            let named = |label: &String| [METRIC_NAME, "__type__", "__unit__"].contains(&label.as_str());
-            Some(aggregate.without || !aggregate.grouping.iter().any(named))
-        }
+    // Its label may be the name.
+    if aggregate.op == AggregateOp::CountValues {
+        return Some(false);
     }
+    let named = |label: &String| [METRIC_NAME, "__type__", "__unit__"].contains(&label.as_str());
+    aggregate.op.folds().then(|| aggregate.without || !aggregate.grouping.iter().any(named))
 }
 
 /// The side of an operator whose rows are those of the result: the vector that meets a scalar, or the one whose rows

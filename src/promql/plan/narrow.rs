@@ -152,23 +152,8 @@ fn below(expr: &Expr) -> Option<Below<'_>> {
         Expr::Vector(selector) => Below::Selector(selector),
         Expr::Paren(paren) => Below::Expr(&paren.expr),
         Expr::Unary(unary) => Below::Expr(&unary.expr),
-        Expr::Aggregate(aggregate) => match aggregate.op {
-            AggregateOp::Sum
-            | AggregateOp::Avg
-            | AggregateOp::Count
-            | AggregateOp::Min
-            | AggregateOp::Max
-            | AggregateOp::Group
-            | AggregateOp::Stddev
-            | AggregateOp::Stdvar
-            | AggregateOp::Quantile => Below::Expr(&aggregate.expr),
-            // These pick some of their series, which others may be if there are fewer.
-            AggregateOp::Topk
-            | AggregateOp::Bottomk
-            | AggregateOp::Limitk
-            | AggregateOp::LimitRatio
-            | AggregateOp::CountValues => return None,
-        },
+        // Others pick some of their series, which may be others if there are fewer.
+        Expr::Aggregate(aggregate) if aggregate.op.folds() => Below::Expr(&aggregate.expr),
         Expr::Call(call) => match RangeFunction::by_name(call.function.name) {
             Some(_) => Below::Selector(call.args.iter().find_map(matrix)?),
             None => {
@@ -181,7 +166,12 @@ fn below(expr: &Expr) -> Option<Below<'_>> {
             (Expr::Number(_), vector) | (vector, Expr::Number(_)) => Below::Expr(vector),
             _ => return None,
         },
-        Expr::Binary(_) | Expr::Number(_) | Expr::String(_) | Expr::Matrix(_) | Expr::Subquery(_) => {
+        Expr::Aggregate(_)
+        | Expr::Binary(_)
+        | Expr::Number(_)
+        | Expr::String(_)
+        | Expr::Matrix(_)
+        | Expr::Subquery(_) => {
             return None;
         }
     })

@@ -1,6 +1,7 @@
 //! Long random sequences over both stores that run in process.
 
 use super::*;
+use crate::model::TimeRange;
 use crate::{
     model::{MatchOp, Matcher},
     storage::{

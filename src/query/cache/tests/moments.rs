@@ -4,6 +4,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::model::Matcher;
+use crate::model::TimeRange;
 
 const BIG: usize = 64 << 20;
 
