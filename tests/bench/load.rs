@@ -52,11 +52,24 @@ impl Random {
     }
 }
 
+/// What the fleet is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// A bit of everything.
+    Mix,
+    /// Classic histograms only.
+    Histograms,
+    /// Each scrape a tenth of the targets come back as another pod.
+    Churn,
+}
+
 /// How a series' value moves.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     /// A counter of whole things, up to so many a scrape.
     Counter(u64),
+    /// A bucket of a histogram, which has what the one before it has, too.
+    Bucket,
     /// Seconds with two decimals, rising.
     CpuSeconds,
     /// A percentage with two decimals.
@@ -74,7 +87,7 @@ const CATALOGUE: &[(&str, Kind, &str, &[&str])] = &[
     ("http_requests_total", Kind::Counter(40), "code", &["200", "201", "301", "404", "500", "503"]),
     (
         "http_request_duration_seconds_bucket",
-        Kind::Counter(9),
+        Kind::Bucket,
         "le",
         &["0.005", "0.01", "0.05", "0.1", "0.5", "1", "5", "+Inf"],
     ),
@@ -95,12 +108,25 @@ struct Series {
     labels: Vec<u8>,
     kind: Kind,
     value: f64,
+    target: usize,
+    /// Its place in the catalogue, and that of its own label's value.
+    place: (usize, usize),
 }
 
 impl Series {
-    fn step(&mut self, random: &mut Random) -> f64 {
+    /// Its next value; `below` is what the bucket before it has grown by.
+    fn step(&mut self, random: &mut Random, below: &mut f64) -> f64 {
         match self.kind {
             Kind::Counter(rate) => self.value += random.below(rate) as f64,
+            Kind::Bucket => {
+                if self.place.1 == 0 {
+                    *below = 0.0;
+                }
+                if random.below(3) == 0 {
+                    *below += random.below(6) as f64;
+                }
+                self.value += *below;
+            }
             Kind::CpuSeconds => self.value = ((self.value + random.unit() * 15.0) * 100.0).round() / 100.0,
             Kind::Gauge => self.value = (random.unit() * 10_000.0).round() / 100.0,
             Kind::Bytes => self.value = ((1 << 20) + random.below(1 << 12)) as f64 * 4096.0,
@@ -116,21 +142,41 @@ impl Series {
 pub struct Load {
     pub requests: Vec<Vec<u8>>,
     pub samples: usize,
+    /// Requests of one scrape.
+    pub of_a_scrape: usize,
 }
 
-/// `series` series over `scrapes` scrapes from `start_ms` on.
+/// `series` series of everything over `scrapes` scrapes from `start_ms` on.
 pub fn generate(series: usize, scrapes: usize, start_ms: i64) -> Load {
+    shaped(Shape::Mix, series, scrapes, start_ms)
+}
+
+/// `series` series at a time over `scrapes` scrapes from `start_ms` on.
+///
+/// A target has its own time within each interval, from which it strays by a few milliseconds now and then.
+pub fn shaped(shape: Shape, series: usize, scrapes: usize, start_ms: i64) -> Load {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    let mut all = fleet(series, &mut random);
+    let mut all = fleet(shape, series, &mut random);
     let mut requests = Vec::new();
     let mut encoder = snap::raw::Encoder::new();
     for scrape in 0..scrapes {
         let at = start_ms + scrape as i64 * SCRAPE_MS;
+        if shape == Shape::Churn && scrape > 0 {
+            for series in all.iter_mut().filter(|series| series.target % 10 == scrape % 10) {
+                series.labels = labels_of(series.target, scrape, series.place);
+            }
+        }
+        let mut below = 0.0;
         for batch in all.chunks_mut(BATCH) {
             let mut request = Vec::new();
             for series in batch {
+                let of_scrape = (series.target as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                let chance =
+                    Random(of_scrape ^ (scrape as u64 + 1).wrapping_mul(0xd1b5_4a32_d192_ed03)).next();
+                let jitter = if chance % 10 == 0 { (chance >> 32) % 3 } else { 0 };
+                let at = at + (series.target as i64 * 7_919) % SCRAPE_MS + jitter as i64;
                 let mut sample = vec![1 << 3 | 1];
-                sample.extend(series.step(&mut random).to_le_bytes());
+                sample.extend(series.step(&mut random, &mut below).to_le_bytes());
                 sample.push(2 << 3);
                 varint(&mut sample, at.cast_unsigned());
                 request.push(1 << 3 | 2);
@@ -141,42 +187,69 @@ pub fn generate(series: usize, scrapes: usize, start_ms: i64) -> Load {
             requests.push(encoder.compress_vec(&request).expect("snappy takes any input"));
         }
     }
-    Load { requests, samples: series * scrapes }
+    Load { requests, samples: series * scrapes, of_a_scrape: series.div_ceil(BATCH) }
 }
 
-fn fleet(wanted: usize, random: &mut Random) -> Vec<Series> {
+impl Load {
+    /// Cut after the first scrape, in which all series begin.
+    pub fn first_scrape(mut self) -> (Self, Self) {
+        let rest = self.requests.split_off(self.of_a_scrape.min(self.requests.len()));
+        let scrapes = (self.requests.len() + rest.len()) / self.of_a_scrape.max(1);
+        let series = self.samples / scrapes.max(1);
+        let rest = Self { requests: rest, samples: self.samples - series, ..self };
+        (Self { samples: series, requests: self.requests, of_a_scrape: self.of_a_scrape }, rest)
+    }
+}
+
+fn fleet(shape: Shape, wanted: usize, random: &mut Random) -> Vec<Series> {
     let mut all = Vec::with_capacity(wanted);
     for target in 0.. {
-        for (metric, kind, label, values) in CATALOGUE {
-            for value in *values {
+        for (number, (_, kind, label, values)) in CATALOGUE.iter().enumerate() {
+            if shape == Shape::Histograms && *label != "le" {
+                continue;
+            }
+            for value in 0..values.len() {
                 if all.len() == wanted {
                     return all;
                 }
-                let instance = format!("10.{}.{}.{}:9100", target / 62_500, target / 250 % 250, target % 250);
-                let mut pairs = vec![
-                    ("__name__", (*metric).to_owned()),
-                    ("cluster", format!("cluster-{}", target % 4)),
-                    ("instance", instance),
-                    ("job", ["api", "node", "web"][target % 3].to_owned()),
-                    ("namespace", format!("team-{}", target % 20)),
-                    ("pod", format!("service-{}-{:05x}", target % 50, target * 7919 % 1_048_576)),
-                ];
-                if !label.is_empty() {
-                    pairs.push((label, (*value).to_owned()));
-                }
-                pairs.sort();
-                let mut labels = Vec::new();
-                for (name, value) in &pairs {
-                    let mut message = Vec::new();
-                    bytes_field(&mut message, 1, name.as_bytes());
-                    bytes_field(&mut message, 2, value.as_bytes());
-                    bytes_field(&mut labels, 1, &message);
-                }
-                all.push(Series { labels, kind: *kind, value: (random.below(100_000)) as f64 });
+                let place = (number, value);
+                let begins = match kind {
+                    Kind::Bucket => 1_000 * (value as u64 + 1),
+                    _ => random.below(100_000),
+                };
+                let labels = labels_of(target, 0, place);
+                all.push(Series { labels, kind: *kind, value: begins as f64, target, place });
             }
         }
     }
     all
+}
+
+/// The labels of a target's series, in the pod that it has since a scrape, as fields of a `TimeSeries` message.
+fn labels_of(target: usize, since: usize, (number, value): (usize, usize)) -> Vec<u8> {
+    let (metric, _, label, values) = CATALOGUE[number];
+    let instance = format!("10.{}.{}.{}:9100", target / 62_500, target / 250 % 250, target % 250);
+    let pod = (target + since * 65_537) * 7_919 % 1_048_576;
+    let mut pairs = vec![
+        ("__name__", metric.to_owned()),
+        ("cluster", format!("cluster-{}", target % 4)),
+        ("instance", instance),
+        ("job", ["api", "node", "web"][target % 3].to_owned()),
+        ("namespace", format!("team-{}", target % 20)),
+        ("pod", format!("service-{}-{pod:05x}", target % 50)),
+    ];
+    if !label.is_empty() {
+        pairs.push((label, values[value].to_owned()));
+    }
+    pairs.sort();
+    let mut labels = Vec::new();
+    for (name, value) in &pairs {
+        let mut message = Vec::new();
+        bytes_field(&mut message, 1, name.as_bytes());
+        bytes_field(&mut message, 2, value.as_bytes());
+        bytes_field(&mut labels, 1, &message);
+    }
+    labels
 }
 
 fn bytes_field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {

@@ -18,18 +18,17 @@
     reason = "a measuring program"
 )]
 
+mod ask;
 mod load;
 mod peer;
 mod process;
 
-use std::{
-    process::Child,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use load::{Client, INSTANT_QUERIES, QUERIES, SCRAPE_MS};
+use ask::{Running, cell, escaped, instant, medians, print, range};
+use load::{INSTANT_QUERIES, QUERIES, SCRAPE_MS};
 use peer::Target;
-use process::{peak_rss_mb, percent, stop};
+use process::{peak_rss_mb, stop};
 
 const CONNECTIONS: usize = 16;
 
@@ -55,14 +54,6 @@ const FUNCTIONS: &[&str] = &[
     "present_over_time(node_load1[$])",
 ];
 
-/// A database that runs and holds the data.
-struct Running {
-    server: Child,
-    client: Client,
-    /// Its data lie here.
-    _dir: tempfile::TempDir,
-}
-
 fn main() {
     // `cargo bench` and `cargo test --benches` pass flags that are not for us.
     let setting =
@@ -86,9 +77,8 @@ fn many_series(targets: &[Target], (series, scrapes): (usize, usize), runs: usiz
     println!("| query (ms) | Luminate | VictoriaMetrics | ratio |\n|---|---:|---:|---:|");
     let (mut all, start, end) = loaded(targets, series, scrapes);
     for query in INSTANT_QUERIES {
-        let path = format!("/api/v1/query?query={}&time={}&nocache=1", percent(query), end / 1000);
         // These are over in no time.
-        print(&format!("instant `{}`", escaped(query)), &medians(&mut all, &path, 10 * runs));
+        print(&format!("instant `{}`", escaped(query)), &medians(&mut all, &instant(query, end), 10 * runs));
     }
     for query in QUERIES {
         print(&format!("`{}`", escaped(query)), &medians(&mut all, &range(query, start, end), runs));
@@ -131,46 +121,7 @@ fn loaded(targets: &[Target], series: usize, scrapes: usize) -> (Vec<Running>, i
         assert_eq!(load::send(&load, port, CONNECTIONS).refused, 0, "{} takes all", target.name);
         target.flush(port);
         stop(&mut server);
-        let (server, port, _) = target.run(dir.path());
-        Running { server, client: Client::to(port), _dir: dir }
+        Running::over(target, dir)
     };
     (targets.iter().map(fill).collect(), start, start + (scrapes as i64 - 1) * SCRAPE_MS)
-}
-
-fn range(query: &str, start: i64, end: i64) -> String {
-    let times = format!("start={}&end={}&step=60", start / 1000, end / 1000);
-    format!("/api/v1/query_range?query={}&{times}&nocache=1", percent(query))
-}
-
-/// The median time that each target takes, in milliseconds; they are asked by turns, after once for nothing.
-fn medians(all: &mut [Running], path: &str, runs: usize) -> Vec<f64> {
-    let mut times: Vec<Vec<f64>> = vec![Vec::new(); all.len()];
-    for run in 0..=runs {
-        for (target, times) in all.iter_mut().zip(&mut times) {
-            let (status, body, took) = target.client.get(path);
-            assert_eq!(status, 200, "{path}: {}", String::from_utf8_lossy(&body));
-            if run > 0 {
-                times.push(took.as_secs_f64() * 1e3);
-            }
-        }
-    }
-    let median = |times: &mut Vec<f64>| {
-        times.sort_by(f64::total_cmp);
-        times[times.len() / 2]
-    };
-    times.iter_mut().map(median).collect()
-}
-
-fn print(name: &str, of_targets: &[f64]) {
-    let (ours, theirs) = (of_targets.first().copied(), of_targets.get(1).copied());
-    let ratio = ours.zip(theirs).map(|(ours, theirs)| ours / theirs);
-    println!("| {name} | {} | {} | {} |", cell(ours, 2), cell(theirs, 2), cell(ratio, 2));
-}
-
-fn cell(value: Option<f64>, digits: usize) -> String {
-    value.map_or("–".to_owned(), |value| format!("{value:.digits$}"))
-}
-
-fn escaped(query: &str) -> String {
-    query.replace('|', "\\|")
 }
