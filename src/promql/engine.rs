@@ -1,6 +1,8 @@
 //! The engine: a query's way from text to answer.
 
+mod evaluation;
 pub mod reads;
+mod select;
 
 use std::{
     future::Future,
@@ -11,8 +13,11 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt, TryStreamExt, stream};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use futures_util::{FutureExt, future};
+use tokio::sync::Semaphore;
+
+use evaluation::{Done, Evaluation};
+use select::Here;
 
 use crate::{
     clock::Clock,
@@ -20,24 +25,21 @@ use crate::{
     promql::{
         Answer, MatrixSeries, Point, QueryError, QueryStats, Value, VectorElement,
         exec::{
-            self, Evaluated, Output,
+            Evaluated, Output,
             context::{Budget, Context, Costs, Settings, over},
-            data::{Expected, LateSelect, LateSelects, SelectedSeries},
+            data::{LateSelect, LateSelects, SelectedSeries},
             names::refuse_same,
             order,
             rows::{SeriesRow, Steps, is_absent},
         },
         memory::Memory,
-        parse::{self, ParserFeatures, STACK_BYTES, ValueType},
+        parse::{self, ParserFeatures, ValueType},
         plan::{self, Plan, PlanOptions, offers::OfferRules},
         ticket::Ticket,
         turns::Turns,
     },
-    storage::{Runs, SelectRequest, Selected, Storage, StorageError, View},
+    storage::{Storage, View},
 };
-
-/// Selections of one query that the store is asked for at a time.
-const SELECTS: usize = 8;
 
 /// The memory of answers that are no larger is not counted.
 const SMALL_ANSWER: u64 = 64 * 1024;
@@ -176,7 +178,6 @@ pub struct Engine {
     memory: Arc<Memory>,
     /// Places for asking the store on behalf of tenants who have computed much of late.
     heavy_selects: Arc<Semaphore>,
-    pool: Arc<rayon::ThreadPool>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -212,21 +213,13 @@ impl Engine {
     ) -> std::io::Result<Self> {
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
         let places = if options.threads == 0 { cores() } else { options.threads };
-        let pool = rayon::ThreadPoolBuilder::new()
-            // For a moment there are helpers who begin, and as many who have not yet left.
-            .num_threads(2 * places)
-            .thread_name(|i| format!("promql-{i}"))
-            .stack_size(STACK_BYTES)
-            .build()
-            .map_err(std::io::Error::other)?;
         Ok(Self {
             storage,
-            turns: Turns::new(places, Arc::clone(&clock)),
+            turns: Turns::new(places, Arc::clone(&clock))?,
             memory: Memory::new(options.max_memory),
             heavy_selects: Arc::new(Semaphore::new(places.div_ceil(2))),
             options: Arc::new(options),
             clock,
-            pool: Arc::new(pool),
         })
     }
 
@@ -384,31 +377,35 @@ impl Engine {
                 .until(&canceled.0, &ticket),
             turn: self.turns.of(tenant),
             ticket: Arc::clone(&ticket),
-            pool: Arc::clone(&self.pool),
         });
-        let (data, mut remarks) = self.select(view, &plan, reach, &context).await?;
-        stats.select_seconds = watch.lap();
-
+        let evaluation = Evaluation { context: Arc::clone(&context), plan, stats, finish };
+        let here = view.is_here(&*self.storage);
+        let here = here.then(|| Here { engine: self.clone(), view: view.clone(), reach });
         let (late, mut asked) = LateSelects::channel();
-        let shared = Arc::clone(&context);
-        let mut evaluation = tokio::task::spawn_blocking(move || {
-            shared.turn.begin(|| shared.is_over());
-            let evaluated = exec::evaluate(&shared, &plan, &data, &late);
-            stats.peak_samples = shared.budget.peak();
-            shared.ticket.held_at_most(stats.peak_samples);
-            let done = evaluated.and_then(|done| finish(&shared, done, stats, &data));
-            // The ticket, and with it the query's place, is held until the samples are gone.
-            drop((data, plan));
-            shared.turn.end();
-            done
-        });
+        let threads = context.turn.threads();
+        let mut evaluated = match here {
+            Some(here) => match evaluation.at_once(&here, &late) {
+                Ok(done) => future::ready(Ok(done)).boxed(),
+                Err(evaluation) => {
+                    threads.run(move || evaluation.run(|plan, context| here.select(plan, context), &late))
+                }
+            },
+            None => {
+                let mut evaluation = evaluation;
+                let mut chosen = self.select(view, &evaluation.plan, reach, &context).await?;
+                evaluation.stats.select_seconds = std::mem::take(&mut chosen.took).as_secs_f64();
+                watch.lap();
+                threads.run(move || evaluation.run(|_, _| Ok(chosen), &late))
+            }
+        };
+        let mut late_remarks = Vec::new();
         let evaluated = loop {
             tokio::select! {
-                done = &mut evaluation => break done,
+                done = &mut evaluated => break done,
                 Some(LateSelect { request, answer }) = asked.recv() => {
                     let selected = self.select_one(view, request, reach, &context).await;
                     let series = selected.map(|(series, more)| {
-                        remarks.extend(more);
+                        late_remarks.extend(more);
                         series
                     });
                     // Who does not wait any more does not need it.
@@ -418,9 +415,11 @@ impl Engine {
         };
         match evaluated {
             Ok(done) => {
-                let ran = Ran { done: done?, remarks, evaluate_seconds: watch.lap() };
+                let Done { done, mut remarks, selecting } = done?;
+                remarks.append(&mut late_remarks);
+                let evaluate_seconds = (watch.lap() - selecting.as_secs_f64()).max(0.0);
                 ticket.leave(self.turns.of(tenant));
-                Ok(ran)
+                Ok(Ran { done, remarks, evaluate_seconds })
             }
             Err(failed) => Err(QueryError::Execution(format!("unexpected error: {failed}"))),
         }
@@ -466,65 +465,6 @@ impl Engine {
             default_subquery_step: self.options.default_subquery_step,
             start_timestamps: features.use_start_timestamps,
         }
-    }
-
-    /// Asks the store for everything the plan reads, a few selections at a time: a query may have hundreds of them.
-    async fn select(
-        &self,
-        view: &View,
-        plan: &Plan,
-        reach: Reach,
-        context: &Context,
-    ) -> Result<(Vec<SelectedSeries>, Vec<String>), QueryError> {
-        let selections = plan.selections.iter();
-        let selects: Vec<_> = selections
-            .map(|selection| self.select_one(view, selection.request.clone(), reach, context))
-            .collect();
-        let selected: Vec<_> = stream::iter(selects).buffered(SELECTS).try_collect().await?;
-        let (data, remarks): (Vec<_>, Vec<Vec<String>>) = selected.into_iter().unzip();
-        Ok((data, remarks.into_iter().flatten().collect()))
-    }
-
-    async fn select_one(
-        &self,
-        view: &View,
-        mut request: SelectRequest,
-        reach: Reach,
-        context: &Context,
-    ) -> Result<(SelectedSeries, Vec<String>), QueryError> {
-        reach.check(request.range)?;
-        let budget = &context.budget;
-        request.max_series = budget.series_left().map(|left| usize::try_from(left).unwrap_or(usize::MAX));
-        request.max_label_bytes = budget.bytes_left();
-        let expected = Expected::of(&request);
-        let selected = self.in_turn(view, request).await.map_err(|error| {
-            let over = match &error {
-                StorageError::TooManySeries { .. } => budget.too_many_series(),
-                StorageError::TooManyLabelBytes { .. } => budget.too_many_bytes(),
-                _ => None,
-            };
-            over.unwrap_or(QueryError::Storage(error))
-        })?;
-        context.ticket.selected(u64::try_from(selected.series.len()).unwrap_or(u64::MAX));
-        SelectedSeries::receive(selected, expected, budget).await
-    }
-
-    /// Asks the store. Tenants who have computed much of late do so a few at a time, for it takes processors, too.
-    async fn in_turn(&self, view: &View, request: SelectRequest) -> Result<Selected, StorageError> {
-        let tenant = &view.tenants()[0];
-        let _place: Option<SemaphorePermit<'_>> = match self.turns.is_heavy(tenant) {
-            true => self.heavy_selects.acquire().await.ok(),
-            false => None,
-        };
-        let began = self.clock.elapsed();
-        let selected = view.select(&*self.storage, request).await;
-        // Waiting for a server costs us nothing.
-        let is_ours =
-            selected.as_ref().map_or(true, |selected| matches!(selected.runs, Runs::SeriesMajor(_)));
-        if is_ours {
-            self.turns.note(tenant, self.clock.elapsed().saturating_sub(began));
-        }
-        selected
     }
 }
 

@@ -12,7 +12,7 @@
 //!    series come first; samples are read later, or have come in time order and lie sorted by series.
 //!    Only `info()` asks again, for what depends on the series it is given: the evaluation sends the
 //!    request to the task that started it, and waits for the answer.
-//! 6. [`exec`] evaluates the operations one after another on a thread for blocking work. Leaves go over
+//! 6. [`exec`] evaluates the operations one after another on one of its [`threads`]. Leaves go over
 //!    their series in chunks, in parallel: a series is read, its windows are walked once for all 61 steps,
 //!    and a dense [`Row`](exec::rows::Row) of 61 floats comes out. `sum` adds the rows to its groups in
 //!    their order, so that the sums are the same however many threads there are.
@@ -34,6 +34,7 @@ pub mod histogram;
 pub mod memory;
 pub mod parse;
 pub mod plan;
+pub mod threads;
 pub mod ticket;
 pub mod turns;
 pub mod value;

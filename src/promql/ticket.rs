@@ -6,7 +6,10 @@
 use std::{
     any::Any,
     fmt,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use parking_lot::Mutex;
@@ -63,13 +66,25 @@ impl Ticket {
 
     /// Does what is left to do for the query when it has its answer, in turn with other queries; `work` is given what tells
     /// whether somebody stopped it.
-    pub fn in_turn<T>(&self, work: impl FnOnce(&dyn Fn() -> bool) -> T) -> T {
-        let Some(turn) = self.turn.lock().take() else { return work(&|| self.is_canceled()) };
-        turn.begin(|| self.is_canceled());
-        work(&|| {
-            turn.check(|| self.is_canceled());
-            self.is_canceled()
-        })
+    ///
+    /// It is done whether anybody waits for it or not; an error is why it could not be done.
+    pub async fn in_turn<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&dyn Fn() -> bool) -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let (ticket, turn) = (Arc::clone(self), self.turn.lock().take());
+        let Some(turn) = turn else {
+            let alone = tokio::task::spawn_blocking(move || work(&|| ticket.is_canceled()));
+            return alone.await.map_err(|lost| lost.to_string());
+        };
+        let done = turn.threads().run(move || {
+            turn.begin(|| ticket.is_canceled());
+            work(&|| {
+                turn.check(|| ticket.is_canceled());
+                ticket.is_canceled()
+            })
+        });
+        done.await
     }
 
     /// Gives the query's turns to whoever works for it next.
@@ -136,8 +151,6 @@ impl fmt::Debug for Ticket {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use futures_util::FutureExt;
 
     use super::*;

@@ -17,6 +17,8 @@
 //! ```
 //!
 //! What has been computed is forgotten by half each [`HALF`]. Looking costs an atomic load as long as nobody wants in.
+//! The threads of who has computed much have a [lower priority](super::threads) as soon as another tenant has computed
+//! something of late: turns are left every few milliseconds at best, and other work than queries has none.
 
 use std::{
     collections::HashMap,
@@ -29,8 +31,10 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
+use futures_util::future::BoxFuture;
 use parking_lot::{Condvar, Mutex};
 
+use super::threads::{self, Priority, Threads};
 use crate::{clock::Clock, model::TenantId};
 
 /// After so long, half of what a tenant has computed is forgotten.
@@ -38,6 +42,9 @@ const HALF: Duration = Duration::from_secs(1);
 
 /// How much a tenant may have computed of late and still be light, for each turn there is.
 const LIGHT: f64 = 0.1;
+
+/// Seconds that a tenant has computed of late if others make room for it.
+const NOTABLE: f64 = 0.000_5;
 
 /// How long a turn is, if others of the same weight wait for one.
 const SLICE: Duration = Duration::from_millis(5);
@@ -54,6 +61,7 @@ pub struct Turns(Arc<Inner>);
 
 struct Inner {
     clock: Arc<dyn Clock>,
+    threads: Threads,
     places: usize,
     /// Whether somebody may have to leave.
     wanted: AtomicBool,
@@ -121,19 +129,28 @@ struct Has {
     counted: Duration,
 }
 
+/// Threads with the priority that a tenant has at the moment.
+#[derive(Debug)]
+pub struct TenantThreads {
+    turns: Turns,
+    priority: Priority,
+}
+
 /// The turn of a helper, given back when dropped.
 #[derive(Debug)]
 pub struct Helper<'t> {
     turn: &'t Turn,
     weight: Weight,
+    priority: Priority,
     since: Duration,
 }
 
 impl Turns {
-    /// So many.
-    pub fn new(places: usize, clock: Arc<dyn Clock>) -> Self {
-        let (wanted, books) = (AtomicBool::new(false), Mutex::default());
-        Self(Arc::new(Inner { clock, places: places.max(1), wanted, books }))
+    /// So many. Fails if their threads cannot be started.
+    pub fn new(places: usize, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
+        let (wanted, books, places) = (AtomicBool::new(false), Mutex::default(), places.max(1));
+        let threads = Threads::new(places)?;
+        Ok(Self(Arc::new(Inner { clock, threads, places, wanted, books })))
     }
 
     /// How many there are.
@@ -157,6 +174,18 @@ impl Turns {
     }
 }
 
+impl TenantThreads {
+    /// Does something that may wait for a turn. An error is why it could not be done.
+    ///
+    /// It is done whether anybody waits for it or not.
+    pub fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, String>> {
+        self.turns.0.threads.run(self.priority, work)
+    }
+}
+
 impl Inner {
     fn weight(&self, books: &Books, tenant: &TenantId) -> Weight {
         #[expect(clippy::cast_precision_loss, reason = "there are few processors")]
@@ -166,6 +195,16 @@ impl Inner {
 
     fn past(&self, books: &Books, tenant: &TenantId) -> f64 {
         books.tenants.get(tenant).map_or(0.0, |past| past.seen_at(self.clock.elapsed()))
+    }
+
+    /// How the threads of a tenant who has turns of a weight stand to those of others.
+    fn priority(&self, books: &Books, tenant: &TenantId, weight: Weight) -> Priority {
+        let now = self.clock.elapsed();
+        let mut others = books.tenants.iter().filter(|(other, _)| *other != tenant);
+        match weight {
+            Weight::Heavy if others.any(|(_, past)| past.seen_at(now) > NOTABLE) => Priority::Low,
+            Weight::Heavy | Weight::Light => Priority::Normal,
+        }
     }
 
     fn charge(&self, books: &mut Books, tenant: &TenantId, computed: Duration) {
@@ -230,21 +269,26 @@ impl Turn {
         self.turns.places()
     }
 
+    /// The threads for what is done for the query's tenant now.
+    pub fn threads(&self) -> TenantThreads {
+        let inner = &*self.turns.0;
+        let books = inner.books.lock();
+        let priority = inner.priority(&books, &self.tenant, inner.weight(&books, &self.tenant));
+        TenantThreads { turns: self.turns.clone(), priority }
+    }
+
+    /// Where helpers work.
+    pub fn helpers(&self, helper: &Helper<'_>) -> &rayon::ThreadPool {
+        self.turns.0.threads.helpers(helper.priority)
+    }
+
     /// Waits for a turn; gives up when `is_over` says that nobody needs it.
     pub fn begin(&self, is_over: impl Fn() -> bool) {
         let inner = &*self.turns.0;
         let bell = {
             let mut books = inner.books.lock();
             let computed = self.mine.lock().computed;
-            let weight = inner.weight(&books, &self.tenant);
-            let may = match weight {
-                Weight::Light => books.light < inner.places,
-                Weight::Heavy => books.light + books.heavy < inner.places,
-            };
-            if may {
-                *books.of(weight) += 1;
-                inner.call(&mut books);
-                self.has(weight);
+            if self.has_begun(&mut books) {
                 return;
             }
             books.next += 1;
@@ -268,8 +312,28 @@ impl Turn {
             weight = *bell.called.lock();
         }
         if let Some(weight) = weight {
-            self.has(weight);
+            self.has(&inner.books.lock(), weight);
         }
+    }
+
+    /// Begins if there is nothing to wait for.
+    pub fn begin_now(&self) -> bool {
+        self.has_begun(&mut self.turns.0.books.lock())
+    }
+
+    fn has_begun(&self, books: &mut Books) -> bool {
+        let inner = &*self.turns.0;
+        let weight = inner.weight(books, &self.tenant);
+        let may = match weight {
+            Weight::Light => books.light < inner.places,
+            Weight::Heavy => books.light + books.heavy < inner.places,
+        };
+        if may {
+            *books.of(weight) += 1;
+            inner.call(books);
+            self.has(books, weight);
+        }
+        may
     }
 
     /// Ends it.
@@ -314,11 +378,16 @@ impl Turn {
         }
         *books.of(weight) += 1;
         inner.call(&mut books);
-        Some(Helper { turn: self, weight, since: inner.clock.elapsed() })
+        let priority = inner.priority(&books, &self.tenant, weight);
+        Some(Helper { turn: self, weight, priority, since: inner.clock.elapsed() })
     }
 
-    fn has(&self, weight: Weight) {
-        let now = self.turns.0.clock.elapsed();
+    fn has(&self, books: &Books, weight: Weight) {
+        let inner = &*self.turns.0;
+        if inner.priority(books, &self.tenant, weight) == Priority::Low {
+            threads::lower();
+        }
+        let now = inner.clock.elapsed();
         self.mine.lock().has = Some(Has { weight, since: now, counted: now });
     }
 
@@ -347,6 +416,9 @@ impl Turn {
         mine.has = Some(has);
         if has.weight == Weight::Light {
             return false;
+        }
+        if inner.priority(&books, &self.tenant, has.weight) == Priority::Low {
+            threads::lower();
         }
         if books.light + books.heavy > inner.places {
             return true;
@@ -406,7 +478,7 @@ mod tests {
 
     fn turns(places: usize) -> (Turns, Arc<HandClock>) {
         let clock = HandClock::at(Timestamp(0));
-        (Turns::new(places, Arc::<HandClock>::clone(&clock)), clock)
+        (Turns::new(places, Arc::<HandClock>::clone(&clock)).unwrap(), clock)
     }
 
     fn counts(turns: &Turns) -> (usize, usize, usize) {

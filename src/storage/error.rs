@@ -17,6 +17,9 @@ pub enum StorageError {
         /// The bound that was set.
         limit: u64,
     },
+    /// Nobody waits for the answer any more.
+    #[error("nobody waits for the answer any more")]
+    Stopped,
     /// The disk is full; reads go on.
     #[error("disk is full: {detail}")]
     DiskFull {
@@ -92,6 +95,7 @@ impl StorageError {
             Self::TooManySeries { .. }
             | Self::TooManyLabelBytes { .. }
             | Self::Exhausted { .. }
+            | Self::Stopped
             | Self::Unsupported(_) => Fault::Caller,
             Self::DiskFull { .. } | Self::Overloaded { .. } | Self::Unavailable { .. } => Fault::Passing,
             Self::Corrupt { .. } | Self::Io { .. } | Self::Remote { .. } => Fault::Ours,

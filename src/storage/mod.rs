@@ -38,8 +38,8 @@ pub use estimate::Estimate;
 pub use offer::{Combine, GridRow, Offer, Operation, WindowFunction};
 pub use room::{Granted, SeriesRoom};
 pub use selection::{
-    Grid, HistogramSample, LabelsRequest, MatcherSets, ReadSeries, Run, Runs, SelectRequest, Selected,
-    SeriesExemplars, SeriesSamples, Sift,
+    Grid, HistogramSample, IsOver, LabelsRequest, MatcherSets, ReadSeries, Run, Runs, SelectRequest,
+    Selected, SeriesExemplars, SeriesSamples, Sift,
 };
 pub use view::View;
 
@@ -72,6 +72,11 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     ///
     /// A series that has no sample in the range may be left out or come with no samples.
     async fn select(&self, tenant: &TenantId, request: SelectRequest) -> Result<Selected>;
+
+    /// The store, if it selects on the thread that asks; none if it has to be waited for.
+    fn here(&self) -> Option<&dyn SelectHere> {
+        None
+    }
 
     /// The labels of the series that match any of the request's sets and have samples in its range, sorted.
     async fn series(&self, tenant: &TenantId, request: LabelsRequest) -> Result<Vec<Labels>>;
@@ -171,6 +176,17 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
 
     /// Stops background work and leaves everything durable. Calls after it fail.
     async fn close(&self) -> Result<()>;
+}
+
+/// A [`Storage`] that selects without waiting for anything but its own disk.
+pub trait SelectHere {
+    /// [`Storage::select`] on the thread that asks; [`StorageError::Stopped`] soon after `is_over` says so.
+    fn select_here(
+        &self,
+        tenant: &TenantId,
+        request: &SelectRequest,
+        is_over: IsOver<'_>,
+    ) -> Result<Selected>;
 }
 
 /// What a tenant's small text is about.

@@ -103,30 +103,45 @@ pub(crate) fn label_bytes(labels: &Labels) -> u64 {
     labels.as_canonical().len() as u64 + SERIES_BYTES
 }
 
+/// Tells whether nobody waits for an answer any more.
+pub type IsOver<'a> = &'a (dyn Fn() -> bool + Sync);
+
+/// Series that are counted between two looks whether anybody still waits.
+const LOOK: usize = 256;
+
 /// Counts series against the bounds of a [`SelectRequest`].
-#[derive(Clone, Debug)]
-pub(crate) struct Meter {
+#[derive(Clone)]
+pub(crate) struct Meter<'a> {
     max_series: Option<usize>,
     max_bytes: Option<u64>,
     series: usize,
     bytes: u64,
+    is_over: Option<IsOver<'a>>,
 }
 
-impl Meter {
+impl<'a> Meter<'a> {
     /// The bounds of a request.
     pub(crate) fn of(request: &SelectRequest) -> Self {
         let SelectRequest { max_series, max_label_bytes: max_bytes, .. } = request;
-        Self { max_series: *max_series, max_bytes: *max_bytes, series: 0, bytes: 0 }
+        Self { max_series: *max_series, max_bytes: *max_bytes, ..Self::unbounded() }
     }
 
     /// No bounds.
     pub(crate) fn unbounded() -> Self {
-        Self { max_series: None, max_bytes: None, series: 0, bytes: 0 }
+        Self { max_series: None, max_bytes: None, series: 0, bytes: 0, is_over: None }
+    }
+
+    /// The same, for as long as somebody waits.
+    pub(crate) fn unless(self, is_over: IsOver<'a>) -> Self {
+        Self { is_over: Some(is_over), ..self }
     }
 
     /// Counts one more series; fails if that is beyond a bound.
     pub(crate) fn count(&mut self, labels: &Labels) -> Result<()> {
         self.series += 1;
+        if self.series.is_multiple_of(LOOK) && self.is_over.is_some_and(|is_over| is_over()) {
+            return Err(StorageError::Stopped);
+        }
         if let Some(limit) = self.max_series.filter(|limit| self.series > *limit) {
             return Err(StorageError::TooManySeries { limit });
         }
@@ -140,7 +155,7 @@ impl Meter {
     }
 
     /// Counts several.
-    pub(crate) fn count_all<'a>(&mut self, all: impl IntoIterator<Item = &'a Labels>) -> Result<()> {
+    pub(crate) fn count_all<'l>(&mut self, all: impl IntoIterator<Item = &'l Labels>) -> Result<()> {
         all.into_iter().try_for_each(|labels| self.count(labels))
     }
 }

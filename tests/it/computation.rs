@@ -7,7 +7,11 @@ use luminate::{
     clock::HandClock,
     model::{Labels, Millis, TenantId, Timestamp, stale_nan},
     promql::{Engine, EngineOptions, QueryOptions},
-    storage::{BatchSample, Storage, View, WriteBatch, memory::MemoryStore},
+    storage::{
+        BatchSample, Storage, View, WriteBatch,
+        embedded::{EmbeddedConfig, EmbeddedStore, disk::SystemDisk},
+        memory::MemoryStore,
+    },
 };
 
 use crate::{
@@ -189,6 +193,50 @@ async fn narrowed_selectors_give_the_same_bits() {
         );
         assert!(narrowed == whole, "{query}:\n{narrowed:.300?}\n{whole:.300?}");
     }
+}
+
+/// Over few series, looked up by values: so that they are evaluated where they are asked for, if that is possible.
+const SMALL: &[&str] = &[
+    "a_total{instance=\"i3\"}",
+    "sum by (x) (rate(g{instance=\"i5\"}[5m]))",
+    "g{instance=\"i7\"} / h{instance=\"i7\"}",
+    "g{instance=\"none\"}",
+    "1 + vector(time())",
+    "count_over_time(g{instance=\"i9\"}[10m:1m])",
+    "a_total{instance=\"i3\"} == on (instance) a_total{instance=\"i3\"}",
+    "a_total{instance=\"i3\"} + on (job) group_left a_total{instance=\"i3\"}",
+    "{instance=\"i3\"} * 0",
+    "{instance=\"i3\"} and on () {job=\"j0\", x=\"1\"}",
+];
+
+#[test]
+fn it_does_not_matter_where_a_query_is_evaluated() {
+    use tokio::runtime::Builder;
+    let dir = tempfile::tempdir().unwrap();
+    let several = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    // There, nothing may be waited for.
+    let one = Builder::new_current_thread().enable_all().build().unwrap();
+    let config = EmbeddedConfig { retention: None, ..EmbeddedConfig::new(dir.path()) };
+    let embedded = several.block_on(async {
+        let store = EmbeddedStore::open(config, Arc::new(SystemDisk), HandClock::at(Timestamp(0))).unwrap();
+        store.append(&TenantId::anonymous(), random()).await.unwrap();
+        store as Arc<dyn Storage>
+    });
+    let waited_for = engine(&several.block_on(store_of(random())), 2, true);
+    let here = engine(&embedded, 2, true);
+    for query in QUERIES.iter().chain(SMALL) {
+        let ask = |engine| asked(engine, query, SAMPLES * SCRAPE, 60_000);
+        let expected = several.block_on(ask(&waited_for));
+        // On a worker, and on none.
+        let (engine, text) = (here.clone(), *query);
+        let at_once = several.spawn(async move { asked(&engine, text, SAMPLES * SCRAPE, 60_000).await });
+        let answers =
+            [several.block_on(at_once).unwrap(), several.block_on(ask(&here)), one.block_on(ask(&here))];
+        for answer in answers {
+            assert!(answer == expected, "{query}:\n{answer:.300?}\n{expected:.300?}");
+        }
+    }
+    several.block_on(embedded.close()).unwrap();
 }
 
 /// A step's value does not depend on which other steps are asked for.

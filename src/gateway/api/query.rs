@@ -132,8 +132,8 @@ async fn write(answered: Answered, stats: Stats) -> Result<Response, ApiError> {
     }
     // When this is dropped, so is the query, and writing ends.
     let ticket = Arc::clone(running.ticket());
-    let write = move || ticket.in_turn(|is_over| json::answer_unless(&answer, stats.detail, is_over));
-    let written = tokio::task::spawn_blocking(write).await;
+    let write = move |is_over: &dyn Fn() -> bool| json::answer_unless(&answer, stats.detail, is_over);
+    let written = ticket.in_turn(write).await;
     match written.map_err(|error| ApiError::internal(format!("writing the answer: {error}")))? {
         Some(written) => Ok(respond(written)),
         None => Err(QueryFailure::from(QueryError::Canceled("result writing")).into()),

@@ -154,6 +154,7 @@ pub fn refuse(error: &IngestError) -> Response {
                     | StorageError::TooManyLabelBytes { .. }
                     | StorageError::DiskFull { .. }
                     | StorageError::Exhausted { .. }
+                    | StorageError::Stopped
                     | StorageError::Corrupt { .. }
                     | StorageError::Io { .. }
                     | StorageError::Remote { .. }

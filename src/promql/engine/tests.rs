@@ -502,9 +502,10 @@ fn long_chains_of_operators_are_evaluated() {
     };
     // With the stack that a server's threads have.
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = runtime.worker_threads(1).enable_all().thread_stack_size(STACK_BYTES).build().unwrap();
+    let runtime =
+        runtime.worker_threads(1).enable_all().thread_stack_size(parse::STACK_BYTES).build().unwrap();
     let run = move || runtime.block_on(test);
-    std::thread::Builder::new().stack_size(STACK_BYTES).spawn(run).unwrap().join().unwrap();
+    std::thread::Builder::new().stack_size(parse::STACK_BYTES).spawn(run).unwrap().join().unwrap();
 }
 
 #[tokio::test]

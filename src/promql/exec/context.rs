@@ -1,4 +1,4 @@
-//! What every operator of one evaluation shares: switches, budget, cancellation, and a pool of threads.
+//! What every operator of one evaluation shares: switches, budget, cancellation, and turns.
 
 use std::{
     ops::Range,
@@ -51,8 +51,6 @@ pub struct Context {
     pub ticket: Arc<Ticket>,
     /// Its turns.
     pub turn: Turn,
-    /// Where chunks are evaluated.
-    pub pool: Arc<rayon::ThreadPool>,
 }
 
 /// What one chunk's worker found out besides its result.
@@ -134,7 +132,7 @@ impl Context {
     }
 
     /// Does jobs, with as many helpers as there are turns for; the results are in the order of the jobs.
-    fn together<J: Send, T: Send>(
+    pub fn together<J: Send, T: Send>(
         &self,
         jobs: impl ExactSizeIterator<Item = J> + Send,
         work: impl Fn(J) -> T + Sync,
@@ -158,16 +156,16 @@ impl Context {
             done.lock().extend(mine);
         };
         let helpers: Vec<_> = std::iter::from_fn(|| self.turn.helper()).take(most).collect();
-        if helpers.is_empty() {
-            run(&|| false);
-        } else {
+        if let Some(first) = helpers.first() {
             let run = &run;
-            self.pool.in_place_scope(|scope| {
+            self.turn.helpers(first).in_place_scope(|scope| {
                 for helper in helpers {
                     scope.spawn(move |_| run(&|| helper.is_wanted()));
                 }
                 run(&|| false);
             });
+        } else {
+            run(&|| false);
         }
         let mut done = done.into_inner();
         done.sort_unstable_by_key(|(number, _)| *number);

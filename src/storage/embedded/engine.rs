@@ -45,9 +45,9 @@ use crate::{
     clock::Clock,
     model::{Labels, Metadata, Millis, TenantId, TimeRange, Timestamp},
     storage::{
-        Appended, Cardinality, ChangeLog, Check, CheckState, Estimate, Health, LabelsRequest, MatcherSets,
-        RejectReason, Rejected, Replay, Result, SampleKind, SelectRequest, Selected, SeriesExemplars, Sift,
-        StorageError, StorageStatus, Touched, WriteBatch, cardinality_of,
+        Appended, Cardinality, ChangeLog, Check, CheckState, Estimate, Health, IsOver, LabelsRequest,
+        MatcherSets, RejectReason, Rejected, Replay, Result, SampleKind, SelectRequest, Selected,
+        SeriesExemplars, Sift, StorageError, StorageStatus, Touched, WriteBatch, cardinality_of,
     },
 };
 
@@ -267,8 +267,13 @@ impl Engine {
         self.see(tenant, range, |sight, kept| kept.map_or_else(|| Ok(T::default()), |kept| look(sight, kept)))
     }
 
-    pub(crate) fn select(&self, tenant: &TenantId, request: &SelectRequest) -> Result<Selected> {
-        self.see(tenant, request.range, |sight, range| sight.select(request, range))
+    pub(crate) fn select(
+        &self,
+        tenant: &TenantId,
+        request: &SelectRequest,
+        is_over: IsOver<'_>,
+    ) -> Result<Selected> {
+        self.see(tenant, request.range, |sight, range| sight.select(request, range, is_over))
     }
 
     pub(crate) fn series(&self, tenant: &TenantId, request: &LabelsRequest) -> Result<Vec<Labels>> {

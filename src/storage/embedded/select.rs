@@ -22,7 +22,7 @@ use crate::{
     storage::{
         Estimate, LabelsRequest, MatcherSets, ReadSeries, Result, Runs, SelectRequest, Selected,
         SeriesSamples, Sift, StorageError,
-        selection::{Meter, label_bytes},
+        selection::{IsOver, Meter, label_bytes},
     },
 };
 
@@ -66,14 +66,20 @@ struct Selection {
 
 impl Sight<'_> {
     /// The series that pass, and a reader of their samples.
-    pub(crate) fn select(mut self, request: &SelectRequest, range: Option<TimeRange>) -> Result<Selected> {
+    pub(crate) fn select(
+        mut self,
+        request: &SelectRequest,
+        range: Option<TimeRange>,
+        is_over: IsOver<'_>,
+    ) -> Result<Selected> {
+        let meter = Meter::of(request).unless(is_over);
         let (sources, found) = match range {
-            Some(range) => self.gather(&request.sets(), range, &Meter::of(request), usize::MAX)?,
+            Some(range) => self.gather(&request.sets(), range, &meter, usize::MAX)?,
             None => (Vec::new(), Vec::new()),
         };
         let range = range.unwrap_or(request.range);
         let (series, places) = grouped(found);
-        Meter::of(request).count_all(&series)?;
+        meter.clone().count_all(&series)?;
         let hidden = if self.tombstones.is_empty() {
             Vec::new()
         } else {
@@ -290,7 +296,7 @@ impl Sight<'_> {
         &mut self,
         sets: &[Vec<Matcher>],
         range: TimeRange,
-        meter: &Meter,
+        meter: &Meter<'_>,
         most: usize,
     ) -> Result<(Vec<Source>, Vec<Found>)> {
         let (mut sources, mut all) = (Vec::new(), Vec::new());
@@ -363,7 +369,7 @@ fn series_of(
     tenant: &TenantId,
     sets: &[Vec<Matcher>],
     range: TimeRange,
-    mut meter: Meter,
+    mut meter: Meter<'_>,
     most: usize,
 ) -> Result<Vec<(Labels, u32)>> {
     let whole = sealed.range().is_some_and(|r| r.intersection(range) == Some(r));

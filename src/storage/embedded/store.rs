@@ -18,9 +18,9 @@ use crate::{
     clock::Clock,
     model::{Labels, Metadata, TenantId, TimeRange},
     storage::{
-        AppendPolicy, Appended, Cardinality, Changes, Check, DocumentKind, Estimate, Health, LabelsRequest,
-        MatcherSets, Replay, Result, SelectRequest, Selected, SeriesExemplars, Sift, Storage, StorageError,
-        StorageStatus, WriteBatch, room::Allowance,
+        AppendPolicy, Appended, Cardinality, Changes, Check, DocumentKind, Estimate, Health, IsOver,
+        LabelsRequest, MatcherSets, Replay, Result, SelectHere, SelectRequest, Selected, SeriesExemplars,
+        Sift, Storage, StorageError, StorageStatus, WriteBatch, room::Allowance,
     },
 };
 
@@ -165,6 +165,17 @@ async fn upkeep(engine: Weak<Engine>, mut stopped: watch::Receiver<bool>) {
     }
 }
 
+impl SelectHere for EmbeddedStore {
+    fn select_here(
+        &self,
+        tenant: &TenantId,
+        request: &SelectRequest,
+        is_over: IsOver<'_>,
+    ) -> Result<Selected> {
+        self.engine.select(tenant, request, is_over)
+    }
+}
+
 #[async_trait]
 impl Storage for EmbeddedStore {
     async fn append(&self, tenant: &TenantId, batch: WriteBatch) -> Result<Appended> {
@@ -178,7 +189,11 @@ impl Storage for EmbeddedStore {
 
     async fn select(&self, tenant: &TenantId, request: SelectRequest) -> Result<Selected> {
         let tenant = tenant.clone();
-        self.blocking(move |engine| engine.select(&tenant, &request)).await
+        self.blocking(move |engine| engine.select(&tenant, &request, &|| false)).await
+    }
+
+    fn here(&self) -> Option<&dyn SelectHere> {
+        Some(self)
     }
 
     async fn series(&self, tenant: &TenantId, request: LabelsRequest) -> Result<Vec<Labels>> {

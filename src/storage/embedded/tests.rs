@@ -20,7 +20,7 @@ use crate::{
     clock::{Clock, HandClock},
     model::{Labels, TenantId, TimeRange, Timestamp},
     storage::{
-        BatchSample, Result, SelectRequest, Storage, StorageError, WriteBatch,
+        BatchSample, Result, SelectHere, SelectRequest, Storage, StorageError, WriteBatch,
         conformance::{self, Backend, NOW, Settles, Upheaval, read_all},
         embedded::disk::SystemDisk,
     },
@@ -373,4 +373,25 @@ fn a_full_disk_calls_for_a_flush_and_one_that_failed_waits() {
     hand.advance(Duration::from_secs(5));
     assert!(engine.flush_is_due());
     engine.close().unwrap();
+}
+
+#[tokio::test]
+async fn who_does_not_wait_any_more_stops_a_select() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    let series: Vec<Labels> = (0..2_000)
+        .map(|i| Labels::from_pairs([("__name__", "m"), ("i", format!("{i:04}").as_str())]).unwrap())
+        .collect();
+    let samples: Vec<(u32, i64, f64)> = (0..2_000).map(|i| (i, at(0), 1.0)).collect();
+    store.append(&tenant(), batch(&series, &samples)).await.unwrap();
+    let request = SelectRequest::new(vec![], TimeRange::ALL);
+    for _ in ["in the head", "in a part"] {
+        let looks = std::sync::atomic::AtomicUsize::new(0);
+        let on_the_third = || looks.fetch_add(1, Ordering::Relaxed) == 2;
+        let stopped = store.select_here(&tenant(), &request, &on_the_third);
+        assert!(matches!(stopped, Err(StorageError::Stopped)), "{stopped:?}");
+        assert_eq!(looks.into_inner(), 3);
+        assert_eq!(store.select_here(&tenant(), &request, &|| false).unwrap().series.len(), 2_000);
+        store.flush().await.unwrap();
+    }
 }

@@ -5,8 +5,8 @@ use std::{collections::HashSet, sync::Arc};
 use crate::{
     model::{Labels, METRIC_NAME, Matcher, Metadata, MetricType, TenantId, TimeRange},
     storage::{
-        Cardinality, Estimate, LabelsRequest, MatcherSets, Result, SelectRequest, Selected, SeriesExemplars,
-        Sift, Storage, selection::both,
+        Cardinality, Estimate, IsOver, LabelsRequest, MatcherSets, Result, SelectHere, SelectRequest,
+        Selected, SeriesExemplars, Sift, Storage, selection::both,
     },
 };
 
@@ -20,6 +20,15 @@ pub(super) struct Filtered<'v> {
 impl Filtered<'_> {
     pub(super) async fn select(self, storage: &dyn Storage, request: SelectRequest) -> Result<Selected> {
         storage.select(self.tenant, self.selected(request)?).await
+    }
+
+    pub(super) fn select_here(
+        self,
+        here: &dyn SelectHere,
+        request: SelectRequest,
+        is_over: IsOver<'_>,
+    ) -> Result<Selected> {
+        here.select_here(self.tenant, &self.selected(request)?, is_over)
     }
 
     pub(super) async fn estimate(self, storage: &dyn Storage, request: SelectRequest) -> Result<Estimate> {

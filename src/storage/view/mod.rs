@@ -25,7 +25,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
-    Cardinality, Changes, Estimate, LabelsRequest, MatcherSets, Result, SelectRequest, Selected,
+    Cardinality, Changes, Estimate, IsOver, LabelsRequest, MatcherSets, Result, SelectRequest, Selected,
     SeriesExemplars, Sift, Storage, StorageError, selection::both,
 };
 use crate::model::{Labels, METRIC_NAME, MatchOp, Matcher, Metadata, TenantId, TimeRange};
@@ -142,6 +142,21 @@ impl View {
             Some(tenant) => tenant.select(storage, request).await,
             None => self.all().select(storage, request).await,
         }
+    }
+
+    /// Whether what is in view can be selected on the thread that asks.
+    pub fn is_here(&self, storage: &dyn Storage) -> bool {
+        self.one().is_some() && storage.here().is_some()
+    }
+
+    /// [`SelectHere::select_here`] of what is in view; none if it has to be waited for.
+    pub fn select_here(
+        &self,
+        storage: &dyn Storage,
+        request: SelectRequest,
+        is_over: IsOver<'_>,
+    ) -> Option<Result<Selected>> {
+        Some(self.one()?.select_here(storage.here()?, request, is_over))
     }
 
     /// [`Storage::series`] of what is in view.
