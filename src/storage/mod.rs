@@ -9,6 +9,7 @@
 //! * [`clickhouse`]: a ClickHouse that many of us share.
 
 pub mod batch;
+mod cardinality;
 pub mod changes;
 pub mod clickhouse;
 pub mod conformance;
@@ -22,16 +23,17 @@ pub mod room;
 pub mod selection;
 pub mod view;
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 
-use crate::model::{Labels, METRIC_NAME, Metadata, TenantId, TimeRange};
+use crate::model::{Labels, Metadata, TenantId, TimeRange};
 
 pub use batch::{
     AppendPolicy, Appended, BatchExemplar, BatchHistogram, BatchLabels, BatchSample, OnConflict,
     RejectReason, Rejected, SampleKind, WriteBatch,
 };
+pub(crate) use cardinality::{PairCounts, cardinality_of, most};
 pub use changes::{AsOf, ChangeLog, Changed, Changes, Touched};
 pub use error::{Fault, StorageError};
 pub use estimate::Estimate;
@@ -300,39 +302,4 @@ pub enum CheckState {
     Degraded,
     /// What depends on it does not work.
     Failed,
-}
-
-/// Counts where the given series come from, for backends that can list them.
-pub(crate) fn cardinality_of<'a>(all: impl Iterator<Item = &'a Labels>, limit: usize) -> Cardinality {
-    let mut cardinality = Cardinality::default();
-    let mut pairs: HashMap<(String, String), u64> = HashMap::new();
-    for labels in all {
-        cardinality.series += 1;
-        for (name, value) in labels {
-            *pairs.entry((name.to_owned(), value.to_owned())).or_default() += 1;
-        }
-    }
-    cardinality.pairs = u64::try_from(pairs.len()).unwrap_or(u64::MAX);
-    let (mut metrics, mut values, mut bytes) = (HashMap::new(), HashMap::new(), HashMap::new());
-    for ((name, value), count) in &pairs {
-        *values.entry(name.clone()).or_default() += 1;
-        *bytes.entry(name.clone()).or_default() += value.len() as u64;
-        if name == METRIC_NAME {
-            metrics.insert(value.clone(), *count);
-        }
-    }
-    let pairs = pairs.into_iter().map(|((name, value), count)| (format!("{name}={value}"), count));
-    cardinality.series_by_metric = most(metrics.into_iter(), limit);
-    cardinality.values_by_label = most(values.into_iter(), limit);
-    cardinality.bytes_by_label = most(bytes.into_iter(), limit);
-    cardinality.series_by_pair = most(pairs, limit);
-    cardinality
-}
-
-/// The `limit` entries with the highest counts, ties by name.
-fn most(counts: impl Iterator<Item = (String, u64)>, limit: usize) -> Vec<(String, u64)> {
-    let mut counts: Vec<_> = counts.collect();
-    counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    counts.truncate(limit);
-    counts
 }

@@ -20,6 +20,7 @@ mod syntax;
 mod template;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use std::{fmt, sync::OnceLock};
 
@@ -28,6 +29,7 @@ use regex_syntax::hir::{Hir, Look};
 
 use shortcut::Shortcut;
 use syntax::Node;
+pub use walk::{Step, Walker};
 
 /// How many bytes the compiled form of a pattern may take before it runs.
 const MAX_COMPILED_BYTES: usize = 8 << 20;
@@ -126,6 +128,13 @@ impl Regex {
         &self.prefix
     }
 
+    /// The pattern as an automaton for walking over sorted texts, made anew; none if asking [each](Self::is_match) that
+    /// has the [prefix](Self::prefix) is as good.
+    pub fn walker(&self) -> Option<Walker> {
+        // Behind fixed parts anything may follow, so there are no branches to leave out but by the prefix.
+        if self.shortcut.is_some() { None } else { Walker::new(&self.pattern) }
+    }
+
     /// Whether every text matches, as with `.*`.
     pub fn is_match_all(&self) -> bool {
         self.only_gap() == Some(0)
@@ -169,12 +178,16 @@ impl Regex {
     }
 }
 
+/// A tree with both ends.
+fn whole(node: &Node) -> Hir {
+    Hir::concat(vec![Hir::look(Look::Start), node.to_hir(), Hir::look(Look::End)])
+}
+
 /// Makes the automaton of a tree; none if it would be too big.
 fn compile(node: &Node, max_bytes: Option<usize>) -> Option<meta::Regex> {
-    let whole = Hir::concat(vec![Hir::look(Look::Start), node.to_hir(), Hir::look(Look::End)]);
     let config =
         meta::Config::new().nfa_size_limit(max_bytes).hybrid_cache_capacity(MAX_CACHE_BYTES).utf8_empty(true);
-    meta::Builder::new().configure(config).build_from_hir(&whole).ok()
+    meta::Builder::new().configure(config).build_from_hir(&whole(node)).ok()
 }
 
 fn anchored(text: &str) -> Input<'_> {

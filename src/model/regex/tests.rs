@@ -354,3 +354,62 @@ proptest! {
         prop_assert_eq!(Regex::new(&pattern).unwrap().is_match(&text), rust.is_match(&text));
     }
 }
+
+#[test]
+fn a_walk_matches_what_the_pattern_matches_and_knows_early_what_cannot() {
+    let walk = |regex: &Regex, text: &str| {
+        let walker = regex.walker().unwrap();
+        let mut at = walker.start();
+        for byte in text.bytes() {
+            at = walker.next(at, byte);
+            if !walker.can_match(at) {
+                return false;
+            }
+        }
+        walker.is_match(at)
+    };
+    let patterns = [
+        "(api|web)-[0-9]+",
+        "a|ab+",
+        "(a|b).*x",
+        "(?i)é+x?",
+        "[^a-c]*",
+        "x{2,4}y",
+        "(?m)a$\\n^b",
+        "a\\b.+|b",
+        "(|a)+b?",
+    ];
+    let texts = [
+        "", "a", "ab", "abb", "b", "ba", "bax", "ax", "x", "api-1", "api-", "web-42", "webb-4", "é", "ÉX",
+        "éx", "d", "dé", "xxy", "xxxxy", "xxxxxy", "a\nb", "a-", "aa",
+    ];
+    for pattern in patterns {
+        let regex = Regex::new(pattern).unwrap();
+        for text in texts {
+            assert_eq!(walk(&regex, text), regex.is_match(text), "{pattern} {text:?}");
+        }
+    }
+    let regex = Regex::new("(api|web)-[0-9]+").unwrap();
+    let walker = regex.walker().unwrap();
+    assert!(!walker.can_match(walker.next(walker.start(), b'b')));
+    // Lists and gaps are looked up, and what would be large is not made.
+    for pattern in ["a|b", "a.*", "(.*[a-z].{9}){2}"] {
+        assert!(Regex::new(pattern).unwrap().walker().is_none(), "{pattern}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_walk_agrees_with_matching(pattern in "[ab.()|*+?]{1,8}", texts in prop::collection::vec("[abc]{0,5}", 1..8)) {
+        let Ok(regex) = Regex::new(&pattern) else { return Ok(()) };
+        let Some(walker) = regex.walker() else { return Ok(()) };
+        for text in texts {
+            let end = text.bytes().fold(walker.start(), |at, byte| walker.next(at, byte));
+            prop_assert_eq!(walker.is_match(end), regex.is_match(&text), "{} {:?}", pattern, text);
+            if walker.is_match(end) {
+                let ends = (0..text.len()).map(|n| text.bytes().take(n).fold(walker.start(), |at, byte| walker.next(at, byte)));
+                prop_assert!(ends.into_iter().all(|at| walker.can_match(at)));
+            }
+        }
+    }
+}

@@ -15,7 +15,9 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
+use roaring::RoaringBitmap;
 
 use super::{
     admission::{self, Recalled},
@@ -46,8 +48,8 @@ use crate::{
     model::{Labels, Metadata, Millis, TenantId, TimeRange, Timestamp},
     storage::{
         Appended, Cardinality, ChangeLog, Check, CheckState, Estimate, Health, IsOver, LabelsRequest,
-        MatcherSets, RejectReason, Rejected, Replay, Result, SampleKind, SelectRequest, Selected,
-        SeriesExemplars, Sift, StorageError, StorageStatus, Touched, WriteBatch, cardinality_of,
+        MatcherSets, PairCounts, RejectReason, Rejected, Replay, Result, SampleKind, SelectRequest, Selected,
+        SeriesExemplars, Sift, StorageError, StorageStatus, Touched, WriteBatch,
     },
 };
 
@@ -344,18 +346,32 @@ impl Engine {
     ) -> Result<Cardinality> {
         self.is_open()?;
         let view = self.view.load_full();
-        let mut all = BTreeSet::new();
-        let (mut chunks, mut range) = (0, None::<TimeRange>);
-        for head in &view.heads {
-            for number in find_in_head(head, tenant, sets) {
-                head.look(number, |series| {
-                    all.insert(series.labels.clone());
-                    chunks += series.chunks() as u64;
-                    range = union(range, series.range());
-                });
-            }
-        }
-        Ok(Cardinality { chunks, range, ..cardinality_of(all.iter(), limit) })
+        let (active, frozen) = (view.active(), view.heads.len().checked_sub(2).map(|i| &view.heads[i]));
+        let found = find_in_head(active, tenant, sets);
+        let (mut chunks, mut range) = active.extent(tenant, &found);
+        let some = |found| if sets.is_empty() { None } else { Some(found) };
+        let mut counts = PairCounts::new(limit);
+        let Some(frozen) = frozen else {
+            active.each_pair(tenant, some(&found), |name, value, series| counts.add(name, value, series));
+            return Ok(Cardinality { chunks, range, ..counts.done(found.len()) });
+        };
+        // While a head is written out most of its series are in the new one, too, and count once.
+        let in_frozen = find_in_head(frozen, tenant, sets);
+        let (more, of_frozen) = frozen.extent(tenant, &in_frozen);
+        (chunks, range) = (chunks + more, union(range, of_frozen));
+        let only_there = |number: &u32| {
+            let id = frozen.look(*number, |series| series.id);
+            id.is_some_and(|id| active.look_up(tenant, id, |_| ()).is_none())
+        };
+        let in_frozen: RoaringBitmap = in_frozen.into_iter().filter(only_there).collect();
+        let mut pairs: HashMap<(String, String), u64> = HashMap::new();
+        let mut add = |name: &str, value: &str, series| {
+            *pairs.entry((name.to_owned(), value.to_owned())).or_default() += series;
+        };
+        active.each_pair(tenant, some(&found), &mut add);
+        frozen.each_pair(tenant, Some(&in_frozen), &mut add);
+        pairs.iter().for_each(|((name, value), series)| counts.add(name, value, *series));
+        Ok(Cardinality { chunks, range, ..counts.done(found.len() + in_frozen.len()) })
     }
 
     /// How many series of a tenant are active.

@@ -41,6 +41,7 @@ mod merge;
 pub mod part;
 mod recover;
 mod register;
+mod restore;
 mod rewrite;
 mod select;
 mod snapshot;

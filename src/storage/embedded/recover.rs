@@ -28,21 +28,18 @@ use super::{
     documents::Documents,
     engine::{Engine, Upkeep},
     exemplars::Exemplars,
-    head::{Head, Place, Tally, series::NewValue},
+    head::Head,
     lock::Lock,
     part::{PageCache, Part, PartId, TEMPORARY_SUFFIX},
     register::Register,
+    restore::restore,
     view::{Sealed, View},
-    wal::{Wal, WalConfig, WalGround, record::Record, replay::replay},
+    wal::{Wal, WalConfig, WalGround, replay::replay},
 };
 use crate::{
     clock::Clock,
-    model::{Labels, TenantId},
     storage::{ChangeLog, Replay, Result, StorageError},
 };
-
-/// A number may be so far ahead of all before it: those between were written by others at the same time, or are lost.
-const MOST_SKIPPED: usize = 1 << 24;
 
 /// What the parts on disk are.
 #[derive(Debug, Default)]
@@ -89,15 +86,13 @@ impl Engine {
         register.restore_all(&ledger);
         exemplars.restore(ledger.exemplars.into_iter().map(|r| (r.tenant, r.series, r.exemplars)).collect());
         let head = Head::new();
-        let mut restore = Restore::new(&head, &register, &exemplars);
         let wal_dir = dir.join("wal");
-        let replayed = replay(disk.as_ref(), &wal_dir, &dir.join("quarantine"), 0, |epoch, record| {
-            restore.record(epoch, record);
+        let (replayed, restored) = restore(&head, &register, &exemplars, |each| {
+            replay(disk.as_ref(), &wal_dir, &dir.join("quarantine"), 0, each)
         })?;
-        head.add(&restore.tally);
         head.count_active();
-        add(&counters.replay_samples, restore.samples);
-        add(&counters.replay_lost, restore.lost);
+        add(&counters.replay_samples, restored.samples);
+        add(&counters.replay_lost, restored.lost);
         let replay = Replay {
             first: replayed.first.unwrap_or(0),
             last: replayed.last.unwrap_or(0),
@@ -107,9 +102,9 @@ impl Engine {
         damage.append(&mut damage_of_books);
         damage.append(&mut damage_of_documents);
         damage.extend(replayed.damage);
-        if restore.lost > 0 {
-            damage
-                .push(format!("{} samples of the log belong to series that do not read back", restore.lost));
+        if restored.lost > 0 {
+            let lost = restored.lost;
+            damage.push(format!("{lost} samples of the log belong to series that do not read back"));
         }
         for what in &damage {
             tracing::error!(what, "found damage, going on without");
@@ -242,89 +237,5 @@ fn set_aside(disk: &dyn Disk, dir: &Path, path: &Path, name: &str) {
         .and_then(|()| disk.sync_dir(&quarantine));
     if let Err(error) = moved {
         tracing::error!(%error, name, "a damaged part could not be set aside");
-    }
-}
-
-/// Puts what the log has back into memory.
-struct Restore<'a> {
-    head: &'a Head,
-    register: &'a Register,
-    exemplars: &'a Exemplars,
-    epoch: u64,
-    /// Where the series are that this epoch's numbers stand for.
-    places: Vec<Option<Place>>,
-    tally: Tally,
-    samples: u64,
-    lost: u64,
-}
-
-impl<'a> Restore<'a> {
-    fn new(head: &'a Head, register: &'a Register, exemplars: &'a Exemplars) -> Self {
-        Self {
-            head,
-            register,
-            exemplars,
-            epoch: 0,
-            places: Vec::new(),
-            tally: Tally::default(),
-            samples: 0,
-            lost: 0,
-        }
-    }
-
-    fn record(&mut self, epoch: u64, record: Record<'_>) {
-        if epoch != self.epoch {
-            self.places.clear();
-            self.epoch = epoch;
-        }
-        match record {
-            Record::Series { tenant, series } => self.series(&tenant, &series),
-            Record::Samples(samples) => {
-                for s in samples {
-                    let value = NewValue::Float(s.value.to_bits());
-                    self.sample(s.number, s.timestamp, value, s.start);
-                }
-            }
-            Record::Histograms(histograms) => {
-                for h in histograms {
-                    self.sample(h.number, h.timestamp, NewValue::Histogram(h.bytes), h.start);
-                }
-            }
-            Record::Exemplars { tenant, exemplars } => {
-                for (series, exemplar) in exemplars {
-                    self.exemplars.insert(&tenant, &series, exemplar);
-                }
-            }
-            Record::Metadata { tenant, metadata } => {
-                self.register.describe(&tenant, metadata);
-            }
-            Record::Tombstone { tenant, tombstone } => self.register.restore(&tenant, tombstone),
-            Record::Cleaned { tenant, up_to } => {
-                self.register.cleaned(&tenant, up_to);
-            }
-        }
-    }
-
-    fn series(&mut self, tenant: &TenantId, series: &[(u32, Labels)]) {
-        for (number, labels) in series {
-            let number = *number as usize;
-            // Numbers are counted up, so one far off is not one of ours.
-            if number < self.places.len() + MOST_SKIPPED {
-                if self.places.len() <= number {
-                    self.places.resize(number + 1, None);
-                }
-                self.places[number] = Some(self.head.adopt(tenant, labels, labels.id(), i64::MIN));
-            }
-        }
-    }
-
-    fn sample(&mut self, number: u32, timestamp: i64, value: NewValue<'_>, start: i64) {
-        match self.places.get(number as usize) {
-            Some(Some(place)) => {
-                self.samples += 1;
-                self.head.restore(*place, timestamp, value, start, &mut self.tally);
-            }
-            Some(None) | None => self.lost += 1,
-        }
     }
 }

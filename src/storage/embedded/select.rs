@@ -145,10 +145,11 @@ impl Sight<'_> {
                 self.heads(range).iter().for_each(|head| head.names_into(self.tenant, &mut all));
                 names.extend(all.iter().map(String::as_str));
             } else {
-                self.each_in_heads(&request.matchers, range, |labels| {
-                    names.extend(labels.iter().map(|(name, _)| name));
-                    ControlFlow::Continue(())
-                });
+                let mut all = BTreeSet::new();
+                for (head, found) in self.found_in_heads(&request.matchers, range) {
+                    head.names_among(self.tenant, &found, &mut all);
+                }
+                names.extend(all.iter().map(String::as_str));
             }
         } else {
             for labels in self.series(&request.matchers, range, 0)? {
@@ -178,10 +179,9 @@ impl Sight<'_> {
                     head.each_value(self.tenant, name, |value| values.extend([value]));
                 }
             } else {
-                self.each_in_heads(&request.matchers, range, |labels| {
-                    values.extend(labels.get(name));
-                    ControlFlow::Continue(())
-                });
+                for (head, found) in self.found_in_heads(&request.matchers, range) {
+                    head.each_value_among(self.tenant, name, &found, |value| values.extend([value]));
+                }
             }
         } else {
             for labels in self.series(&request.matchers, range, 0)? {
@@ -269,6 +269,15 @@ impl Sight<'_> {
     fn heads(&self, range: TimeRange) -> Vec<Arc<Head>> {
         let overlapping = |head: &&Arc<Head>| head.range().is_some_and(|r| r.overlaps(range));
         self.view.heads.iter().filter(overlapping).map(Arc::clone).collect()
+    }
+
+    /// The heads with samples in a range, each with the series that pass and have some.
+    fn found_in_heads(&self, sets: &MatcherSets, range: TimeRange) -> Vec<(Arc<Head>, RoaringBitmap)> {
+        let with_samples = |head: Arc<Head>| {
+            let found = head.with_samples(&find_in_head(&head, self.tenant, sets), range);
+            (head, found)
+        };
+        self.heads(range).into_iter().map(with_samples).collect()
     }
 
     /// Shows the labels of the heads' series that pass, until that is enough.

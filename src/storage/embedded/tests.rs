@@ -2,7 +2,9 @@
 
 mod active;
 mod crashes;
+mod lookups;
 mod model;
+mod replays;
 mod snapshots;
 
 use std::{
@@ -332,8 +334,8 @@ fn series_that_stay_known_do_not_call_for_one_flush_after_the_other() {
     let dir = tempfile::tempdir().unwrap();
     let config = EmbeddedConfig { head_bytes: 1 << 20, ..small(dir.path()) };
     let engine = Engine::open_at(config, Arc::new(SystemDisk), clock()).unwrap();
-    let series: Vec<Labels> = (0..2600).map(|i| labels(&[("i", &i.to_string())])).collect();
-    let scrape = |from: i64| (0..2600).map(|i| (i, at(from), 1.0)).collect::<Vec<_>>();
+    let series: Vec<Labels> = (0..4500).map(|i| labels(&[("i", &i.to_string())])).collect();
+    let scrape = |from: i64| (0..4500).map(|i| (i, at(from), 1.0)).collect::<Vec<_>>();
     append_now(&engine, batch(&series, &scrape(0))).unwrap();
     assert!(engine.flush_is_due());
     engine.flush().unwrap();
@@ -341,7 +343,7 @@ fn series_that_stay_known_do_not_call_for_one_flush_after_the_other() {
     assert!(engine.gate.read().bytes() > 1 << 20, "the series alone fill the head");
     assert!(!engine.flush_is_due());
     // So many new ones that nothing is taken any more: then those that are idle have to go.
-    let more: Vec<Labels> = (0..2600).map(|i| labels(&[("j", &i.to_string())])).collect();
+    let more: Vec<Labels> = (0..4500).map(|i| labels(&[("j", &i.to_string())])).collect();
     append_now(&engine, batch(&more, &scrape(2))).unwrap();
     let error = append_now(&engine, batch(&series, &scrape(3))).unwrap_err();
     assert!(matches!(error, StorageError::Overloaded { .. }), "{error}");

@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::TimeRange;
 use crate::{
-    model::{MatchOp, Matcher},
+    model::{MatchOp, Matcher, TimeRange},
     storage::{
         embedded::{EmbeddedConfig, EmbeddedStore, disk::SystemDisk},
         memory::MemoryStore,

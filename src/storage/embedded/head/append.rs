@@ -1,14 +1,14 @@
 //! A batch into the head, and into the form the log keeps.
 //!
-//! Samples are sorted by stripe first, so that a batch takes each lock once. A series that the log
-//! of this epoch does not know is logged while its stripe is still locked: nobody else can log a
-//! sample of it before. Samples that are there already are logged all the same: that they are in the head does not
+//! Samples are sorted by stripe first, so that a batch takes each lock once. Series that the log of this epoch does not
+//! know are told to it together, before the samples, and count as told only then: another batch that meets one
+//! in the meantime tells it too, under the same number. Samples that are there already are logged all the same: that they are in the head does not
 //! say that the write which brought them was durable.
 
 use hashbrown::HashMap;
 
 use super::{
-    Head, HeadTenant, STRIPES, Stripe, Tally, hash,
+    Head, HeadTenant, Place, STRIPES, Stripe, Tally, hash,
     series::{Before, NewValue, Series, Taken},
     stripe_of,
 };
@@ -92,7 +92,11 @@ struct Pass<'a> {
     known: Vec<(u32, u32)>,
     /// Which float samples were refused; empty if none was.
     refused: Vec<bool>,
+    /// Series that the log does not know, with their numbers, and where they are.
     fresh: Vec<(u32, Labels)>,
+    fresh_at: Vec<Place>,
+    /// Which of the batch's series are among them; empty if none is.
+    is_fresh: Vec<bool>,
     written: Written,
     tally: Tally,
 }
@@ -130,11 +134,14 @@ impl Head {
             known: vec![(UNKNOWN, UNKNOWN); batch.series.len()],
             refused: Vec::new(),
             fresh: Vec::new(),
+            fresh_at: Vec::new(),
+            is_fresh: Vec::new(),
             written: Written::default(),
             tally: Tally::default(),
         };
         pass.floats();
         pass.histograms();
+        pass.tell();
         Ok(pass.finish())
     }
 }
@@ -212,7 +219,6 @@ impl Pass<'_> {
                 }
             }
         }
-        self.log_fresh();
     }
 
     fn histograms(&mut self) {
@@ -226,9 +232,7 @@ impl Pass<'_> {
                 let head = self.head;
                 let mut stripe = head.stripes[at].lock();
                 let value = NewValue::Histogram(&arena[from..]);
-                let result = self.sample(&mut stripe, at, h.series, h.timestamp, value, h.start);
-                self.log_fresh();
-                result
+                self.sample(&mut stripe, at, h.series, h.timestamp, value, h.start)
             };
             match result {
                 Ok(()) => {
@@ -270,8 +274,11 @@ impl Pass<'_> {
         let entry = stripe.get_mut(slot).expect("a slot that was found or made");
         let taken = entry.append(timestamp.0, value, start, self.batch.policy, self.around.before)?;
         if !entry.logged {
-            entry.logged = true;
-            self.fresh.push((entry.number, entry.labels.clone()));
+            self.is_fresh.resize(self.batch.series.len(), false);
+            if !std::mem::replace(&mut self.is_fresh[series as usize], true) {
+                self.fresh.push((entry.number, entry.labels.clone()));
+                self.fresh_at.push(Place::new(at, slot));
+            }
         }
         match taken {
             Taken::Duplicate => self.written.duplicate += 1,
@@ -338,13 +345,21 @@ impl Pass<'_> {
         }
     }
 
-    /// Logs the series that the log did not know; the stripe they are in is locked.
-    fn log_fresh(&mut self) {
-        if !self.fresh.is_empty() {
-            let mut frames = Vec::new();
-            put_series(&mut frames, self.tenant_id, &self.fresh);
-            self.fresh.clear();
-            (self.around.log)(frames);
+    /// Tells the log the series that it does not know.
+    fn tell(&mut self) {
+        if self.fresh.is_empty() {
+            return;
+        }
+        let mut frames = Vec::new();
+        put_series(&mut frames, self.tenant_id, &self.fresh);
+        (self.around.log)(frames);
+        for of_stripe in self.fresh_at.chunk_by(|a, b| a.stripe() == b.stripe()) {
+            let mut stripe = self.head.stripes[of_stripe[0].stripe()].lock();
+            for place in of_stripe {
+                if let Some(series) = stripe.get_mut(place.slot()) {
+                    series.logged = true;
+                }
+            }
         }
     }
 

@@ -23,17 +23,20 @@ pub(crate) mod index;
 pub(crate) mod series;
 pub(crate) mod stream;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+use std::{
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use hashbrown::{HashMap, HashTable};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use roaring::RoaringBitmap;
 
 use self::{
-    index::Index,
+    index::{Found, Index},
     series::{NewValue, Nothing, Series, Taken},
 };
 use crate::{
@@ -42,6 +45,8 @@ use crate::{
 };
 
 const STRIPES: usize = 256;
+/// Fewer series than this are looked at one by one; of more, all stripes are gone through.
+const FEW_SERIES: u64 = 4096;
 /// Series are kept in pages of this many, so that a growing stripe never copies them.
 const PAGE: usize = 64;
 
@@ -75,11 +80,31 @@ struct Stripe {
     pages: Vec<Vec<Series>>,
 }
 
-/// Where a series is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
-    stripe: u8,
-    slot: u32,
+/// Where a series is: the stripe in the high byte, the slot below, and one more, so that nowhere takes no room.
+///
+/// Places in order keep those of a stripe together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place(NonZeroU32);
+
+impl Place {
+    const SLOTS: u32 = 1 << 24;
+
+    fn new(stripe: usize, slot: u32) -> Self {
+        assert!(slot < Self::SLOTS - 1, "a stripe has fewer series than that");
+        Self(NonZeroU32::MIN.saturating_add(u32::from(narrow_stripe(stripe)) * Self::SLOTS + slot))
+    }
+
+    const fn order(self) -> u32 {
+        self.0.get() - 1
+    }
+
+    const fn stripe(self) -> usize {
+        (self.order() / Self::SLOTS) as usize
+    }
+
+    const fn slot(self) -> u32 {
+        self.order() % Self::SLOTS
+    }
 }
 
 #[derive(Debug)]
@@ -196,7 +221,84 @@ impl Head {
 
     /// The numbers of a tenant's series that all matchers let pass.
     pub(crate) fn find(&self, tenant: &TenantId, matchers: &[Matcher]) -> RoaringBitmap {
-        self.tenant(tenant).map_or_else(RoaringBitmap::new, |t| t.index.read().find(matchers))
+        let Some(tenant) = self.tenant(tenant) else { return RoaringBitmap::new() };
+        let Found { mut series, left } = tenant.index.read().find(matchers);
+        if !left.is_empty() {
+            // Only now: who makes a series holds its stripe and waits for the index.
+            let passes = |series: &Series| {
+                left.iter().all(|m| m.matches(series.labels.get(m.name()).unwrap_or_default()))
+            };
+            series = series.into_iter().filter(|number| self.look(*number, passes) == Some(true)).collect();
+        }
+        series
+    }
+
+    /// Shows each label and value of a tenant's series, or of some of them, and how many have it.
+    pub(crate) fn each_pair(
+        &self,
+        tenant: &TenantId,
+        among: Option<&RoaringBitmap>,
+        each: impl FnMut(&str, &str, u64),
+    ) {
+        if let Some(tenant) = self.tenant(tenant) {
+            tenant.index.read().each_pair(among, each);
+        }
+    }
+
+    /// Adds the label names that some of a tenant's series have.
+    pub(crate) fn names_among(
+        &self,
+        tenant: &TenantId,
+        among: &RoaringBitmap,
+        into: &mut std::collections::BTreeSet<String>,
+    ) {
+        if let Some(tenant) = self.tenant(tenant) {
+            tenant.index.read().names_among(among, into);
+        }
+    }
+
+    /// Shows the values that a label has on some of a tenant's series, quickly: no series begins meanwhile.
+    pub(crate) fn each_value_among(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        among: &RoaringBitmap,
+        each: impl FnMut(&str),
+    ) {
+        if let Some(tenant) = self.tenant(tenant) {
+            tenant.index.read().each_value_among(name, among, each);
+        }
+    }
+
+    /// Those of the series whose samples lie between times that overlap a range.
+    pub(crate) fn with_samples(&self, among: &RoaringBitmap, range: TimeRange) -> RoaringBitmap {
+        if among.len() < FEW_SERIES {
+            let overlaps = |s: &Series| s.range().is_some_and(|r| r.overlaps(range));
+            return among.iter().filter(|number| self.look(*number, overlaps) == Some(true)).collect();
+        }
+        let mut numbers = Vec::new();
+        for stripe in &self.stripes {
+            let stripe = stripe.lock();
+            let series = stripe.pages.iter().flatten().filter(|s| among.contains(s.number));
+            numbers.extend(series.filter(|s| s.range().is_some_and(|r| r.overlaps(range))).map(|s| s.number));
+        }
+        numbers.sort_unstable();
+        numbers.into_iter().collect()
+    }
+
+    /// How many chunks some of a tenant's series have, and the times between which their samples lie.
+    pub(crate) fn extent(&self, tenant: &TenantId, among: &RoaringBitmap) -> (u64, Option<TimeRange>) {
+        let (mut chunks, mut range) = (0, None::<TimeRange>);
+        let Some(tenant) = self.tenant(tenant) else { return (chunks, range) };
+        for stripe in &self.stripes {
+            let stripe = stripe.lock();
+            let series = stripe.pages.iter().flatten();
+            for series in series.filter(|s| s.tenant == tenant.ordinal && among.contains(s.number)) {
+                chunks += series.chunks() as u64;
+                range = [range, series.range()].into_iter().flatten().reduce(TimeRange::union);
+            }
+        }
+        (chunks, range)
     }
 
     /// The numbers of all of a tenant's series.
@@ -226,8 +328,8 @@ impl Head {
     /// Looks at the series with a number.
     pub(crate) fn look<T>(&self, number: u32, look: impl FnOnce(&Series) -> T) -> Option<T> {
         let place = *self.places.read().get(usize::try_from(number).ok()?)?;
-        let stripe = self.stripes[usize::from(place.stripe)].lock();
-        stripe.get(place.slot).map(look)
+        let stripe = self.stripes[place.stripe()].lock();
+        stripe.get(place.slot()).map(look)
     }
 
     /// Looks at the series with an id.
@@ -251,21 +353,38 @@ impl Head {
 
     /// Makes a series known without a record in the log: it gets one with its next sample. It was active at
     /// `carried`.
-    pub(crate) fn adopt(&self, tenant: &TenantId, labels: &Labels, id: SeriesId, carried: i64) -> Place {
+    pub(crate) fn adopt(&self, tenant: &TenantId, labels: &Labels, id: SeriesId, carried: i64) {
         let tenant = self.tenant_or_new(tenant);
-        let hash = hash(id, tenant.ordinal);
-        let at = stripe_of(hash);
+        let at = stripe_of(hash(id, tenant.ordinal));
         let mut stripe = self.stripes[at].lock();
-        let slot = match stripe.find(hash, id, tenant.ordinal) {
-            Some(slot) => slot,
-            None => {
-                let (slot, number) = self.create(&mut stripe, at, &tenant, id, labels.clone(), carried);
-                tenant.index.write().insert(number, labels);
-                self.stats.kept.fetch_add(series_bytes(labels), Relaxed);
-                slot
-            }
-        };
-        Place { stripe: narrow_stripe(at), slot }
+        if let (_, Some(number)) = self.settle(&mut stripe, at, &tenant, labels, id, carried) {
+            tenant.index.write().insert(number, labels);
+        }
+    }
+
+    /// Makes a series of the log known: where it is, and if it is new its number, which the
+    /// [index](HeadTenant::tell_index) has to be told before anybody asks.
+    pub(crate) fn place(&self, tenant: &HeadTenant, labels: &Labels, id: SeriesId) -> (Place, Option<u32>) {
+        let at = stripe_of(hash(id, tenant.ordinal));
+        let mut stripe = self.stripes[at].lock();
+        self.settle(&mut stripe, at, tenant, labels, id, i64::MIN)
+    }
+
+    fn settle(
+        &self,
+        stripe: &mut Stripe,
+        at: usize,
+        tenant: &HeadTenant,
+        labels: &Labels,
+        id: SeriesId,
+        carried: i64,
+    ) -> (Place, Option<u32>) {
+        if let Some(slot) = stripe.find(hash(id, tenant.ordinal), id, tenant.ordinal) {
+            return (Place::new(at, slot), None);
+        }
+        let (slot, number) = self.create(stripe, at, tenant, id, labels.clone(), carried);
+        self.stats.kept.fetch_add(series_bytes(labels), Relaxed);
+        (Place::new(at, slot), Some(number))
     }
 
     /// Makes a series known that was active before the store was opened, and counts it.
@@ -283,13 +402,27 @@ impl Head {
         }
     }
 
-    /// Puts a sample from the log back.
-    pub(crate) fn restore(&self, place: Place, at: i64, value: NewValue<'_>, start: i64, tally: &mut Tally) {
-        let mut stripe = self.stripes[usize::from(place.stripe)].lock();
-        if let Some(series) = stripe.get_mut(place.slot)
-            && let Ok(taken) = series.append(at, value, start, AppendPolicy::default(), &Nothing)
-        {
-            tally.count(taken, at, value);
+    /// The stripe that a series is in, if it is here.
+    pub(crate) fn stripe_of(&self, tenant: &HeadTenant, id: SeriesId) -> usize {
+        stripe_of(hash(id, tenant.ordinal))
+    }
+
+    /// Puts samples from the log back: of each where, when, what, and since when. Those of a stripe come together.
+    pub(crate) fn restore<'v>(
+        &self,
+        samples: impl IntoIterator<Item = (Place, i64, NewValue<'v>, i64)>,
+        tally: &mut Tally,
+    ) {
+        let mut locked: Option<(usize, MutexGuard<'_, Stripe>)> = None;
+        for (place, at, value, start) in samples {
+            let held = locked.take().filter(|(stripe, _)| *stripe == place.stripe());
+            let (_, stripe) =
+                locked.insert(held.unwrap_or_else(|| (place.stripe(), self.stripes[place.stripe()].lock())));
+            if let Some(series) = stripe.get_mut(place.slot())
+                && let Ok(taken) = series.append(at, value, start, AppendPolicy::default(), &Nothing)
+            {
+                tally.count(taken, at, value);
+            }
         }
     }
 
@@ -315,7 +448,7 @@ impl Head {
         let number = {
             let mut places = self.places.write();
             let number = u32::try_from(places.len()).expect("fewer series than bytes of memory");
-            places.push(Place { stripe: narrow_stripe(at), slot });
+            places.push(Place::new(at, slot));
             number
         };
         self.stats.bytes.fetch_add(series_bytes(&labels), Relaxed);
@@ -327,6 +460,12 @@ impl Head {
 }
 
 impl HeadTenant {
+    /// Tells the index of series that were [placed](Head::place).
+    pub(crate) fn tell_index(&self, series: &[(u32, Labels)]) {
+        let mut index = self.index.write();
+        series.iter().for_each(|(number, labels)| index.insert(*number, labels));
+    }
+
     /// Counts one more active series, if there are fewer than `most`.
     fn enter(&self, most: Option<u64>) -> bool {
         let more = |active: u64| most.is_none_or(|most| active < most).then_some(active + 1);
@@ -404,7 +543,9 @@ impl Stripe {
 /// About the memory a series takes without its samples.
 fn series_bytes(labels: &Labels) -> u64 {
     let text = labels.as_canonical().len() as u64;
-    400 + text + text / 2
+    // The series itself, its places in tables and index, and a first piece of stream; texts that no other series has are
+    // in the index once more.
+    240 + text + text / 4
 }
 
 fn hash(id: SeriesId, tenant: u32) -> u64 {

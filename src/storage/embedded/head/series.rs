@@ -32,7 +32,6 @@ pub(crate) struct Series {
     /// The newest sample that it had in the heads before, and is still active for.
     pub(crate) carried: i64,
     stream: Stream,
-    blocks: Vec<Block>,
     rest: Option<Box<Rest>>,
 }
 
@@ -48,6 +47,8 @@ struct Block {
 /// What most series do not have.
 #[derive(Debug, Default)]
 struct Rest {
+    /// Sealed, from the oldest to the newest.
+    blocks: Vec<Block>,
     late: BTreeMap<i64, Late>,
     /// From which sample of the streams on which start timestamp holds.
     starts: Vec<(u32, i64)>,
@@ -125,7 +126,6 @@ impl Series {
             logged: false,
             carried: i64::MIN,
             stream: Stream::default(),
-            blocks: Vec::new(),
             rest: None,
         }
     }
@@ -178,7 +178,11 @@ impl Series {
 
     /// Whether a time is behind the end of the stream.
     fn follows(&self, at: i64) -> bool {
-        (self.stream.count() == 0 && self.blocks.is_empty()) || self.stream.last() < at
+        (self.stream.count() == 0 && self.blocks().is_empty()) || self.stream.last() < at
+    }
+
+    fn blocks(&self) -> &[Block] {
+        self.rest.as_ref().map_or(&[], |rest| &rest.blocks)
     }
 
     fn push(&mut self, at: i64, bits: u64, start: i64) {
@@ -191,7 +195,8 @@ impl Series {
         if self.stream.count() >= BLOCK_SAMPLES {
             let before = self.streamed() - self.stream.count();
             let (first, last) = (self.stream.first(), self.stream.last());
-            self.blocks.push(Block { first, last, before, bytes: self.stream.take() });
+            let block = Block { first, last, before, bytes: self.stream.take() };
+            self.rest.get_or_insert_default().blocks.push(block);
         }
     }
 
@@ -201,7 +206,7 @@ impl Series {
 
     /// How many samples the streams have.
     fn streamed(&self) -> u32 {
-        self.blocks.last().map_or(0, |b| b.before + BLOCK_SAMPLES) + self.stream.count()
+        self.blocks().last().map_or(0, |b| b.before + BLOCK_SAMPLES) + self.stream.count()
     }
 
     fn same_at(&self, at: i64, value: NewValue<'_>) -> Option<bool> {
@@ -222,7 +227,8 @@ impl Series {
             }
             self.stream.bytes()
         } else {
-            let block = &self.blocks[..self.blocks.partition_point(|b| b.first <= at)].last()?;
+            let blocks = self.blocks();
+            let block = &blocks[..blocks.partition_point(|b| b.first <= at)].last()?;
             if at > block.last {
                 return None;
             }
@@ -252,7 +258,7 @@ impl Series {
 
     /// The time of the oldest sample in the head.
     fn oldest(&self) -> Option<i64> {
-        let streamed = match self.blocks.first() {
+        let streamed = match self.blocks().first() {
             Some(block) => Some(block.first),
             None => (self.stream.count() > 0).then(|| self.stream.first()),
         };
@@ -268,7 +274,7 @@ impl Series {
     /// How many chunks of memory the samples are in.
     pub(crate) fn chunks(&self) -> usize {
         let late = self.rest.as_ref().is_some_and(|rest| !rest.late.is_empty());
-        self.blocks.len() + usize::from(self.stream.count() > 0) + usize::from(late)
+        self.blocks().len() + usize::from(self.stream.count() > 0) + usize::from(late)
     }
 
     fn newest_before(&mut self, before: &dyn Before) -> Option<i64> {
@@ -282,7 +288,7 @@ impl Series {
         let late = self.rest.as_ref().map(|rest| rest.late.range(start..=end)).into_iter().flatten();
         let mut late = late.peekable();
         let starts: &[(u32, i64)] = self.rest.as_ref().map_or(&[], |rest| &rest.starts);
-        let blocks = self.blocks.iter().map(|b| (b.first, b.last, b.before, &*b.bytes));
+        let blocks = self.blocks().iter().map(|b| (b.first, b.last, b.before, &*b.bytes));
         let open = (self.stream.count() > 0).then(|| {
             let before = self.streamed() - self.stream.count();
             (self.stream.first(), self.stream.last(), before, self.stream.bytes())
@@ -321,7 +327,7 @@ impl Series {
     pub(crate) fn estimate(&self, range: TimeRange) -> Estimate {
         let (start, end) = (range.start().0, range.end().0);
         let mut found = Estimate::default();
-        let blocks = self.blocks.iter().map(|b| (b.first, b.last, u64::from(BLOCK_SAMPLES), &*b.bytes));
+        let blocks = self.blocks().iter().map(|b| (b.first, b.last, u64::from(BLOCK_SAMPLES), &*b.bytes));
         let open = (self.stream.count() > 0).then(|| {
             (self.stream.first(), self.stream.last(), u64::from(self.stream.count()), self.stream.bytes())
         });
@@ -409,6 +415,11 @@ mod tests {
         assert_eq!(all(&s, range), model.range(777..=33_333).map(|(a, b)| (*a, *b)).collect::<Vec<_>>());
         assert_eq!(s.range().unwrap().start().0, *model.first_key_value().unwrap().0);
         assert_eq!(s.range().unwrap().end().0, *model.last_key_value().unwrap().0);
+    }
+
+    #[test]
+    fn a_series_takes_little_besides_its_labels_and_samples() {
+        assert!(size_of::<Series>() <= 112, "{}", size_of::<Series>());
     }
 
     #[test]

@@ -20,12 +20,15 @@ use crate::storage::embedded::varint::{Reader, put_i64, put_u64, unzigzag, whole
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stream {
     bytes: Vec<u8>,
-    count: u32,
-    first: i64,
     last: i64,
-    distance: i64,
     bits: u64,
+    count: u32,
+    /// Between the last two; what does not fit begins anew. There is one of these for each series.
+    distance: i32,
 }
+
+/// More than a sample ever takes.
+const ROOM: usize = 20;
 
 const SAME: u64 = 0;
 const WHOLE: u64 = 1;
@@ -37,8 +40,9 @@ impl Stream {
         self.count
     }
 
-    pub(crate) const fn first(&self) -> i64 {
-        self.first
+    /// The time of the first sample: it stands behind the tag with which each stream begins.
+    pub(crate) fn first(&self) -> i64 {
+        self.bytes.get(1..9).and_then(|time| time.try_into().ok()).map_or(0, i64::from_le_bytes)
     }
 
     pub(crate) const fn last(&self) -> i64 {
@@ -55,19 +59,22 @@ impl Stream {
 
     /// Appends a sample later than all there are.
     pub(crate) fn push(&mut self, timestamp: i64, bits: u64) {
-        let distance = timestamp.wrapping_sub(self.last);
-        let jump = zigzag(distance.wrapping_sub(self.distance));
-        if self.count == 0 || jump >= 1 << 60 {
-            if self.count == 0 {
-                self.first = timestamp;
+        if self.bytes.capacity() - self.bytes.len() < ROOM {
+            // Twice as much, as a vector takes by itself, is too much for all series together.
+            self.bytes.reserve_exact(ROOM.max(self.bytes.len() / 4));
+        }
+        match i32::try_from(timestamp.wrapping_sub(self.last)) {
+            Ok(distance) if self.count > 0 => {
+                let jump = zigzag(i64::from(distance) - i64::from(self.distance));
+                self.distance = distance;
+                self.push_value(jump << 2, bits);
             }
-            put_u64(&mut self.bytes, FULL);
-            self.bytes.extend_from_slice(&timestamp.to_le_bytes());
-            self.bytes.extend_from_slice(&bits.to_le_bytes());
-            self.distance = 0;
-        } else {
-            self.distance = distance;
-            self.push_value(jump << 2, bits);
+            Ok(_) | Err(_) => {
+                put_u64(&mut self.bytes, FULL);
+                self.bytes.extend_from_slice(&timestamp.to_le_bytes());
+                self.bytes.extend_from_slice(&bits.to_le_bytes());
+                self.distance = 0;
+            }
         }
         self.last = timestamp;
         self.bits = bits;
@@ -158,7 +165,19 @@ mod tests {
             }
             let mut back = Vec::new();
             unpack(stream.bytes(), |t, b| { back.push((t, b)); true });
+            prop_assert_eq!(all.first_key_value().map(|(t, _)| *t), (stream.count() > 0).then(|| stream.first()));
             prop_assert_eq!(back, all.into_iter().collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn a_sample_takes_no_more_than_its_room(pairs in prop::collection::vec((1..i64::MAX / 8, any::<u64>()), 1..50)) {
+            let (mut stream, mut at) = (Stream::default(), i64::MIN / 2);
+            for (step, bits) in pairs {
+                let before = stream.bytes().len();
+                at = at.saturating_add(step);
+                stream.push(at, bits);
+                prop_assert!(stream.bytes().len() - before <= ROOM);
+            }
         }
     }
 

@@ -1,29 +1,38 @@
 //! Finds a part's series by their labels.
 //!
 //! A matcher becomes a set of ordinals: a value is looked up, a list of values is looked up one by one, a
-//! pattern with a fixed beginning walks the values that begin so, and only what is left tries every value
-//! of that one label. A matcher that the absent label passes too, or that is negated, is taken from the
-//! series that have the label. The cheapest go first, and when they leave few series, dear patterns look
-//! at those series' labels instead of at all values.
+//! pattern with a fixed beginning looks at the values that begin so, one without walks the tree of values and enters
+//! the branches that can match, and only what is left (`.*end`) tries every value of that one label. A matcher that
+//! the absent label passes too, or that is negated, is taken from the series that have the label. The cheapest go
+//! first, and when they leave few series, dear patterns look at those series' labels instead of at all values. What
+//! dear patterns found is [kept](super::matched).
 
-use std::ops::ControlFlow;
+use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
 
-use fst::{IntoStreamer, Streamer};
+use fst::{Automaton, IntoStreamer, Streamer};
 use roaring::RoaringBitmap;
 
 use super::{
     super::chunk::Damaged,
     footer::{NamesAt, Section},
+    matched::Key,
     names::{self, NameEntry, Postings},
     reader::Part,
 };
 use crate::{
-    model::{MatchOp, Matcher, TenantId, regex::Regex},
+    model::{
+        MatchOp, Matcher, TenantId,
+        regex::{Regex, Step, Walker},
+    },
     storage::{Result, StorageError},
 };
 
 /// With so few series left, their labels are looked at.
 const FEW: u64 = 32;
+/// What is found among so many values is kept.
+const MANY_VALUES: usize = 256;
+/// Looking at a series' labels costs about as much as looking at so many values.
+const VALUES_PER_SERIES: u64 = 64;
 
 /// How much work a matcher is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,6 +123,13 @@ impl Part {
         let Some((names, _)) = self.tenant(tenant) else { return Ok(()) };
         let Some(entry) = self.name(names, name)? else { return Ok(()) };
         let values = self.values(&entry)?;
+        if let Some(series) = series
+            && series.len().saturating_mul(VALUES_PER_SERIES) < values.len() as u64
+        {
+            let found = self.values_of_few(name, series)?;
+            let _ = found.iter().try_for_each(|value| each(value));
+            return Ok(());
+        }
         let mut stream = values.stream();
         while let Some((value, code)) = stream.next() {
             let postings = self.checked(Postings::decode(code))?;
@@ -126,6 +142,18 @@ impl Part {
             }
         }
         Ok(())
+    }
+
+    /// The values that a label has on a few series, by their labels.
+    fn values_of_few(&self, name: &str, series: &RoaringBitmap) -> Result<BTreeSet<String>> {
+        let mut found = BTreeSet::new();
+        for ordinal in series {
+            let labels = self.labels(ordinal)?;
+            if let Some(value) = labels.get(name).filter(|value| !found.contains(*value)) {
+                found.insert(value.to_owned());
+            }
+        }
+        Ok(found)
     }
 
     /// Where the tenant's names lie, and all its series.
@@ -207,8 +235,8 @@ impl Part {
         match (matcher.op(), matcher.regex()) {
             (MatchOp::Equal, _) => lookup(matcher.value()),
             (MatchOp::NotEqual, _) => Ok(all - lookup(matcher.value())?),
-            (MatchOp::Matches, Some(regex)) => self.matching_regex(&entry, all, regex),
-            (MatchOp::NotMatches, Some(regex)) => Ok(all - self.matching_regex(&entry, all, regex)?),
+            (MatchOp::Matches, Some(regex)) => self.matching_regex(names, &entry, all, regex),
+            (MatchOp::NotMatches, Some(regex)) => Ok(all - self.matching_regex(names, &entry, all, regex)?),
             (MatchOp::Matches | MatchOp::NotMatches, None) => {
                 unreachable!("a pattern matcher is only made with its regex")
             }
@@ -217,6 +245,7 @@ impl Part {
 
     fn matching_regex(
         &self,
+        at: NamesAt,
         entry: &NameEntry<'_>,
         all: &RoaringBitmap,
         regex: &Regex,
@@ -224,19 +253,54 @@ impl Part {
         if regex.is_match_all() {
             return Ok(all.clone());
         }
-        let mut set = Union::default();
-        if regex.is_match("") {
-            set.bitmap |= all - self.bitmap(&entry.present)?;
-        }
         if regex.is_match_non_empty() {
             return self.bitmap(&entry.present);
         }
+        let mut found = self.with_value(at, entry, regex)?;
+        if regex.is_match("") {
+            found |= all - self.bitmap(&entry.present)?;
+        }
+        Ok(found)
+    }
+
+    /// The series with a value that matches.
+    fn with_value(&self, at: NamesAt, entry: &NameEntry<'_>, regex: &Regex) -> Result<RoaringBitmap> {
         let values = self.values(entry)?;
         if let Some(texts) = regex.set_matches() {
+            let mut set = Union::default();
             for text in texts.iter().filter(|text| !text.is_empty()) {
                 if let Some(code) = values.get(text) {
                     set.add(self, code)?;
                 }
+            }
+            return Ok(set.finish());
+        }
+        let key = (values.len() >= MANY_VALUES).then(|| Key {
+            owner: self.owner,
+            names: at.offset,
+            name: entry.name.into(),
+            pattern: regex.as_str().into(),
+        });
+        if let Some(found) = key.as_ref().and_then(|key| self.cache.matched.get(key)) {
+            return Ok((*found).clone());
+        }
+        let found = self.search(&values, regex)?;
+        if let Some(key) = key {
+            self.cache.matched.put(key, &Arc::new(found.clone()));
+        }
+        Ok(found)
+    }
+
+    /// The series with a value that matches, found among the values.
+    fn search(&self, values: &fst::Map<&[u8]>, regex: &Regex) -> Result<RoaringBitmap> {
+        let mut set = Union::default();
+        // Making an automaton costs as much as trying some values.
+        if values.len() >= MANY_VALUES
+            && let Some(walker) = regex.walker()
+        {
+            let mut stream = values.search(Walk(&walker)).into_stream();
+            while let Some((_, code)) = stream.next() {
+                set.add(self, code)?;
             }
             return Ok(set.finish());
         }
@@ -251,6 +315,29 @@ impl Part {
             }
         }
         Ok(set.finish())
+    }
+}
+
+/// A pattern as the tree of values is walked by it.
+struct Walk<'w>(&'w Walker);
+
+impl Automaton for Walk<'_> {
+    type State = Step;
+
+    fn start(&self) -> Step {
+        self.0.start()
+    }
+
+    fn is_match(&self, step: &Step) -> bool {
+        self.0.is_match(*step)
+    }
+
+    fn can_match(&self, step: &Step) -> bool {
+        self.0.can_match(*step)
+    }
+
+    fn accept(&self, step: &Step, byte: u8) -> Step {
+        self.0.next(*step, byte)
     }
 }
 

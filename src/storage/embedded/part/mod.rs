@@ -19,6 +19,7 @@
 mod find;
 mod footer;
 mod groups;
+mod matched;
 mod names;
 mod pages;
 mod reader;

@@ -126,13 +126,25 @@ impl NamesWriter {
             let mut values: Vec<(Box<str>, Ordinals)> = values.into_iter().collect();
             values.sort_unstable_by(|a, b| a.0.cmp(&b.0));
             let mut map = fst::MapBuilder::memory();
-            let mut present = RoaringBitmap::new();
-            for (value, ordinals) in &values {
-                let bitmap = RoaringBitmap::from_sorted_iter(ordinals.iter().copied());
-                let bitmap = bitmap.expect("ordinals were collected in ascending order");
-                map.insert(value.as_bytes(), self.put_postings(bitmap.clone()).encode())?;
-                present |= bitmap;
+            let (mut present, mut ones) = (RoaringBitmap::new(), Vec::new());
+            for (value, ordinals) in values {
+                let postings = match ordinals[..] {
+                    // Where each series has a value of its own, sets of one would take most of the time.
+                    [one] => {
+                        ones.push(one);
+                        Postings::One(one)
+                    }
+                    _ => {
+                        let bitmap = RoaringBitmap::from_sorted_iter(ordinals)
+                            .expect("ordinals were collected in ascending order");
+                        present |= &bitmap;
+                        self.put_postings(bitmap)
+                    }
+                };
+                map.insert(value.as_bytes(), postings.encode())?;
             }
+            ones.sort_unstable();
+            present.extend(ones);
             let present = self.put_postings(present).encode();
             let map = map.into_inner()?;
             put_text(&mut run, &name);

@@ -15,7 +15,7 @@ use std::{
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use super::super::disk::WriteFile;
+use super::{super::disk::WriteFile, matched::Matched};
 
 /// Length and checksum before each payload.
 pub(super) const PAGE_HEADER: usize = 8;
@@ -119,9 +119,11 @@ pub(super) fn too_large(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("{what} outgrew the part format"))
 }
 
-/// Pages read last, header included, of all parts that share it, within a bound of bytes.
+/// Pages read last, header included, of all parts that share it, within a bound of bytes; and, within an eighth of it
+/// more, what patterns found in those parts.
 #[derive(Debug)]
 pub struct PageCache {
+    pub(super) matched: Matched,
     shards: [Mutex<Shard>; SHARDS],
     capacity_per_shard: usize,
     next_owner: AtomicU64,
@@ -149,6 +151,7 @@ impl PageCache {
     /// Makes a cache of about `capacity` bytes.
     pub fn new(capacity: usize) -> Arc<Self> {
         Arc::new(Self {
+            matched: Matched::new(capacity / 8),
             shards: std::array::from_fn(|_| Mutex::default()),
             capacity_per_shard: capacity / SHARDS,
             next_owner: AtomicU64::new(0),
@@ -204,8 +207,9 @@ impl PageCache {
         }
     }
 
-    /// Drops the pages of a part that is no longer read.
+    /// Drops what it has of a part that is no longer read.
     pub(super) fn forget(&self, owner: u64) {
+        self.matched.forget(owner);
         for shard in &self.shards {
             let mut shard = shard.lock();
             let keys: Vec<PageKey> = shard.pages.keys().filter(|key| key.0 == owner).copied().collect();

@@ -63,8 +63,8 @@ pub struct Part {
     index_at: u64,
     footer: Footer,
     total_crc: u32,
-    cache: Arc<PageCache>,
-    owner: u64,
+    pub(super) cache: Arc<PageCache>,
+    pub(super) owner: u64,
     /// Another than that of all other parts this process has opened.
     serial: u64,
     /// The group of labels read last: series are mostly asked for in order.

@@ -103,7 +103,13 @@ pub(crate) const fn frame_size(length: usize) -> usize {
     FRAME_HEAD + length + 1
 }
 
-fn length_at(bytes: &[u8], at: usize) -> Option<usize> {
+/// The payload of the frame that a buffer begins with, as it was put there.
+pub(crate) fn payload(frames: &[u8]) -> Option<&[u8]> {
+    frames.get(FRAME_HEAD..FRAME_HEAD.checked_add(length_at(frames, 0)?)?)
+}
+
+/// The length of the payload that the frame at `at` says it has.
+pub(crate) fn length_at(bytes: &[u8], at: usize) -> Option<usize> {
     let length = bytes.get(at..at.checked_add(4)?)?;
     usize::try_from(u32::from_le_bytes(length.try_into().ok()?)).ok()
 }
@@ -141,7 +147,8 @@ impl<'a> Scan<'a> {
         self.at
     }
 
-    fn frame(&self, at: usize) -> Option<(Kind, &'a [u8])> {
+    /// The frame at `at`, if it reads back.
+    pub(crate) fn frame(&self, at: usize) -> Option<(Kind, &'a [u8])> {
         let length = length_at(self.bytes, at)?;
         let body = self.bytes.get(at.checked_add(8)?..at.checked_add(FRAME_HEAD)?.checked_add(length)?)?;
         let kind = Kind::from_byte(body[0])?;

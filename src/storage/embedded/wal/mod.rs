@@ -12,8 +12,8 @@
 //!    ◀── Ticket ◀────────────┘
 //! ```
 //!
-//! * **Order.** What is pushed first is written first. A series' record is pushed under the lock
-//!   that makes the series known, so no sample precedes it.
+//! * **Order.** What is pushed first is written first. A series counts as told only when its record has been
+//!   pushed, and whoever meets one that is not tells it, so no sample precedes it.
 //! * **Refusal.** When a write fails for good ([`Refusal`]), [`admit`](Wal::admit) refuses before anything
 //!   has changed; what had been pushed by then is kept and written first when the disk works again,
 //!   so that the log always has everything the head has.

@@ -3,6 +3,9 @@
 //! Drawn in `schema/disk/wal.md`. Encoders append whole frames to a buffer, with room for the
 //! checksum, which [`super::frame::seal`] fills in when the segment, and with it the salt, is known.
 
+use parking_lot::Mutex;
+use zstd::bulk::Compressor;
+
 use crate::{
     model::{
         Exemplar, Histogram, Labels, MatchOp, Matcher, Metadata, MetricType, TenantId, TimeRange, Timestamp,
@@ -15,8 +18,8 @@ use crate::{
 };
 
 #[cfg(test)]
-use super::frame::{FRAME_HEAD, frame_size};
-use super::frame::{begin, end};
+use super::frame::FRAME_HEAD;
+use super::frame::{begin, end, frame_size, payload};
 
 /// The kinds of record; the discriminants are on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +31,7 @@ pub(crate) enum Kind {
     Metadata = 5,
     Tombstone = 6,
     Cleaned = 7,
+    PackedSeries = 8,
 }
 
 impl Kind {
@@ -40,6 +44,7 @@ impl Kind {
             5 => Self::Metadata,
             6 => Self::Tombstone,
             7 => Self::Cleaned,
+            8 => Self::PackedSeries,
             _ => return None,
         })
     }
@@ -47,6 +52,18 @@ impl Kind {
 
 /// A record's payload has this many bytes before it is split, if what it holds can be.
 const SPLIT_BYTES: usize = 1 << 20;
+
+/// Series are packed from so many bytes on: fewer have little in common.
+const PACK_FROM: usize = 512;
+/// More is not packed, and does not unpack.
+const MOST_UNPACKED: usize = 16 << 20;
+/// The fastest: what series of one scrape have in common is found at any level.
+const PACK_LEVEL: i32 = 1;
+/// So many packers are kept when nobody uses them.
+const KEPT_PACKERS: usize = 4;
+
+/// Making a packer costs more than using it. Those who write at the same time each have their own.
+static PACKERS: Mutex<Vec<Compressor<'static>>> = Mutex::new(Vec::new());
 
 /// A delete, as it is kept.
 #[derive(Clone, Debug)]
@@ -90,9 +107,13 @@ pub(crate) struct LoggedHistogram<'a> {
 }
 
 /// Appends frames that make series known under numbers.
+///
+/// Each flush makes the log forget all series, so those of a large head are told often, and would fill the log if
+/// they were not packed.
 pub(crate) fn put_series(out: &mut Vec<u8>, tenant: &TenantId, series: &[(u32, Labels)]) {
+    let mut plain = Vec::new();
     split(
-        out,
+        &mut plain,
         Kind::Series,
         Some(tenant),
         series,
@@ -102,6 +123,43 @@ pub(crate) fn put_series(out: &mut Vec<u8>, tenant: &TenantId, series: &[(u32, L
             put_str(out, labels.as_canonical());
         },
     );
+    let mut rest = plain.as_slice();
+    while let Some(payload) = payload(rest) {
+        let (frame, after) = rest.split_at(frame_size(payload.len()));
+        match pack(payload) {
+            Some(packed) => {
+                let at = begin(out, Kind::PackedSeries);
+                put_len(out, payload.len());
+                out.extend_from_slice(&packed);
+                end(out, at);
+            }
+            None => out.extend_from_slice(frame),
+        }
+        rest = after;
+    }
+}
+
+/// Packs a payload, if that is worth it.
+fn pack(payload: &[u8]) -> Option<Vec<u8>> {
+    if !(PACK_FROM..=MOST_UNPACKED).contains(&payload.len()) {
+        return None;
+    }
+    let idle = PACKERS.lock().pop();
+    let mut packer = idle.map_or_else(|| Compressor::new(PACK_LEVEL), Ok).ok()?;
+    let packed = packer.compress(payload).ok();
+    let mut idle = PACKERS.lock();
+    if idle.len() < KEPT_PACKERS {
+        idle.push(packer);
+    }
+    packed.filter(|packed| packed.len() + payload.len() / 8 < payload.len())
+}
+
+/// Unpacks a payload to the length it had.
+fn unpack(packed: &[u8], length: usize) -> Option<Vec<u8>> {
+    if length > MOST_UNPACKED {
+        return None;
+    }
+    zstd::bulk::decompress(packed, length).ok().filter(|bytes| bytes.len() == length)
 }
 
 /// Appends frames of samples.
@@ -339,10 +397,13 @@ pub(crate) fn histogram(bytes: &[u8]) -> Option<Histogram> {
 pub(crate) fn decode(kind: Kind, payload: &[u8]) -> Option<Record<'_>> {
     let r = &mut Reader::new(payload);
     let record = match kind {
-        Kind::Series => {
-            let tenant = tenant(r)?;
-            let series = (0..r.count(2)?).map(|_| Some((number(r)?, labels(r)?))).collect::<Option<_>>()?;
-            Record::Series { tenant, series }
+        Kind::Series => series(r)?,
+        Kind::PackedSeries => {
+            let length = usize::try_from(r.u64()?).ok()?;
+            let unpacked = unpack(r.rest(), length)?;
+            let r = &mut Reader::new(&unpacked);
+            let record = series(r)?;
+            return r.rest().is_empty().then_some(record);
         }
         Kind::Samples => Record::Samples(samples(r)?),
         Kind::Histograms => Record::Histograms((0..r.count(4)?).map(|_| logged(r)).collect::<Option<_>>()?),
@@ -368,6 +429,12 @@ pub(crate) fn decode(kind: Kind, payload: &[u8]) -> Option<Record<'_>> {
         Kind::Cleaned => Record::Cleaned { tenant: tenant(r)?, up_to: r.u64()? },
     };
     r.rest().is_empty().then_some(record)
+}
+
+fn series<'r>(r: &mut Reader<'_>) -> Option<Record<'r>> {
+    let tenant = tenant(r)?;
+    let series = (0..r.count(2)?).map(|_| Some((number(r)?, labels(r)?))).collect::<Option<_>>()?;
+    Some(Record::Series { tenant, series })
 }
 
 fn samples(r: &mut Reader<'_>) -> Option<Vec<LoggedSample>> {
@@ -475,7 +542,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_are_a_record_or_none(kind in 1..=7_u8, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn arbitrary_bytes_are_a_record_or_none(kind in 1..=8_u8, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = decode(Kind::from_byte(kind).unwrap(), &bytes);
             let _ = histogram(&bytes);
         }
@@ -500,6 +567,53 @@ mod tests {
         assert!(matches!(decode(frames[1].0, frames[1].1), Some(Record::Cleaned { up_to: 9, .. })));
     }
 
+    fn all_series(buffer: &[u8]) -> Vec<(u32, Labels)> {
+        let record = |(kind, payload): &(Kind, &[u8])| match decode(*kind, payload) {
+            Some(Record::Series { series, .. }) => series,
+            other => panic!("{other:?}"),
+        };
+        frames(buffer).iter().flat_map(record).collect()
+    }
+
+    #[test]
+    fn series_that_are_alike_are_packed_and_come_back() {
+        let tenant = TenantId::new("t").unwrap();
+        let series = |count: u32| -> Vec<(u32, Labels)> {
+            let of = |i: u32| {
+                let (pod, path) = (format!("api-{i:08x}"), format!("/v1/{}", i % 7));
+                Labels::from_pairs([("__name__", "http_requests_total"), ("pod", &pod), ("path", &path)])
+                    .unwrap()
+            };
+            (0..count).map(|i| (i * 3, of(i))).collect()
+        };
+        for count in [1, 2, 10, 2000, 30_000] {
+            let series = series(count);
+            let mut out = Vec::new();
+            put_series(&mut out, &tenant, &series);
+            assert_eq!(all_series(&out), series);
+            let text: usize = series.iter().map(|(_, labels)| labels.as_canonical().len()).sum();
+            let packed = frames(&out).iter().all(|(kind, _)| *kind == Kind::PackedSeries);
+            assert_eq!(packed, count >= 10, "{count}");
+            assert!(count < 2000 || out.len() * 3 < text, "{} bytes of {text}", out.len());
+        }
+    }
+
+    #[test]
+    fn a_packed_record_that_is_cut_or_says_another_length_is_none() {
+        let labels = |i: u32| Labels::from_pairs([("name", "x".repeat(100)), ("i", i.to_string())]).unwrap();
+        let series: Vec<(u32, Labels)> = (0..20).map(|i| (i, labels(i))).collect();
+        let mut out = Vec::new();
+        put_series(&mut out, &TenantId::anonymous(), &series);
+        let (kind, payload) = frames(&out)[0];
+        assert!(decode(kind, payload).is_some());
+        for cut in 0..payload.len() {
+            assert!(decode(kind, &payload[..cut]).is_none(), "{cut}");
+        }
+        let mut other = payload.to_vec();
+        other[0] ^= 1;
+        assert!(decode(kind, &other).is_none());
+    }
+
     #[test]
     fn many_series_are_split_over_frames() {
         let tenant = TenantId::anonymous();
@@ -509,15 +623,7 @@ mod tests {
             .collect();
         let mut out = Vec::new();
         put_series(&mut out, &tenant, &series);
-        let frames = frames(&out);
-        assert!(frames.len() > 1);
-        let back: Vec<(u32, Labels)> = frames
-            .iter()
-            .flat_map(|(kind, payload)| match decode(*kind, payload) {
-                Some(Record::Series { series, .. }) => series,
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(back, series);
+        assert!(frames(&out).len() > 1);
+        assert_eq!(all_series(&out), series);
     }
 }

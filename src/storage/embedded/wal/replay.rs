@@ -7,8 +7,8 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    frame::{Found, SEGMENT_START, Scan, SegmentHeader},
-    record::{Record, decode},
+    frame::{Found, MAX_PAYLOAD, SEGMENT_START, Scan, SegmentHeader, frame_size, length_at},
+    record::{Kind, Record, decode},
     segment_path, segments,
 };
 use crate::storage::{
@@ -69,28 +69,29 @@ pub(crate) fn replay(
             continue;
         };
         replayed.epoch = replayed.epoch.max(header.epoch);
-        let bytes = segment.read(must_reach)?;
-        let mut scan = Scan::new(&bytes, header.salt, SEGMENT_START, must_reach);
-        let mut damaged = false;
+        let mut damage = Vec::new();
+        let mut hand_on = |at: usize, kind, payload: &[u8]| match decode(kind, payload) {
+            Some(record) => each(header.epoch, record),
+            None => damage.push(format!("log segment {:016x}: record at {at} is not readable", segment.seq)),
+        };
+        // As long as everything reads back a window of it is in memory, and behind that all that is left.
+        let from = segment.read_frames(header.salt, must_reach, &mut hand_on)?;
+        let bytes = segment.read(from, must_reach)?;
+        let mut scan = Scan::new(&bytes, header.salt, from, must_reach);
+        let mut holes = Vec::new();
         for found in scan.by_ref() {
             match found {
-                Found::Frame { at, kind, payload } => match decode(kind, payload) {
-                    Some(record) => each(header.epoch, record),
-                    None => {
-                        damaged = true;
-                        let seq = segment.seq;
-                        replayed
-                            .damage
-                            .push(format!("log segment {seq:016x}: record at {at} is not readable"));
-                    }
-                },
-                Found::Hole { from, to } => {
-                    damaged = true;
-                    let seq = segment.seq;
-                    replayed.damage.push(format!("log segment {seq:016x}: bytes {from} to {to} are damaged"));
-                }
+                Found::Frame { at, kind, payload } => hand_on(at, kind, payload),
+                Found::Hole { from, to } => holes.push((from, to)),
             }
         }
+        damage.extend(
+            holes.into_iter().map(|(from, to)| {
+                format!("log segment {:016x}: bytes {from} to {to} are damaged", segment.seq)
+            }),
+        );
+        let damaged = !damage.is_empty();
+        replayed.damage.append(&mut damage);
         let end = must_reach.unwrap_or(scan.end());
         replayed.end = end as u64;
         replayed.bytes += (end - SEGMENT_START.min(end)) as u64;
@@ -106,31 +107,72 @@ pub(crate) fn replay(
 
 /// What is read of a segment at a time.
 const PIECE: usize = 64 << 10;
+/// What of a segment is in memory as long as it reads back.
+const WINDOW: usize = 1 << 20;
 
 impl Segment {
-    /// Reads it up to where its successor says it ends, or all of it.
+    /// Up to where it is read: where its successor says it ends, or all of it.
+    fn end(&self, must_reach: Option<usize>) -> usize {
+        let length = usize::try_from(self.length).unwrap_or(usize::MAX);
+        must_reach.unwrap_or(length).min(length)
+    }
+
+    fn read_at(&self, place: &mut [u8], at: usize) -> Result<()> {
+        self.file
+            .read_exact_at(place, at as u64)
+            .map_err(|e| StorageError::io(format!("reading log segment {:016x}", self.seq), e))
+    }
+
+    /// Hands on frames from the first as long as they read back, and says where that ends.
+    fn read_frames(
+        &self,
+        salt: u64,
+        must_reach: Option<usize>,
+        mut each: impl FnMut(usize, Kind, &[u8]),
+    ) -> Result<usize> {
+        let (mut at, mut wanted) = (SEGMENT_START, WINDOW);
+        loop {
+            let left = self.end(must_reach).saturating_sub(at);
+            let mut window = vec![0; wanted.min(left)];
+            self.read_at(&mut window, at)?;
+            let scan = Scan::new(&window, salt, 0, None);
+            let mut good = 0;
+            while let Some((kind, payload)) = scan.frame(good) {
+                each(at + good, kind, payload);
+                good += frame_size(payload.len());
+            }
+            at += good;
+            wanted = WINDOW;
+            if good == 0 {
+                // One that is longer than the window is read whole.
+                let length = length_at(&window, 0).filter(|length| *length <= MAX_PAYLOAD);
+                match length.map(frame_size).filter(|size| window.len() < *size && *size <= left) {
+                    Some(size) => wanted = size,
+                    None => return Ok(at),
+                }
+            }
+        }
+    }
+
+    /// Reads it, but for what is before `from`.
     ///
     /// The last one is as long as it may become, and mostly zeros, which take no memory until they are written to:
     /// only pieces that hold something are copied.
-    fn read(&self, must_reach: Option<usize>) -> Result<Vec<u8>> {
-        let length = usize::try_from(self.length).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; must_reach.unwrap_or(length).min(length)];
-        let (mut scratch, mut at) = (vec![0; PIECE], 0);
-        for place in bytes.chunks_mut(PIECE) {
+    fn read(&self, from: usize, must_reach: Option<usize>) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; self.end(must_reach)];
+        let mut scratch = vec![0; PIECE];
+        for (i, place) in bytes.chunks_mut(PIECE).enumerate().skip(from / PIECE) {
             let piece = &mut scratch[..place.len()];
-            self.file
-                .read_exact_at(piece, at)
-                .map_err(|e| StorageError::io(format!("reading log segment {:016x}", self.seq), e))?;
+            self.read_at(piece, i * PIECE)?;
             if piece.iter().any(|byte| *byte != 0) {
                 place.copy_from_slice(piece);
             }
-            at += place.len() as u64;
         }
         Ok(bytes)
     }
 
     fn has_content(&self) -> Result<bool> {
-        Ok(self.read(None)?.get(SEGMENT_START..).is_some_and(|rest| rest.iter().any(|b| *b != 0)))
+        Ok(self.read(0, None)?.get(SEGMENT_START..).is_some_and(|rest| rest.iter().any(|b| *b != 0)))
     }
 }
 
