@@ -25,6 +25,7 @@ pub mod limits;
 mod listeners;
 mod open_files;
 mod redis;
+pub mod retention;
 pub mod schema;
 mod secret;
 mod signals;
@@ -199,6 +200,8 @@ async fn open_store(config: &StorageConfig, seed: u64, clock: Arc<dyn Clock>) ->
         Backend::Embedded => {
             let embedded = EmbeddedConfig {
                 retention: config.retention,
+                tenant_retention: config.tenant_retention.clone(),
+                retention_rules: retention::rules(config)?,
                 wal_sync: match config.embedded.wal_sync {
                     WalSync::Commit => embedded::WalSync::Commit,
                     WalSync::Interval => embedded::WalSync::Interval(config.embedded.wal_sync_interval),

@@ -251,7 +251,23 @@ pub(super) fn embedded(store: Arc<EmbeddedStore>) -> Source {
             counter("luminate_flush_runs", "Flushes done", &c.flushes),
             counter("luminate_flush_failures", "Flushes that failed", &c.flush_failures),
             Figure::counter("luminate_flush_seconds", "Time spent flushing", read_micros(&c.flush_micros)),
+            counter("luminate_flush_written_bytes", "Bytes of parts that flushes wrote", &c.flush_bytes),
             counter("luminate_compaction_runs", "Merges of parts done", &c.merges),
+            counter(
+                "luminate_compaction_written_bytes",
+                "Bytes of parts that merges and rewrites wrote",
+                &c.merge_bytes,
+            ),
+            counter(
+                "luminate_compaction_cleaned_parts",
+                "Parts rewritten for what was hidden in them, without being asked",
+                &c.parts_cleaned,
+            ),
+            counter(
+                "luminate_compaction_ended_deletes",
+                "Deletes that hide nothing any more, and so ended by themselves",
+                &c.tombstones_ended,
+            ),
             counter("luminate_compaction_failures", "Merges of parts that failed", &c.merge_failures),
             gauge("luminate_storage_parts", "Sealed parts that serve", &c.parts),
             gauge(

@@ -12,7 +12,7 @@ use super::{
     serve::{ServeFlags, environment},
 };
 use crate::{
-    app::{jwt, keys, limits::check_overrides},
+    app::{jwt, keys, limits::check_overrides, retention},
     clock::SystemClock,
     config::{Config, ConfigFile, Sources},
 };
@@ -33,6 +33,7 @@ pub fn check(file: Option<&Path>) -> Result<(), CommandError> {
     let (config, _) =
         Config::check(&Sources { file: written, environment: environment(), flags: Vec::new() })?;
     check_overrides(&config).map_err(CommandError::Usage)?;
+    retention::check(&config.storage).map_err(|e| CommandError::Usage(format!("{e:#}")))?;
     jwt::check(&config.auth.jwt, SystemClock::start()).map_err(|e| CommandError::Usage(format!("{e:#}")))?;
     if let Some(warning) = keys::check(&config).map_err(|e| CommandError::Usage(format!("{e:#}")))? {
         // It is told, not asked.

@@ -41,7 +41,6 @@ impl Config {
         redis::refuse_lame_redis(&config.redis, &mut keys);
         match config.storage.backend {
             Backend::Embedded => {
-                refuse_tenant_retention(&config, &mut keys);
                 if config.redis.cache.is_some() {
                     let message = "with the embedded backend is of no use: nobody else has its samples; answers are \
                                    shared over storage.backend clickhouse";
@@ -50,6 +49,7 @@ impl Config {
             }
             Backend::ClickHouse => {
                 refuse_what_takes_state(&config, &mut keys);
+                refuse_rules_for_servers(&config, &mut keys);
                 refuse_lame_clickhouse(&config.storage.clickhouse, &mut keys);
                 scrape_for_a_named_tenant(&mut config.self_scrape, &mut keys);
             }
@@ -172,11 +172,12 @@ fn refuse_narrow_budget(config: &Config, keys: &mut Reader<'_>) {
     }
 }
 
-/// Our own engine keeps whole days, of all tenants together.
-fn refuse_tenant_retention(config: &Config, keys: &mut Reader<'_>) {
-    if !config.storage.tenant_retention.is_empty() {
-        let message = "with the embedded backend is not in this release; one retention holds for all tenants";
-        keys.refuse("storage.retention.tenants", message);
+/// The servers drop rows by the retention that was written with them, which a tenant's is.
+fn refuse_rules_for_servers(config: &Config, keys: &mut Reader<'_>) {
+    if !config.storage.retention_rules.is_empty() {
+        let message = "is only with storage.backend embedded; on ClickHouse a tenant's samples are all kept for the \
+                       same time, see storage.retention.tenants";
+        keys.refuse("storage.retention.rules", message);
     }
 }
 
@@ -205,7 +206,7 @@ fn scrape_for_a_named_tenant(scrape: &mut SelfScrape, keys: &mut Reader<'_>) {
 
 /// Explains a key that this release does not have and a later one will.
 fn absent(path: &str) -> Option<String> {
-    const LATER: &[&str] = &["memory", "rules", "storage.retention.rules"];
+    const LATER: &[&str] = &["memory", "rules"];
     LATER
         .iter()
         .find(|later| path.strip_prefix(**later).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))

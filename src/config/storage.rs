@@ -6,7 +6,7 @@ use serde_yaml::Value;
 
 use super::{
     ByteSize,
-    parse::{at_least, duration, list, one_of, sized, text},
+    parse::{at_least, duration, kind, list, one_of, sized, text},
     reader::Reader,
     remote::{ClickHouse, clickhouse},
 };
@@ -19,12 +19,25 @@ pub struct Storage {
     pub backend: Backend,
     /// How long samples are kept; none is forever.
     pub retention: Option<Duration>,
-    /// Tenants whose samples are kept for another time; only with ClickHouse.
+    /// Tenants whose samples are kept for another time.
     pub tenant_retention: Vec<(TenantId, Option<Duration>)>,
+    /// Series that are kept for another time; only with our own engine.
+    pub retention_rules: Vec<RetentionRule>,
     /// Our own engine.
     pub embedded: Embedded,
     /// A ClickHouse.
     pub clickhouse: ClickHouse,
+}
+
+/// How long some series are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetentionRule {
+    /// Whose they are; none is everybody's.
+    pub tenant: Option<TenantId>,
+    /// Which they are, as a query would select them.
+    pub selector: String,
+    /// So long they are kept; none is forever.
+    pub keep: Option<Duration>,
 }
 
 /// Which store.
@@ -79,6 +92,7 @@ pub(super) fn storage(keys: &mut Reader<'_>) -> Storage {
         ),
         retention: keys.get("storage.retention.default", "30d", retention),
         tenant_retention: keys.get("storage.retention.tenants", "[]", |v| tenant_retention(&list(v)?)),
+        retention_rules: keys.get("storage.retention.rules", "[]", retention_rules),
         embedded: Embedded {
             data_dir: keys.get("storage.embedded.data_dir", "./luminate-data", |v| match text(v)? {
                 "" => Err("must name a directory".to_owned()),
@@ -126,4 +140,53 @@ fn tenant_retention(items: &[String]) -> Result<Vec<(TenantId, Option<Duration>)
         all.push((tenant, retention(&Value::String(kept.trim().to_owned()))?));
     }
     Ok(all)
+}
+
+/// A list of rules; from a variable, the same in YAML's short form.
+fn retention_rules(value: &Value) -> Result<Vec<RetentionRule>, String> {
+    const EXAMPLE: &str = "[{selector: '{__name__=~\"debug_.+\"}', keep: 3d}]";
+    const MOST: usize = 64;
+    let parsed: Value;
+    let items = match value {
+        Value::Sequence(items) => items,
+        Value::String(text) => {
+            let wrong = || format!("takes a list, write for example {EXAMPLE}");
+            parsed = serde_yaml::from_str(text).map_err(|_| wrong())?;
+            parsed.as_sequence().ok_or_else(wrong)?
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Mapping(_) | Value::Tagged(_) => {
+            return Err(format!("takes a list, not {}", kind(value)));
+        }
+    };
+    if items.len() > MOST {
+        return Err(format!("has more than {MOST} rules, each of which every series is held against"));
+    }
+    let rule = |(i, item)| retention_rule(item).map_err(|wrong| format!("rule {} {wrong}", i + 1));
+    items.iter().enumerate().map(rule).collect()
+}
+
+fn retention_rule(value: &Value) -> Result<RetentionRule, String> {
+    let entry = value.as_mapping().ok_or_else(|| format!("is {}, not a mapping", kind(value)))?;
+    let (mut tenant, mut selector, mut keep) = (None, None, None);
+    for (name, value) in entry {
+        let about = |wrong: String| format!("has a {} that {wrong}", name.as_str().unwrap_or_default());
+        match name.as_str() {
+            Some("tenant") => {
+                let name = text(value).map_err(about)?;
+                tenant = Some(TenantId::new(name).map_err(|e| format!("has a tenant that is none: {e}"))?);
+            }
+            Some("selector") => {
+                let trimmed = text(value).map_err(about)?.trim();
+                selector = Some(trimmed.to_owned()).filter(|text| !text.is_empty());
+            }
+            Some("keep") => {
+                keep = Some(retention(value).map_err(|e| format!("has a keep that is none: {e}"))?)
+            }
+            Some(_) | None => return Err("has something else than tenant, selector and keep".to_owned()),
+        }
+    }
+    let selector =
+        selector.ok_or("has no selector; storage.retention.tenants is for all that a tenant has")?;
+    let keep = keep.ok_or("does not say how long to keep")?;
+    Ok(RetentionRule { tenant, selector, keep })
 }

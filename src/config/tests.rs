@@ -128,9 +128,9 @@ fn zero_retention_is_forever() {
 #[test]
 fn what_a_later_release_does_is_refused_by_name() {
     refuses(
-        "storage: {retention: {rules: []}}\nmemory: {limit: 1GiB}\n",
+        "rules: []\nmemory: {limit: 1GiB}\n",
         &[
-            "storage.retention.rules: storage.retention.rules is not in this release (luminate.yaml)",
+            "rules: rules is not in this release (luminate.yaml)",
             "memory: memory is not in this release (luminate.yaml)",
         ],
     );
@@ -282,20 +282,15 @@ fn answers_are_shared_where_samples_are() {
 }
 
 #[test]
-fn tenants_may_have_a_retention_on_clickhouse() {
+fn tenants_may_have_a_retention() {
     let yaml =
         "storage: {backend: clickhouse, clickhouse: {addresses: [a]}, retention: {tenants: [x=90d, y=0]}}";
     let days = |days: u64| Some(Duration::from_secs(days * 86_400));
     let tenant = |name| TenantId::new(name).unwrap();
     let config = check(yaml).unwrap();
     assert_eq!(config.storage.tenant_retention, [(tenant("x"), days(90)), (tenant("y"), None)]);
-    refuses(
-        "storage: {retention: {tenants: [x=90d]}}",
-        &[
-            "storage.retention.tenants: with the embedded backend is not in this release; one retention holds \
-           for all tenants (luminate.yaml)",
-        ],
-    );
+    let embedded = check("storage: {retention: {tenants: [x=90d, y=0]}}").unwrap();
+    assert_eq!(embedded.storage.tenant_retention, config.storage.tenant_retention);
     for (items, wrong) in [
         ("x", "is not tenant=duration"),
         ("x=90", "has no unit"),
@@ -306,6 +301,41 @@ fn tenants_may_have_a_retention_on_clickhouse() {
     ] {
         let errors = check(&format!("storage: {{retention: {{tenants: [{items}]}}}}")).unwrap_err();
         assert!(errors[0].contains(wrong), "{items}: {errors:?}");
+    }
+}
+
+#[test]
+fn series_may_have_a_retention() {
+    let rules = "[{selector: '{job=\"debug\"}', keep: 3d, tenant: x}, {selector: audit, keep: 0}]";
+    let config = check(&format!("storage: {{retention: {{rules: {rules}}}}}")).unwrap();
+    let rule = |tenant: Option<&str>, selector: &str, days: Option<u64>| RetentionRule {
+        tenant: tenant.map(|tenant| TenantId::new(tenant).unwrap()),
+        selector: selector.to_owned(),
+        keep: days.map(|days| Duration::from_secs(days * 86_400)),
+    };
+    let expect = [rule(Some("x"), "{job=\"debug\"}", Some(3)), rule(None, "audit", None)];
+    assert_eq!(config.storage.retention_rules, expect);
+    let variable = ("LUMINATE_STORAGE__RETENTION__RULES", rules);
+    assert_eq!(check_with("", &[variable], &[]).unwrap().storage.retention_rules, expect);
+    refuses(
+        &CLICKHOUSE.replace("[a]}", "[a]}, retention: {rules: [{selector: a, keep: 1d}]}"),
+        &[
+            "storage.retention.rules: is only with storage.backend embedded; on ClickHouse a tenant's samples are \
+           all kept for the same time, see storage.retention.tenants (luminate.yaml)",
+        ],
+    );
+    for (rule, wrong) in [
+        ("x", "rule 1 is"),
+        ("{keep: 1d}", "rule 1 has no selector"),
+        ("{selector: '', keep: 1d}", "rule 1 has no selector"),
+        ("{selector: a}", "rule 1 does not say how long"),
+        ("{selector: a, keep: 3}", "has no unit"),
+        ("{selector: a, keep: 1s}", "at least 1m"),
+        ("{selector: a, keep: 1d, tenant: a/b}", "unsupported character"),
+        ("{selector: a, keep: 1d, kep: 1d}", "has something else than tenant, selector and keep"),
+    ] {
+        let errors = check(&format!("storage: {{retention: {{rules: [{rule}]}}}}")).unwrap_err();
+        assert!(errors[0].contains(wrong), "{rule}: {errors:?}");
     }
 }
 

@@ -119,8 +119,9 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
         range: TimeRange,
     ) -> Result<Vec<SeriesExemplars>>;
 
-    /// Hides the matching series' samples in the range, and whatever is written there again,
-    /// until [`clean_tombstones`](Self::clean_tombstones).
+    /// Hides the matching series' samples in the range, and whatever is written there again, until
+    /// [`clean_tombstones`](Self::clean_tombstones), or until the store has by itself removed for good all that is
+    /// hidden.
     async fn delete(&self, tenant: &TenantId, matchers: MatcherSets, range: TimeRange) -> Result<()>;
 
     /// Removes for good what was deleted; samples written to those ranges afterwards are seen again.

@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use crate::model::{Matcher, TenantId};
+
 /// How an embedded store is set up.
 #[derive(Clone, Debug)]
 pub struct EmbeddedConfig {
@@ -9,6 +11,10 @@ pub struct EmbeddedConfig {
     pub data_dir: PathBuf,
     /// Samples older than this are refused and removed; none keeps them for ever.
     pub retention: Option<Duration>,
+    /// Tenants whose samples are kept for another time.
+    pub tenant_retention: Vec<(TenantId, Option<Duration>)>,
+    /// Series that are kept for a time of their own; of the rules that are about one, the first holds.
+    pub retention_rules: Vec<KeepRule>,
     /// When the log is made durable.
     pub wal_sync: WalSync,
     /// The log is written in files of this size.
@@ -29,7 +35,7 @@ pub struct EmbeddedConfig {
     pub metadata_bytes_per_tenant: usize,
     /// Memory for pages of parts that were read.
     pub page_cache_bytes: usize,
-    /// So many parts of a day are merged into one.
+    /// So many neighbouring parts of about a size are merged into one while their day lasts.
     pub merge_at: usize,
 }
 
@@ -39,6 +45,8 @@ impl EmbeddedConfig {
         Self {
             data_dir: data_dir.into(),
             retention: Some(Duration::from_secs(30 * 86_400)),
+            tenant_retention: Vec::new(),
+            retention_rules: Vec::new(),
             wal_sync: WalSync::Commit,
             segment_bytes: 64 << 20,
             flush_wal_bytes: 128 << 20,
@@ -52,6 +60,17 @@ impl EmbeddedConfig {
             merge_at: 8,
         }
     }
+}
+
+/// How long some series are kept.
+#[derive(Clone, Debug)]
+pub struct KeepRule {
+    /// Whose they are; none is everybody's.
+    pub tenant: Option<TenantId>,
+    /// All of these they pass.
+    pub matchers: Vec<Matcher>,
+    /// So long they are kept; none is for ever.
+    pub keep: Option<Duration>,
 }
 
 /// When the log is made durable.

@@ -65,6 +65,14 @@ counters![
     flush_failures,
     /// Microseconds flushes took.
     flush_micros,
+    /// Bytes of parts that flushes wrote.
+    flush_bytes,
+    /// Bytes of parts that merges and rewrites wrote.
+    merge_bytes,
+    /// Parts rewritten for what was hidden in them.
+    parts_cleaned,
+    /// Deletes that hide nothing any more, and so ended by themselves.
+    tombstones_ended,
     /// Merges of parts done.
     merges,
     /// Merges that failed.

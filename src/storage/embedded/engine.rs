@@ -36,6 +36,8 @@ use super::{
     lock::Lock,
     part::PageCache,
     register::{MOST_TOMBSTONES, Register, hidden},
+    retention::Retention,
+    rewrite::Rewrites,
     select::{Sight, find_in_head, wanted},
     view::{Elsewhere, View},
     wal::{
@@ -45,7 +47,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    model::{Labels, Metadata, Millis, TenantId, TimeRange, Timestamp},
+    model::{Labels, Metadata, TenantId, TimeRange},
     storage::{
         Appended, Cardinality, ChangeLog, Check, CheckState, Estimate, Health, IsOver, LabelsRequest,
         MatcherSets, PairCounts, RejectReason, Rejected, Replay, Result, SampleKind, SelectRequest, Selected,
@@ -66,8 +68,11 @@ pub(crate) struct Engine {
     /// The head that takes writes; held while one goes to the head and to the log.
     pub(crate) gate: RwLock<Arc<Head>>,
     pub(crate) view: ArcSwap<View>,
-    /// Held by whatever changes the parts: flush, merge, clean, retention.
+    /// Held by whatever changes the parts, while they change: flush, merge, clean, retention.
     pub(crate) upkeep: Mutex<Upkeep>,
+    /// Held by whatever makes parts of parts, from beginning to end; taken before `upkeep`.
+    pub(crate) rewrites: Mutex<Rewrites>,
+    pub(crate) retention: Retention,
     pub(crate) register: Register,
     /// Whose active series of before the start are known.
     pub(crate) recalled: Recalled,
@@ -81,8 +86,8 @@ pub(crate) struct Engine {
     pub(crate) replay: Replay,
     /// What was set aside or is missing, for a person.
     pub(crate) damage: Mutex<Vec<String>>,
-    /// What is older has been removed, or will be.
-    pub(crate) horizon: AtomicI64,
+    /// As of when what is too old has been removed, or will be.
+    pub(super) horizon: AtomicI64,
     pub(crate) closed: AtomicBool,
     /// Set shortly before the end: merges are given up.
     pub(crate) leaving: AtomicBool,
@@ -115,14 +120,6 @@ impl Engine {
         self.config.data_dir.join("parts")
     }
 
-    /// What is older than this is refused.
-    pub(crate) fn oldest(&self) -> Timestamp {
-        match self.config.retention {
-            None => Timestamp::MIN,
-            Some(keep) => self.clock.now().minus(Millis(i64::try_from(keep.as_millis()).unwrap_or(i64::MAX))),
-        }
-    }
-
     /// Refuses what comes after the end.
     pub(crate) fn is_open(&self) -> Result<()> {
         if self.closed.load(SeqCst) {
@@ -132,11 +129,6 @@ impl Engine {
             });
         }
         Ok(())
-    }
-
-    /// The part of a range that was not removed.
-    fn kept(&self, range: TimeRange) -> Option<TimeRange> {
-        range.intersection(TimeRange::new(Timestamp(self.horizon.load(Relaxed)), Timestamp::MAX)?)
     }
 
     /// Puts a batch into the head and the log's queue. It is durable when the ticket says so.
@@ -164,7 +156,7 @@ impl Engine {
         let frozen = view.heads.len().checked_sub(2).map(|i| &*view.heads[i]);
         let log = |frames| self.wal.push_quietly(frames);
         let around = Surroundings {
-            oldest: self.oldest(),
+            kept: &self.retention.at(tenant, self.clock.now()),
             previous: frozen,
             before: &Elsewhere { view: &view, tenant },
             log: &log,
@@ -187,11 +179,12 @@ impl Engine {
     }
 
     fn append_exemplars(&self, tenant: &TenantId, batch: &WriteBatch, written: &mut Written) {
-        let oldest = self.oldest();
+        let kept = self.retention.at(tenant, self.clock.now());
         let Written { appended, frames, refused, .. } = written;
         let mut taken = Vec::new();
         for e in &batch.exemplars {
-            let too_old = (e.exemplar.timestamp < oldest).then_some(RejectReason::TooOld);
+            let labels = || batch.labels.labels(e.series as usize);
+            let too_old = kept.refuses(e.exemplar.timestamp, labels).then_some(RejectReason::TooOld);
             if let Some(reason) = too_old.or_else(|| refused.get(&e.series).copied()) {
                 appended.rejected.push(Rejected {
                     series: e.series,
@@ -201,7 +194,7 @@ impl Engine {
                 });
                 continue;
             }
-            let series = batch.labels.labels(e.series as usize);
+            let series = labels();
             self.exemplars.insert(tenant, &series, e.exemplar.clone());
             taken.push((series, e.exemplar.clone()));
         }
@@ -253,10 +246,11 @@ impl Engine {
         self.is_open()?;
         // In this order: a tombstone goes after the samples it hides have gone from the view, or from what is kept.
         let tombstones = self.register.tombstones(tenant);
-        let kept = self.kept(range);
+        let kept = self.kept(tenant);
         let view = self.view.load_full();
         let damaged = !self.damage.lock().is_empty();
-        look(Sight { view: &view, tenant, tombstones: &tombstones, damaged }, kept)
+        let left = kept.of_any(range);
+        look(Sight { view: &view, tenant, tombstones: &tombstones, kept: &kept, damaged }, left)
     }
 
     /// Looks at what is left of a range; there is nothing to see where nothing is.
@@ -326,12 +320,14 @@ impl Engine {
     ) -> Result<Vec<SeriesExemplars>> {
         self.is_open()?;
         let tombstones = self.register.tombstones(tenant);
-        let Some(range) = self.kept(range) else { return Ok(Vec::new()) };
+        let kept = self.kept(tenant);
+        let Some(range) = kept.of_any(range) else { return Ok(Vec::new()) };
         let found = self.exemplars.of(
             tenant,
             |labels| wanted(sets, labels),
             |labels, e| {
                 range.contains(e.timestamp)
+                    && !kept.refuses(e.timestamp, || labels)
                     && !hidden(&tombstones, labels).iter().any(|r| r.contains(e.timestamp))
             },
         );
@@ -462,7 +458,8 @@ impl Engine {
             return Ok(());
         }
         self.leaving.store(true, Relaxed);
-        // Parts can be merged another time.
+        // Parts can be merged another time; nobody is to touch a file when this is over.
+        let _nobody_rewrites = self.rewrites.lock();
         let flushed = self.flush_with(&mut self.upkeep.lock());
         if let Err(error) = flushed {
             tracing::warn!(%error, "the last flush failed, the log keeps what it would have written");

@@ -93,18 +93,22 @@ impl Exemplars {
     }
 
     /// Removes those that `gone` says, of one tenant or of all.
-    pub(crate) fn remove(&self, tenant: Option<&TenantId>, gone: impl Fn(&Labels, &Exemplar) -> bool) {
+    pub(crate) fn remove(
+        &self,
+        tenant: Option<&TenantId>,
+        gone: impl Fn(&TenantId, &Labels, &Exemplar) -> bool,
+    ) {
         let all = &mut *self.all.lock();
         for (id, ring) in &mut all.tenants {
             if tenant.is_some_and(|t| t != id) {
                 continue;
             }
             let before = ring.order.len();
-            ring.order.retain(|(labels, e)| !gone(labels, &e.exemplar()));
+            ring.order.retain(|(labels, e)| !gone(id, labels, &e.exemplar()));
             if ring.order.len() != before {
                 all.changed = true;
                 ring.series.retain(|labels, all| {
-                    all.retain(|e| !gone(labels, &e.exemplar()));
+                    all.retain(|e| !gone(id, labels, &e.exemplar()));
                     !all.is_empty()
                 });
             }

@@ -17,6 +17,7 @@ use super::{
     disk::Disk,
     engine::{Engine, Upkeep},
     head::Head,
+    pace::Haste,
     part::{Part, PartFacts, PartId, PartWriter},
     view::{Sealed, View},
     wal::Refusal,
@@ -36,11 +37,16 @@ const CROWDED: Duration = Duration::from_secs(15 * 60);
 const RETRY: Duration = Duration::from_secs(5);
 
 impl Engine {
-    /// Makes everything in memory durable outside the log.
+    /// Makes everything in memory durable outside the log, and merges what is to be merged.
     pub(crate) fn flush(&self) -> Result<()> {
-        let upkeep = &mut *self.upkeep.lock();
-        self.flush_with(upkeep)?;
-        self.merge_days(upkeep)
+        self.flush_head()?;
+        self.merge_days(Haste::Now);
+        Ok(())
+    }
+
+    /// Makes everything in memory durable outside the log.
+    pub(crate) fn flush_head(&self) -> Result<()> {
+        self.flush_with(&mut self.upkeep.lock())
     }
 
     /// Whether it is time for a flush.
@@ -334,7 +340,9 @@ impl DayWriters<'_> {
     fn finish(self, covers: u64, finished: &mut Vec<(PartId, Timestamp)>) -> Result<Vec<Arc<Sealed>>> {
         for open in self.open {
             finished.push((open.id, open.at));
-            open.writer.finish(PartFacts { id: open.id, covers_wal: covers, replaces: Vec::new() })?;
+            let facts = PartFacts { id: open.id, covers_wal: covers, replaces: Vec::new() };
+            let meta = open.writer.finish(facts)?;
+            add(&self.engine.counters.flush_bytes, meta.bytes);
         }
         self.engine.sync_parts_dir()?;
         finished.iter().map(|(id, at)| self.engine.open_part(*id, *at)).collect()
@@ -356,32 +364,4 @@ pub(crate) fn remove_files<'a>(disk: &dyn Disk, files: impl Iterator<Item = &'a 
         disk.sync_dir(dir).map_err(|e| StorageError::io(format!("syncing {}", dir.display()), e))?;
     }
     Ok(())
-}
-
-impl Engine {
-    /// Removes what is older than the retention.
-    pub(crate) fn enforce_retention(&self) -> Result<()> {
-        let oldest = self.oldest();
-        if oldest == Timestamp::MIN {
-            return Ok(());
-        }
-        let upkeep = &mut *self.upkeep.lock();
-        self.horizon.fetch_max(oldest.0, Relaxed);
-        if let Some(gone) = TimeRange::new(Timestamp::MIN, oldest) {
-            self.changes.changed_for_all(gone);
-        }
-        self.exemplars.remove(None, |_, e| e.timestamp < oldest);
-        self.register.forget_before(oldest.0);
-        let view = self.view.load();
-        let (gone, kept): (Vec<_>, Vec<_>) =
-            view.parts.iter().map(Arc::clone).partition(|p| p.range().is_none_or(|r| r.end() < oldest));
-        if gone.is_empty() {
-            return Ok(());
-        }
-        upkeep.books.settle(&self.disk, &kept, None, upkeep.covers);
-        self.view.store(Arc::new(view.with_parts(kept)));
-        tracing::info!(parts = gone.len(), %oldest, "removed what is older than the retention");
-        upkeep.waste.extend(gone.iter().map(|part| part.path().to_owned()));
-        self.sweep(upkeep)
-    }
 }

@@ -11,7 +11,8 @@
 //! 1. [`EmbeddedStore`] is the [`Storage`](super::Storage): it hands blocking work to threads that may block.
 //! 2. A write goes into the head (`head`) and the queue of the log (`wal`); it is answered when the log is durable.
 //! 3. A flush (`flush`) freezes the head and writes [parts](part), then the [catalog], and lets the log go. A rewrite
-//!    (`rewrite`) makes one part of many, without what was deleted.
+//!    (`rewrite`) makes one part of many, without what was deleted: of which, `tiers` says. What is too old is hidden and
+//!    removed (`retention`), and what was deleted is in the end (`tidy`).
 //! 4. A query takes the view (`view`) of the moment, finds series in heads and parts, and merges them (`select`).
 //! 5. Small texts of tenants (`documents`) have a file of their own.
 //! 6. A snapshot (`snapshot`) is a copy of the parts that can be opened on its own.
@@ -38,20 +39,25 @@ mod lock;
 #[cfg(test)]
 mod memory_disk;
 mod merge;
+mod pace;
 pub mod part;
 mod recover;
 mod register;
 mod restore;
+mod retention;
 mod rewrite;
 mod select;
 mod snapshot;
 pub mod store;
 #[cfg(test)]
 mod tests;
+mod tidy;
+mod tiers;
 mod varint;
 mod view;
 pub mod wal;
+mod weave;
 
-pub use config::{EmbeddedConfig, WalSync};
+pub use config::{EmbeddedConfig, KeepRule, WalSync};
 pub use counters::EmbeddedCounters;
 pub use store::EmbeddedStore;

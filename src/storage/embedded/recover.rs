@@ -10,7 +10,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicI64},
     },
 };
 
@@ -33,6 +33,7 @@ use super::{
     part::{PageCache, Part, PartId, TEMPORARY_SUFFIX},
     register::Register,
     restore::restore,
+    retention::Retention,
     view::{Sealed, View},
     wal::{Wal, WalConfig, WalGround, replay::replay},
 };
@@ -133,6 +134,7 @@ impl Engine {
         let next_part = shelf.seen.iter().map(|id| id.0).max().unwrap_or(0) + 1;
         let view = View { heads: vec![Arc::clone(&head)], parts: Vec::new() }.with_parts(shelf.parts);
         add_micros(&counters.open_micros, clock.elapsed().saturating_sub(before));
+        let (retention, clock_now) = (Retention::new(&config), clock.now());
         let engine = Self {
             upkeep: Mutex::new(Upkeep {
                 frozen: None,
@@ -162,12 +164,13 @@ impl Engine {
             documents,
             replay,
             damage: Mutex::new(damage),
-            horizon: AtomicI64::new(i64::MIN),
+            rewrites: Mutex::default(),
+            horizon: AtomicI64::new(clock_now.0),
+            retention,
             closed: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
         };
-        engine.horizon.store(engine.oldest().0, Relaxed);
         engine.gauge(&engine.view.load());
         Ok(engine)
     }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use parking_lot::RwLock;
 
 use super::{
@@ -128,14 +128,39 @@ impl Register {
         }
     }
 
-    /// Forgets the tombstones of times before `oldest`: what they hid is gone.
-    pub(crate) fn forget_before(&self, oldest: i64) {
+    /// Forgets `gone` of a tenant's tombstones; the others up to a number get new ones, and come back.
+    pub(crate) fn let_go(&self, tenant: &TenantId, up_to: u64, gone: &[Tombstone]) -> Vec<Tombstone> {
         let all = &mut *self.all.write();
-        for entries in all.tenants.values_mut() {
+        let Some(entries) = all.tenants.get_mut(tenant) else { return Vec::new() };
+        let gone: HashSet<u64> = gone.iter().map(|t| t.id).collect();
+        let there = std::mem::take(&mut entries.tombstones);
+        let (before, mut after): (Vec<_>, Vec<_>) = there.into_iter().partition(|t| t.id <= up_to);
+        let mut stay = Vec::new();
+        for tombstone in before.into_iter().filter(|t| !gone.contains(&t.id)) {
+            all.last_tombstone += 1;
+            stay.push(Tombstone { id: all.last_tombstone, ..tombstone });
+        }
+        after.extend(stay.iter().cloned());
+        entries.tombstones = after;
+        all.changed = true;
+        stay
+    }
+
+    /// Forgets the tombstones of which all that they hid is gone, as `gone` says.
+    pub(crate) fn forget(&self, gone: impl Fn(&TenantId, &Tombstone) -> bool) {
+        let all = &mut *self.all.write();
+        for (tenant, entries) in &mut all.tenants {
             let before = entries.tombstones.len();
-            entries.tombstones.retain(|t| t.range.end().0 >= oldest);
+            entries.tombstones.retain(|t| !gone(tenant, t));
             all.changed |= entries.tombstones.len() != before;
         }
+    }
+
+    /// Who has tombstones.
+    pub(crate) fn tenants_with_tombstones(&self) -> Vec<TenantId> {
+        let all = self.all.read();
+        let some = all.tenants.iter().filter(|(_, entries)| !entries.tombstones.is_empty());
+        some.map(|(tenant, _)| tenant.clone()).collect()
     }
 
     /// A tenant's tombstones.
@@ -240,5 +265,18 @@ mod tests {
         assert!(hide().is_none());
         register.cleaned(&tenant, last.id);
         assert_eq!(hide().map(|t| t.id), Some(last.id + 1));
+    }
+
+    #[test]
+    fn what_stays_gets_numbers_beyond_what_is_let_go() {
+        let register = Register::new(0);
+        let tenant = TenantId::anonymous();
+        let all: Vec<Tombstone> =
+            (0..4).filter_map(|_| register.hide(&tenant, vec![], TimeRange::ALL)).collect();
+        let stay = register.let_go(&tenant, 3, &[all[0].clone(), all[2].clone()]);
+        assert_eq!(stay.iter().map(|t| t.id).collect::<Vec<_>>(), [5]);
+        let there: Vec<u64> = register.tombstones(&tenant).iter().map(|t| t.id).collect();
+        assert_eq!(there, [4, 5], "one that came meanwhile is left alone");
+        assert!(register.take_changed());
     }
 }

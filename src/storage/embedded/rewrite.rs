@@ -1,122 +1,155 @@
-//! Parts from parts: merging those of a day, and taking out what was deleted.
+//! Parts from parts: merging those of a day, and taking out what is hidden.
 //!
-//! A rewrite reads series from its inputs in order, lays newer samples over older ones, leaves out what tombstones
-//! hide, and writes one part that names its inputs as replaced. If the process ends before the inputs are removed, the next
-//! start removes them.
+//! A rewrite reads series from its inputs in order, lays newer samples over older ones, leaves out what tombstones and
+//! the retention hide, and writes one part that names its inputs as replaced. It goes on beside flushes and queries, for
+//! minutes if it must; only to put the new part in the place of its inputs does it keep others from changing the parts:
+//!
+//! ```text
+//! one rewrite at a time ├─ choose ─ write ─ fsync ─ rename ─┤ put in place │ remove inputs ├─
+//! upkeep: flush, retention, snapshot     may happen         └── nobody else ───────────────┘
+//! ```
+//!
+//! If the process ends after the rename, the next start finds the new part, and removes its inputs. If an input has gone
+//! in the meantime, the new part is removed: what is left of its inputs serves on. A rewrite that is interrupted
+//! leaves a `.tmp` file at most.
 
 use std::{
-    cmp::Ordering,
+    collections::BTreeMap,
+    path::Path,
     sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
 use super::{
     counters::add,
-    engine::{Engine, Upkeep},
-    merge::{overlay, retain},
-    part::{PartFacts, PartId, PartSeries, PartWriter},
-    register::hidden,
-    view::Sealed,
-    wal::record::{Tombstone, put_cleaned},
+    engine::Engine,
+    merge::retain,
+    pace::{Haste, Pace},
+    part::{PartFacts, PartId, PartWriter},
+    tidy::hidden_or_too_old,
+    tiers::{self, Piece, REST, Run},
+    view::{Sealed, View},
+    wal::record::Tombstone,
+    weave::Weave,
 };
 use crate::{
     model::{TenantId, TimeRange, Timestamp},
-    storage::{Result, SeriesSamples, StorageError},
+    storage::{HistogramSample, Result, SeriesSamples, StorageError},
 };
 
-/// Parts above this are not merged any more.
-const LARGE_SAMPLES: u64 = 400_000_000;
+/// After a merge that failed none is tried for so long.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// What whoever rewrites parts remembers; held while they do.
+#[derive(Debug, Default)]
+pub(crate) struct Rewrites {
+    /// When parts of a day were last made one.
+    days: BTreeMap<i64, Duration>,
+    failed: Option<Duration>,
+}
 
 impl Engine {
-    /// Merges the parts of days that have too many.
-    pub(crate) fn merge_days(&self, upkeep: &mut Upkeep) -> Result<()> {
-        loop {
+    /// Merges the parts of days that have too many, one run after the other.
+    pub(crate) fn merge_days(&self, haste: Haste) {
+        let rewrites = &mut *self.rewrites.lock();
+        let now = self.clock.elapsed();
+        if haste == Haste::Paced && rewrites.failed.is_some_and(|at| now.saturating_sub(at) < RETRY) {
+            return;
+        }
+        while !self.leaving.load(Relaxed) {
             let view = self.view.load_full();
-            let Some(run) = mergeable(&view.parts, self.config.merge_at.max(2)) else { return Ok(()) };
-            match self.rewrite(upkeep, &run) {
-                Ok(()) => add(&self.counters.merges, 1),
+            let Some(run) = self.next_run(rewrites, &view) else { break };
+            let inputs: Vec<Arc<Sealed>> = run.places.iter().map(|at| Arc::clone(&view.parts[*at])).collect();
+            if !self.has_room(&inputs) {
+                tracing::warn!(parts = inputs.len(), "there is no room on the disk to merge parts");
+                rewrites.failed = Some(now);
+                break;
+            }
+            match self.rewrite(rewrites, &inputs, haste) {
+                Ok(true) => {
+                    rewrites.failed = None;
+                    rewrites.days.insert(run.day, self.clock.elapsed());
+                    add(&self.counters.merges, 1);
+                }
+                // An input has gone: there is something else to do, if anything.
+                Ok(false) => {}
                 Err(error) => {
                     // Nothing is lost by not merging; a full disk or a bad page are told where they matter.
                     if !self.leaving.load(Relaxed) {
                         add(&self.counters.merge_failures, 1);
                     }
+                    rewrites.failed = Some(now);
                     tracing::warn!(%error, "parts could not be merged");
-                    return Ok(());
+                    break;
                 }
             }
         }
     }
 
-    /// Takes a tenant's deleted samples out for good.
-    pub(crate) fn clean_tombstones(&self, tenant: &TenantId) -> Result<()> {
-        let upkeep = &mut *self.upkeep.lock();
-        let tombstones = self.register.tombstones(tenant);
-        let Some(up_to) = tombstones.iter().map(|t| t.id).max() else { return Ok(()) };
-        self.flush_with(upkeep)?;
-        let view = self.view.load_full();
-        for sealed in &view.parts {
-            if hides(sealed, tenant, &tombstones)? {
-                self.rewrite(upkeep, &[Arc::clone(sealed)])?;
-            }
-        }
-        self.exemplars.remove(Some(tenant), |labels, e| {
-            hidden(&tombstones, labels).iter().any(|r| r.contains(e.timestamp))
-        });
-        let mut frames = Vec::new();
-        put_cleaned(&mut frames, tenant, up_to);
-        let gate = self.gate.read();
-        self.register.cleaned(tenant, up_to);
-        self.changes.changed(tenant, TimeRange::ALL);
-        let ticket = self.wal.push(frames);
-        drop(gate);
-        ticket.block()?;
-        let covers = upkeep.covers;
-        self.write_ledger(upkeep, covers)?;
-        let parts = self.view.load().parts.clone();
-        upkeep.books.settle(&self.disk, &parts, upkeep.ledger.take(), covers);
-        Ok(())
+    fn next_run(&self, rewrites: &mut Rewrites, view: &View) -> Option<Run> {
+        let now = self.clock.elapsed();
+        rewrites.days.retain(|_, at| now.saturating_sub(*at) < REST);
+        let piece = |sealed: &Arc<Sealed>| Piece {
+            range: sealed.range(),
+            samples: sealed.samples(),
+            damaged: sealed.damage().is_some(),
+        };
+        let pieces: Vec<Piece> = view.parts.iter().map(piece).collect();
+        let rested = |day| !rewrites.days.contains_key(&day);
+        tiers::choose(&pieces, self.config.merge_at, self.clock.now(), rested)
     }
 
-    /// Puts one part, or none if nothing is left, in the place of several.
-    fn rewrite(&self, upkeep: &mut Upkeep, inputs: &[Arc<Sealed>]) -> Result<()> {
+    /// Whether there is room on the disk for what a rewrite of these parts may take, and for some log besides.
+    pub(crate) fn has_room(&self, inputs: &[Arc<Sealed>]) -> bool {
+        let bytes: u64 = inputs.iter().map(|input| input.part.meta().bytes).sum();
+        let besides = self.config.segment_bytes.saturating_mul(2);
+        self.disk.free_bytes(&self.parts_dir()).is_ok_and(|free| free >= bytes.saturating_add(besides))
+    }
+
+    /// Whether a part is among those that queries see.
+    pub(crate) fn serves(&self, sealed: &Arc<Sealed>) -> bool {
+        self.view.load().parts.iter().any(|p| Arc::ptr_eq(p, sealed))
+    }
+
+    /// Puts one part, or none if nothing is left, in the place of several; not if one of them has gone by then.
+    pub(crate) fn rewrite(&self, _: &mut Rewrites, inputs: &[Arc<Sealed>], haste: Haste) -> Result<bool> {
+        let inputs = &self.with_equals(inputs)[..];
         let start = inputs.iter().filter_map(|p| p.range()).map(TimeRange::start).min();
         let at = start.unwrap_or(Timestamp(0));
-        let id = PartId(upkeep.next_part);
-        upkeep.next_part += 1;
-        let path = id.path(&self.parts_dir(), at);
-        let mut writer = PartWriter::create(&self.disk, &path)?;
-        let mut written = false;
-        let mut merge = Merge::over(inputs)?;
-        let mut tombstones: Option<(TenantId, Vec<Tombstone>)> = None;
-        while let Some((series, mut samples)) = merge.next()? {
-            if self.leaving.load(Relaxed) {
-                return Err(StorageError::Unavailable {
-                    detail: "the store is closing".to_owned(),
-                    retry_after: None,
-                });
-            }
-            if tombstones.as_ref().is_none_or(|(tenant, _)| *tenant != series.tenant) {
-                tombstones = Some((series.tenant.clone(), self.register.tombstones(&series.tenant)));
-            }
-            let hidden = hidden(tombstones.as_ref().map_or(&[], |(_, t)| t), &series.labels);
-            if !hidden.is_empty() {
-                retain(&mut samples, |at| !hidden.iter().any(|r| r.contains(Timestamp(at))));
-            }
-            written |= !samples.is_empty();
-            writer.add(&series.tenant, &series.labels, &samples)?;
-        }
-        let new = if written {
-            let covers_wal = inputs.iter().map(|p| p.age().0).max().unwrap_or(0);
-            let replaces = inputs.iter().map(|p| p.part.id()).collect();
-            let opened = writer
-                .finish(PartFacts { id, covers_wal, replaces })
-                .and_then(|_| self.sync_parts_dir())
-                .and_then(|()| self.open_part(id, at));
-            // What does not serve must not be found by the next start, in place of what does.
-            Some(opened.inspect_err(|_| self.discard(upkeep, [path]))?)
-        } else {
-            drop(writer);
-            None
+        let id = {
+            let mut upkeep = self.upkeep.lock();
+            upkeep.next_part += 1;
+            PartId(upkeep.next_part - 1)
         };
+        let path = id.path(&self.parts_dir(), at);
+        let rewritten = match self.write_rewritten(&path, inputs, haste) {
+            // Its file may be gone, too.
+            Err(_) if !inputs.iter().all(|input| self.serves(input)) => return Ok(false),
+            rewritten => rewritten?,
+        };
+        let new = match rewritten {
+            Some(writer) => {
+                let covers_wal = inputs.iter().map(|p| p.age().0).max().unwrap_or(0);
+                let replaces = inputs.iter().map(|p| p.part.id()).collect();
+                let opened = writer
+                    .finish(PartFacts { id, covers_wal, replaces })
+                    .and_then(|meta| {
+                        add(&self.counters.merge_bytes, meta.bytes);
+                        self.sync_parts_dir()
+                    })
+                    .and_then(|()| self.open_part(id, at));
+                // What does not serve must not be found by the next start, in place of what does.
+                Some(opened.inspect_err(|_| self.discard(&mut self.upkeep.lock(), [path.clone()]))?)
+            }
+            None => None,
+        };
+        let upkeep = &mut *self.upkeep.lock();
+        if !inputs.iter().all(|input| self.serves(input)) {
+            if new.is_some() {
+                self.discard(upkeep, [path]);
+            }
+            return Ok(false);
+        }
         let view = self.view.load();
         let replaced = |p: &&Arc<Sealed>| inputs.iter().any(|input| Arc::ptr_eq(p, input));
         let kept = view.parts.iter().filter(|p| !replaced(p)).map(Arc::clone).chain(new).collect();
@@ -124,104 +157,70 @@ impl Engine {
         upkeep.books.settle(&self.disk, &view.parts, None, upkeep.covers);
         self.view.store(Arc::new(view));
         upkeep.waste.extend(inputs.iter().map(|input| input.path().to_owned()));
-        self.sweep(upkeep)
+        self.sweep(upkeep)?;
+        Ok(true)
     }
-}
 
-/// Whether tombstones hide anything in a part.
-fn hides(sealed: &Sealed, tenant: &TenantId, tombstones: &[Tombstone]) -> Result<bool> {
-    let every = [Vec::new()];
-    for tombstone in tombstones.iter().filter(|t| sealed.touches(tenant, t.range)) {
-        for set in if tombstone.sets.is_empty() { &every[..] } else { &tombstone.sets } {
-            if !sealed.noting(sealed.part.find(tenant, set))?.is_empty() {
-                return Ok(true);
+    /// Parts, and those behind them that would otherwise come before what is made of them: parts of the same segment
+    /// of the log are in the order of their numbers, and there are two of a day only if the log could not be written.
+    fn with_equals(&self, inputs: &[Arc<Sealed>]) -> Vec<Arc<Sealed>> {
+        let mut all = inputs.to_vec();
+        let Some(last) = inputs.iter().map(|p| p.age()).max() else { return all };
+        let overlaps = |p: &Sealed| {
+            inputs.iter().any(|input| input.range().zip(p.range()).is_some_and(|(a, b)| a.overlaps(b)))
+        };
+        let view = self.view.load();
+        let behind = |p: &&Arc<Sealed>| p.age().0 == last.0 && p.age() > last && overlaps(p);
+        all.extend(view.parts.iter().filter(behind).map(Arc::clone));
+        all
+    }
+
+    /// Writes what is left of parts; none if that is nothing.
+    fn write_rewritten(
+        &self,
+        path: &Path,
+        inputs: &[Arc<Sealed>],
+        haste: Haste,
+    ) -> Result<Option<PartWriter>> {
+        let mut writer = PartWriter::create(&self.disk, path)?;
+        let mut written = false;
+        let mut weave = Weave::over(&self.disk, inputs)?;
+        let mut pace = Pace::new(self.clock.as_ref(), haste);
+        let mut of: Option<(TenantId, Vec<Tombstone>)> = None;
+        let horizon = self.horizon();
+        while let Some((series, mut samples)) = weave.next()? {
+            if self.leaving.load(Relaxed) {
+                return Err(StorageError::Unavailable {
+                    detail: "the store is closing".to_owned(),
+                    retry_after: None,
+                });
             }
-        }
-    }
-    Ok(false)
-}
-
-/// So many parts of one day, next to each other in age, that are worth merging.
-fn mergeable(parts: &[Arc<Sealed>], merge_at: usize) -> Option<Vec<Arc<Sealed>>> {
-    let day = |p: &Sealed| {
-        let range = p.range()?;
-        (range.start().day() == range.end().day()).then(|| range.start().day())
-    };
-    let mut days: Vec<i64> = parts.iter().filter_map(|p| day(p)).collect();
-    days.sort_unstable();
-    days.dedup();
-    for at in days {
-        // From the newest back: the run ends at a part that is much larger than all before it together, so that
-        // each sample is rewritten few times.
-        let mut run: Vec<Arc<Sealed>> = Vec::new();
-        let mut total = 0_u64;
-        let overlaps = |p: &Sealed| p.range().is_some_and(|r| r.start().day() <= at && at <= r.end().day());
-        for sealed in parts.iter().rev().filter(|p| overlaps(p)) {
-            let samples = sealed.samples();
-            let large = samples > LARGE_SAMPLES || (run.len() >= merge_at && samples / 2 > total);
-            if day(sealed) != Some(at) || large || sealed.damage().is_some() {
-                if run.len() >= merge_at {
-                    break;
+            pace.step();
+            if of.as_ref().is_none_or(|(tenant, _)| *tenant != series.tenant) {
+                of = Some((series.tenant.clone(), self.register.tombstones(&series.tenant)));
+            }
+            let tombstones = of.as_ref().map_or(&[][..], |(_, tombstones)| tombstones);
+            let kept = self.retention.at(&series.tenant, horizon);
+            if let Some(range) = range_of(&samples) {
+                let hidden = hidden_or_too_old(tombstones, &kept, range, &series.labels);
+                if !hidden.is_empty() {
+                    retain(&mut samples, |at| !hidden.iter().any(|r| r.contains(Timestamp(at))));
                 }
-                run.clear();
-                total = 0;
-                continue;
             }
-            total += samples;
-            run.push(Arc::clone(sealed));
+            written |= !samples.is_empty();
+            writer.add(&series.tenant, &series.labels, &samples)?;
         }
-        if run.len() >= merge_at {
-            run.reverse();
-            return Some(run);
-        }
-    }
-    None
-}
-
-/// Walks over the series of several parts, in order, with their samples as one.
-struct Merge<'a> {
-    /// From the oldest to the newest.
-    inputs: Vec<Input<'a>>,
-}
-
-struct Input<'a> {
-    sealed: &'a Sealed,
-    series: Box<dyn Iterator<Item = Result<PartSeries>> + 'a>,
-    next: Option<PartSeries>,
-}
-
-impl<'a> Merge<'a> {
-    fn over(parts: &'a [Arc<Sealed>]) -> Result<Self> {
-        let mut inputs = Vec::with_capacity(parts.len());
-        for sealed in parts {
-            let mut input = Input { sealed, series: Box::new(sealed.part.iter()), next: None };
-            input.advance()?;
-            inputs.push(input);
-        }
-        Ok(Self { inputs })
-    }
-
-    fn next(&mut self) -> Result<Option<(PartSeries, SeriesSamples)>> {
-        let order = |a: &PartSeries, b: &PartSeries| (&a.tenant, &a.labels).cmp(&(&b.tenant, &b.labels));
-        let least = self.inputs.iter().filter_map(|i| i.next.as_ref()).min_by(|a, b| order(a, b)).cloned();
-        let Some(least) = least else { return Ok(None) };
-        let (mut all, mut one) = (SeriesSamples::default(), SeriesSamples::default());
-        for input in &mut self.inputs {
-            let Some(series) = &input.next else { continue };
-            if order(series, &least) == Ordering::Equal {
-                one.clear();
-                input.sealed.noting(input.sealed.part.read(series.ordinal, TimeRange::ALL, &mut one))?;
-                overlay(&mut all, &mut one);
-                input.advance()?;
-            }
-        }
-        Ok(Some((least, all)))
+        Ok(written.then_some(writer))
     }
 }
 
-impl Input<'_> {
-    fn advance(&mut self) -> Result<()> {
-        self.next = self.sealed.noting(self.series.next().transpose())?;
-        Ok(())
-    }
+/// From the first sample of either kind to the last.
+fn range_of(samples: &SeriesSamples) -> Option<TimeRange> {
+    let (floats, histograms) = (&samples.timestamps, &samples.histograms);
+    let ends = |of: Option<&i64>, or: Option<&HistogramSample>| {
+        of.copied().into_iter().chain(or.map(|h| h.timestamp))
+    };
+    let first = ends(floats.first(), histograms.first()).min()?;
+    let last = ends(floats.last(), histograms.last()).max()?;
+    TimeRange::new(Timestamp(first), Timestamp(last))
 }

@@ -14,6 +14,8 @@ use super::{
     head::Head,
     merge::{overlay, retain},
     register::{hidden, matches_any},
+    retention::Kept,
+    tidy::hidden_or_too_old,
     view::{Sealed, View},
     wal::record::Tombstone,
 };
@@ -32,6 +34,8 @@ pub(crate) struct Sight<'a> {
     pub(crate) view: &'a Arc<View>,
     pub(crate) tenant: &'a TenantId,
     pub(crate) tombstones: &'a [Tombstone],
+    /// What is not too old.
+    pub(crate) kept: &'a Kept<'a>,
     /// Whether something is known not to be readable.
     pub(crate) damaged: bool,
 }
@@ -80,10 +84,11 @@ impl Sight<'_> {
         let range = range.unwrap_or(request.range);
         let (series, places) = grouped(found);
         meter.clone().count_all(&series)?;
-        let hidden = if self.tombstones.is_empty() {
+        let hidden = if self.shows_all(range) {
             Vec::new()
         } else {
-            series.iter().map(|labels| hidden(self.tombstones, labels)).collect()
+            let hidden = |labels| hidden_or_too_old(self.tombstones, self.kept, range, labels);
+            series.iter().map(hidden).collect()
         };
         let runs = Runs::SeriesMajor(Arc::new(Selection { sources, places, range, hidden }));
         let warnings = if self.damaged { vec![DAMAGED.to_owned()] } else { Vec::new() };
@@ -105,7 +110,13 @@ impl Sight<'_> {
         let (sources, found) = self.gather(sets, range, &Meter::unbounded(), each_most)?;
         let (mut series, places) = grouped(found);
         if !self.tombstones.is_empty() {
-            let hidden: Vec<Vec<TimeRange>> = series.iter().map(|l| hidden(self.tombstones, l)).collect();
+            let hidden: Vec<Vec<TimeRange>> = series
+                .iter()
+                .map(|labels| match hidden(self.tombstones, labels) {
+                    none if none.is_empty() => none,
+                    _ => hidden_or_too_old(self.tombstones, self.kept, range, labels),
+                })
+                .collect();
             let selection = Selection { sources, places, range, hidden };
             let mut samples = SeriesSamples::default();
             let mut visible = Vec::with_capacity(series.len());
@@ -131,7 +142,7 @@ impl Sight<'_> {
     /// The names of the labels of those series, the first as many as the request's limit.
     pub(crate) fn label_names(&mut self, request: &LabelsRequest, range: TimeRange) -> Result<Vec<String>> {
         let mut names = FirstTexts::of(request.limit);
-        if self.tombstones.is_empty() {
+        if self.shows_all(range) {
             for sealed in self.sealed(range) {
                 let found = match unrestricted(&request.matchers) {
                     true => sealed.part.label_names(self.tenant),
@@ -167,7 +178,7 @@ impl Sight<'_> {
         range: TimeRange,
     ) -> Result<Vec<String>> {
         let mut values = FirstTexts::of(request.limit);
-        if self.tombstones.is_empty() {
+        if self.shows_all(range) {
             for sealed in self.sealed(range) {
                 // They come in order: who has enough of them needs none of the others.
                 let shown =
@@ -199,7 +210,7 @@ impl Sight<'_> {
         range: TimeRange,
         sift: &dyn Sift,
     ) -> Result<()> {
-        if !self.tombstones.is_empty() {
+        if !self.shows_all(range) {
             let series = self.series(sets, range, 0)?;
             let _ = series.iter().filter_map(|labels| labels.get(name)).try_for_each(|text| sift.see(text));
             return Ok(());
@@ -262,6 +273,11 @@ impl Sight<'_> {
         Ok(sum)
     }
 
+    /// Whether whatever has samples in a range shows them all.
+    fn shows_all(&self, range: TimeRange) -> bool {
+        self.tombstones.is_empty() && self.kept.all_since <= range.start()
+    }
+
     fn sealed(&self, range: TimeRange) -> Vec<Arc<Sealed>> {
         self.view.parts.iter().filter(|p| p.touches(self.tenant, range)).map(Arc::clone).collect()
     }
@@ -311,7 +327,7 @@ impl Sight<'_> {
         let (mut sources, mut all) = (Vec::new(), Vec::new());
         for sealed in self.sealed(range) {
             let source = u32::try_from(sources.len()).expect("fewer parts than that are open");
-            let found = series_of(&sealed, self.tenant, sets, range, meter.clone(), most);
+            let found = series_of(&sealed, self.tenant, sets, range, self.kept, meter.clone(), most);
             if let Some(found) = self.unless_damaged(&sealed, found)? {
                 all.extend(found.into_iter().map(|(labels, ordinal)| (labels, (source, ordinal))));
                 sources.push(Source::Sealed(sealed));
@@ -321,8 +337,10 @@ impl Sight<'_> {
             let source = u32::try_from(sources.len()).expect("fewer parts than that are open");
             let (mut found, mut meter) = (Vec::new(), meter.clone());
             for number in find_in_head(&head, self.tenant, sets) {
-                let labels =
-                    head.look(number, |s| s.range().filter(|r| r.overlaps(range)).map(|_| s.labels.clone()));
+                let labels = head.look(number, |s| {
+                    let has = s.range().zip(self.kept.of(&s.labels, range));
+                    has.filter(|(has, left)| has.overlaps(*left)).map(|_| s.labels.clone())
+                });
                 if let Some(labels) = labels.flatten() {
                     meter.count(&labels)?;
                     found.push((labels, (source, number)));
@@ -378,6 +396,7 @@ fn series_of(
     tenant: &TenantId,
     sets: &[Vec<Matcher>],
     range: TimeRange,
+    kept: &Kept<'_>,
     mut meter: Meter<'_>,
     most: usize,
 ) -> Result<Vec<(Labels, u32)>> {
@@ -387,6 +406,13 @@ fn series_of(
     for ordinal in ordinals {
         if whole || sealed.part.series_range(ordinal)?.overlaps(range) {
             let labels = sealed.part.labels(ordinal)?;
+            if kept.all_since > range.start() {
+                let left = kept.of(&labels, range);
+                let has = sealed.part.series_range(ordinal)?;
+                if !left.is_some_and(|left| has.overlaps(left)) {
+                    continue;
+                }
+            }
             meter.count(&labels)?;
             found.push((labels, ordinal));
             // Ordinals are in label order.

@@ -12,7 +12,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
     config::EmbeddedConfig, counters::EmbeddedCounters, disk::Disk, engine::Engine, head::append::Begin,
-    wal::Ticket,
+    pace::Haste, wal::Ticket,
 };
 use crate::{
     clock::Clock,
@@ -28,6 +28,10 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(500);
 /// How often what is too old is removed.
 const RETENTION: Duration = Duration::from_secs(3600);
+/// How often parts are looked at, whether some are to be merged.
+const MERGES: Duration = Duration::from_secs(2);
+/// How often all parts are looked at, whether much of one is hidden.
+const TIDY: Duration = Duration::from_secs(3600);
 /// How often the reserve is laid down again, if it is not there.
 const BALLAST: Duration = Duration::from_secs(30);
 
@@ -35,7 +39,8 @@ const BALLAST: Duration = Duration::from_secs(30);
 pub struct EmbeddedStore {
     engine: Arc<Engine>,
     stop: watch::Sender<bool>,
-    upkeep: Mutex<Option<JoinHandle<()>>>,
+    /// Flushes and the like, and merges and the like, which must not keep the former waiting.
+    upkeep: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl fmt::Debug for EmbeddedStore {
@@ -55,8 +60,14 @@ impl EmbeddedStore {
         let (stop, stopped) = watch::channel(false);
         let upkeep = tokio::runtime::Handle::try_current().ok().map(|runtime| {
             let _inside = runtime.enter();
-            crate::task::spawn("embedded-upkeep", upkeep(Arc::downgrade(&engine), stopped))
+            let upkeep = upkeep(Arc::downgrade(&engine), stopped.clone());
+            let rewrites = rewrites(Arc::downgrade(&engine), stopped);
+            vec![
+                crate::task::spawn("embedded-upkeep", upkeep),
+                crate::task::spawn("embedded-rewrites", rewrites),
+            ]
         });
+        let upkeep = upkeep.unwrap_or_default();
         Ok(Arc::new(Self { engine, stop, upkeep: Mutex::new(upkeep) }))
     }
 
@@ -148,7 +159,7 @@ async fn upkeep(engine: Weak<Engine>, mut stopped: watch::Receiver<bool>) {
         }
         let work = move || {
             if engine.flush_is_due()
-                && let Err(error) = engine.flush()
+                && let Err(error) = engine.flush_head()
             {
                 tracing::error!(%error, "a flush failed, the log keeps what it would have written");
             }
@@ -161,6 +172,33 @@ async fn upkeep(engine: Weak<Engine>, mut stopped: watch::Receiver<bool>) {
         };
         if let Err(error) = tokio::task::spawn_blocking(work).await {
             tracing::error!(%error, "upkeep of the store failed");
+        }
+    }
+}
+
+/// Merges parts when it is time, and takes out of them what is hidden, at a pace that leaves room for others.
+async fn rewrites(engine: Weak<Engine>, mut stopped: watch::Receiver<bool>) {
+    let mut last_tidy = engine.upgrade().map(|engine| engine.clock.elapsed()).unwrap_or_default();
+    loop {
+        tokio::select! {
+            // The sender is gone when the store was dropped.
+            _ = stopped.changed() => return,
+            () = tokio::time::sleep(MERGES) => {}
+        }
+        let Some(engine) = engine.upgrade() else { return };
+        let now = engine.clock.elapsed();
+        let tidy = now.saturating_sub(last_tidy) >= TIDY;
+        if tidy {
+            last_tidy = now;
+        }
+        let work = move || {
+            engine.merge_days(Haste::Paced);
+            if tidy && let Err(error) = engine.tidy(Haste::Paced) {
+                tracing::warn!(%error, "what is hidden could not be taken out of parts");
+            }
+        };
+        if let Err(error) = tokio::task::spawn_blocking(work).await {
+            tracing::error!(%error, "merging parts failed");
         }
     }
 }
@@ -337,11 +375,11 @@ impl Storage for EmbeddedStore {
         let _ = self.stop.send(true);
         // A merge that upkeep is at could take longer than we are given.
         self.engine.leaving.store(true, Relaxed);
-        let upkeep = self.upkeep.lock().take();
-        if let Some(upkeep) = upkeep
-            && let Err(error) = upkeep.await
-        {
-            tracing::warn!(%error, "upkeep did not end in order");
+        let upkeep = std::mem::take(&mut *self.upkeep.lock());
+        for task in upkeep {
+            if let Err(error) = task.await {
+                tracing::warn!(%error, "upkeep did not end in order");
+            }
         }
         self.blocking(Engine::close).await
     }

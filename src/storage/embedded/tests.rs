@@ -3,6 +3,8 @@
 mod active;
 mod crashes;
 mod lookups;
+mod keeping;
+mod merges;
 mod model;
 mod replays;
 mod snapshots;

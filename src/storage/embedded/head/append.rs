@@ -16,8 +16,11 @@ use crate::{
     model::{Labels, SeriesId, TenantId, Timestamp},
     storage::{
         Appended, RejectReason, Rejected, Result, SampleKind, StorageError, WriteBatch,
-        embedded::wal::record::{
-            LoggedHistogram, LoggedSample, put_histogram, put_histograms, put_samples, put_series,
+        embedded::{
+            retention::Kept,
+            wal::record::{
+                LoggedHistogram, LoggedSample, put_histogram, put_histograms, put_samples, put_series,
+            },
         },
         room::Allowance,
     },
@@ -25,8 +28,8 @@ use crate::{
 
 /// What a batch meets.
 pub(crate) struct Surroundings<'a> {
-    /// What is older is refused.
-    pub(crate) oldest: Timestamp,
+    /// What is older than this keeps is refused.
+    pub(crate) kept: &'a Kept<'a>,
     /// The head before this one, whose labels are shared.
     pub(crate) previous: Option<&'a Head>,
     /// What the store has outside this head.
@@ -267,7 +270,7 @@ impl Pass<'_> {
         value: NewValue<'_>,
         start: i64,
     ) -> Result<(), No> {
-        if timestamp < self.around.oldest {
+        if self.around.kept.refuses(timestamp, || self.batch.labels.labels(series as usize)) {
             return Err(RejectReason::TooOld.into());
         }
         let slot = self.locate(stripe, at, series)?;

@@ -36,12 +36,17 @@ pub(super) struct Tail {
     pub(super) length: u64,
     /// The checksum of all that was written.
     pub(super) crc: u32,
+    /// Up to where it was made durable.
+    synced: u64,
 }
+
+/// What is written is made durable in steps of so much, so that others who sync meanwhile wait for no more than that.
+const SYNC_STEP: u64 = 16 << 20;
 
 impl Tail {
     /// Starts with an empty file.
     pub(super) fn new(file: Box<dyn WriteFile>) -> Self {
-        Self { file, length: 0, crc: 0 }
+        Self { file, length: 0, crc: 0, synced: 0 }
     }
 
     /// Writes bytes at the end.
@@ -49,6 +54,10 @@ impl Tail {
         self.file.write_all_at(bytes, self.length)?;
         self.length += bytes.len() as u64;
         self.crc = crc32c::crc32c_append(self.crc, bytes);
+        if self.length - self.synced >= SYNC_STEP {
+            self.file.sync_data()?;
+            self.synced = self.length;
+        }
         Ok(())
     }
 

@@ -275,6 +275,14 @@ impl Part {
         Labels::from_canonical(text).map_err(|_| wrong(Damaged("labels are not in canonical form")))
     }
 
+    /// Series number `ordinal`; none beyond the last.
+    pub(crate) fn series(&self, ordinal: u32) -> Result<Option<PartSeries>> {
+        let tenants = &self.footer.meta.tenants;
+        let of = tenants.partition_point(|tenant| tenant.first.saturating_add(tenant.series) <= ordinal);
+        let Some(of) = tenants.get(of) else { return Ok(None) };
+        Ok(Some(PartSeries { tenant: of.tenant.clone(), ordinal, labels: self.labels(ordinal)? }))
+    }
+
     /// When series number `ordinal` has its first and its last sample.
     pub fn series_range(&self, ordinal: u32) -> Result<TimeRange> {
         let mut range: Option<TimeRange> = None;

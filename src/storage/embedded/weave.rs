@@ -1,0 +1,94 @@
+//! The series of several parts in order, each once, with the samples of all.
+//!
+//! Parts are read through handles of their own, whose few pages are read ahead and forgotten: a merge passes over
+//! everything once, and must not push out of memory what queries use. Each input keeps some series decoded, as many as lie
+//! together in its index; so memory is bounded by the number of inputs, whatever the parts hold.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::{
+    disk::Disk,
+    merge::overlay,
+    part::{PageCache, Part, PartSeries},
+    view::Sealed,
+};
+use crate::{
+    model::TimeRange,
+    storage::{Result, SeriesSamples},
+};
+
+/// What an input keeps of its pages: a page for each shard of the cache.
+const PAGES: usize = 1 << 20;
+
+/// So many series are read ahead: those that the index has in a group.
+const AHEAD: usize = 16;
+
+/// With so many samples no more series are read ahead.
+const AHEAD_SAMPLES: usize = 1 << 16;
+
+/// A histogram counts for as many samples as it takes memory.
+const HISTOGRAM_SAMPLES: usize = 64;
+
+/// Walks over the series of several parts, in order, with their samples as one.
+#[derive(Debug)]
+pub(crate) struct Weave<'a> {
+    /// From the oldest to the newest.
+    inputs: Vec<Input<'a>>,
+}
+
+#[derive(Debug)]
+struct Input<'a> {
+    sealed: &'a Sealed,
+    part: Part,
+    /// The number of the next series to be read.
+    next: u32,
+    ahead: VecDeque<(PartSeries, SeriesSamples)>,
+}
+
+impl<'a> Weave<'a> {
+    /// Begins to walk over parts, given from the oldest to the newest.
+    pub(crate) fn over(disk: &Arc<dyn Disk>, parts: &'a [Arc<Sealed>]) -> Result<Self> {
+        let mut inputs = Vec::with_capacity(parts.len());
+        for sealed in parts {
+            let part = sealed.noting(Part::open_with_cache(disk, sealed.path(), &PageCache::new(PAGES)))?;
+            let mut input = Input { sealed, part, next: 0, ahead: VecDeque::with_capacity(AHEAD) };
+            input.read_ahead()?;
+            inputs.push(input);
+        }
+        Ok(Self { inputs })
+    }
+
+    /// The next series, and what newer parts leave of the samples of older ones.
+    pub(crate) fn next(&mut self) -> Result<Option<(PartSeries, SeriesSamples)>> {
+        let order = |s: &PartSeries, t: &PartSeries| (&s.tenant, &s.labels).cmp(&(&t.tenant, &t.labels));
+        let heads = self.inputs.iter().filter_map(|input| input.ahead.front().map(|(series, _)| series));
+        let Some(least) = heads.min_by(|a, b| order(a, b)).cloned() else { return Ok(None) };
+        let mut all = SeriesSamples::default();
+        for input in &mut self.inputs {
+            if input.ahead.front().is_some_and(|(series, _)| order(series, &least).is_eq())
+                && let Some((_, mut samples)) = input.ahead.pop_front()
+            {
+                overlay(&mut all, &mut samples);
+                if input.ahead.is_empty() {
+                    input.read_ahead()?;
+                }
+            }
+        }
+        Ok(Some((least, all)))
+    }
+}
+
+impl Input<'_> {
+    fn read_ahead(&mut self) -> Result<()> {
+        let mut held = 0;
+        while self.ahead.len() < AHEAD && held < AHEAD_SAMPLES {
+            let Some(series) = self.sealed.noting(self.part.series(self.next))? else { break };
+            let mut samples = SeriesSamples::default();
+            self.sealed.noting(self.part.read(self.next, TimeRange::ALL, &mut samples))?;
+            held += samples.timestamps.len() + samples.histograms.len() * HISTOGRAM_SAMPLES;
+            self.next += 1;
+            self.ahead.push_back((series, samples));
+        }
+        Ok(())
+    }
+}
