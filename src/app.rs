@@ -12,6 +12,7 @@
 //!
 //! This is the one place that names a backend; everybody else holds an `Arc<dyn Storage>`.
 
+pub mod archive;
 mod auth;
 pub mod backup;
 mod card;

@@ -29,8 +29,8 @@ impl Backups {
         match storage.backend {
             Backend::ClickHouse => {}
             Backend::Embedded => bail!(
-                "backups of the embedded store are not in this release: export it with `luminate export`, or copy its \
-                 directory while the server is stopped; for those of ClickHouse name its servers (--address)"
+                "the store is the embedded one, whose backups are in a directory or a bucket: name it (--at \
+                 file:///DIRECTORY or --at s3://BUCKET/PREFIX); for those of ClickHouse name its servers (--address)"
             ),
         }
         let config = clickhouse::config(storage, seed)?;

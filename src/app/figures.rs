@@ -287,6 +287,14 @@ pub(super) fn embedded(store: Arc<EmbeddedStore>) -> Source {
             ),
             gauge("luminate_recovery_samples", "Samples replayed at the start", &c.replay_samples),
             Figure::gauge(
+                "luminate_storage_last_backup_timestamp_seconds",
+                "When the last backup at a URL was made of this store; 0 if none was",
+                store
+                    .last_backup()
+                    .and_then(|last| u64::try_from(last.made_ms).ok())
+                    .map_or(0.0, |made_ms| as_value(made_ms) / 1e3),
+            ),
+            Figure::gauge(
                 "luminate_recovery_seconds",
                 "Time the store took to open",
                 read_micros(&c.open_micros),

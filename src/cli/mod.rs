@@ -63,7 +63,7 @@ enum Command {
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Back a ClickHouse up, try a backup out, restore it.
+    /// Back the store up, try a backup out, restore it.
     #[command(subcommand)]
     Backup(backup::BackupCommand),
     /// Make API keys, list them, take them back.

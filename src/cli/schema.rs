@@ -69,6 +69,11 @@ impl ClickHouseFlags {
 
     /// The configuration with these flags; `asked` tells whether servers are.
     pub(super) fn config(&self, asked: bool) -> Result<Config, CommandError> {
+        self.config_with(asked, None)
+    }
+
+    /// The same, with one more flag.
+    pub(super) fn config_with(&self, asked: bool, more: Option<FlagValue>) -> Result<Config, CommandError> {
         let file = self.config_file.as_deref().map_or_else(|| Ok(ConfigFile::none()), ConfigFile::read)?;
         let address = (!self.address.is_empty()).then(|| self.address.join(","));
         let given = [
@@ -82,7 +87,7 @@ impl ClickHouseFlags {
         ];
         let value =
             |(path, flag, value): (_, _, Option<String>)| Some(FlagValue { path, flag, value: value? });
-        let flags = given.into_iter().filter_map(value).collect();
+        let flags = given.into_iter().filter_map(value).chain(more).collect();
         Ok(Config::check(&Sources { file, environment: environment(), flags })?.0)
     }
 }

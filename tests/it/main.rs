@@ -13,6 +13,7 @@ mod admin;
 mod attacks;
 mod attacks_http;
 mod attacks_server;
+mod backup;
 mod certificates;
 mod cli;
 mod clickhouse;

@@ -32,7 +32,7 @@ const HEADER: usize = 20;
 const ROW_HEADER: usize = 8;
 
 /// Texts by kind and tenant; of kinds that other versions know, too.
-type Texts = BTreeMap<(String, TenantId), String>;
+pub(super) type Texts = BTreeMap<(String, TenantId), String>;
 
 /// The texts, and the file they are in.
 #[derive(Debug)]
@@ -79,7 +79,8 @@ impl Documents {
     }
 }
 
-fn read(disk: &dyn Disk, path: &Path) -> Result<(Texts, Vec<String>)> {
+/// Reads what there is of a file, and tells what of it does not read back.
+pub(super) fn read(disk: &dyn Disk, path: &Path) -> Result<(Texts, Vec<String>)> {
     let context = |e| StorageError::io("reading the documents", e);
     let file = match disk.open(path) {
         Ok(file) => file,

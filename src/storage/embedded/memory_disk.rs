@@ -128,7 +128,11 @@ impl Disk for MemoryDisk {
 
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         let inode = self.inode(from)?;
-        self.state.lock().names.insert(to.to_owned(), inode);
+        let state = &mut *self.state.lock();
+        if state.names.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        state.names.insert(to.to_owned(), inode);
         Ok(())
     }
 

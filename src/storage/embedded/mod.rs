@@ -16,11 +16,13 @@
 //! 4. A query takes the view (`view`) of the moment, finds series in heads and parts, and merges them (`select`).
 //! 5. Small texts of tenants (`documents`) have a file of their own.
 //! 6. A snapshot (`snapshot`) is a copy of the parts that can be opened on its own.
-//! 7. Opening (`recover`) takes all parts, and the log on top.
+//! 7. A [backup] is a snapshot that is kept where this disk is not.
+//! 8. Opening (`recover`) takes all parts, and the log on top.
 //!
 //! Files are drawn in `schema/disk/`; `layout.md` there says which of them are the truth.
 
 mod admission;
+pub mod backup;
 mod ballast;
 mod books;
 pub mod catalog;

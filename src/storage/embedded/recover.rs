@@ -20,6 +20,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{
     admission::Recalled,
+    backup::refuse_unfinished,
     ballast::Ballast,
     books::{Books, Told},
     config::EmbeddedConfig,
@@ -60,6 +61,7 @@ impl Engine {
     ) -> Result<Self> {
         let before = clock.elapsed();
         let dir = config.data_dir.clone();
+        refuse_unfinished(disk.as_ref(), &dir)?;
         for sub in ["", "wal", "parts"] {
             let path = dir.join(sub);
             disk.create_dir_all(&path)

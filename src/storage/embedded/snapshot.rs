@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// The directory they are in.
-const SNAPSHOTS: &str = "snapshots";
+pub(super) const SNAPSHOTS: &str = "snapshots";
 
 impl Engine {
     /// Makes a snapshot of what is in parts, and of what is in memory unless that is to be left out: its name.

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
-    config::EmbeddedConfig, counters::EmbeddedCounters, disk::Disk, engine::Engine, head::append::Begin,
-    pace::Haste, wal::Ticket,
+    backup::LastBackup, config::EmbeddedConfig, counters::EmbeddedCounters, disk::Disk, engine::Engine,
+    head::append::Begin, pace::Haste, wal::Ticket,
 };
 use crate::{
     clock::Clock,
@@ -75,6 +75,11 @@ impl EmbeddedStore {
     pub fn counters(&self) -> Arc<EmbeddedCounters> {
         self.engine.gauge(&self.engine.view.load());
         Arc::clone(&self.engine.counters)
+    }
+
+    /// The last backup that was made of it, as the data directory tells.
+    pub fn last_backup(&self) -> Option<LastBackup> {
+        LastBackup::read(self.engine.disk.as_ref(), &self.engine.config.data_dir)
     }
 
     async fn append_with(

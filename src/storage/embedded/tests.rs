@@ -1,6 +1,7 @@
 //! The whole engine: the contract, crashes at any place, damage in any file, and a model.
 
 mod active;
+mod backups;
 mod crashes;
 mod lookups;
 mod keeping;

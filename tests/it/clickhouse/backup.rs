@@ -140,7 +140,11 @@ fn a_backup_is_made_tried_out_and_restored() {
 #[test]
 fn what_cannot_be_backed_up_is_told() {
     let (code, _, err) = backup(&["create"]);
-    assert!(code == 1 && err.contains("backups of the embedded store are not in this release"), "{err}");
+    assert!(
+        code == 1
+            && err.contains("the store is the embedded one, whose backups are in a directory or a bucket"),
+        "{err}"
+    );
     for arguments in [
         &["create", "../x"][..],
         &["create", "x", "--at", "s3:https://key:secret@host/bucket"],

@@ -96,7 +96,7 @@ volumes:
 {{- end -}}
 
 {{/* Lets a job's pods find and reach what they work on. (dict "root" $ "component" NAME
-     ["hook" WHEN] ["toGateways" true] ["scraped" PORT]) */}}
+     ["hook" WHEN] ["toGateways" true] ["outside" true, beside that] ["scraped" PORT]) */}}
 {{- define "luminate.jobNetworkPolicy" }}
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -141,7 +141,8 @@ spec:
       ports:
         - port: http
           protocol: TCP
-    {{- else }}
+    {{- end }}
+    {{- if or (not .toGateways) .outside }}
     {{- with .root.Values.networkPolicy.egressPorts }}
     - ports:
         {{- range . }}
@@ -221,4 +222,136 @@ spec:
     defaultMode: 0440
 {{- end }}
 {{- end }}
+{{- end -}}
+
+{{/* A pod that works on the backups of a standalone Luminate. (dict "root" $ "work" "backup" or "drill")
+
+     Who makes them mounts the volume of the server, which is where the server's pod is. */}}
+{{- define "luminate.storeBackupPod" -}}
+{{- $v := .root.Values -}}
+{{- $makes := eq .work "backup" -}}
+{{- $prunes := and $makes (gt (int $v.backup.keep) 0) -}}
+restartPolicy: Never
+{{ include "luminate.podSecurity" .root }}
+{{- include "luminate.pullSecrets" .root }}
+{{- include "luminate.scheduling" .root }}
+{{- if $makes }}
+affinity:
+  podAffinity:
+    requiredDuringSchedulingIgnoredDuringExecution:
+      - topologyKey: kubernetes.io/hostname
+        labelSelector:
+          matchLabels:
+            {{- include "luminate.selectorLabels" .root | nindent 12 }}
+{{- end }}
+{{- if $prunes }}
+initContainers:
+  {{- include "luminate.storeBackupContainer" (dict "root" .root "name" "create") | nindent 2 }}
+containers:
+  {{- include "luminate.storeBackupContainer" (dict "root" .root "name" "prune") | nindent 2 }}
+{{- else }}
+containers:
+  {{- include "luminate.storeBackupContainer" (dict "root" .root "name" (ternary "create" "drill" $makes)) | nindent 2 }}
+{{- end }}
+volumes:
+  {{- if $makes }}
+  - name: data
+    persistentVolumeClaim:
+      claimName: {{ $v.persistence.existingClaim | default (printf "data-%s-0" (include "luminate.fullname" .root)) }}
+  - name: token
+    secret:
+      secretName: {{ $v.backup.tokenSecret }}
+      defaultMode: 0440
+      items:
+        - key: {{ $v.backup.tokenKey }}
+          path: {{ $v.backup.tokenKey }}
+  {{- include "luminate.clientVolumes" .root | nindent 2 }}
+  {{- else }}
+  - name: scratch
+    ephemeral:
+      volumeClaimTemplate:
+        spec:
+          accessModes: [ReadWriteOnce]
+          {{- with $v.backup.drill.storageClass }}
+          storageClassName: {{ . }}
+          {{- end }}
+          resources:
+            requests:
+              storage: {{ $v.backup.drill.size }}
+  {{- end }}
+  {{- with $v.backup.s3.existingSecret }}
+  - name: s3
+    secret:
+      secretName: {{ . }}
+      defaultMode: 0440
+  {{- end }}
+  {{- with $v.extraVolumes }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}
+
+{{/* (dict "root" $ "name" "create", "prune" or "drill") */}}
+{{- define "luminate.storeBackupContainer" -}}
+{{- $v := .root.Values -}}
+- name: {{ .name }}
+  image: {{ include "luminate.image" .root }}
+  imagePullPolicy: {{ $v.image.pullPolicy }}
+  args:
+    - backup
+    {{- if eq .name "create" }}
+    - create
+    - --data-dir=/var/lib/luminate
+    {{- include "luminate.clientArgs" .root | nindent 4 }}
+    - --token.file=/etc/luminate-token/{{ $v.backup.tokenKey }}
+    {{- else if eq .name "prune" }}
+    - prune
+    - --keep={{ $v.backup.keep }}
+    {{- else }}
+    - verify
+    - --drill=/scratch
+    {{- end }}
+    - --at={{ $v.backup.at }}
+    {{- with $v.backup.s3 }}
+    {{- with .endpoint }}
+    - --s3.endpoint={{ . }}
+    {{- end }}
+    {{- with .region }}
+    - --s3.region={{ . }}
+    {{- end }}
+    {{- if .existingSecret }}
+    - --s3.access-key-file=/etc/luminate-s3/{{ .accessKeyKey }}
+    - --s3.secret-key-file=/etc/luminate-s3/{{ .secretKeyKey }}
+    {{- end }}
+    {{- end }}
+  {{- with $v.extraEnv }}
+  env:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $v.extraEnvFrom }}
+  envFrom:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  resources:
+    {{- toYaml $v.backup.resources | nindent 4 }}
+  {{- include "luminate.containerSecurity" .root | nindent 2 }}
+  volumeMounts:
+    {{- if eq .name "create" }}
+    - name: data
+      mountPath: /var/lib/luminate
+    - name: token
+      mountPath: /etc/luminate-token
+      readOnly: true
+    {{- include "luminate.clientMounts" .root | nindent 4 }}
+    {{- else if eq .name "drill" }}
+    - name: scratch
+      mountPath: /scratch
+    {{- end }}
+    {{- if $v.backup.s3.existingSecret }}
+    - name: s3
+      mountPath: /etc/luminate-s3
+      readOnly: true
+    {{- end }}
+    {{- with $v.extraVolumeMounts }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
 {{- end -}}

@@ -18,12 +18,32 @@
 {{- if gt (int (default 1 $v.replicaCount)) 1 -}}
 {{- $wrong = append $wrong "replicaCount: a standalone Luminate is one pod, whose directory takes one process; for more, mode: scalable" -}}
 {{- end -}}
-{{- range $name, $on := dict "autoscaling" (default false $v.autoscaling.enabled) "keda" $v.keda.enabled "schemaJob" $v.schemaJob.enabled "backup" $v.backup.enabled -}}
+{{- range $name, $on := dict "autoscaling" (default false $v.autoscaling.enabled) "keda" $v.keda.enabled "schemaJob" $v.schemaJob.enabled -}}
 {{- if $on -}}
 {{- $wrong = append $wrong (printf "%s.enabled: is for mode: scalable" $name) -}}
 {{- end -}}
 {{- end -}}
+{{- if $v.backup.enabled -}}
+{{- if not (regexMatch "^(file:///|s3://)." $v.backup.at) -}}
+{{- $wrong = append $wrong "backup.at: a standalone Luminate is backed up to s3://BUCKET/PREFIX, or to file:///DIRECTORY of one of extraVolumes" -}}
+{{- end -}}
+{{- if not $v.backup.tokenSecret -}}
+{{- $wrong = append $wrong "backup.tokenSecret: is empty; the server is asked for a snapshot with a token (scope admin), whose Secret it names" -}}
+{{- end -}}
+{{- if and (has "ReadWriteOncePod" $v.persistence.accessModes) (not $v.persistence.existingClaim) -}}
+{{- $wrong = append $wrong "backup.enabled: persistence.accessModes is ReadWriteOncePod, and the backup's pod has to mount the volume, too; take ReadWriteOnce" -}}
+{{- end -}}
+{{- if $v.backup.username -}}
+{{- $wrong = append $wrong "backup.username: is for mode: scalable" -}}
+{{- end -}}
+{{- end -}}
 {{- else -}}
+{{- if and $v.backup.enabled (contains "://" $v.backup.at) -}}
+{{- $wrong = append $wrong (printf "backup.at: %s is for mode: standalone; ClickHouse's servers write to disk:NAME, file or s3:COLLECTION" $v.backup.at) -}}
+{{- end -}}
+{{- if $v.backup.drill.enabled -}}
+{{- $wrong = append $wrong "backup.drill.enabled: is for mode: standalone" -}}
+{{- end -}}
 {{- $addresses := dig "storage" "clickhouse" "addresses" list $config -}}
 {{- if not $addresses -}}
 {{- $wrong = append $wrong "clickhouse.addresses: is empty; name the HTTP interface of a ClickHouse, such as clickhouse:8123" -}}

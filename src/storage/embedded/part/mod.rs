@@ -23,6 +23,7 @@ mod matched;
 mod names;
 mod pages;
 mod reader;
+mod seal;
 mod writer;
 
 use std::{
@@ -34,6 +35,7 @@ use crate::model::{Millis, TenantId, TimeRange, Timestamp};
 
 pub use pages::PageCache;
 pub use reader::{Part, PartSeries};
+pub use seal::Seal;
 pub use writer::PartWriter;
 
 /// Which part. A later flush or merge has a greater id, and its samples win over those of lesser ones.

@@ -1,0 +1,168 @@
+//! A snapshot to make a backup of: of a running server by its own hand, of a stopped one by ours.
+//!
+//! While it is copied, a lock is held on a file in it. A snapshot whose file nobody holds is of a backup that was cut
+//! off, and the next one removes it.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    super::{
+        config::EmbeddedConfig,
+        disk::{Disk, replace},
+        engine::Engine,
+        lock::Lock,
+        snapshot::SNAPSHOTS,
+    },
+    BackupError, Result,
+};
+use crate::{clock::Clock, storage::StorageError};
+
+/// The file in a snapshot that is held while it is copied.
+const HELD: &str = "BACKUP";
+
+/// The file in a data directory that tells of its last backup.
+pub const LAST: &str = "LASTBACKUP";
+
+/// The last backup that was made of a store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastBackup {
+    /// What it is called.
+    pub name: String,
+    /// Where it is.
+    pub place: String,
+    /// When it was made, in milliseconds since the epoch.
+    pub made_ms: i64,
+}
+
+impl LastBackup {
+    /// What a data directory tells of its last backup, if there was one.
+    pub fn read(disk: &dyn Disk, data_dir: &Path) -> Option<Self> {
+        let file = disk.open(&data_dir.join(LAST)).ok()?;
+        let mut bytes = vec![0; usize::try_from(file.len().ok()?.min(1 << 16)).ok()?];
+        file.read_exact_at(&mut bytes, 0).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    pub(super) fn write(&self, disk: &Arc<dyn Disk>, data_dir: &Path) {
+        let written = serde_json::to_vec(self)
+            .map_err(std::io::Error::other)
+            .and_then(|text| replace(disk, &data_dir.join(LAST), &text));
+        if let Err(error) = written {
+            tracing::warn!(%error, "the store could not be told of its backup");
+        }
+    }
+}
+
+/// A snapshot that is ours until it is dropped from the disk.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) dir: PathBuf,
+    disk: Arc<dyn Disk>,
+    _held: File,
+}
+
+impl Taken {
+    /// Has a snapshot made of the store in `data_dir`: by the server that has it, whom `ask` asks for one and its name, or
+    /// here, if nobody has it.
+    pub(super) fn take(
+        disk: &Arc<dyn Disk>,
+        clock: &Arc<dyn Clock>,
+        data_dir: &Path,
+        ask: &mut dyn FnMut() -> Result<String>,
+    ) -> Result<Self> {
+        let all = data_dir.join(SNAPSHOTS);
+        let listed =
+            disk.list(data_dir).map_err(BackupError::local(format!("listing {}", data_dir.display())))?;
+        if !listed.iter().any(|entry| entry.is_dir && entry.name == "parts") {
+            return Err(BackupError::Refused(format!("there is no store in {}", data_dir.display())));
+        }
+        remove_left(disk, &all);
+        let name = match Lock::take(data_dir) {
+            Ok(lock) => {
+                if lock.was_left() {
+                    drop(lock)
+                } else {
+                    lock.give_back()
+                }
+                by_ourselves(disk, clock, data_dir)?
+            }
+            Err(StorageError::Unavailable { .. }) => ask()?,
+            Err(error) => return Err(error.into()),
+        };
+        let dir = all.join(&name);
+        let is_there = !name.is_empty() && !name.contains('/') && name != ".." && name != ".";
+        let held = if is_there {
+            File::create(dir.join(HELD))
+        } else {
+            Err(std::io::ErrorKind::InvalidInput.into())
+        };
+        let held = held.map_err(|e| {
+            BackupError::Refused(format!(
+                "the server made the snapshot {name:?}, but {} cannot be used ({e}): is {} the directory of that server?",
+                dir.display(),
+                data_dir.display()
+            ))
+        })?;
+        flock(&held, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|e| BackupError::local(format!("locking {}", dir.join(HELD).display()))(e.into()))?;
+        Ok(Self { dir, disk: Arc::clone(disk), _held: held })
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if let Err(error) = self.disk.remove_dir_all(&self.dir) {
+            tracing::warn!(%error, dir = %self.dir.display(), "a snapshot could not be removed; the next backup tries again");
+        }
+    }
+}
+
+/// Opens the store as a server would, has the snapshot made, and closes it.
+fn by_ourselves(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, data_dir: &Path) -> Result<String> {
+    let owner = fs::metadata(data_dir)
+        .map_err(BackupError::local(format!("looking at {}", data_dir.display())))?
+        .uid();
+    let us = rustix::process::geteuid().as_raw();
+    if owner != us {
+        return Err(BackupError::Refused(format!(
+            "{} belongs to user {owner} and this is user {us}, whose files that one's server could not use: start the \
+             server, or do this as its user",
+            data_dir.display()
+        )));
+    }
+    // Nothing is too old for a backup, and nothing is written but what the log has.
+    let config = EmbeddedConfig {
+        retention: None,
+        ballast_bytes: 0,
+        segment_bytes: 1 << 20,
+        ..EmbeddedConfig::new(data_dir)
+    };
+    let engine = Engine::open_at(config, Arc::clone(disk), Arc::clone(clock))?;
+    let made = engine.snapshot(false);
+    let closed = engine.close();
+    let name = made?;
+    closed?;
+    Ok(name)
+}
+
+/// Removes the snapshots of backups that were cut off.
+fn remove_left(disk: &Arc<dyn Disk>, all: &Path) {
+    let Ok(entries) = disk.list(all) else { return };
+    for entry in entries.iter().filter(|entry| entry.is_dir) {
+        let dir = all.join(&entry.name);
+        let Ok(file) = File::open(dir.join(HELD)) else { continue };
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+            && let Err(error) = disk.remove_dir_all(&dir)
+        {
+            tracing::warn!(%error, dir = %dir.display(), "what an earlier backup left could not be removed");
+        }
+    }
+}
