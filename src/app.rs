@@ -24,6 +24,7 @@ pub mod jwt;
 pub mod keys;
 pub mod limits;
 mod listeners;
+pub mod mend;
 mod open_files;
 mod redis;
 pub mod retention;
@@ -117,7 +118,7 @@ pub async fn run(
     let store = card::Store::of(&config.storage);
 
     let opened = tokio::select! {
-        opened = open_store(&config.storage, seeds.storage, Arc::clone(&clock)) => opened?,
+        opened = open_store(&config.storage, memory(&config), seeds.storage, Arc::clone(&clock)) => opened?,
         () = signals.next() => {
             tracing::info!(event = "stopped", "told to stop while opening the store");
             return Ok(());
@@ -193,10 +194,17 @@ pub async fn run(
 /// A store, and what gives its figures.
 struct Opened {
     storage: Arc<dyn Storage>,
+    /// The store, if it shares memory with queries.
+    sharing: Option<Arc<EmbeddedStore>>,
     figures: Vec<telemetry::Source>,
 }
 
-async fn open_store(config: &StorageConfig, seed: u64, clock: Arc<dyn Clock>) -> anyhow::Result<Opened> {
+async fn open_store(
+    config: &StorageConfig,
+    memory: u64,
+    seed: u64,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<Opened> {
     match config.backend {
         Backend::Embedded => {
             let embedded = EmbeddedConfig {
@@ -211,6 +219,7 @@ async fn open_store(config: &StorageConfig, seed: u64, clock: Arc<dyn Clock>) ->
                 ballast_bytes: config.embedded.ballast.0,
                 ..EmbeddedConfig::new(&config.embedded.data_dir)
             };
+            let embedded = embedded.within(memory);
             let runtime = tokio::runtime::Handle::current();
             let open = move || {
                 // The store starts its background work on the runtime it is opened in.
@@ -222,7 +231,8 @@ async fn open_store(config: &StorageConfig, seed: u64, clock: Arc<dyn Clock>) ->
                 .context("opening the store panicked")?
                 .with_context(|| cannot_open(&config.embedded.data_dir))?;
             let disk = figures::disk(config.embedded.data_dir.clone());
-            Ok(Opened { figures: vec![figures::embedded(Arc::clone(&store)), disk], storage: store })
+            let figures = vec![figures::embedded(Arc::clone(&store)), disk];
+            Ok(Opened { figures, sharing: Some(Arc::clone(&store)), storage: store })
         }
         Backend::ClickHouse => {
             let store = ClickHouseStore::open(clickhouse::config(config, seed)?, clock)
@@ -235,7 +245,7 @@ async fn open_store(config: &StorageConfig, seed: u64, clock: Arc<dyn Clock>) ->
                 figures::clickhouse::pushdown(Arc::clone(&store)),
                 figures::clickhouse::rollups(Arc::clone(&store)),
             ];
-            Ok(Opened { figures, storage: store })
+            Ok(Opened { figures, sharing: None, storage: store })
         }
     }
 }
@@ -261,7 +271,7 @@ impl Parts {
         address: SocketAddr,
         certificates: Option<Arc<dyn Reload>>,
     ) -> anyhow::Result<Self> {
-        let Opened { storage, figures: store_figures } = opened;
+        let Opened { storage, sharing, figures: store_figures } = opened;
         let ingest = Arc::new(Ingest::new(
             Arc::clone(&storage),
             Arc::clone(&clock),
@@ -271,6 +281,10 @@ impl Parts {
         let engine = Engine::new(Arc::clone(&storage), engine_options(config), Arc::clone(&clock))
             .context("cannot start the threads that evaluate queries")?;
         let query_memory = engine.memory();
+        if let Some(store) = sharing {
+            let queries = Arc::clone(&query_memory);
+            store.share_memory(Arc::new(move || queries.held()));
+        }
         let engine = Arc::new(engine);
         let redis = redis::link(&config.redis, seeds.request_ids, Arc::clone(&clock))?;
         let mut cache =
@@ -441,9 +455,18 @@ fn query_limits(config: &Config) -> QueryLimits {
     }
 }
 
-/// The part of what the process may have that queries may have, if the configuration does not say.
-fn query_memory() -> u64 {
-    telemetry::process::memory_bound().map_or(u64::MAX, |bytes| bytes / 10 * 3)
+/// The memory that the process plans with: what the configuration says, or six tenths of what it may have.
+fn memory(config: &Config) -> u64 {
+    let auto = || telemetry::process::memory_bound().map_or(u64::MAX, |bytes| bytes / 10 * 6);
+    config.memory.limit.map_or_else(auto, |limit| limit.0)
+}
+
+/// What of it queries may have, if the configuration does not say.
+fn query_memory(config: &Config) -> u64 {
+    match memory(config) {
+        u64::MAX => u64::MAX,
+        bytes => bytes / 2,
+    }
 }
 
 fn cache_config(config: &Config) -> CacheConfig {
@@ -460,7 +483,7 @@ fn engine_options(config: &Config) -> EngineOptions {
         max_samples: config.query.max_samples,
         default_subquery_step: config.query.default_evaluation_interval,
         features: Features::default().with(config.features),
-        max_memory: config.query.max_memory.map_or_else(query_memory, |memory| memory.0),
+        max_memory: config.query.max_memory.map_or_else(|| query_memory(config), |memory| memory.0),
         ..EngineOptions::default()
     }
 }

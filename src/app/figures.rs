@@ -243,6 +243,11 @@ pub(super) fn embedded(store: Arc<EmbeddedStore>) -> Source {
             ),
             counter("luminate_storage_rejected_samples", "Samples the store refused", &c.samples_rejected),
             counter(
+                "luminate_storage_memory_refusals",
+                "Writes refused, or the series that they would have begun, because memory was short",
+                &c.memory_refused,
+            ),
+            counter(
                 "luminate_storage_rejected_metadata",
                 "Metadata entries refused, a tenant having too much of it",
                 &c.metadata_rejected,

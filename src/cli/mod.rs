@@ -1,7 +1,8 @@
 //! The command line: what can be asked of the binary, and how it says that it failed.
 //!
 //! `luminate` alone is `luminate serve`. Every other command is a client of a running server ([`query`],
-//! [`health`], [`export`], [`import`]) or of a part ([`config`], [`token`]). Data goes to standard output, talk to standard error.
+//! [`health`], [`export`], [`import`]), of a part ([`config`], [`token`]), or works on files ([`mend`]). Data goes to
+//! standard output, talk to standard error.
 //!
 //! | code | meaning |
 //! |---|---|
@@ -17,6 +18,7 @@ pub mod export;
 pub mod health;
 pub mod import;
 pub mod key;
+pub mod mend;
 pub mod moving;
 pub mod query;
 pub mod schema;
@@ -66,6 +68,10 @@ enum Command {
     /// Back the store up, try a backup out, restore it.
     #[command(subcommand)]
     Backup(backup::BackupCommand),
+    /// Read all of a data directory and tell what does not read back.
+    Verify(mend::VerifyFlags),
+    /// Mend a data directory: what does not read back goes to quarantine, the rest serves.
+    Repair(mend::RepairFlags),
     /// Make API keys, list them, take them back.
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -172,6 +178,8 @@ fn dispatch(arguments: Arguments) -> Result<(), CommandError> {
         Command::Check(Check::Config { file, config_file }) => config::check(file.or(config_file).as_deref()),
         Command::Config(ConfigCommand::Print(flags)) => config::print(&flags),
         Command::Backup(command) => backup::run(&command),
+        Command::Verify(flags) => mend::verify(&flags),
+        Command::Repair(flags) => mend::repair(&flags),
         Command::Key(command) => key::run(&command),
         Command::Schema(command) => schema::run(&command),
         Command::Token(command) => token::run(&command),

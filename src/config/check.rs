@@ -7,8 +7,8 @@ use serde_yaml::Value;
 
 use super::{
     AuthMode, Backend, ClientAuth, Config, ConfigErrors, ProxyProtocol, SelfScrape, Server, Settings,
-    Sources, auth, limits, observe, query, reader::Reader, redis, remote::refuse_lame_clickhouse, server,
-    storage,
+    Sources, auth, limits, memory, observe, query, reader::Reader, redis, remote::refuse_lame_clickhouse,
+    server, storage,
 };
 use crate::model::OnConflict;
 
@@ -23,6 +23,7 @@ impl Config {
             auth: auth::auth(&mut keys),
             limits: limits::limits(&mut keys),
             redis: redis::redis(&mut keys),
+            memory: memory::memory(&mut keys),
             storage: storage::storage(&mut keys),
             query: query::query(&mut keys),
             features: keys.get("features", "[]", query::features),
@@ -206,7 +207,7 @@ fn scrape_for_a_named_tenant(scrape: &mut SelfScrape, keys: &mut Reader<'_>) {
 
 /// Explains a key that this release does not have and a later one will.
 fn absent(path: &str) -> Option<String> {
-    const LATER: &[&str] = &["memory", "rules"];
+    const LATER: &[&str] = &["rules"];
     LATER
         .iter()
         .find(|later| path.strip_prefix(**later).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))

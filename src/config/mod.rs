@@ -15,6 +15,7 @@ mod check;
 mod jwt;
 mod keys;
 mod limits;
+mod memory;
 mod observe;
 mod parse;
 mod query;
@@ -36,6 +37,7 @@ pub use auth::{Auth, AuthMode};
 pub use jwt::{Jwt, JwtKey};
 pub use keys::Keys;
 pub use limits::Limits;
+pub use memory::Memory;
 pub use observe::{Audit, Health, Log, LogFormat, SelfScrape};
 pub use query::Query;
 pub use reader::{ConfigError, ConfigErrors, FlagValue, Origin, Setting};
@@ -59,6 +61,8 @@ pub struct Config {
     pub limits: Limits,
     /// A Redis that several gateways share.
     pub redis: Redis,
+    /// How much memory the process plans with.
+    pub memory: Memory,
     /// Where samples are kept, and for how long.
     pub storage: Storage,
     /// How queries are answered.

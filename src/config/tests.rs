@@ -128,11 +128,21 @@ fn zero_retention_is_forever() {
 #[test]
 fn what_a_later_release_does_is_refused_by_name() {
     refuses(
-        "rules: []\nmemory: {limit: 1GiB}\n",
-        &[
-            "rules: rules is not in this release (luminate.yaml)",
-            "memory: memory is not in this release (luminate.yaml)",
+        "rules: []\n",
+        &["rules: rules is not in this release (luminate.yaml)",
         ],
+    );
+}
+
+#[test]
+fn memory_is_a_size_or_what_the_process_may_have() {
+    let limit = |text: &str| check(text).unwrap().memory.limit;
+    assert_eq!(limit(""), None);
+    assert_eq!(limit("memory: {limit: auto}"), None);
+    assert_eq!(limit("memory: {limit: 1GiB}"), Some(ByteSize(1 << 30)));
+    refuses(
+        "memory: {limit: 1MiB}",
+        &["memory.limit: 1MiB is not from 32MiB to 9223372036854775807B (luminate.yaml)"],
     );
 }
 

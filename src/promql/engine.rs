@@ -398,7 +398,7 @@ impl Engine {
                 threads.run(move || evaluation.run(|_, _| Ok(chosen), &late))
             }
         };
-        let mut late_remarks = Vec::new();
+        let (mut late_remarks, mut late_readers) = (Vec::new(), Vec::new());
         let evaluated = loop {
             tokio::select! {
                 done = &mut evaluated => break done,
@@ -406,6 +406,7 @@ impl Engine {
                     let selected = self.select_one(view, request, reach, &context).await;
                     let series = selected.map(|(series, more)| {
                         late_remarks.extend(more);
+                        late_readers.extend(series.reader());
                         series
                     });
                     // Who does not wait any more does not need it.
@@ -417,6 +418,7 @@ impl Engine {
             Ok(done) => {
                 let Done { done, mut remarks, selecting } = done?;
                 remarks.append(&mut late_remarks);
+                remarks.extend(late_readers.iter().flat_map(|reader| reader.warnings()));
                 let evaluate_seconds = (watch.lap() - selecting.as_secs_f64()).max(0.0);
                 ticket.leave(self.turns.of(tenant));
                 Ok(Ran { done, remarks, evaluate_seconds })

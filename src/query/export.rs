@@ -334,7 +334,7 @@ impl Job {
         let request = self.reader.bounded(SelectRequest::new(self.sets[place].clone(), range));
         let select = self.reader.view.select(&*self.service.storage, request);
         let selected = self.service.within_timeout(&self.reader, select).await;
-        let Selected { series, runs, warnings, taken: _ } =
+        let Selected { series, runs, mut warnings, taken: _ } =
             selected.map_err(|failure| self.reader.named(failure))?;
         let wanted: Vec<bool> = series.iter().map(|labels| self.wants(place, labels)).collect();
         for (labels, _) in series.iter().zip(&wanted).filter(|(_, wanted)| **wanted) {
@@ -348,6 +348,7 @@ impl Job {
             Runs::SeriesMajor(reader) => {
                 let ordinals = (0..series.len()).filter(|ordinal| wanted[*ordinal]).collect();
                 self.read(Arc::new(series), ordinals, &reader).await?;
+                warnings.extend(reader.warnings());
             }
             Runs::TimeMajor(mut runs) => {
                 let mut gathered = Gathered::default();

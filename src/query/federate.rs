@@ -113,12 +113,17 @@ impl QueryService {
                 Runs::Rows(_) => gathered,
                 Runs::SeriesMajor(read) => {
                     let mut samples = SeriesSamples::default();
+                    let reading = Arc::clone(&read);
                     let newest = move |ordinal| {
                         samples.clear();
                         read.read(ordinal, &mut samples)?;
                         Ok(newest_of(&samples))
                     };
-                    off_the_io_threads(move || gathered.gather(series, newest)).await?
+                    let gathered = off_the_io_threads(move || gathered.gather(series, newest)).await?;
+                    for warning in reading.warnings() {
+                        tracing::warn!(event = "federation_incomplete", warning);
+                    }
+                    gathered
                 }
                 Runs::TimeMajor(mut runs) => {
                     let mut last: Vec<Option<(i64, NewestValue)>> = vec![None; series.len()];

@@ -305,7 +305,12 @@ impl Job {
                 // No operation was offered.
                 Runs::Rows(_) => costs,
                 Runs::SeriesMajor(reader) => {
-                    self.read_series(number, Arc::new(series), reader, costs).await?
+                    let read = Arc::clone(&reader);
+                    let costs = self.read_series(number, Arc::new(series), reader, costs).await?;
+                    for warning in read.warnings() {
+                        tracing::warn!(event = "remote_read_incomplete", warning);
+                    }
+                    costs
                 }
                 Runs::TimeMajor(runs) => self.sort_runs(number, series, runs, costs).await?,
             };

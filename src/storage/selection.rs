@@ -226,6 +226,10 @@ pub trait ReadSeries: fmt::Debug + Send + Sync {
     ///
     /// May decode and read from disk, so it is called off the I/O threads.
     fn read(&self, ordinal: usize, into: &mut SeriesSamples) -> Result<()>;
+
+    /// What the user should know of what was read so far, beside the selection's own warnings. To be asked after the
+    /// last series was read.
+    fn warnings(&self) -> Vec<String>;
 }
 
 /// Some samples of one series.

@@ -51,6 +51,8 @@ fn the_help_of_each_command() {
         &["backup", "verify"],
         &["backup", "restore"],
         &["backup", "list"],
+        &["verify"],
+        &["repair"],
         &["key"],
         &["key", "create"],
         &["key", "list"],

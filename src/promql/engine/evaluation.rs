@@ -73,12 +73,15 @@ where
 
     fn of(self, chosen: Result<Chosen, QueryError>, late: &LateSelects) -> Result<Done<T>, QueryError> {
         let Self { context, plan, mut stats, finish } = self;
-        let done = chosen.and_then(|Chosen { data, remarks, took }| {
+        let done = chosen.and_then(|Chosen { data, mut remarks, took }| {
             stats.select_seconds += took.as_secs_f64();
             let evaluated = exec::evaluate(&context, &plan, &data, late);
             stats.peak_samples = context.budget.peak();
             context.ticket.held_at_most(stats.peak_samples);
             let done = finish(&context, evaluated?, stats, &data)?;
+            // What is damaged may be met only where it is read.
+            let readers = data.iter().filter_map(SelectedSeries::reader);
+            remarks.extend(readers.flat_map(|reader| reader.warnings()));
             Ok(Done { done, remarks, selecting: took })
         });
         // The ticket, and with it the query's place, is held until the samples are gone.

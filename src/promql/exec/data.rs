@@ -97,6 +97,14 @@ impl SelectedSeries {
         Ok((Self { labels, taken, samples }, warnings))
     }
 
+    /// Who reads the samples where the store has them, if somebody does.
+    pub fn reader(&self) -> Option<Arc<dyn ReadSeries>> {
+        match &self.samples {
+            Samples::InStore(reader) => Some(Arc::clone(reader)),
+            Samples::Here(_) | Samples::Rows(_) => None,
+        }
+    }
+
     /// The row that the store has made for series or group number `ordinal`, given away and let go of.
     pub fn take_row(&self, ordinal: usize, budget: &Budget) -> Option<Vec<f64>> {
         let Samples::Rows(rows) = &self.samples else { return None };

@@ -170,7 +170,7 @@ impl Books {
     }
 
     /// Does without the catalog, and makes sure that the next start does too.
-    fn abandon(&mut self, disk: &dyn Disk) {
+    pub(crate) fn abandon(&mut self, disk: &dyn Disk) {
         self.catalog = None;
         self.parts.clear();
         self.ledger = Ledger::default();

@@ -23,6 +23,8 @@ pub struct EmbeddedConfig {
     pub flush_wal_bytes: u64,
     /// The head is flushed after this time.
     pub flush_interval: Duration,
+    /// What heads, pages of parts and others in this process may have of memory together.
+    pub memory_bytes: u64,
     /// The head is flushed when it takes about so much memory; at twice that, writes are refused.
     pub head_bytes: u64,
     /// Bytes that may wait to be written to the log; more is refused.
@@ -40,6 +42,18 @@ pub struct EmbeddedConfig {
 }
 
 impl EmbeddedConfig {
+    /// This in a process that plans with so much memory: in a small one, heads and pages are kept small, too.
+    #[must_use]
+    pub fn within(self, memory_bytes: u64) -> Self {
+        let pages = usize::try_from(memory_bytes / 8).unwrap_or(usize::MAX);
+        Self {
+            memory_bytes,
+            head_bytes: self.head_bytes.min(memory_bytes / 4),
+            page_cache_bytes: self.page_cache_bytes.min(pages),
+            ..self
+        }
+    }
+
     /// The defaults, in a directory.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
@@ -51,6 +65,7 @@ impl EmbeddedConfig {
             segment_bytes: 64 << 20,
             flush_wal_bytes: 128 << 20,
             flush_interval: Duration::from_secs(2 * 3600),
+            memory_bytes: u64::MAX,
             head_bytes: 512 << 20,
             queue_bytes: 64 << 20,
             ballast_bytes: 64 << 20,

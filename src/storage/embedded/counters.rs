@@ -55,6 +55,8 @@ counters![
     samples_out_of_order,
     /// Samples refused.
     samples_rejected,
+    /// Writes refused, or the series that they would have begun, because memory is short.
+    memory_refused,
     /// Metadata entries refused, a tenant having too much of it.
     metadata_rejected,
     /// Series created.

@@ -71,12 +71,28 @@ impl Documents {
         Ok(())
     }
 
+    /// Writes what was read, if there is a file.
+    pub(super) fn write_anew(&self) -> Result<()> {
+        let texts = self.texts.lock();
+        match self.disk.open(&self.path) {
+            Ok(_) => replace(&self.disk, &self.path, &encode(&texts)?),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+        }
+        .map_err(|e| StorageError::io("writing the documents", e))
+    }
+
     /// All texts of a kind, by tenant.
     pub(super) fn all(&self, kind: DocumentKind) -> Vec<(TenantId, String)> {
         let texts = self.texts.lock();
         let of_kind = texts.iter().filter(|((k, _), _)| k == kind.as_str());
         of_kind.map(|((_, tenant), text)| (tenant.clone(), text.clone())).collect()
     }
+}
+
+/// What of a file of documents does not read back.
+pub(super) fn damage(disk: &dyn Disk, path: &Path) -> Result<Vec<String>> {
+    read(disk, path).map(|(_, damage)| damage)
 }
 
 /// Reads what there is of a file, and tells what of it does not read back.

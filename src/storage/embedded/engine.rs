@@ -23,6 +23,7 @@ use super::{
     admission::{self, Recalled},
     ballast::Ballast,
     books::Books,
+    budget::{Budget, Pressure},
     catalog::ledger::Ledger,
     config::EmbeddedConfig,
     counters::{EmbeddedCounters, add},
@@ -64,6 +65,7 @@ pub(crate) struct Engine {
     pub(crate) counters: Arc<EmbeddedCounters>,
     pub(crate) ballast: Arc<Ballast>,
     pub(crate) cache: Arc<PageCache>,
+    pub(crate) budget: Budget,
     pub(crate) wal: Wal,
     /// The head that takes writes; held while one goes to the head and to the log.
     pub(crate) gate: RwLock<Arc<Head>>,
@@ -131,6 +133,26 @@ impl Engine {
         Ok(())
     }
 
+    fn short_of_memory(&self, detail: String) -> StorageError {
+        add(&self.counters.memory_refused, 1);
+        StorageError::Overloaded { detail, retry_after: Duration::from_secs(5) }
+    }
+
+    /// How short memory is.
+    pub(crate) fn pressure(&self) -> Pressure {
+        self.budget.pressure(self.view.load().heads.iter().map(|head| head.bytes()).sum())
+    }
+
+    /// Fails where memory is too short for a series to begin.
+    pub(crate) fn may_begin(&self) -> Result<()> {
+        if self.pressure() < Pressure::Series {
+            return Ok(());
+        }
+        let limit = self.budget.limit();
+        Err(self
+            .short_of_memory(format!("no series can begin while so much of {limit} bytes of memory is used")))
+    }
+
     /// Puts a batch into the head and the log's queue. It is durable when the ticket says so.
     ///
     /// What is put off comes back as a batch of its own.
@@ -148,10 +170,14 @@ impl Engine {
         let most = self.config.head_bytes;
         let all: u64 = view.heads.iter().map(|head| head.bytes()).sum();
         if gate.bytes() > most.saturating_mul(2) || all > most.saturating_mul(3) {
-            return Err(StorageError::Overloaded {
-                detail: format!("what is not flushed takes {all} bytes of memory"),
-                retry_after: Duration::from_secs(5),
-            });
+            return Err(self.short_of_memory(format!("what is not flushed takes {all} bytes of memory")));
+        }
+        let pressure = self.budget.pressure(all);
+        if pressure >= Pressure::Samples {
+            let room = self.budget.room();
+            let detail =
+                format!("what is not flushed takes {all} bytes of memory, and there is room for {room}");
+            return Err(self.short_of_memory(detail));
         }
         let frozen = view.heads.len().checked_sub(2).map(|i| &*view.heads[i]);
         let log = |frames| self.wal.push_quietly(frames);
@@ -445,9 +471,14 @@ impl Engine {
         let (parts, set_aside) = (read(&self.counters.parts), read(&self.counters.quarantined));
         let files = if set_aside == 0 { CheckState::Ok } else { CheckState::Degraded };
         let (series, bytes) = (read(&self.counters.head_series), read(&self.counters.head_bytes));
+        let (head, short) = match self.pressure() {
+            Pressure::None | Pressure::Flush => (CheckState::Ok, ""),
+            Pressure::Series => (CheckState::Degraded, ": memory is short, and no series begins"),
+            Pressure::Samples => (CheckState::Degraded, ": memory is short, and nothing is taken"),
+        };
         vec![
             check("log", log, detail),
-            check("head", CheckState::Ok, format!("{series} series in about {bytes} bytes")),
+            check("head", head, format!("{series} series in about {bytes} bytes{short}")),
             check("parts", files, format!("{parts} serve, {set_aside} files are set aside")),
         ]
     }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use super::{
+    budget::Pressure,
     catalog::ledger::Ledger,
     counters::{add, add_micros},
     disk::Disk,
@@ -67,9 +68,11 @@ impl Engine {
         let late = since >= self.config.flush_interval;
         // Parts take less space than the log that goes for them, and there is a reserve to write them.
         let disk_is_full = matches!(self.wal.refusal(), Some(Refusal::DiskFull(_)));
+        // What is read, or frozen, is no reason to write few samples to a file of their own.
+        let short = self.pressure() >= Pressure::Flush && head.grown() >= self.budget.limit() / 32;
         // Series that are silent give way to others.
         let crowded = self.crowded.load(Relaxed) && since >= CROWDED;
-        big || upkeep.frozen.is_some() || crowded || ((late || disk_is_full) && head.samples() > 0)
+        big || short || upkeep.frozen.is_some() || crowded || ((late || disk_is_full) && head.samples() > 0)
     }
 
     pub(crate) fn flush_with(&self, upkeep: &mut Upkeep) -> Result<()> {

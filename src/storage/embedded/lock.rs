@@ -33,16 +33,7 @@ impl Lock {
             if error != rustix::io::Errno::WOULDBLOCK {
                 return Err(context(error.into()));
             }
-            let mut holder = String::new();
-            let _ = file.read_to_string(&mut holder);
-            let holder = match holder.trim() {
-                "" => "another process".to_owned(),
-                pid => format!("process {pid}"),
-            };
-            return Err(StorageError::Unavailable {
-                detail: format!("{} is in use by {holder}", data_dir.display()),
-                retry_after: None,
-            });
+            return Err(in_use(&mut file, data_dir));
         }
         let mut before = String::new();
         // What is no number is nobody who was here before.
@@ -60,6 +51,22 @@ impl Lock {
         Ok(Self { file, was_left })
     }
 
+    /// Keeps others out without a trace: the next one sees what the last one left. None if nobody ever had the directory.
+    pub(crate) fn hold(data_dir: &Path) -> Result<Option<Self>> {
+        let path = data_dir.join("LOCK");
+        let context = |e| StorageError::io(format!("locking {}", path.display()), e);
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(context(e)),
+        };
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self { file, was_left: false })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(in_use(&mut file, data_dir)),
+            Err(error) => Err(context(error.into())),
+        }
+    }
+
     /// Whether the process that had the directory before ended without giving it back.
     pub(crate) fn was_left(&self) -> bool {
         self.was_left
@@ -70,6 +77,20 @@ impl Lock {
         if let Err(error) = self.file.set_len(0).and_then(|()| self.file.sync_all()) {
             tracing::warn!(%error, "the lock file could not be emptied; the next start will take this stop for a crash");
         }
+    }
+}
+
+/// Says who has the directory.
+fn in_use(file: &mut File, data_dir: &Path) -> StorageError {
+    let mut holder = String::new();
+    let _ = file.read_to_string(&mut holder);
+    let holder = match holder.trim() {
+        "" => "another process".to_owned(),
+        pid => format!("process {pid}"),
+    };
+    StorageError::Unavailable {
+        detail: format!("{} is in use by {holder}", data_dir.display()),
+        retry_after: None,
     }
 }
 
@@ -94,6 +115,19 @@ mod tests {
         assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
         drop(lock);
         Lock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn whoever_only_looks_keeps_others_out_and_leaves_no_trace() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Lock::hold(dir.path()).unwrap().is_none());
+        drop(Lock::take(dir.path()).unwrap());
+        let held = Lock::hold(dir.path()).unwrap();
+        assert!(Lock::take(dir.path()).unwrap_err().to_string().contains("in use"));
+        drop(held);
+        let taken = Lock::take(dir.path()).unwrap();
+        assert!(taken.was_left(), "what was cut short before is still seen");
+        assert!(Lock::hold(dir.path()).unwrap_err().to_string().contains("in use"));
     }
 
     #[test]

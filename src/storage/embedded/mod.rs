@@ -18,6 +18,7 @@
 //! 6. A snapshot (`snapshot`) is a copy of the parts that can be opened on its own.
 //! 7. A [backup] is a snapshot that is kept where this disk is not.
 //! 8. Opening (`recover`) takes all parts, and the log on top.
+//! 9. [`mend`] looks whether all of it reads back, and mends what does not.
 //!
 //! Files are drawn in `schema/disk/`; `layout.md` there says which of them are the truth.
 
@@ -25,6 +26,7 @@ mod admission;
 pub mod backup;
 mod ballast;
 mod books;
+mod budget;
 pub mod catalog;
 pub mod chunk;
 pub mod config;
@@ -40,6 +42,7 @@ mod head;
 mod lock;
 #[cfg(test)]
 mod memory_disk;
+pub mod mend;
 mod merge;
 mod pace;
 pub mod part;

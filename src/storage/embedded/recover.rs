@@ -23,6 +23,7 @@ use super::{
     backup::refuse_unfinished,
     ballast::Ballast,
     books::{Books, Told},
+    budget::Budget,
     config::EmbeddedConfig,
     counters::{EmbeddedCounters, add, add_micros},
     disk::Disk,
@@ -149,6 +150,7 @@ impl Engine {
                 spent: None,
                 waste: BTreeSet::new(),
             }),
+            budget: Budget::new(config.memory_bytes, config.page_cache_bytes),
             config,
             disk,
             clock,
@@ -198,21 +200,24 @@ fn shelve(disk: &Arc<dyn Disk>, dir: &Path, cache: &Arc<PageCache>, told: &Told)
                     shelf.damage.push(format!("part {id} was set aside: {error}"));
                     set_aside(disk.as_ref(), dir, &path, &entry.name);
                 }
+                // Whoever wrote it can read it: without it this would be another store.
+                Err(error @ StorageError::Unsupported(_)) => return Err(error),
                 // Perhaps only today: it stays where it is.
                 Err(error) => shelf.damage.push(format!("part {id} could not be opened: {error}")),
             }
         }
     }
+    // A part's replacement has all that it had, or all of it that could be read.
+    let replaced: HashSet<PartId> =
+        shelf.parts.iter().flat_map(|p| p.part.meta().replaces.iter().copied()).collect();
     for entry in list(&dir.join("quarantine"))? {
         if let Some(id) = PartId::from_file_name(&entry.name)
             && shelf.seen.insert(id)
+            && !replaced.contains(&id)
         {
             shelf.damage.push(format!("part {id} is in quarantine"));
         }
     }
-    // A part's replacement has all that it had.
-    let replaced: HashSet<PartId> =
-        shelf.parts.iter().flat_map(|p| p.part.meta().replaces.iter().copied()).collect();
     let (gone, kept): (Vec<_>, Vec<_>) =
         shelf.parts.into_iter().partition(|p| replaced.contains(&p.part.id()));
     shelf.parts = kept;

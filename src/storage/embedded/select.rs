@@ -4,7 +4,14 @@
 //! remembers in which of the sources it is, from the oldest to the newest. Samples are read when they are
 //! asked for: oldest first, newer ones laid over them, and what is deleted taken out.
 
-use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use hashbrown::{HashMap, HashSet};
 use roaring::RoaringBitmap;
@@ -66,6 +73,8 @@ struct Selection {
     range: TimeRange,
     /// When each series is hidden; empty if nothing is.
     hidden: Vec<Vec<TimeRange>>,
+    /// Whether something was met that does not read back.
+    damaged: AtomicBool,
 }
 
 impl Sight<'_> {
@@ -90,7 +99,8 @@ impl Sight<'_> {
             let hidden = |labels| hidden_or_too_old(self.tombstones, self.kept, range, labels);
             series.iter().map(hidden).collect()
         };
-        let runs = Runs::SeriesMajor(Arc::new(Selection { sources, places, range, hidden }));
+        let damaged = AtomicBool::new(false);
+        let runs = Runs::SeriesMajor(Arc::new(Selection { sources, places, range, hidden, damaged }));
         let warnings = if self.damaged { vec![DAMAGED.to_owned()] } else { Vec::new() };
         Ok(Selected { series, runs, taken: 0, warnings })
     }
@@ -117,7 +127,8 @@ impl Sight<'_> {
                     _ => hidden_or_too_old(self.tombstones, self.kept, range, labels),
                 })
                 .collect();
-            let selection = Selection { sources, places, range, hidden };
+            let selection =
+                Selection { sources, places, range, hidden, damaged: AtomicBool::new(self.damaged) };
             let mut samples = SeriesSamples::default();
             let mut visible = Vec::with_capacity(series.len());
             let mut seen = 0;
@@ -524,19 +535,22 @@ impl Selection {
                 head.read(at.1, self.range, into);
                 Ok(())
             }
-            Source::Sealed(sealed) => {
-                let known = sealed.damage().is_some();
-                match sealed.noting(sealed.part.read(at.1, self.range, into)) {
-                    // Those who asked since it is known have been warned.
-                    Err(StorageError::Corrupt { .. }) if known => Ok(()),
-                    outcome => outcome,
+            Source::Sealed(sealed) => match sealed.noting(sealed.part.read(at.1, self.range, into)) {
+                Err(StorageError::Corrupt { .. }) => {
+                    self.damaged.store(true, Relaxed);
+                    sealed.part.read_around(at.1, self.range, into)
                 }
-            }
+                outcome => outcome,
+            },
         }
     }
 }
 
 impl ReadSeries for Selection {
+    fn warnings(&self) -> Vec<String> {
+        if self.damaged.load(Relaxed) { vec![DAMAGED.to_owned()] } else { Vec::new() }
+    }
+
     fn read(&self, ordinal: usize, into: &mut SeriesSamples) -> Result<()> {
         let Some(places) = self.places.get(ordinal) else {
             return Err(StorageError::Unsupported(format!("there is no series number {ordinal}")));

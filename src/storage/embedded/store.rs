@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
-    backup::LastBackup, config::EmbeddedConfig, counters::EmbeddedCounters, disk::Disk, engine::Engine,
-    head::append::Begin, pace::Haste, wal::Ticket,
+    backup::LastBackup, budget::Pressure, config::EmbeddedConfig, counters::EmbeddedCounters, disk::Disk,
+    engine::Engine, head::append::Begin, pace::Haste, wal::Ticket,
 };
 use crate::{
     clock::Clock,
@@ -82,6 +82,17 @@ impl EmbeddedStore {
         LastBackup::read(self.engine.disk.as_ref(), &self.engine.config.data_dir)
     }
 
+    /// The engine, without tasks.
+    #[cfg(test)]
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Lets the store know what others in this process hold of the memory that it plans with.
+    pub fn share_memory(&self, others: Arc<dyn Fn() -> u64 + Send + Sync>) {
+        self.engine.budget.share(others);
+    }
+
     async fn append_with(
         &self,
         tenant: &TenantId,
@@ -104,6 +115,8 @@ impl EmbeddedStore {
             ticket.wait().await?;
             return Ok(appended);
         };
+        // What was taken is kept, and is no harm when all of it is sent again.
+        self.engine.may_begin()?;
         let of = tenant.clone();
         let (rest, wanted, active) = self
             .blocking(move |engine| {
@@ -225,8 +238,18 @@ impl Storage for EmbeddedStore {
         if batch.room.is_some() {
             return self.append_bounded(tenant, batch).await;
         }
-        let (appended, ticket, _) = self.append_with(tenant, batch, Begin::All).await?;
+        let short = self.engine.pressure() >= Pressure::Series;
+        let begin = if short { Begin::None } else { Begin::All };
+        let (appended, ticket, rest) = self.append_with(tenant, batch, begin).await?;
         ticket.wait().await?;
+        if rest.is_some() {
+            self.engine.may_begin()?;
+            // There is room again, and the sender comes again.
+            return Err(StorageError::Overloaded {
+                detail: "series could not begin while memory was short".to_owned(),
+                retry_after: Duration::from_secs(1),
+            });
+        }
         Ok(appended)
     }
 

@@ -5,6 +5,8 @@ mod backups;
 mod crashes;
 mod lookups;
 mod keeping;
+mod memory;
+mod mending;
 mod merges;
 mod model;
 mod replays;

@@ -29,7 +29,7 @@ pub(super) fn joined<'t>(answers: impl Iterator<Item = (&'t TenantId, Selected)>
         let series = selected.series.iter().enumerate();
         found.extend(series.map(|(place, labels)| (with_tenant(labels, tenant), (source, place))));
         warnings.extend(selected.warnings.into_iter().map(|warning| format!("tenant {tenant}: {warning}")));
-        sources.push((vec![0; selected.series.len()], selected.runs));
+        sources.push((tenant, vec![0; selected.series.len()], selected.runs));
         if *taken.get_or_insert(selected.taken) != selected.taken {
             return Err(unexpected());
         }
@@ -39,23 +39,25 @@ pub(super) fn joined<'t>(answers: impl Iterator<Item = (&'t TenantId, Selected)>
     for (number, (labels, (source, place))) in (0_u32..).zip(found) {
         series.push(labels);
         places.push((source, place));
-        sources[source].0[place] = number;
+        sources[source].1[place] = number;
     }
-    let sources = sources.into_iter().map(|(numbers, runs)| (Numbers::from(numbers), runs)).collect();
+    let named =
+        |(tenant, numbers, runs): (&TenantId, Vec<u32>, Runs)| (tenant.clone(), Numbers::from(numbers), runs);
+    let sources = sources.into_iter().map(named).collect();
     Ok(Selected { runs: together(sources, places)?, series, taken: taken.unwrap_or(0), warnings })
 }
 
-fn together(sources: Vec<(Numbers, Runs)>, places: Vec<(usize, usize)>) -> Result<Runs> {
-    if sources.iter().all(|(_, runs)| matches!(runs, Runs::SeriesMajor(_))) {
-        let readers = sources.into_iter().filter_map(|(_, runs)| match runs {
-            Runs::SeriesMajor(reader) => Some(reader),
+fn together(sources: Vec<(TenantId, Numbers, Runs)>, places: Vec<(usize, usize)>) -> Result<Runs> {
+    if sources.iter().all(|(_, _, runs)| matches!(runs, Runs::SeriesMajor(_))) {
+        let readers = sources.into_iter().filter_map(|(tenant, _, runs)| match runs {
+            Runs::SeriesMajor(reader) => Some((tenant, reader)),
             Runs::TimeMajor(_) | Runs::Rows(_) => None,
         });
         return Ok(Runs::SeriesMajor(Arc::new(Readers { readers: readers.collect(), places })));
     }
-    if sources.iter().any(|(_, runs)| matches!(runs, Runs::Rows(_))) {
+    if sources.iter().any(|(_, _, runs)| matches!(runs, Runs::Rows(_))) {
         let (send, rows) = mpsc::channel(BATCHES);
-        for (numbers, runs) in sources {
+        for (_, numbers, runs) in sources {
             let Runs::Rows(rows) = runs else { return Err(unexpected()) };
             task::spawn(
                 "federated-rows",
@@ -65,7 +67,7 @@ fn together(sources: Vec<(Numbers, Runs)>, places: Vec<(usize, usize)>) -> Resul
         return Ok(Runs::Rows(rows));
     }
     let (send, runs) = mpsc::channel(BATCHES);
-    for (numbers, source) in sources {
+    for (_, numbers, source) in sources {
         match source {
             Runs::TimeMajor(runs) => {
                 task::spawn(
@@ -130,7 +132,7 @@ fn read_all(reader: &dyn ReadSeries, numbers: &[u32], to: &mpsc::Sender<Result<V
 /// Reads each series where it is.
 #[derive(Debug)]
 struct Readers {
-    readers: Vec<Arc<dyn ReadSeries>>,
+    readers: Vec<(TenantId, Arc<dyn ReadSeries>)>,
     /// Of each series, its reader and its number there.
     places: Vec<(usize, usize)>,
 }
@@ -138,7 +140,15 @@ struct Readers {
 impl ReadSeries for Readers {
     fn read(&self, ordinal: usize, into: &mut SeriesSamples) -> Result<()> {
         let Some((reader, place)) = self.places.get(ordinal) else { return Err(no_such_series(ordinal)) };
-        self.readers[*reader].read(*place, into)
+        self.readers[*reader].1.read(*place, into)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let of = |(tenant, reader): &(TenantId, Arc<dyn ReadSeries>)| {
+            let named = |warning| format!("tenant {tenant}: {warning}");
+            reader.warnings().into_iter().map(named).collect::<Vec<_>>()
+        };
+        self.readers.iter().flat_map(of).collect()
     }
 }
 

@@ -159,6 +159,10 @@ impl ReadSeries for Numbered {
         into.push(number, f64::from(u32::try_from(ordinal).unwrap()), 0);
         Ok(())
     }
+
+    fn warnings(&self) -> Vec<String> {
+        vec!["read oddly".to_owned()]
+    }
 }
 
 fn selected(series: &[&[(&str, &str)]], runs: Runs, taken: usize) -> Selected {

@@ -59,6 +59,27 @@ impl Superblock {
         Ok(newest.map_or(Found::Damaged, Found::Valid))
     }
 
+    /// Where the slots begin that were written and do not read back.
+    pub fn damaged_slots(disk: &Arc<dyn Disk>, path: &Path) -> Result<Vec<u64>> {
+        let context = |e| StorageError::io("reading the superblock", e);
+        let file = match disk.open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(context(e)),
+        };
+        let mut damaged = Vec::new();
+        for at in [0, SLOT as u64] {
+            let mut bytes = [0; SLOT];
+            match file.read_exact_at(&mut bytes, at) {
+                // A slot is zeros until its first generation.
+                Ok(()) if bytes == [0; SLOT] || Self::decode(&bytes).is_some() => {}
+                Err(e) if e.kind() != io::ErrorKind::UnexpectedEof => return Err(context(e)),
+                Ok(()) | Err(_) => damaged.push(at),
+            }
+        }
+        Ok(damaged)
+    }
+
     /// Makes this the newest slot, durably.
     pub fn write(&self, disk: &Arc<dyn Disk>, path: &Path) -> Result<()> {
         self.write_slot(disk, path).map_err(|e| StorageError::io("writing the superblock", e))

@@ -15,8 +15,12 @@ pub(super) const HEADER: [u8; 16] = *b"LUMIPART\x01\0\0\0\0\0\0\0";
 /// The length of the trailer.
 pub(super) const TRAILER: usize = 48;
 
-const MAGIC: &[u8; 8] = b"LUMIPEND";
+/// The last bytes of a part.
+pub(super) const MAGIC: &[u8; 8] = b"LUMIPEND";
 const FORMAT: u32 = 1;
+
+/// What is said of a part that is whole, and of a version that is not ours.
+pub(super) const UNKNOWN_FORMAT: Damaged = Damaged("part is of a format this version does not know");
 
 /// The index sections, in the order they lie in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,7 +212,7 @@ impl Trailer {
             return Err(Damaged("trailer's checksum is wrong"));
         }
         if format != FORMAT || zero != 0 {
-            return Err(Damaged("part is of a format this version does not know"));
+            return Err(UNKNOWN_FORMAT);
         }
         Ok(trailer)
     }

@@ -16,6 +16,7 @@
 //!
 //! What is written is `<path>.tmp` until it is durable, so a file with a part's name is a whole part.
 
+mod bits;
 mod find;
 mod footer;
 mod groups;
@@ -33,8 +34,9 @@ use std::{
 
 use crate::model::{Millis, TenantId, TimeRange, Timestamp};
 
+pub(crate) use bits::{Mended, mended};
 pub use pages::PageCache;
-pub use reader::{Part, PartSeries};
+pub use reader::{Damage, Part, PartSeries};
 pub use seal::Seal;
 pub use writer::PartWriter;
 

@@ -1,5 +1,7 @@
 //! Opens a part and reads the samples of its series.
 
+mod examine;
+
 use std::{
     cell::RefCell,
     fmt,
@@ -23,7 +25,7 @@ use super::{
         head::series::unpacked_histograms,
     },
     PartId, PartMeta,
-    footer::{Footer, HEADER, Section, TRAILER, Trailer},
+    footer::{Footer, HEADER, Section, TRAILER, Trailer, UNKNOWN_FORMAT},
     groups::Groups,
     names::Postings,
     pages::{PAGE_HEADER, PageCache, page_crc},
@@ -32,6 +34,8 @@ use crate::{
     model::{Labels, TenantId, TimeRange, Timestamp},
     storage::{Estimate, Result, SeriesSamples, StorageError},
 };
+
+pub use examine::Damage;
 
 /// Entries per group of the index sections.
 pub(super) const TIMES_PER_GROUP: u32 = 16;
@@ -184,14 +188,18 @@ impl Part {
             .checked_sub(TRAILER as u64)
             .filter(|end| *end >= HEADER.len() as u64)
             .ok_or_else(|| corrupt(0, "file is too short to be a part"))?;
+        let mut trailer = [0; TRAILER];
+        file.read_exact_at(&mut trailer, end).map_err(io)?;
+        let trailer = Trailer::decode(&trailer).map_err(|e| match e {
+            // Nothing is wrong with it.
+            UNKNOWN_FORMAT => StorageError::Unsupported(format!("{}: {e}", path.display())),
+            damaged => corrupt(end, damaged.0),
+        })?;
         let mut header = [0; HEADER.len()];
         file.read_exact_at(&mut header, 0).map_err(io)?;
         if header != HEADER {
             return Err(corrupt(0, "file does not start like a part"));
         }
-        let mut trailer = [0; TRAILER];
-        file.read_exact_at(&mut trailer, end).map_err(io)?;
-        let trailer = Trailer::decode(&trailer).map_err(|e| corrupt(end, e.0))?;
         let footer_length = u64::from(trailer.footer_length);
         if trailer.index < HEADER.len() as u64
             || trailer.index > trailer.footer
@@ -514,6 +522,13 @@ impl Part {
         StorageError::io(format!("reading part {}", self.path.display()), source)
     }
 
+    /// A page that the device does not give back, or that is no longer there, is as good as damaged; another error passes.
+    fn unread(&self, at: u64, error: std::io::Error) -> StorageError {
+        const EIO: i32 = 5;
+        let gone = error.kind() == std::io::ErrorKind::UnexpectedEof || error.raw_os_error() == Some(EIO);
+        if gone { self.corrupt(at, &format!("it cannot be read: {error}")) } else { self.io(error) }
+    }
+
     fn labels_group(&self, number: u32) -> Result<Arc<LabelsGroup>> {
         if let Some(group) = &*self.labels_group.lock()
             && group.number == number
@@ -619,7 +634,7 @@ impl Part {
             return Err(self.index_corrupt(Section::Pages, Damaged("page lies outside the file")));
         }
         let mut bytes = vec![0; whole];
-        self.file.read_exact_at(&mut bytes, at).map_err(|e| self.io(e))?;
+        self.file.read_exact_at(&mut bytes, at).map_err(|e| self.unread(at, e))?;
         let (header, payload) = bytes.split_at(PAGE_HEADER);
         if header[..4] != length.to_le_bytes()
             || header[4..] != page_crc(length.to_le_bytes(), payload).to_le_bytes()
