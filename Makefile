@@ -110,6 +110,7 @@ bench: setup ## Measure ingest, queries, disk and memory beside VictoriaMetrics,
 	$(CARGO) bench --locked --bench peers
 	$(CARGO) bench --locked --bench query
 	$(CARGO) bench --locked --bench clickhouse
+	$(CARGO) bench --locked --bench chunks
 	$(CARGO) bench --locked --bench keys
 	$(CARGO) bench --locked --bench gateway
 	$(CARGO) bench --locked --bench death

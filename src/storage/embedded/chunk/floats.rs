@@ -11,6 +11,9 @@
 //!
 //! A decimal counts as exact when dividing the integer by the power of ten gives the same 64 bits, which
 //! is what the reader will do.
+//!
+//! Where they are [`Whole`] numbers they can be written as what they are off the numbers of another column, as the buckets
+//! of a histogram are: each counts what the one below it counts, too. Such a column can only be read with those numbers.
 
 use super::{
     Damaged,
@@ -24,6 +27,7 @@ const DECIMAL: u8 = 1;
 const XOR: u8 = 2;
 const BITS: u8 = 3;
 const RAW: u8 = 4;
+const DIFFERENCE: u8 = 5;
 
 /// The greatest power of ten tried: a float holds no more than 15 digits of any decimal.
 const MAX_EXPONENT: usize = 15;
@@ -101,7 +105,73 @@ pub(crate) fn decode(bytes: &[u8], count: usize, into: &mut Vec<f64>) -> Result<
             into.extend(words.map(|word| f64::from_bits(u64::from_le_bytes(word))));
             Ok(())
         }
+        DIFFERENCE => Err(Damaged("value column stands on another one")),
         _ => Err(Damaged("value column has an unknown codec")),
+    }
+}
+
+/// Values that are whole numbers but for a few.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    /// The numbers. In the place of a value that is none stands the one before it, and at the front the first there is.
+    pub(crate) numbers: Vec<i64>,
+    /// Where the values are that are none.
+    patched: Vec<usize>,
+}
+
+/// The values as whole numbers, if they are.
+pub(crate) fn whole(values: &[f64]) -> Option<Whole> {
+    decimals(values, 0)
+}
+
+/// Writes values as what they are off `base`, the numbers of a column as long.
+pub(crate) fn encode_difference(values: &[f64], whole: &Whole, base: &[i64], out: &mut Vec<u8>) {
+    out.push(DIFFERENCE);
+    put_patches(values, &whole.patched, out);
+    let off: Vec<i64> = whole.numbers.iter().zip(base).map(|(own, base)| own.wrapping_sub(*base)).collect();
+    ints::encode(&off, &[Shape::Flat, Shape::Delta, Shape::Delta2], out);
+}
+
+/// Reads the column of differences that fills `bytes`: adds its numbers to those of `base`, which become its own, and
+/// the values to `into`. After an error both may be anything.
+pub(crate) fn decode_difference(bytes: &[u8], base: &mut [i64], into: &mut Vec<f64>) -> Result<(), Damaged> {
+    let mut reader = Reader::new(bytes);
+    if reader.u8()? != DIFFERENCE {
+        return Err(Damaged("value column stands on no other one"));
+    }
+    let mut patches = Patches::skip(&mut reader)?;
+    let mut off = Vec::new();
+    ints::decode(&mut reader, base.len(), &mut off)?;
+    for (number, off) in base.iter_mut().zip(off) {
+        *number = number.wrapping_add(off);
+    }
+    let start = into.len();
+    into.extend(base.iter().map(|whole| *whole as f64));
+    patches.apply(&mut into[start..])
+}
+
+/// Reads `count` numbers of the column that fills `bytes` and adds them to `into`: those of [`Whole`], or what they
+/// are off another column's, which is what the answer says. The caller has bounded `count`.
+pub(crate) fn decode_numbers(bytes: &[u8], count: usize, into: &mut Vec<i64>) -> Result<bool, Damaged> {
+    const NOT_WHOLE: Damaged = Damaged("value column does not hold whole numbers");
+    let mut reader = Reader::new(bytes);
+    match reader.u8()? {
+        CONSTANT => {
+            let number = digits(reader.f64()?, 0).ok_or(NOT_WHOLE)?;
+            into.resize(into.len() + count, number);
+            Ok(false)
+        }
+        DECIMAL if reader.u8()? == 0 => {
+            Patches::skip(&mut reader)?;
+            ints::decode(&mut reader, count, into)?;
+            Ok(false)
+        }
+        DIFFERENCE => {
+            Patches::skip(&mut reader)?;
+            ints::decode(&mut reader, count, into)?;
+            Ok(true)
+        }
+        _ => Err(NOT_WHOLE),
     }
 }
 
@@ -161,36 +231,36 @@ fn exponent_of(values: &[f64], patches: usize) -> Option<usize> {
     Some(exponent)
 }
 
-/// Adds the column in decimal form, or leaves `out` as it is when the values are not decimals.
-fn encode_decimal(values: &[f64], out: &mut Vec<u8>) -> bool {
-    // Two in a hundred, and a few in a short column: a series has its stale marker, a counter its reset.
-    let patches_allowed = (values.len() / 50).max(2);
-    let Some(exponent) = exponent_of(values, patches_allowed) else { return false };
+/// The values as integers over ten to the `exponent`, unless too many are none.
+fn decimals(values: &[f64], exponent: usize) -> Option<Whole> {
     // A patched value stands as the integer before it, and at the front as the first there is.
-    let Some(mut standing) = values.iter().find_map(|value| digits(*value, exponent)) else { return false };
-    let mut integers = Vec::with_capacity(values.len());
+    let mut standing = values.iter().find_map(|value| digits(*value, exponent))?;
+    let mut numbers = Vec::with_capacity(values.len());
     let mut patched = Vec::new();
     for (i, value) in values.iter().enumerate() {
         match digits(*value, exponent) {
             Some(whole) => standing = whole,
             None => patched.push(i),
         }
-        integers.push(standing);
+        numbers.push(standing);
     }
+    (patched.len() <= patches_allowed(values.len())).then_some(Whole { numbers, patched })
+}
+
+/// Two in a hundred, and a few in a short column: a series has its stale marker, a counter its reset.
+fn patches_allowed(values: usize) -> usize {
+    (values / 50).max(2)
+}
+
+/// Adds the column in decimal form, or leaves `out` as it is when the values are not decimals.
+fn encode_decimal(values: &[f64], out: &mut Vec<u8>) -> bool {
+    let Some(exponent) = exponent_of(values, patches_allowed(values.len())) else { return false };
     // The exponent that suits the short values can push long ones past 53 bits.
-    if patched.len() > patches_allowed {
-        return false;
-    }
+    let Some(decimals) = decimals(values, exponent) else { return false };
     out.push(DECIMAL);
     out.push(u8::try_from(exponent).expect("an exponent is at most 15"));
-    put_length(out, patched.len());
-    let mut last = 0;
-    for i in patched {
-        put_varint(out, (i - last) as u64);
-        out.extend_from_slice(&values[i].to_bits().to_le_bytes());
-        last = i;
-    }
-    ints::encode(&integers, &[Shape::Flat, Shape::Delta, Shape::Delta2], out);
+    put_patches(values, &decimals.patched, out);
+    ints::encode(&decimals.numbers, &[Shape::Flat, Shape::Delta, Shape::Delta2], out);
     true
 }
 
@@ -199,14 +269,9 @@ fn decode_decimal(reader: &mut Reader<'_>, count: usize, into: &mut Vec<f64>) ->
     if exponent > MAX_EXPONENT {
         return Err(Damaged("decimal exponent is above 15"));
     }
-    let patches = reader.count(9)?;
-    let mut after_patches = reader.clone();
-    for _ in 0..patches {
-        after_patches.varint()?;
-        after_patches.f64()?;
-    }
+    let mut patches = Patches::skip(reader)?;
     let mut integers = Vec::new();
-    ints::decode(&mut after_patches, count, &mut integers)?;
+    ints::decode(reader, count, &mut integers)?;
     let start = into.len();
     if exponent == 0 {
         into.extend(integers.iter().map(|whole| *whole as f64));
@@ -214,12 +279,47 @@ fn decode_decimal(reader: &mut Reader<'_>, count: usize, into: &mut Vec<f64>) ->
         let power = POWERS[exponent];
         into.extend(integers.iter().map(|whole| *whole as f64 / power));
     }
-    let mut at = start;
-    for _ in 0..patches {
-        at = at.checked_add(reader.varint_usize()?).ok_or(Damaged("patch lies outside its column"))?;
-        *into.get_mut(at).ok_or(Damaged("patch lies outside its column"))? = reader.f64()?;
+    patches.apply(&mut into[start..])
+}
+
+fn put_patches(values: &[f64], patched: &[usize], out: &mut Vec<u8>) {
+    put_length(out, patched.len());
+    let mut last = 0;
+    for i in patched {
+        put_varint(out, (i - last) as u64);
+        out.extend_from_slice(&values[*i].to_bits().to_le_bytes());
+        last = *i;
     }
-    Ok(())
+}
+
+/// Values that take the place of what the numbers before them say.
+struct Patches<'a> {
+    count: usize,
+    reader: Reader<'a>,
+}
+
+impl<'a> Patches<'a> {
+    /// Finds them, and where what follows starts.
+    fn skip(reader: &mut Reader<'a>) -> Result<Self, Damaged> {
+        let count = reader.count(9)?;
+        let patches = Self { count, reader: reader.clone() };
+        for _ in 0..count {
+            reader.varint()?;
+            reader.f64()?;
+        }
+        Ok(patches)
+    }
+
+    fn apply(&mut self, values: &mut [f64]) -> Result<(), Damaged> {
+        let mut at = 0_usize;
+        for _ in 0..self.count {
+            at = at
+                .checked_add(self.reader.varint_usize()?)
+                .ok_or(Damaged("patch lies outside its column"))?;
+            *values.get_mut(at).ok_or(Damaged("patch lies outside its column"))? = self.reader.f64()?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -340,6 +440,50 @@ mod tests {
                 values[i] = outlier;
             }
             check(&values);
+        }
+
+        #[test]
+        fn differences_come_back(
+            pairs in prop::collection::vec((any::<i32>(), any::<i32>()), 1..300),
+            outliers in prop::collection::vec((any::<prop::sample::Index>(), any_float()), 0..3),
+        ) {
+            let mut values: Vec<f64> = pairs.iter().map(|(own, _)| f64::from(*own)).collect();
+            for (i, outlier) in outliers {
+                let i = i.index(values.len());
+                values[i] = outlier;
+            }
+            let mut numbers: Vec<i64> = pairs.iter().map(|(_, base)| i64::from(*base) << 30).collect();
+            if let Some(whole) = whole(&values) {
+                let mut out = Vec::new();
+                encode_difference(&values, &whole, &numbers, &mut out);
+                let mut off = Vec::new();
+                prop_assert_eq!(decode_numbers(&out, values.len(), &mut off), Ok(true));
+                let sums: Vec<i64> = off.iter().zip(&numbers).map(|(off, base)| base.wrapping_add(*off)).collect();
+                prop_assert_eq!(&sums, &whole.numbers);
+                let mut back = Vec::new();
+                decode_difference(&out, &mut numbers, &mut back).unwrap();
+                let bits = |values: &[f64]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+                prop_assert_eq!(bits(&back), bits(&values));
+                prop_assert_eq!(&numbers, &whole.numbers);
+            }
+        }
+
+        /// What others may stand on reads the same with its values and without.
+        #[test]
+        fn numbers_are_those_of_the_values(values in prop::collection::vec(any_float(), 1..300)) {
+            let mut out = Vec::new();
+            encode(&values, &mut out);
+            let mut numbers = Vec::new();
+            if decode_numbers(&out, values.len(), &mut numbers) == Ok(false) {
+                prop_assert_eq!(Some(numbers), whole(&values).map(|whole| whole.numbers));
+            }
+        }
+
+        #[test]
+        fn any_difference_is_survived(bytes in prop::collection::vec(any::<u8>(), 0..300), count in 0_usize..2000) {
+            let bytes = [&[DIFFERENCE], bytes.as_slice()].concat();
+            let _ = decode_difference(&bytes, &mut vec![3; count], &mut Vec::new());
+            let _ = decode_numbers(&bytes, count, &mut Vec::new());
         }
 
         #[test]

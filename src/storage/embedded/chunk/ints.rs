@@ -8,7 +8,7 @@
 use super::{
     Damaged,
     bytes::{Reader, from_zigzag, put_varint, put_zigzag, to_zigzag, varint_size},
-    pack::{self, BLOCK},
+    pack::{self, BLOCK, Packing},
 };
 
 /// How numbers are turned into a rest.
@@ -50,6 +50,7 @@ struct Draft {
     base: i64,
     factor: i64,
     numbers: Vec<u64>,
+    packing: Packing,
     size: usize,
 }
 
@@ -143,8 +144,9 @@ fn draft(shape: Shape, heads: [i64; 2], rest: &[i64], signed: bool, below: usize
     if size + bits / 8 >= below {
         return None;
     }
-    size += pack::packed_size(&numbers);
-    (size < below).then_some(Draft { shape, signed, even, heads, base, factor, numbers, size })
+    let packing = Packing::of(&numbers);
+    size += packing.size;
+    (size < below).then_some(Draft { shape, signed, even, heads, base, factor, numbers, packing, size })
 }
 
 fn gcd(value: i64, signed: bool, with: u64) -> u64 {
@@ -174,7 +176,7 @@ fn write(draft: &Draft, out: &mut Vec<u8>) {
     if draft.factor > 1 {
         put_varint(out, draft.factor.cast_unsigned());
     }
-    pack::pack(&draft.numbers, out);
+    pack::pack(&draft.numbers, &draft.packing, out);
 }
 
 /// Reads `count` numbers and adds them to `into`. The caller has bounded `count`.

@@ -34,6 +34,7 @@ use crate::{
     storage::selection::{HistogramSample, SeriesSamples},
 };
 
+pub(crate) use floats::Whole;
 pub use stats::ValueStats;
 
 /// The most samples a chunk can have; a decoder refuses more.
@@ -95,7 +96,18 @@ fn decode_float_columns(
     into: &mut SeriesSamples,
 ) -> Result<(), Damaged> {
     let mut reader = Reader::new(body);
-    let head = head(&mut reader)?;
+    decode_starts(&mut reader, before, count, into)?;
+    floats::decode(reader.rest(), count, &mut into.values)
+}
+
+/// Reads what stands before the values.
+fn decode_starts(
+    reader: &mut Reader<'_>,
+    before: usize,
+    count: usize,
+    into: &mut SeriesSamples,
+) -> Result<(), Damaged> {
+    let head = head(reader)?;
     if head & HISTOGRAMS != 0 {
         return Err(Damaged("chunk holds histograms where floats are expected"));
     }
@@ -108,7 +120,67 @@ fn decode_float_columns(
     } else if !into.starts.is_empty() {
         into.starts.resize(before + count, 0);
     }
-    floats::decode(reader.rest(), count, &mut into.values)
+    Ok(())
+}
+
+/// The values as whole numbers, if they are such but for a few: what can stand on another chunk, or another on it.
+pub(crate) fn whole(values: &[f64]) -> Option<Whole> {
+    floats::whole(values)
+}
+
+/// Writes values as what they are off the numbers of another chunk, which has as many.
+pub(crate) fn encode_difference_body(
+    values: &[f64],
+    starts: &[i64],
+    whole: &Whole,
+    base: &[i64],
+    out: &mut Vec<u8>,
+) {
+    assert_eq!(values.len(), base.len(), "a chunk stands on one with the same times");
+    put_head(0, starts, out);
+    floats::encode_difference(values, whole, base, out);
+}
+
+/// Reads the body that belongs to the times from number `before` on and stands on the numbers `base`, which become
+/// its own.
+///
+/// After an error the times are still there, values and starts as they were, and `base` is anything.
+pub(crate) fn decode_difference_body(
+    body: &[u8],
+    before: usize,
+    base: &mut [i64],
+    into: &mut SeriesSamples,
+) -> Result<(), Damaged> {
+    let count = into.timestamps.len().saturating_sub(before);
+    if base.len() != count {
+        return Err(Damaged("chunk stands on one of another length"));
+    }
+    let starts_before = into.starts.len();
+    let mut reader = Reader::new(body);
+    let decoded = decode_starts(&mut reader, before, count, into)
+        .and_then(|()| floats::decode_difference(reader.rest(), base, &mut into.values));
+    if decoded.is_err() {
+        into.values.truncate(before);
+        into.starts.truncate(starts_before);
+    }
+    decoded
+}
+
+/// Reads the `count` numbers of a body of floats; true if they are only what they are off another chunk's.
+pub(crate) fn decode_numbers(body: &[u8], count: usize, into: &mut Vec<i64>) -> Result<bool, Damaged> {
+    if count > MAX_SAMPLES {
+        return Err(Damaged("chunk has too many samples"));
+    }
+    let mut reader = Reader::new(body);
+    let head = head(&mut reader)?;
+    if head & HISTOGRAMS != 0 {
+        return Err(Damaged("chunk holds histograms where floats are expected"));
+    }
+    if head & STARTS != 0 {
+        let length = reader.varint_usize()?;
+        reader.take(length)?;
+    }
+    floats::decode_numbers(reader.rest(), count, into)
 }
 
 /// Writes histograms and their start timestamps as a body.

@@ -10,14 +10,14 @@ use super::{
 use crate::model::{TenantId, TimeRange, Timestamp};
 
 /// The first bytes of a part: magic, format, zero.
-pub(super) const HEADER: [u8; 16] = *b"LUMIPART\x01\0\0\0\0\0\0\0";
+pub(super) const HEADER: [u8; 16] = *b"LUMIPART\x02\0\0\0\0\0\0\0";
 
 /// The length of the trailer.
 pub(super) const TRAILER: usize = 48;
 
 /// The last bytes of a part.
 pub(super) const MAGIC: &[u8; 8] = b"LUMIPEND";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What is said of a part that is whole, and of a version that is not ours.
 pub(super) const UNKNOWN_FORMAT: Damaged = Damaged("part is of a format this version does not know");

@@ -10,13 +10,17 @@
 //!
 //! * Series are sorted by tenant and labels and numbered in that order, so that neighbours compress, a
 //!   metric is one run of numbers, and an answer in number order is an answer in label order.
-//! * A time column is stored once per part however many series share it.
-//! * Every byte is under a checksum. A damaged page costs the series that lie on it, nothing else.
+//! * A time column is stored once per part however many series share it, and so are values that are the same.
+//! * A bucket of a histogram is what it counts more than another one (`families`), which is read with it (`bases`).
+//! * Every byte is under a checksum. A damaged page costs the series that lie on it or stand on what does, nothing else.
 //! * The footer says what the part covers and replaces: the catalog can be rebuilt from it.
 //!
 //! What is written is `<path>.tmp` until it is durable, so a file with a part's name is a whole part.
 
+mod bases;
 mod bits;
+mod copies;
+mod families;
 mod find;
 mod footer;
 mod groups;
@@ -148,5 +152,7 @@ pub struct PartFacts {
     pub replaces: Vec<PartId>,
 }
 
+#[cfg(test)]
+mod bucket_tests;
 #[cfg(test)]
 mod tests;

@@ -48,6 +48,10 @@ pub(super) const CHUNK_HISTOGRAMS: u8 = 0x1;
 pub(super) const CHUNK_STATS: u8 = 0x2;
 /// Its offset follows, because it does not start where the one before ended.
 pub(super) const CHUNK_OFFSET: u8 = 0x4;
+/// It stands on a chunk of another series, and how many series before its own that is follows.
+pub(super) const CHUNK_BASE: u8 = 0x8;
+/// Its body is one that is there for another chunk; where the one after it starts does not depend on it.
+pub(super) const CHUNK_COPY: u8 = 0x10;
 
 /// What a group of labels may unpack to.
 const MAX_LABELS_GROUP: usize = 1 << 30;
@@ -70,7 +74,7 @@ pub struct Part {
     pub(super) cache: Arc<PageCache>,
     pub(super) owner: u64,
     /// Another than that of all other parts this process has opened.
-    serial: u64,
+    pub(super) serial: u64,
     /// The group of labels read last: series are mostly asked for in order.
     labels_group: Mutex<Option<Arc<LabelsGroup>>>,
 }
@@ -123,16 +127,18 @@ static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
 const KEPT_TIMES: usize = 1 << 14;
 
 /// Chunks of a series in a part; there is seldom more than one.
-type Chunks = SmallVec<[ChunkEntry; 2]>;
+pub(super) type Chunks = SmallVec<[ChunkEntry; 2]>;
 
 /// Where a chunk lies and what is known of it.
 #[derive(Clone, Copy, Debug)]
-struct ChunkEntry {
-    histograms: bool,
-    page: u32,
-    offset: u32,
-    length: u32,
-    times: u32,
+pub(super) struct ChunkEntry {
+    pub(super) histograms: bool,
+    pub(super) page: u32,
+    pub(super) offset: u32,
+    pub(super) length: u32,
+    pub(super) times: u32,
+    /// How many series before its own the one is that it stands on; 0 if it stands by itself.
+    pub(super) base: u32,
     stats: Option<ValueStats>,
 }
 
@@ -397,7 +403,11 @@ impl Part {
             } else {
                 let before = into.timestamps.len();
                 self.decode_times(chunk.times, times, &mut into.timestamps)?;
-                chunk::decode_float_body(body, before, into).map_err(wrong)?;
+                if chunk.base > 0 {
+                    self.read_on_base(ordinal, &chunk, body, before, into)?;
+                } else {
+                    chunk::decode_float_body(body, before, into).map_err(wrong)?;
+                }
                 let inside = within(&into.timestamps[before..], range);
                 keep(&mut into.timestamps, before, &inside);
                 keep(&mut into.values, before, &inside);
@@ -509,7 +519,7 @@ impl Part {
         self.corrupt(self.footer.sections[section as usize].offset, damaged.0)
     }
 
-    fn page_corrupt(&self, page: u32, offset: u32, damaged: Damaged) -> StorageError {
+    pub(super) fn page_corrupt(&self, page: u32, offset: u32, damaged: Damaged) -> StorageError {
         let at = self.page_at(page).map_or(0, |(at, _)| at + PAGE_HEADER as u64 + u64::from(offset));
         self.corrupt(at, damaged.0)
     }
@@ -542,7 +552,7 @@ impl Part {
         Ok(unpacked)
     }
 
-    fn chunks(&self, ordinal: u32) -> Result<Chunks> {
+    pub(super) fn chunks(&self, ordinal: u32) -> Result<Chunks> {
         let groups = Groups(self.section(Section::Series));
         let group = (self.serial, ordinal / SERIES_PER_GROUP);
         let place = (ordinal % SERIES_PER_GROUP) as usize;
@@ -617,7 +627,7 @@ impl Part {
         Ok((reader.u64().map_err(wrong)?, reader.u32().map_err(wrong)?))
     }
 
-    fn page(&self, page: u32) -> Result<Arc<[u8]>> {
+    pub(super) fn page(&self, page: u32) -> Result<Arc<[u8]>> {
         if let Some(page) = self.cache.get((self.owner, page)) {
             return Ok(page);
         }
@@ -646,7 +656,7 @@ impl Part {
 }
 
 /// A piece of a page's payload.
-fn piece(page: &[u8], offset: u32, length: u32) -> Result<&[u8], Damaged> {
+pub(super) fn piece(page: &[u8], offset: u32, length: u32) -> Result<&[u8], Damaged> {
     let start = PAGE_HEADER + offset as usize;
     page.get(start..start.saturating_add(length as usize)).ok_or(Damaged("chunk lies outside its page"))
 }
@@ -711,19 +721,23 @@ fn chunk_entries(
     while ends.len() < SERIES_PER_GROUP as usize && reader.remaining() > 0 {
         for _ in 0..reader.count(4)? {
             let flags = reader.u8()?;
-            if flags & !(CHUNK_HISTOGRAMS | CHUNK_STATS | CHUNK_OFFSET) != 0 {
+            if flags & !(CHUNK_HISTOGRAMS | CHUNK_STATS | CHUNK_OFFSET | CHUNK_BASE | CHUNK_COPY) != 0 {
                 return Err(Damaged("chunk has an unknown flag"));
             }
             let turned = reader.zigzag()?;
-            page = add_signed(page, turned)?;
+            let on = add_signed(page, turned)?;
             let expected = if turned == 0 { end } else { 0 };
             let offset = if flags & CHUNK_OFFSET == 0 { expected } else { reader.varint_u32()? };
             let length = reader.varint_u32()?;
             times = add_signed(times, reader.zigzag()?)?;
+            let base = if flags & CHUNK_BASE == 0 { 0 } else { reader.varint_u32()? };
             let stats = if flags & CHUNK_STATS == 0 { None } else { Some(ValueStats::decode(&mut reader)?) };
-            end = offset.checked_add(length).ok_or(Damaged("chunk has no end"))?;
+            let after = offset.checked_add(length).ok_or(Damaged("chunk has no end"))?;
+            if flags & CHUNK_COPY == 0 {
+                (page, end) = (on, after);
+            }
             let histograms = flags & CHUNK_HISTOGRAMS != 0;
-            entries.push(ChunkEntry { histograms, page, offset, length, times, stats });
+            entries.push(ChunkEntry { histograms, page: on, offset, length, times, base, stats });
         }
         ends.push(entries.len());
     }

@@ -23,23 +23,23 @@ use crate::{
     storage::{HistogramSample, SeriesSamples, StorageError},
 };
 
-type Model = BTreeMap<(TenantId, Labels), SeriesSamples>;
+pub(super) type Model = BTreeMap<(TenantId, Labels), SeriesSamples>;
 
 const FACTS: PartFacts = PartFacts { id: PartId(7), covers_wal: 42, replaces: Vec::new() };
 
-fn system() -> Arc<dyn Disk> {
+pub(super) fn system() -> Arc<dyn Disk> {
     Arc::new(SystemDisk)
 }
 
-fn tenant(name: &str) -> TenantId {
+pub(super) fn tenant(name: &str) -> TenantId {
     TenantId::new(name).unwrap()
 }
 
-fn labels(pairs: &[(&str, &str)]) -> Labels {
+pub(super) fn labels(pairs: &[(&str, &str)]) -> Labels {
     Labels::from_pairs(pairs.iter().copied()).unwrap()
 }
 
-fn counter(from: i64, count: i64, step: f64) -> SeriesSamples {
+pub(super) fn counter(from: i64, count: i64, step: f64) -> SeriesSamples {
     let mut samples = SeriesSamples::default();
     let mut value = 0.0;
     for i in 0..count {
@@ -62,7 +62,7 @@ fn histogram(count: u64) -> Histogram {
     }
 }
 
-fn write(dir: &TempDir, model: &Model) -> (PathBuf, PartMeta) {
+pub(super) fn write(dir: &TempDir, model: &Model) -> (PathBuf, PartMeta) {
     let path = FACTS.id.path(dir.path(), Timestamp(0));
     let mut writer = PartWriter::create(&system(), &path).unwrap();
     for ((tenant, labels), samples) in model {
@@ -72,7 +72,7 @@ fn write(dir: &TempDir, model: &Model) -> (PathBuf, PartMeta) {
     (path, meta)
 }
 
-fn same(a: &SeriesSamples, b: &SeriesSamples) -> bool {
+pub(super) fn same(a: &SeriesSamples, b: &SeriesSamples) -> bool {
     let bits = |s: &SeriesSamples| s.values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
     a.timestamps == b.timestamps
         && bits(a) == bits(b)
@@ -81,7 +81,7 @@ fn same(a: &SeriesSamples, b: &SeriesSamples) -> bool {
 }
 
 /// All that a part holds is what the model holds, found by every way there is.
-fn check(part: &Part, model: &Model) {
+pub(super) fn check(part: &Part, model: &Model) {
     let series: Vec<PartSeries> = part.iter().collect::<Result<_, _>>().unwrap();
     let keys: Vec<_> = series.iter().map(|s| (s.tenant.clone(), s.labels.clone())).collect();
     assert_eq!(keys, model.keys().cloned().collect::<Vec<_>>());

@@ -17,12 +17,15 @@ use super::{
         disk::Disk,
     },
     PartFacts, PartMeta, TEMPORARY_SUFFIX, TenantMeta,
+    copies::{Copies, Fingerprint},
+    families::{Families, Footing},
     footer::{Footer, HEADER, NamesAt, SECTIONS, SectionAt, Trailer},
     groups::GroupWriter,
     names::{MAX_SERIES, NamesWriter},
     pages::{PageTable, PageWriter, Tail, too_large},
     reader::{
-        CHUNK_HISTOGRAMS, CHUNK_OFFSET, CHUNK_STATS, LABELS_PER_GROUP, SERIES_PER_GROUP, TIMES_PER_GROUP,
+        CHUNK_BASE, CHUNK_COPY, CHUNK_HISTOGRAMS, CHUNK_OFFSET, CHUNK_STATS, LABELS_PER_GROUP,
+        SERIES_PER_GROUP, TIMES_PER_GROUP,
     },
 };
 use crate::{
@@ -61,6 +64,8 @@ pub struct PartWriter {
     times: TimesWriter,
     series: GroupWriter,
     at_body: BodyEnd,
+    families: Families,
+    copies: Copies,
     labels: LabelsWriter,
     names: NamesWriter,
     tenants: Vec<TenantMeta>,
@@ -68,7 +73,16 @@ pub struct PartWriter {
     last: Option<Labels>,
 }
 
-/// Where the body before ended, and the time column it had.
+/// What the index says of a chunk.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    histograms: bool,
+    /// How many series before its own the one is that it stands on; 0 if it stands by itself.
+    base: u32,
+    stats: Option<ValueStats>,
+}
+
+/// Where the body before ended that is no copy, and the time column the chunk before had.
 #[derive(Clone, Copy, Debug, Default)]
 struct BodyEnd {
     page: u32,
@@ -99,6 +113,8 @@ impl PartWriter {
             times: TimesWriter::new(),
             series: GroupWriter::new(SERIES_PER_GROUP),
             at_body: BodyEnd::default(),
+            families: Families::default(),
+            copies: Copies::default(),
             labels: LabelsWriter::new(),
             names: NamesWriter::default(),
             tenants: Vec::new(),
@@ -166,6 +182,7 @@ impl PartWriter {
         let ordinal = self.series.entries();
         if self.tenants.last().is_none_or(|last| last.tenant != *tenant) {
             self.finish_tenant()?;
+            self.families.clear();
             self.tenants.push(TenantMeta {
                 tenant: tenant.clone(),
                 first: ordinal,
@@ -181,20 +198,46 @@ impl PartWriter {
         let float_cuts = even_cuts(samples.timestamps.len(), MAX_CHUNK_FLOATS);
         let histogram_cuts = histogram_cuts(&samples.histograms);
         put_varint(self.series.bytes(), (float_cuts.len() + histogram_cuts.len()) as u64);
+        let place = self.families.place(labels);
+        let mut footings = Vec::new();
         let mut body = Vec::new();
         for cut in float_cuts {
             let values = &samples.values[cut.clone()];
             let starts = samples.starts.get(cut.clone()).unwrap_or_default();
+            let times = self.write_times(&samples.timestamps[cut])?;
             body.clear();
             chunk::encode_float_body(values, starts, &mut body);
-            self.write_chunk(0, &samples.timestamps[cut], &body, ValueStats::of(values))?;
+            let mut print = Fingerprint::of(&body);
+            let mut base = 0;
+            // What is there already is shorter than any difference.
+            if place.is_some() && self.copies.find(print).is_some() {
+                footings.push(Footing::alone(times, values.len(), &body));
+            } else if let Some(place) = &place {
+                let stood = place.stand(ordinal, times, values, starts, &mut body);
+                footings.extend(stood.footing);
+                if stood.distance > 0 {
+                    base = stood.distance;
+                    print = Fingerprint::of(&body);
+                }
+            }
+            self.write_chunk(
+                times,
+                &body,
+                print,
+                Known { histograms: false, base, stats: ValueStats::of(values) },
+            )?;
         }
         for cut in histogram_cuts {
             let histograms = &samples.histograms[cut];
             let timestamps: Vec<i64> = histograms.iter().map(|sample| sample.timestamp).collect();
+            let times = self.write_times(&timestamps)?;
             body.clear();
             chunk::encode_histogram_body(histograms, &mut body);
-            self.write_chunk(CHUNK_HISTOGRAMS, &timestamps, &body, None)?;
+            let print = Fingerprint::of(&body);
+            self.write_chunk(times, &body, print, Known { histograms: true, base: 0, stats: None })?;
+        }
+        if let Some(place) = place {
+            self.families.remember(place, ordinal, footings);
         }
         self.labels.add(labels)?;
         self.names.add(labels, ordinal);
@@ -212,37 +255,59 @@ impl PartWriter {
         Ok(())
     }
 
+    fn write_times(&mut self, timestamps: &[i64]) -> io::Result<u32> {
+        self.times.add(timestamps, &mut self.columns, &mut self.pages, &mut self.tail)
+    }
+
     fn write_chunk(
         &mut self,
-        kind: u8,
-        timestamps: &[i64],
+        times: u32,
         body: &[u8],
-        stats: Option<ValueStats>,
+        print: Option<Fingerprint>,
+        known: Known,
     ) -> io::Result<()> {
-        let times = self.times.add(timestamps, &mut self.columns, &mut self.pages, &mut self.tail)?;
-        let (page, offset) = self.bodies.append(body, &mut self.pages, &mut self.tail)?;
+        let copied = self.copies.find(print);
+        let (page, offset) = match copied {
+            Some(at) => at,
+            None => {
+                let at = self.bodies.append(body, &mut self.pages, &mut self.tail)?;
+                self.copies.remember(print, at);
+                at
+            }
+        };
         let length = u32::try_from(body.len()).map_err(|_| too_large("a chunk"))?;
         let expected = if page == self.at_body.page { self.at_body.offset } else { 0 };
-        let mut flags = kind;
-        if stats.is_some() {
-            flags |= CHUNK_STATS;
-        }
-        if offset != expected {
-            flags |= CHUNK_OFFSET;
+        let mut flags = 0;
+        for (flag, holds) in [
+            (CHUNK_HISTOGRAMS, known.histograms),
+            (CHUNK_STATS, known.stats.is_some()),
+            (CHUNK_OFFSET, copied.is_some() || offset != expected),
+            (CHUNK_COPY, copied.is_some()),
+            (CHUNK_BASE, known.base > 0),
+        ] {
+            if holds {
+                flags |= flag;
+            }
         }
         let out = self.series.bytes();
         out.push(flags);
         put_zigzag(out, i64::from(page) - i64::from(self.at_body.page));
-        if offset != expected {
+        if flags & CHUNK_OFFSET != 0 {
             put_varint(out, u64::from(offset));
         }
         put_varint(out, u64::from(length));
         put_zigzag(out, i64::from(times) - i64::from(self.at_body.times));
-        if let Some(stats) = stats {
+        if known.base > 0 {
+            put_varint(out, u64::from(known.base));
+        }
+        if let Some(stats) = known.stats {
             stats.encode(out);
         }
-        let offset = offset.checked_add(length).ok_or_else(|| too_large("a page"))?;
-        self.at_body = BodyEnd { page, offset, times };
+        self.at_body.times = times;
+        if copied.is_none() {
+            let end = offset.checked_add(length).ok_or_else(|| too_large("a page"))?;
+            self.at_body = BodyEnd { page, offset: end, times };
+        }
         Ok(())
     }
 
