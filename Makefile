@@ -5,6 +5,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 FUZZ_SECONDS ?= 600
+SOAK ?= 0
+export SOAK KILLS POWER_SEEDS FLIPS
 FUZZ_TARGETS ?= $(basename $(notdir $(wildcard tests/fuzz/targets/*.rs)))
 
 .PHONY: help
@@ -34,7 +36,7 @@ test-deploy: setup ## Check all of deployments/ and docker/, and run what they d
 	@tests/stage "deployments, running" $(CARGO) test --locked --test it -- $(DEPLOY)
 
 # What of the integration tests has a stage of its own; the rest is together in one.
-FAULTS := kill::
+FAULTS := kill:: torture::
 PEERS := prometheus:: credentials:: differential:: grafana:: remote_read:: federation:: promtool:: vmalert::
 CLICKHOUSE := clickhouse::
 REDIS := redis::
@@ -115,6 +117,10 @@ bench: setup ## Measure ingest, queries, disk and memory beside VictoriaMetrics,
 	$(CARGO) bench --locked --bench gateway
 	$(CARGO) bench --locked --bench death
 	$(CARGO) bench --locked --bench redis
+
+.PHONY: torture
+torture: ## Kill, cut the power, flip bits and fill the disk for hours (KILLS, POWER_SEEDS, FLIPS; SOAK=seconds soaks, too)
+	@tests/torture
 
 .PHONY: fuzz
 fuzz: ## Fuzz each of FUZZ_TARGETS for FUZZ_SECONDS (needs `cargo install cargo-fuzz`)

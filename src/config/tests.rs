@@ -127,11 +127,7 @@ fn zero_retention_is_forever() {
 
 #[test]
 fn what_a_later_release_does_is_refused_by_name() {
-    refuses(
-        "rules: []\n",
-        &["rules: rules is not in this release (luminate.yaml)",
-        ],
-    );
+    refuses("rules: []\n", &["rules: rules is not in this release (luminate.yaml)"]);
 }
 
 #[test]

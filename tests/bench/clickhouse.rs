@@ -138,7 +138,7 @@ fn writes(front: &Front, all: &Load) {
     let parts = [(1, 0..count / 20), (16, count / 20..count * 2 / 5), (64, count * 2 / 5..count)];
     for (writers, part) in parts {
         let requests = all.requests[part].to_vec();
-        let part = Load { samples: requests.len() * per_request, requests };
+        let part = Load { samples: requests.len() * per_request, of_a_scrape: requests.len(), requests };
         let (mut server, port) = gateway(front, Some(GATEWAY_CORE), "auto");
         let before = cpu_seconds(&server);
         let sent = load::send(&part, port, writers);

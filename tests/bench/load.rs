@@ -173,7 +173,7 @@ pub fn shaped(shape: Shape, series: usize, scrapes: usize, start_ms: i64) -> Loa
                 let of_scrape = (series.target as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 let chance =
                     Random(of_scrape ^ (scrape as u64 + 1).wrapping_mul(0xd1b5_4a32_d192_ed03)).next();
-                let jitter = if chance % 10 == 0 { (chance >> 32) % 3 } else { 0 };
+                let jitter = if chance.is_multiple_of(10) { (chance >> 32) % 3 } else { 0 };
                 let at = at + (series.target as i64 * 7_919) % SCRAPE_MS + jitter as i64;
                 let mut sample = vec![1 << 3 | 1];
                 sample.extend(series.step(&mut random, &mut below).to_le_bytes());

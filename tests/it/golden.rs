@@ -51,6 +51,7 @@ fn the_help_of_each_command() {
         &["backup", "verify"],
         &["backup", "restore"],
         &["backup", "list"],
+        &["backup", "prune"],
         &["verify"],
         &["repair"],
         &["key"],

@@ -50,4 +50,5 @@ mod taker;
 mod tls;
 mod token;
 mod token_cli;
+mod torture;
 mod vmalert;

@@ -168,7 +168,7 @@ impl Server {
         rustix::process::kill_process(self.pid(), rustix::process::Signal::KILL).unwrap();
     }
 
-    fn pid(&self) -> rustix::process::Pid {
+    pub fn pid(&self) -> rustix::process::Pid {
         rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap()
     }
 

@@ -91,7 +91,11 @@ impl Engine {
         exemplars.restore(ledger.exemplars.into_iter().map(|r| (r.tenant, r.series, r.exemplars)).collect());
         let head = Head::new();
         let wal_dir = dir.join("wal");
-        let (replayed, restored) = restore(&head, &register, &exemplars, |each| {
+        super::wal::settle(disk.as_ref(), &wal_dir)?;
+        let flushed = shelf.parts.iter().map(|p| p.age().0).max().unwrap_or(0);
+        let oldest = super::wal::segments(disk.as_ref(), &wal_dir)?.first().copied();
+        let is_tail = oldest.is_some_and(|oldest| oldest <= flushed);
+        let (replayed, restored) = restore(&head, &register, &exemplars, is_tail, |each| {
             replay(disk.as_ref(), &wal_dir, &dir.join("quarantine"), 0, each)
         })?;
         head.count_active();
@@ -113,7 +117,7 @@ impl Engine {
         for what in &damage {
             tracing::error!(what, "found damage, going on without");
         }
-        let covered = shelf.parts.iter().map(|p| p.age().0).max().unwrap_or(0).max(told.covers_wal);
+        let covered = flushed.max(told.covers_wal);
         let last = replayed.last.unwrap_or(0);
         let next = last.max(covered) + 1;
         let ground = WalGround {

@@ -22,7 +22,7 @@ use std::{
 use super::{
     exemplars::Exemplars,
     head::{Head, HeadTenant, Place, Tally, series::NewValue},
-    register::Register,
+    register::{Register, hidden},
     wal::record::{LoggedHistogram, LoggedSample, Record},
 };
 use crate::{
@@ -70,10 +70,14 @@ pub(super) struct Restored {
 }
 
 /// Puts back all records that `read` hands on with their epoch.
+///
+/// `is_tail` says that the first epoch was flushed, and its first segments, in which its series begin, may have gone
+/// already: samples of series that are not known are in parts.
 pub(super) fn restore<T>(
     head: &Head,
     register: &Register,
     exemplars: &Exemplars,
+    is_tail: bool,
     read: impl FnOnce(&mut dyn FnMut(u64, Record<'_>)) -> Result<T>,
 ) -> Result<(T, Restored)> {
     let count = thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
@@ -97,6 +101,8 @@ pub(super) fn restore<T>(
             queues,
             pending,
             epoch: 0,
+            first_epoch: None,
+            is_tail,
             owners: Vec::new(),
             restored: Restored::default(),
         };
@@ -124,6 +130,10 @@ struct Dealer<'a> {
     /// Samples that were not sent to their workers yet.
     pending: Vec<Vec<LoggedSample>>,
     epoch: u64,
+    /// The epoch that the log begins with.
+    first_epoch: Option<u64>,
+    /// Whether what is read is of that one, and that was flushed.
+    is_tail: bool,
     /// Whose the series are that this epoch's numbers stand for.
     owners: Vec<u8>,
     restored: Restored,
@@ -131,7 +141,9 @@ struct Dealer<'a> {
 
 impl Dealer<'_> {
     fn record(&mut self, epoch: u64, record: Record<'_>) {
+        let first = *self.first_epoch.get_or_insert(epoch);
         if epoch != self.epoch {
+            self.is_tail &= epoch == first;
             self.owners.clear();
             self.epoch = epoch;
             (0..self.queues.len()).for_each(|worker| self.send(worker, Work::Epoch));
@@ -159,6 +171,12 @@ impl Dealer<'_> {
             }
             Record::Tombstone { tenant, tombstone } => self.register.restore(&tenant, tombstone),
             Record::Cleaned { tenant, up_to } => {
+                // The ledger may be of before, and have what they hid.
+                let mut cleaned = self.register.tombstones(&tenant);
+                cleaned.retain(|tombstone| tombstone.id <= up_to);
+                self.exemplars.remove(Some(&tenant), |_, labels, e| {
+                    hidden(&cleaned, labels).iter().any(|range| range.contains(e.timestamp))
+                });
                 self.register.cleaned(&tenant, up_to);
             }
         }
@@ -169,6 +187,8 @@ impl Dealer<'_> {
         let owner = self.owners.get(number as usize).copied().filter(|owner| *owner != NOBODY);
         match owner {
             Some(_) => self.restored.samples += 1,
+            // It is in a part.
+            None if self.is_tail => {}
             None => self.restored.lost += 1,
         }
         owner.map(usize::from)

@@ -3,12 +3,13 @@
 mod active;
 mod backups;
 mod crashes;
-mod lookups;
 mod keeping;
+mod lookups;
 mod memory;
 mod mending;
 mod merges;
 mod model;
+mod power;
 mod replays;
 mod snapshots;
 
@@ -71,8 +72,14 @@ fn open_on(dir: &Path, disk: &Arc<FaultyDisk>) -> Result<Arc<EmbeddedStore>> {
     once()
 }
 
+/// One line of the table of `make torture`: what was tried how often, what was lost, and what did not open.
+#[expect(clippy::print_stdout, reason = "tests/torture reads it")]
+fn tell(test: &str, tried: usize, lost: usize, failed: usize, took: Duration) {
+    println!("torture\t{test}\t{tried}\t{lost}\t{failed}\t{} s", took.as_secs());
+}
+
 /// Copies a directory as a process that dies at this moment leaves it.
-fn copy_dir(from: &Path, to: &Path) {
+pub(super) fn copy_dir(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

@@ -1,7 +1,6 @@
 //! Long random sequences over both stores that run in process.
 
 use super::*;
-use crate::model::TimeRange;
 use crate::{
     model::{MatchOp, Matcher, TimeRange},
     storage::{

@@ -6,6 +6,8 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{Arc, mpsc},
+    thread,
+    time::Duration,
 };
 
 use xxhash_rust::xxh3::Xxh3;
@@ -21,6 +23,11 @@ const LEAF_FANOUT: usize = 128;
 
 /// The catalog is small; what is written stays in memory anyway.
 const CACHE_BYTES: usize = 16 << 20;
+
+/// The data directory is ours, so if the database is locked it is by a child process that is just being started,
+/// which has our files until it is another program; sled starts one whenever it is opened.
+const LOCK_TRIES: usize = 100;
+const LOCK_WAIT: Duration = Duration::from_millis(10);
 
 type Db = sled::Db<LEAF_FANOUT>;
 type Rows = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
@@ -277,7 +284,15 @@ fn open_db(config: &CatalogConfig) -> std::result::Result<Db, String> {
         .cache_capacity_bytes(CACHE_BYTES)
         .zstd_compression_level(1)
         .flush_every_ms(None);
-    guarded(|| config.open::<LEAF_FANOUT>().map_err(|e| e.to_string()))
+    guarded(|| {
+        for _ in 0..LOCK_TRIES {
+            match config.open::<LEAF_FANOUT>() {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => thread::sleep(LOCK_WAIT),
+                other => return other.map_err(|e| e.to_string()),
+            }
+        }
+        config.open::<LEAF_FANOUT>().map_err(|e| e.to_string())
+    })
 }
 
 /// A panic of sled's is one more way to say that its files do not read back.

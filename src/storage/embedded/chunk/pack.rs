@@ -381,7 +381,7 @@ mod tests {
         // Mostly 0, the others up to 5: one and a half bits each, where packing takes three.
         let few: Vec<u64> = (0..128_u64).map(|i| (i * 7919 % 18).saturating_sub(12)).collect();
         assert!(check(&few) <= 128 * 2 / 8 + 4);
-        let steps: Vec<u64> = (0..1280_u64).map(|i| 1 << (i * 7919 % 9) | i % 3).collect();
+        let steps: Vec<u64> = (0..1280_u64).map(|i| (1 << (i * 7919 % 9)) | (i % 3)).collect();
         check(&steps);
         for width in 0..40 {
             check(&steps.iter().map(|step| step << width | 1).collect::<Vec<_>>());

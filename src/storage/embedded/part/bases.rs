@@ -10,13 +10,11 @@ use hashbrown::HashMap;
 
 use super::{
     super::chunk::{self, Damaged},
+    families::MAX_DEPTH,
     footer::Section,
     reader::{ChunkEntry, Part, piece},
 };
 use crate::storage::{Result, SeriesSamples};
-
-/// Chunks that may stand on each other; a writer makes no more than 24.
-const MAX_DEPTH: usize = 64;
 
 /// Numbers a thread keeps: a megabyte.
 const KEPT_NUMBERS: usize = 1 << 17;
@@ -98,7 +96,7 @@ impl Part {
             if known {
                 break;
             }
-            if chain.len() >= MAX_DEPTH {
+            if chain.len() >= MAX_DEPTH as usize {
                 return Err(wrong("chunk stands on too many others"));
             }
             let chunks = self.chunks(at)?;

@@ -118,7 +118,7 @@ fn buckets_take_less_than_what_they_count_together() {
     let dir = TempDir::new().unwrap();
     let (path, meta) = write(&dir, &buckets);
     let (small, large) = (meta.bytes, size(&others));
-    assert!(small * 100 < large * 70, "{small} of {large} bytes");
+    assert!(small * 100 < large * 68, "{small} of {large} bytes");
     let part = Part::open(&system(), &path).unwrap();
     check_alone(&part, &buckets);
     check(&Part::open(&system(), &path).unwrap(), &buckets);
@@ -192,6 +192,26 @@ fn bounds_that_are_none_and_twice_are_no_matter() {
     let (path, _) = write(&dir, &model);
     check_alone(&Part::open(&system(), &path).unwrap(), &model);
     check(&Part::open(&system(), &path).unwrap(), &model);
+}
+
+/// However many ways there are to write a bound, no chunk stands on more others than a reader follows.
+#[test]
+fn a_bound_in_many_spellings_comes_back() {
+    let mut model = Model::new();
+    for spelling in 0..256_u32 {
+        let letters = "infinity".chars().enumerate();
+        let bound: String = letters
+            .map(|(i, letter)| if spelling >> i & 1 == 1 { letter.to_ascii_uppercase() } else { letter })
+            .collect();
+        let mut samples = counter(0, 200, 1.0);
+        for (i, value) in samples.values.iter_mut().enumerate() {
+            *value += ((i * i * 7919 % 1009) as f64 + f64::from(spelling)) * f64::from(spelling);
+        }
+        model.insert((tenant("t"), labels(&[("__name__", "m"), ("le", &bound)])), samples);
+    }
+    let dir = TempDir::new().unwrap();
+    let (path, _) = write(&dir, &model);
+    check_alone(&Part::open(&system(), &path).unwrap(), &model);
 }
 
 proptest! {

@@ -4,16 +4,16 @@
 //! times smaller; the series of a family come one after the other, or nearly, so the writer remembers them for a while.
 //!
 //! Reading a bucket needs what it stands on. To need few, buckets do not all stand on their neighbour: those of a family are
-//! ranked from the lowest on, and a rank, written to the base of four, stands on the one whose last digit above 0 is
+//! ranked from the lowest on, and a rank, written to the base of eight, stands on the one whose last digit above 0 is
 //! less by one.
 //!
 //! ```text
-//! rank    0    1    2    3    4    5    6    7    8 …  16
-//! on      ·    0    1    2    0    4    5    6    4     0
+//! rank    0    1    2    3  …  7    8    9   10  …  16   17
+//! on      ·    0    1    2     6    0    8    9      8   16
 //! ```
 //!
-//! So a bucket of a dozen needs two or three others, one of a hundred four or five, and three quarters of
-//! them are the difference to their neighbour. What is total (`+Inf`) stands on nothing, unless it comes late.
+//! So a bucket of a dozen needs about three others, one of a hundred eight, and seven eighths of them are the
+//! difference to their neighbour. What is total (`+Inf`) stands on nothing, unless it comes late.
 //!
 //! Series come in the order of their labels, in which `10` comes before `2`, so a rank is only that among those that came before.
 //! This, and forgetting, only costs space: whether a difference is smaller is tried, and what it is off is written down.
@@ -24,6 +24,9 @@ use hashbrown::HashMap;
 
 use super::super::chunk::{self, Damaged};
 use crate::model::Labels;
+
+/// Others that a chunk stands on at most, one on the other.
+pub(super) const MAX_DEPTH: u32 = 50;
 
 /// The label that says up to where a bucket counts.
 const BOUND: &str = "le";
@@ -67,6 +70,8 @@ pub(super) struct Footing {
     count: usize,
     body: Box<[u8]>,
     base: Option<Arc<Footing>>,
+    /// How many others it stands on.
+    depth: u32,
 }
 
 /// Where a series stands in its family.
@@ -170,8 +175,8 @@ impl Place {
         let Some(whole) = chunk::whole(values) else { return Stood::default() };
         let base = self.base.as_ref().and_then(|base| Some((base, base.chunk(times, values.len())?)));
         let mut stood = Stood::default();
-        let mut on = None;
-        if let Some((bucket, footing)) = base.filter(|_| body.len() >= MIN_BODY)
+        let (mut on, mut depth) = (None, 0);
+        if let Some((bucket, footing)) = base.filter(|(_, on)| body.len() >= MIN_BODY && on.depth < MAX_DEPTH)
             && let Ok(numbers) = footing.numbers()
         {
             let mut difference = Vec::with_capacity(body.len());
@@ -180,10 +185,10 @@ impl Place {
             if difference.len() + chunk::bytes::varint_size(distance.into()) < body.len() && distance > 0 {
                 *body = difference;
                 stood.distance = distance;
-                on = Some(Arc::clone(footing));
+                (on, depth) = (Some(Arc::clone(footing)), footing.depth + 1);
             }
         }
-        let footing = Footing { times, count: values.len(), body: body.as_slice().into(), base: on };
+        let footing = Footing { times, count: values.len(), body: body.as_slice().into(), base: on, depth };
         stood.footing = Some(Arc::new(footing));
         stood
     }
@@ -198,7 +203,7 @@ impl Bucket {
 impl Footing {
     /// A chunk that stands by itself.
     pub(super) fn alone(times: u32, count: usize, body: &[u8]) -> Arc<Self> {
-        Arc::new(Self { times, count, body: body.into(), base: None })
+        Arc::new(Self { times, count, body: body.into(), base: None, depth: 0 })
     }
 
     /// The whole numbers of the chunk; an error if it is written in a way that others cannot stand on.
@@ -218,10 +223,10 @@ impl Footing {
     }
 }
 
-/// The rank that a rank above 0 stands on: its last digit above 0, to the base of four, less by one.
+/// The rank that a rank above 0 stands on: its last digit above 0, to the base of eight, less by one.
 fn rank_below(rank: u32) -> u32 {
-    let digit = rank.trailing_zeros() / 2;
-    rank.checked_sub(1 << (2 * digit.min(15))).unwrap_or(0)
+    let digit = rank.trailing_zeros() / 3;
+    rank.saturating_sub(1 << (3 * digit.min(10)))
 }
 
 #[cfg(test)]
@@ -231,7 +236,7 @@ mod tests {
     #[test]
     fn few_ranks_lead_down() {
         let on: Vec<u32> = (1..=17).map(rank_below).collect();
-        assert_eq!(on, [0, 1, 2, 0, 4, 5, 6, 4, 8, 9, 10, 8, 12, 13, 14, 0, 16]);
+        assert_eq!(on, [0, 1, 2, 3, 4, 5, 6, 0, 8, 9, 10, 11, 12, 13, 14, 8, 16]);
         let depth = |mut rank| {
             let mut depth = 0;
             while rank > 0 {
@@ -240,8 +245,9 @@ mod tests {
             }
             depth
         };
-        assert_eq!((0..16).map(depth).max(), Some(6));
-        assert!((0..1 << 16).map(depth).max() <= Some(24));
+        assert_eq!((0..12).map(depth).sum::<u32>(), 38);
+        assert_eq!((0..64).map(depth).max(), Some(14));
+        assert!((0..1 << 16).map(depth).max() <= Some(MAX_DEPTH));
         assert_eq!(rank_below(u32::MAX), u32::MAX - 1);
     }
 }

@@ -3,8 +3,14 @@
 use std::{path::PathBuf, sync::atomic::Ordering::SeqCst};
 
 use super::*;
+use crate::clock::SystemClock;
 use crate::storage::Health;
 use crate::storage::embedded::memory_disk::MemoryDisk;
+
+/// In how many places of each file a bit flips.
+fn flips() -> u64 {
+    std::env::var("LUMINATE_TEST_FLIPS").ok().and_then(|n| n.parse().ok()).unwrap_or(23)
+}
 
 fn series(i: usize) -> Labels {
     labels(&[("__name__", "m"), ("i", &format!("{i:02}"))])
@@ -47,10 +53,11 @@ async fn whatever_file_is_damaged_the_store_opens_and_tells_and_serves_the_rest(
     let files: Vec<PathBuf> =
         walk(dir.path()).into_iter().filter(|f| !f.ends_with("BALLAST") && !f.ends_with("LOCK")).collect();
     assert!(files.len() >= 6, "{files:?}");
+    let (clock, mut tried) = (SystemClock::start(), 0);
     for file in files {
         let length = std::fs::metadata(&file).unwrap().len();
         let name = file.strip_prefix(dir.path()).unwrap().to_owned();
-        let step = (length / 23).max(1);
+        let step = (length / flips()).max(1);
         let mut places: Vec<u64> = (0..length).step_by(usize::try_from(step).unwrap()).collect();
         places.push(length.saturating_sub(1));
         for place in places {
@@ -58,7 +65,8 @@ async fn whatever_file_is_damaged_the_store_opens_and_tells_and_serves_the_rest(
             copy_dir(dir.path(), copy.path());
             let mut bytes = std::fs::read(copy.path().join(&name)).unwrap();
             let Some(byte) = bytes.get_mut(usize::try_from(place).unwrap()) else { continue };
-            *byte ^= 0x20;
+            *byte ^= 1 << (place / step % 8);
+            tried += 1;
             std::fs::write(copy.path().join(&name), bytes).unwrap();
             let store = open(copy.path()).unwrap_or_else(|e| panic!("{name:?} at {place}: {e}"));
             let request = || SelectRequest::new(vec![], TimeRange::ALL);
@@ -105,6 +113,7 @@ async fn whatever_file_is_damaged_the_store_opens_and_tells_and_serves_the_rest(
             "{name:?} removed"
         );
     }
+    tell("flipped bits", tried, 0, 0, clock.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

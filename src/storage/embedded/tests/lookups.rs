@@ -144,7 +144,11 @@ async fn the_store_lists_and_counts_what_is_in_parts_and_head_once() {
     let store = open(dir.path()).unwrap();
     let of = |i: u32| {
         let (pod, zone) = (format!("pod-{i:03}"), format!("zone-{}", i % 3));
-        labels(&[("__name__", if i % 2 == 0 { "up" } else { "load" }), ("pod", &pod), ("zone", &zone)])
+        labels(&[
+            ("__name__", if i.is_multiple_of(2) { "up" } else { "load" }),
+            ("pod", &pod),
+            ("zone", &zone),
+        ])
     };
     let all: Vec<Labels> = (0..300).map(of).collect();
     let write_all = |some: std::ops::Range<usize>, second: i64| {

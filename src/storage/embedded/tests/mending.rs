@@ -88,7 +88,7 @@ async fn what_is_whole_is_found_whole_and_looking_changes_nothing() {
     let report = looked(copy.path());
     assert_eq!(report.findings, []);
     assert_eq!(report.notes, [""; 0]);
-    assert_eq!(report.samples as usize, samples(&whole), "in parts and in the log");
+    assert_eq!(usize::try_from(report.samples).unwrap(), samples(&whole), "in parts and in the log");
     assert!(report.parts >= 2 && report.files >= 6, "{report:?}");
     let repair = mend(&system(), &clock(), copy.path(), true).unwrap();
     assert_eq!((repair.steps.len(), repair.after), (0, None));
@@ -164,7 +164,7 @@ async fn what_does_not_read_back_is_told_and_the_rest_is_brought_back() {
     let names: Vec<PathBuf> =
         files(dir.path()).into_keys().filter(|f| !f.ends_with("BALLAST") && !f.ends_with("LOCK")).collect();
     for name in names {
-        let length = std::fs::metadata(dir.path().join(&name)).unwrap().len() as usize;
+        let length = usize::try_from(std::fs::metadata(dir.path().join(&name)).unwrap().len()).unwrap();
         for at in (0..length).step_by((length / 4).max(1)) {
             let copy = copied(dir.path());
             change(&copy.path().join(&name), at, |byte| byte.wrapping_mul(31).wrapping_add(77), 5);
@@ -232,7 +232,7 @@ async fn a_part_that_a_start_has_set_aside_is_brought_back() {
     let whole = furnished(dir.path()).await;
     let copy = copied(dir.path());
     let part = parts(copy.path()).remove(0);
-    let length = std::fs::metadata(&part).unwrap().len() as usize;
+    let length = usize::try_from(std::fs::metadata(&part).unwrap().len()).unwrap();
     // In the footer: the part does not open.
     change(&part, length - 60, |byte| byte ^ 4, 1);
     let (less, told) = served(copy.path()).await;

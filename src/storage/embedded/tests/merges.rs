@@ -184,7 +184,7 @@ fn the_power_may_go_at_any_point_of_merges_and_of_what_follows() {
         let (mut acked, mut deleted) = (Seen::new(), [false; 2]);
         survived = true;
         // A second life meets what a start after a power cut leaves behind.
-        for life in 0..if cut % 4 == 0 { 2 } else { 1 } {
+        for life in 0..if cut.is_multiple_of(4) { 2 } else { 1 } {
             let disk = FaultyDisk::over(Arc::<MemoryDisk>::clone(&memory) as Arc<dyn Disk>);
             disk.power.store(cut, SeqCst);
             if let Ok(engine) = open_with(dir.path(), Arc::<FaultyDisk>::clone(&disk) as Arc<dyn Disk>) {

@@ -303,6 +303,19 @@ pub(crate) fn segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>> {
     Ok(numbers)
 }
 
+/// Makes the log durable that a process has left which ended before it could.
+///
+/// What it wrote is read back all the same, and whoever sends that again is told that it is kept.
+pub(crate) fn settle(disk: &dyn Disk, dir: &Path) -> Result<()> {
+    // A segment with a successor is durable.
+    let Some(last) = segments(disk, dir)?.pop() else { return Ok(()) };
+    let path = segment_path(dir, last);
+    disk.open_write(&path)
+        .and_then(|mut file| file.sync_all())
+        .and_then(|()| disk.sync_dir(dir))
+        .map_err(|e| StorageError::io(format!("syncing {}", path.display()), e))
+}
+
 /// Removes the segments up to and with `seq`, durably.
 pub(crate) fn release(disk: &dyn Disk, dir: &Path, seq: u64) -> Result<()> {
     let mut removed = false;

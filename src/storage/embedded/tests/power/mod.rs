@@ -1,0 +1,308 @@
+//! The power goes at every change of the disk, and anything may be left of what was not durable.
+//!
+//! A [`Life`](life::Life) runs a store through everything it can do, on a disk that notes each step, and keeps a
+//! [`Book`](book::Book) of what was asked for and acknowledged after how many steps. Then, for every step, the disk is put
+//! together as a power cut may leave it there, the store is opened on it, and held against the book: what was
+//! acknowledged is there, and nothing that was never asked for. Some of these go on living for a while and lose
+//! their power again.
+//!
+//! sled's files are not on that disk. They are as they were at the last commit, at the one before, or gone.
+
+mod book;
+mod life;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
+use parking_lot::Mutex;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use self::{
+    book::{Book, Moment},
+    life::{Life, oldest, shown},
+};
+use super::*;
+use crate::{
+    clock::SystemClock,
+    storage::embedded::{
+        catalog::CATALOG,
+        memory_disk::{
+            History, MemoryDisk,
+            tree::{Cut, Place, ROOT, Random, Stays, Step, Tree},
+        },
+    },
+};
+
+/// The seed of a workload that is cut in every way at every step; without it there is one that is cut in one.
+const SEED: &str = "LUMINATE_TEST_POWER_SEED";
+/// sled that was opened on files that are not the newest is never closed, which takes files and memory: so only
+/// two steps in so many are tried that way.
+const OLD_ONCE_IN: usize = 64;
+
+/// What sled's files are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kv {
+    Newest,
+    OneBefore,
+    Absent,
+}
+
+const KINDS: [(Stays, Kv); 8] = [
+    (Stays::Nothing, Kv::Absent),
+    (Stays::Some, Kv::Newest),
+    (Stays::Names, Kv::Absent),
+    (Stays::Some, Kv::Absent),
+    (Stays::Nothing, Kv::OneBefore),
+    (Stays::Bytes, Kv::Absent),
+    (Stays::Some, Kv::OneBefore),
+    (Stays::Everything, Kv::Newest),
+];
+
+/// A power cut.
+#[derive(Clone, Copy, Debug)]
+struct PowerCut {
+    step: usize,
+    stays: Stays,
+    kv: Kv,
+    seed: u64,
+}
+
+/// What happened to a disk, and what was asked for meanwhile.
+struct Past<'a> {
+    runtime: &'a Runtime,
+    history: &'a History,
+    book: &'a Book,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    points: AtomicUsize,
+    /// How often damage was told where nothing is missing, as of a write to the log that was torn in its middle.
+    told: AtomicUsize,
+    lost: Mutex<Vec<String>>,
+    failed: Mutex<Vec<String>>,
+}
+
+/// A directory that is fast, for what has to be on a real disk.
+fn directory() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { TempDir::new_in(memory).unwrap() } else { TempDir::new().unwrap() }
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+#[test]
+fn the_power_may_go_at_any_step_and_leave_anything_that_was_not_durable() {
+    let seed: Option<u64> = std::env::var(SEED).ok().and_then(|n| n.parse().ok());
+    let clock = SystemClock::start();
+    let tally = Tally::default();
+    let runtime = runtime();
+    let (dir, copies) = (directory(), directory());
+    let book = Book { clock: vec![(0, NOW)], ..Book::default() };
+    let beginning = (dir.path(), Some(copies.path()));
+    let mut life = Life::begin(&runtime, beginning, Tree::default(), book, (seed.unwrap_or(1), 1)).unwrap();
+    life.live(if seed.is_some() { 60 } else { 0 });
+    let (history, book) = life.end();
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let (history, book, tally) = (&history, &book, &tally);
+            scope.spawn(move || {
+                let runtime = self::runtime();
+                let past = Past { runtime: &runtime, history, book };
+                past.cut_everywhere((thread, threads), seed, tally);
+            });
+        }
+    });
+    let (lost, failed) = (tally.lost.into_inner(), tally.failed.into_inner());
+    tell("power cuts", tally.points.into_inner(), lost.len(), failed.len(), clock.elapsed());
+    say(&format!(
+        "torture-note\tpower cuts: damage told of what was never whole: {}",
+        tally.told.into_inner()
+    ));
+    failed.iter().chain(&lost).take(40).for_each(|fault| say(fault));
+    assert!(lost.is_empty() && failed.is_empty(), "{} lost, {} failed to open", lost.len(), failed.len());
+}
+
+#[expect(clippy::print_stdout, reason = "what to look at when it fails, and what tests/torture reads")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+#[test]
+fn what_a_killed_process_has_written_is_durable_once_it_is_served() {
+    let (runtime, dir) = (runtime(), directory());
+    let book = Book { clock: vec![(0, NOW)], ..Book::default() };
+    let mut life = Life::begin(&runtime, (dir.path(), None), Tree::default(), book, (1, 1)).unwrap();
+    life.write();
+    let (history, book) = life.end();
+    // It was killed between the last write and its sync.
+    let last = history.steps.iter().rposition(|step| matches!(step, Step::Write { .. })).unwrap();
+    let mut tree = history.before.clone();
+    history.steps[..=last].iter().for_each(|step| tree.take(step));
+    let dir = directory();
+    let disk = MemoryDisk::holding(tree, dir.path(), CATALOG, None);
+    let look = || runtime.block_on(shown(&life::open(dir.path(), &disk, &HandClock::at(NOW)).unwrap()));
+    let served = look();
+    assert_eq!(served.samples.len(), book.samples.len());
+    disk.lose_power();
+    assert_eq!(look(), served);
+}
+
+impl Past<'_> {
+    /// Cuts the power at every step that falls to this one of several threads.
+    fn cut_everywhere(&self, (thread, threads): (usize, usize), all: Option<u64>, tally: &Tally) {
+        let mut tree = self.history.before.clone();
+        for step in 0..=self.history.steps.len() {
+            if step % threads == thread {
+                let kinds =
+                    if all.is_some() { &KINDS[..] } else { &KINDS[step / threads % KINDS.len()..][..1] };
+                for (number, (stays, kv)) in kinds.iter().enumerate() {
+                    let seed = all.unwrap_or(1) << 32 | (step * KINDS.len() + number) as u64;
+                    let seldom = *kv == Kv::OneBefore && !matches!(step / threads % OLD_ONCE_IN, 4 | 6);
+                    let kv = if seldom { Kv::Absent } else { *kv };
+                    let cut = PowerCut { step, stays: *stays, kv, seed };
+                    self.cut(&tree, cut, tally);
+                    if (step / threads + number) % 7 == 0 {
+                        self.cut_twice(&tree, cut, tally);
+                    }
+                }
+            }
+            if let Some(next) = self.history.steps.get(step) {
+                tree.take(next);
+            }
+        }
+    }
+
+    /// What is left on disk, and in a directory that has sled's files.
+    fn left(&self, tree: &Tree, cut: PowerCut) -> (Tree, TempDir) {
+        let dir = directory();
+        let copies: Vec<&Option<PathBuf>> = self
+            .history
+            .copies
+            .iter()
+            .filter(|(after, _)| *after <= cut.step)
+            .map(|(_, copy)| copy)
+            .collect();
+        let which = match cut.kv {
+            Kv::Newest => copies.last(),
+            Kv::OneBefore => copies.iter().rev().nth(1),
+            Kv::Absent => None,
+        };
+        if let Some(Some(copy)) = which {
+            copy_dir(copy, &dir.path().join(CATALOG));
+        }
+        (tree.cut(&mut Cut::new(cut.stays, cut.seed)), dir)
+    }
+
+    fn cut(&self, tree: &Tree, cut: PowerCut, tally: &Tally) {
+        tally.points.fetch_add(1, SeqCst);
+        let (left, dir) = self.left(tree, cut);
+        let disk = MemoryDisk::holding(left, dir.path(), CATALOG, None);
+        let moment = Moment::at(cut.step);
+        let told = self.open_and_compare(&disk, dir.path(), cut, moment, tally);
+        if let Some(told) = told.filter(|told| !told.is_empty()) {
+            tally.told.fetch_add(1, SeqCst);
+            if cut.stays != Stays::Some {
+                tally.lost.lock().push(format!("{cut:?}: tells of damage where there is none: {told:?}"));
+            }
+        }
+        self.compare_snapshots(&disk, cut, tally);
+    }
+
+    /// Opens what is on a disk and compares it with what it must show: what it tells of damage.
+    fn open_and_compare(
+        &self,
+        disk: &Arc<MemoryDisk>,
+        dir: &Path,
+        cut: PowerCut,
+        moment: Moment,
+        tally: &Tally,
+    ) -> Option<Vec<String>> {
+        let now = self.book.now(cut.step);
+        let compared = catch_unwind(AssertUnwindSafe(|| {
+            let store = life::open(dir, disk, &HandClock::at(now)).map_err(|e| e.to_string())?;
+            let shown = self.runtime.block_on(shown(&store));
+            let told = self.runtime.block_on(store.status()).map_err(|e| e.to_string())?.quarantined;
+            Ok::<_, String>((self.book.faults(&shown, moment, oldest(now)), told))
+        }));
+        let (faults, told) = match compared {
+            Ok(Ok(compared)) => compared,
+            Ok(Err(error)) => {
+                tally.failed.lock().push(format!("{cut:?}: {error}"));
+                return None;
+            }
+            Err(_) => {
+                tally.failed.lock().push(format!("{cut:?}: it panicked"));
+                return None;
+            }
+        };
+        tally.lost.lock().extend(faults.into_iter().map(|fault| format!("{cut:?}: {fault}")));
+        Some(told)
+    }
+
+    /// Every snapshot that was acknowledged is there, and everyone that has its name is whole.
+    fn compare_snapshots(&self, disk: &Arc<MemoryDisk>, cut: PowerCut, tally: &Tally) {
+        let tree = disk.tree();
+        let all = tree.named(&Place { dir: ROOT, name: "snapshots".to_owned() });
+        let named = all.and_then(|all| tree.names(all)).cloned().unwrap_or_default();
+        for (name, begun, acked) in &self.book.snapshots {
+            match named.get(name) {
+                Some(node) if cut.step < acked + 8 || cut.step.is_multiple_of(16) => {
+                    let dir = directory();
+                    let disk = MemoryDisk::holding(tree.below(*node), dir.path(), CATALOG, None);
+                    let moment = Moment { kept: *begun, begun: *acked };
+                    let told = self.open_and_compare(&disk, dir.path(), cut, moment, tally);
+                    if let Some(told) = told.filter(|told| !told.is_empty()) {
+                        tally.lost.lock().push(format!("{cut:?}: snapshot {name} is damaged: {told:?}"));
+                    }
+                }
+                None if *acked <= cut.step => {
+                    tally.lost.lock().push(format!("{cut:?}: snapshot {name} is gone"));
+                }
+                Some(_) | None => {}
+            }
+        }
+    }
+
+    /// Goes on living after a power cut, or after the process alone was killed, so that what it has written may still
+    /// be lost; and cuts the power at some steps of that life.
+    fn cut_twice(&self, tree: &Tree, cut: PowerCut, tally: &Tally) {
+        let (mut left, dir) = self.left(tree, cut);
+        if cut.stays == Stays::Everything {
+            left = tree.clone();
+        }
+        let copies = directory();
+        let beginning = (dir.path(), Some(copies.path()));
+        let lived = catch_unwind(AssertUnwindSafe(|| {
+            let mut life =
+                Life::begin(self.runtime, beginning, left, self.book.as_of(cut.step), (cut.seed, 2))
+                    .map_err(|e| e.to_string())?;
+            life.live_shortly();
+            Ok::<_, String>(life.end())
+        }));
+        let (history, book) = match lived {
+            Ok(Ok(lived)) => lived,
+            other => {
+                let error = other.map_or("it panicked".to_owned(), |e| e.err().unwrap_or_default());
+                tally.failed.lock().push(format!("after {cut:?}: {error}"));
+                return;
+            }
+        };
+        let past = Past { runtime: self.runtime, history: &history, book: &book };
+        let mut random = Random::new(cut.seed);
+        for kind in [0, 3] {
+            let step = random.below(u32::try_from(history.steps.len()).unwrap() + 1) as usize;
+            let mut tree = history.before.clone();
+            history.steps[..step].iter().for_each(|step| tree.take(step));
+            let again = PowerCut { step, stays: KINDS[kind].0, kv: KINDS[kind].1, seed: random.next() };
+            past.cut(&tree, again, tally);
+        }
+    }
+}
