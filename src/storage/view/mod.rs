@@ -149,7 +149,7 @@ impl View {
         self.one().is_some() && storage.here().is_some()
     }
 
-    /// [`SelectHere::select_here`] of what is in view; none if it has to be waited for.
+    /// [`SelectHere::select_here`](super::SelectHere::select_here) of what is in view; none if it has to be waited for.
     pub fn select_here(
         &self,
         storage: &dyn Storage,

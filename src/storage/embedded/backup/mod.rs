@@ -8,12 +8,12 @@
 //!                                                 └─────────────────────────────────────────┘
 //! ```
 //!
-//! 1. [`create`] has a [snapshot](snapshot) made, copies what of it is not there yet, and writes the [`Manifest`]. Parts
+//! 1. [`create`](create()) has a [snapshot] made, copies what of it is not there yet, and writes the [`Manifest`]. Parts
 //!    never change, so a part that the newest backup has is not even read.
-//! 2. [`verify`] reads everything of a backup back, checks every checksum, and opens every part.
-//! 3. [`restore`] writes a backup into an empty directory, which no store opens until all of it is there.
-//! 4. [`drill`] restores one, opens it as a store, and removes it again.
-//! 5. [`list`] tells what there is; [`prune`] removes old backups and what only they had.
+//! 2. [`verify`](verify()) reads everything of a backup back, checks every checksum, and opens every part.
+//! 3. [`restore`](restore()) writes a backup into an empty directory, which no store opens until all of it is there.
+//! 4. [`drill`](drill()) restores one, opens it as a store, and removes it again.
+//! 5. [`list`] tells what there is; [`prune`](prune()) removes old backups and what only they had.
 //!
 //! Where backups are kept is a [`Target`]: a [`Directory`], every byte of it synced, or a [`Bucket`] of an
 //! S3-compatible store.
