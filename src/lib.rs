@@ -36,7 +36,7 @@
 //!    are decoded when they are read, merged from head and parts. ClickHouse streams them in order of time,
 //!    or computes with them itself what the plan offers and it is proven to do alike.
 //! 5. The plan is evaluated series by series over dense rows of steps, off the threads that serve
-//!    connections.
+//!    connections unless it is over at once.
 //! 6. [`gateway::wire`] writes the answer as Prometheus would.
 //!
 //! An export ([`query::Export`]) asks for slices of time one after another instead, and writes them as they

@@ -8,11 +8,12 @@
 //!    durations become milliseconds, what is the same at every step is set apart, equal parts become one. Every operation has its steps, every selector its
 //!    time range. Here: one selection, `rate` over it, and `sum`, which takes the rows of `rate` as they come.
 //! 4. The query waits for a free place. The time waited counts against its timeout.
-//! 5. Every selection is asked of the [`Storage`](crate::storage::Storage) at once. The labels of all
-//!    series come first; samples are read later, or have come in time order and lie sorted by series.
-//!    Only `info()` asks again, for what depends on the series it is given: the evaluation sends the
-//!    request to the task that started it, and waits for the answer.
-//! 6. [`exec`] evaluates the operations one after another on one of its [`threads`]. Leaves go over
+//! 5. Every selection is asked of the [`Storage`](crate::storage::Storage): before the query has a thread if the store has
+//!    to be waited for, else on its thread. The labels of all series come first; samples are read later, or have come in
+//!    time order and lie sorted by series. Only `info()` asks again, for what depends on the series it is given: the
+//!    evaluation sends the request to the task that started it, and waits for the answer.
+//! 6. [`exec`] evaluates the operations one after another, in turn with other queries, on one of the [`threads`]; where a
+//!    few series are looked up and over in less time than a thread takes to wake, where it is asked for. Leaves go over
 //!    their series in chunks, in parallel: a series is read, its windows are walked once for all 61 steps,
 //!    and a dense [`Row`](exec::rows::Row) of 61 floats comes out. `sum` adds the rows to its groups in
 //!    their order, so that the sums are the same however many threads there are.

@@ -264,7 +264,7 @@ def works(node, other, sign):
             # Who runs it says for whom.
             code, out, err = node.finish(other, [*other.words, "--tenant=team-a", "--scope=read"])
             assert code == 0 and out.count(".") == 2, f"{other.name}: {out}{err}"
-        case ["backup", "create", *_]:
+        case ["backup", "create" | "prune" | "verify", *_]:
             # Onto a disk or a bucket that is not here; what it is told it understands.
             understands(node, other)
         case words:

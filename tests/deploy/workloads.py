@@ -187,7 +187,7 @@ def _container(document, template, container, claims, maps, held):
     volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
     for mount in container.get("volumeMounts", []):
         path, volume = mount["mountPath"], volumes.get(mount["name"])
-        if mount["name"] in claims or "persistentVolumeClaim" in volume:
+        if mount["name"] in claims or "persistentVolumeClaim" in volume or "ephemeral" in volume:
             workload.data.append(path)
         elif "emptyDir" in volume:
             workload.tmpfs.append(path)

@@ -236,6 +236,22 @@ fn it_does_not_matter_where_a_query_is_evaluated() {
             assert!(answer == expected, "{query}:\n{answer:.300?}\n{expected:.300?}");
         }
     }
+    // What is found to be too much for here is counted once.
+    let query = "count(g{instance=\"i3\"}) + count(g{job=\"j0\", x=\"1\"}) + count(g{x=\"1\"})";
+    let within = async |engine: &Engine, max_series: u64| {
+        let options = QueryOptions { max_series: Some(max_series), ..QueryOptions::default() };
+        let (view, at) = (View::of(TenantId::anonymous()), Timestamp(SAMPLES * SCRAPE));
+        engine.instant(&view, query, at, &options).await.map(|answer| answer.value).map_err(|e| e.to_string())
+    };
+    let mut outcomes = Vec::new();
+    for max_series in 10..80 {
+        let expected = several.block_on(within(&waited_for, max_series));
+        let engine = here.clone();
+        let at_once = several.spawn(async move { within(&engine, max_series).await });
+        assert_eq!(several.block_on(at_once).unwrap(), expected, "of {max_series} series");
+        outcomes.push(expected.is_ok());
+    }
+    assert!(!outcomes[0] && outcomes[69]);
     several.block_on(embedded.close()).unwrap();
 }
 

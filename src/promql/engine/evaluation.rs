@@ -1,6 +1,10 @@
 //! The evaluation of a plan, on a thread of its own or where it is asked for.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
@@ -13,6 +17,7 @@ use crate::promql::{
         data::{LateSelects, SelectedSeries},
     },
     plan::Plan,
+    threads::said,
 };
 
 /// What is left to do of a query when it is planned.
@@ -62,12 +67,17 @@ where
         if !may_block || !is_small(&self.plan) || !self.context.turn.begin_now() {
             return Err(Box::new(self));
         }
-        tokio::task::block_in_place(|| match here.few(&self.plan, &self.context) {
+        let evaluate = || match here.few(&self.plan, &self.context) {
             Some(chosen) => Ok(self.of(chosen, late)),
             None => {
                 self.context.turn.end();
                 Err(Box::new(self))
             }
+        };
+        // As on a thread, a panic is the query's end and not the caller's.
+        let done = tokio::task::block_in_place(|| catch_unwind(AssertUnwindSafe(evaluate)));
+        done.unwrap_or_else(|panic| {
+            Ok(Err(QueryError::Execution(format!("unexpected error: {}", said(&*panic)))))
         })
     }
 

@@ -10,7 +10,7 @@ use tokio::sync::SemaphorePermit;
 
 use super::{Engine, Reach};
 use crate::{
-    model::{MatchOp, Matcher, Millis},
+    model::{MatchOp, Matcher},
     promql::{
         QueryError,
         exec::{
@@ -28,11 +28,11 @@ const SELECTS: usize = 8;
 /// So many series are evaluated before a thread is awake.
 const FEW: usize = 16;
 
-/// The samples of a few series in so long are read before a thread is awake.
-const SHORT: Millis = Millis(6 * 60 * Millis::MINUTE.0);
+/// Operations that are done before a thread is awake.
+const SHORT: usize = 16;
 
-/// Operations, and steps of each, that are done before a thread is awake.
-const SMALL: (usize, usize) = (16, 1_000);
+/// Samples of a series that its windows see in all before a thread is awake, with one a second.
+const LITTLE: i64 = 250_000;
 
 /// What was selected for a plan.
 #[derive(Debug)]
@@ -103,16 +103,16 @@ impl Engine {
 
 /// Whether a plan may be over sooner than a thread is awake, if it finds few series: they are looked up by values.
 pub(super) fn is_small(plan: &Plan) -> bool {
-    let (nodes, steps) = SMALL;
     let looks_up = |matcher: &Matcher| matcher.op() == MatchOp::Equal && !matcher.value().is_empty();
-    plan.nodes.len() <= nodes
-        && plan
-            .nodes
-            .iter()
-            .all(|node| node.steps.count <= steps && !matches!(node.operation, Operation::Info(_)))
+    let steps = plan.nodes.iter().map(|node| node.steps.count).max().unwrap_or(0);
+    let steps = i64::try_from(steps).unwrap_or(i64::MAX);
+    plan.nodes.len() <= SHORT
+        && !plan.nodes.iter().any(|node| matches!(node.operation, Operation::Info(_)))
         && plan.selections.iter().all(|selection| {
-            let SelectRequest { matchers, filters, range, .. } = &selection.request;
-            range.end().0.saturating_sub(range.start().0) <= SHORT.0
+            let SelectRequest { matchers, filters, range, grid, .. } = &selection.request;
+            let span = range.end().0.saturating_sub(range.start().0);
+            let window = span.saturating_sub(grid.map_or(0, |grid| grid.end.0.saturating_sub(grid.start.0)));
+            window.saturating_mul(steps).saturating_add(span) / 1_000 <= LITTLE
                 && matchers.iter().chain(filters.iter().flatten()).all(looks_up)
         })
 }
@@ -124,35 +124,40 @@ pub(super) struct Here {
     pub(super) reach: Reach,
 }
 
+/// The answer to one selection.
+struct Found {
+    selected: Result<Selected, StorageError>,
+    expected: Expected,
+    /// Whether fewer series were asked for than the query may have.
+    fewer: bool,
+}
+
 impl Here {
     /// Everything the plan reads.
     pub(super) fn select(&self, plan: &Plan, context: &Context) -> Result<Chosen, QueryError> {
-        self.chosen(plan, context, usize::MAX)
-    }
-
-    /// Everything the plan reads if those are few series; none if they are not.
-    pub(super) fn few(&self, plan: &Plan, context: &Context) -> Option<Result<Chosen, QueryError>> {
-        match self.chosen(plan, context, FEW) {
-            Err(QueryError::Storage(StorageError::TooManySeries { limit: FEW })) => None,
-            chosen => Some(chosen),
-        }
-    }
-
-    fn chosen(&self, plan: &Plan, context: &Context, most: usize) -> Result<Chosen, QueryError> {
-        let clock = &*self.engine.clock;
-        let began = clock.elapsed();
+        let began = self.engine.clock.elapsed();
         let requests = plan.selections.iter().map(|selection| selection.request.clone());
-        let selected = context.together(requests, |request| self.select_one(request, context, most));
-        let selected = selected.into_iter().collect::<Result<_, _>>()?;
-        Ok(Chosen::of(selected, clock.elapsed().saturating_sub(began)))
+        let take = |request| self.find(request, context, usize::MAX)?.take(context);
+        let selected = context.together(requests, take).into_iter().collect::<Result<_, _>>()?;
+        Ok(Chosen::of(selected, self.engine.clock.elapsed().saturating_sub(began)))
     }
 
-    fn select_one(
-        &self,
-        request: SelectRequest,
-        context: &Context,
-        most: usize,
-    ) -> Result<(SelectedSeries, Vec<String>), QueryError> {
+    /// Everything the plan reads if those are few series; none, and nothing is counted, if they are not.
+    pub(super) fn few(&self, plan: &Plan, context: &Context) -> Option<Result<Chosen, QueryError>> {
+        let began = self.engine.clock.elapsed();
+        let mut found = Vec::with_capacity(plan.selections.len());
+        for selection in &plan.selections {
+            match self.find(selection.request.clone(), context, FEW) {
+                Ok(one) if one.is_too_much() => return None,
+                Ok(one) => found.push(one),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        let selected = found.into_iter().map(|one| one.take(context)).collect::<Result<_, _>>();
+        Some(selected.map(|all| Chosen::of(all, self.engine.clock.elapsed().saturating_sub(began))))
+    }
+
+    fn find(&self, request: SelectRequest, context: &Context, most: usize) -> Result<Found, QueryError> {
         let mut request = bounded(request, self.reach, &context.budget)?;
         let fewer = most < usize::MAX && request.max_series.is_none_or(|bound| most < bound);
         if fewer {
@@ -161,15 +166,20 @@ impl Here {
         let expected = Expected::of(&request);
         let is_over = || context.check().is_err();
         let selected = self.view.select_here(&*self.engine.storage, request, &is_over).ok_or_else(waits)?;
-        let selected = match selected {
-            // The query's own bound is another one.
-            Err(error @ StorageError::TooManySeries { .. }) if fewer => {
-                return Err(QueryError::Storage(error));
-            }
-            selected => noted(selected, context)?,
-        };
+        Ok(Found { selected, expected, fewer })
+    }
+}
+
+impl Found {
+    /// Whether there are more series than were asked for, and the query may have more.
+    fn is_too_much(&self) -> bool {
+        self.fewer && matches!(self.selected, Err(StorageError::TooManySeries { .. }))
+    }
+
+    fn take(self, context: &Context) -> Result<(SelectedSeries, Vec<String>), QueryError> {
+        let selected = noted(self.selected, context)?;
         // There is nothing to wait for in what lies in the store.
-        SelectedSeries::receive(selected, expected, &context.budget).now_or_never().ok_or_else(waits)?
+        SelectedSeries::receive(selected, self.expected, &context.budget).now_or_never().ok_or_else(waits)?
     }
 }
 

@@ -148,11 +148,17 @@ impl Engine {
         for sealed in now.parts.iter().filter(|sealed| !looked_at(sealed)) {
             keep_idle(&mut idle, sealed, &mut Pace::new(self.clock.as_ref(), Haste::Now))?;
         }
-        let gate = self.gate.read();
         idle.retain(|tombstone| now.heads.iter().all(|head| !hides_in_head(head, tenant, tombstone)));
         if idle.is_empty() {
             return Ok(());
         }
+        // Who deletes tells the log while the gate is open: what is in the register is in the log's queue, too.
+        let gate = self.gate.write();
+        self.exemplars.remove(Some(tenant), |_, labels, exemplar| {
+            hidden(&idle, labels).iter().any(|range| range.contains(exemplar.timestamp))
+        });
+        // What was written since they were looked at shows from now on.
+        idle.iter().for_each(|tombstone| self.changes.changed(tenant, tombstone.range));
         // Whatever else there is up to that number gets another.
         let mut frames = Vec::new();
         for stays in self.register.let_go(tenant, up_to, &idle) {

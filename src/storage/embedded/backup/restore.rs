@@ -146,7 +146,11 @@ impl Work<'_> {
             ..Progress::default()
         };
         told(progress);
-        let missing: Vec<&BackedFile> = manifest.files.iter().filter(|file| !self.is_there(file)).collect();
+        let (there, missing): (Vec<&BackedFile>, Vec<_>) =
+            manifest.files.iter().partition(|file| self.is_there(file));
+        // The try before may have ended before their names were durable.
+        let folders = there.iter().filter_map(|file| self.into.join(&file.path).parent().map(Path::to_owned));
+        self.synced.extend(folders);
         let needed: u64 = missing.iter().map(|file| file.bytes).sum();
         let free = self.disk.free_bytes(self.into).map_err(at("asking for the space of"))?;
         if free < needed {

@@ -34,6 +34,8 @@ struct Segment {
 #[derive(Default)]
 struct Reading {
     epoch: u64,
+    /// The epoch of which everything is in parts.
+    tail: Option<u64>,
     known: HashSet<u32>,
     last: Option<i64>,
     /// Samples whose series is not known, and when they are from.
@@ -58,7 +60,9 @@ pub(super) fn look(
             Err(e) => return Err(StorageError::io(format!("opening log segment {seq:016x}"), e)),
         }
     }
-    let mut reading = Reading::default();
+    // The beginning of what was flushed, and with it the records of its series, may have gone already.
+    let flushed = all.first().filter(|first| first.seq <= covered).and_then(|first| first.header);
+    let mut reading = Reading { tail: flushed.map(|header| header.epoch), ..Reading::default() };
     for (i, segment) in all.iter().enumerate() {
         let next = all.get(i + 1);
         let file = relative(data_dir, &segment_path(&dir, segment.seq));
@@ -169,7 +173,7 @@ impl Reading {
     fn sample(&mut self, number: u32, at: i64, report: &mut Report) -> i64 {
         if self.known.contains(&number) {
             report.samples += 1;
-        } else {
+        } else if self.tail != Some(self.epoch) {
             self.homeless.samples += 1;
             let now = between(at, at);
             self.homeless.range = self.homeless.range.map_or(now, |range| now.map(|now| range.union(now)));

@@ -35,6 +35,9 @@ const BOUND: &str = "le";
 /// labels that sort behind `le`.
 const MAX_REMEMBERED: usize = 32 << 20;
 
+/// Buckets remembered of a family; no histogram has as many.
+const MOST_BUCKETS: usize = 512;
+
 /// What a remembered bucket takes besides its chunks.
 const MEMBER_BYTES: usize = 160;
 
@@ -106,6 +109,9 @@ impl Families {
         let Some((family, buckets)) = self.families.get_key_value(behind.as_str()) else {
             return Some(Place { family: Arc::from(behind), bound, rank: 0, base: None });
         };
+        if buckets.len() >= MOST_BUCKETS {
+            return None;
+        }
         let family = Arc::clone(family);
         let at = buckets.partition_point(|bucket| bucket.bound <= bound);
         let below = at.checked_sub(1).and_then(|below| buckets.get(below));
@@ -113,8 +119,8 @@ impl Families {
         let place =
             |rank, base: Option<&Arc<Bucket>>| Place { family, bound, rank, base: base.map(Arc::clone) };
         Some(match neighbour {
-            // The lowest bucket may hold all there is.
-            Some(total) if total.bound.is_infinite() => place(0, Some(total)),
+            // The lowest bucket may hold all there is. Those that do stand by themselves, however they are spelled.
+            Some(total) if total.bound.is_infinite() => place(0, (!bound.is_infinite()).then_some(total)),
             Some(neighbour) => {
                 let rank = neighbour.rank + 1;
                 let wanted = rank_below(rank);

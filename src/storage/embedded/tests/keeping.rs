@@ -224,6 +224,32 @@ fn a_delete_ends_when_nothing_is_left_that_it_hides() {
 }
 
 #[test]
+fn exemplars_that_were_deleted_stay_gone_when_the_delete_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open_plain(dir.path());
+    let then = NOW.0 - 10 * DAY;
+    let mut batch = batch(&[named("a"), named("b")], &[]);
+    for series in [0, 1] {
+        let exemplar = Exemplar { labels: labels(&[]), value: 1.0, timestamp: Timestamp(then) };
+        batch.exemplars.push(BatchExemplar { series, exemplar });
+    }
+    engine.append(&tenant(), batch, Begin::All).unwrap().1.block().unwrap();
+    delete(&engine, "a", TimeRange::ALL);
+    engine.flush().unwrap();
+    engine.tidy(Haste::Now).unwrap();
+    assert_eq!(deletes(&engine), 0, "no sample is hidden");
+    let left = |engine: &Engine| -> Vec<Labels> {
+        let found = engine.exemplars(&tenant(), &vec![], TimeRange::ALL).unwrap();
+        found.into_iter().map(|of| of.series).collect()
+    };
+    assert_eq!(left(&engine), [named("b")]);
+    let copy = tempfile::tempdir().unwrap();
+    copy_dir(dir.path(), copy.path());
+    assert_eq!(left(&open_plain(copy.path())), [named("b")]);
+    engine.close().unwrap();
+}
+
+#[test]
 fn deletes_that_still_hide_something_stay_when_others_end() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open_plain(dir.path());

@@ -317,14 +317,13 @@ pub(crate) fn settle(disk: &dyn Disk, dir: &Path) -> Result<()> {
 }
 
 /// Removes the segments up to and with `seq`, durably.
+///
+/// One after the other, the oldest first: what is left when the power goes must have no gap, for what came later would be
+/// missing on top of what came before.
 pub(crate) fn release(disk: &dyn Disk, dir: &Path, seq: u64) -> Result<()> {
-    let mut removed = false;
     for number in segments(disk, dir)?.into_iter().filter(|n| *n <= seq) {
         let path = segment_path(dir, number);
         disk.remove_file(&path).map_err(|e| StorageError::io(format!("removing {}", path.display()), e))?;
-        removed = true;
-    }
-    if removed {
         disk.sync_dir(dir).map_err(|e| StorageError::io(format!("syncing {}", dir.display()), e))?;
     }
     Ok(())
