@@ -40,17 +40,16 @@ struct Segment {
     header: Option<SegmentHeader>,
 }
 
-/// Reads all segments above `covered` and hands on their records, in order, with their epoch.
+/// Reads all segments and hands on their records, in order, with their epoch.
 pub(crate) fn replay(
     disk: &dyn Disk,
     dir: &Path,
     quarantine: &Path,
-    covered: u64,
     mut each: impl FnMut(u64, Record<'_>),
 ) -> Result<Replayed> {
     let mut replayed = Replayed::default();
-    let numbers: Vec<u64> = segments(disk, dir)?.into_iter().filter(|n| *n > covered).collect();
-    let all: Vec<Segment> = numbers.iter().map(|seq| open(disk, dir, *seq)).collect::<Result<_>>()?;
+    let numbers = segments(disk, dir)?;
+    let all: Vec<Segment> = numbers.into_iter().map(|seq| open(disk, dir, seq)).collect::<Result<_>>()?;
     for (i, segment) in all.iter().enumerate() {
         let next = all.get(i + 1);
         replayed.first = replayed.first.or(Some(segment.seq));
