@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     super::{
-        disk::{Disk, replace},
+        disk::{Disk, contents, replace},
         lock::Lock,
         part::{Part, TEMPORARY_SUFFIX},
     },
@@ -94,11 +94,8 @@ fn is_fresh(disk: &dyn Disk, into: &Path, manifest: &Manifest) -> Result<bool> {
         !["LOCK", "lost+found"].contains(&name) && name != format!("{RESTORING}{TEMPORARY_SUFFIX}")
     };
     if entries.iter().any(|entry| entry.name == RESTORING) {
-        let file = disk.open(&into.join(RESTORING)).map_err(BackupError::local(reading()))?;
-        let length = file.len().map_err(BackupError::local(reading()))?;
-        let mut text = vec![0; usize::try_from(length.min(1 << 16)).unwrap_or(0)];
-        file.read_exact_at(&mut text, 0).map_err(BackupError::local(reading()))?;
-        if text == mark(manifest).as_bytes() {
+        let text = contents(disk, &into.join(RESTORING)).map_err(BackupError::local(reading()))?;
+        if text.as_deref() == Some(mark(manifest).as_bytes()) {
             return Ok(false);
         }
         return Err(BackupError::Refused(format!(
