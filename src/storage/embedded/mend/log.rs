@@ -10,7 +10,7 @@ use super::{Finding, Lost, Report, relative};
 use crate::{
     model::{TimeRange, Timestamp},
     storage::{
-        Result, StorageError,
+        Result,
         embedded::{
             disk::{Disk, ReadFile},
             wal::{
@@ -51,14 +51,18 @@ pub(super) fn look(
     report: &mut Report,
 ) -> Result<()> {
     let dir = data_dir.join("wal");
-    let mut all = Vec::new();
+    let (mut all, before) = (Vec::new(), report.unread.len());
     for seq in segments(disk.as_ref(), &dir)? {
         match open(disk.as_ref(), &dir, seq) {
             Ok(segment) => all.push(segment),
             // A flush has let it go.
             Err(e) if live && e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(StorageError::io(format!("opening log segment {seq:016x}"), e)),
+            Err(e) => report.not_read(&relative(data_dir, &segment_path(&dir, seq)), &e),
         }
+    }
+    if report.unread.len() > before {
+        // What is there would look as if something were missing.
+        return Ok(());
     }
     // The beginning of what was flushed, and with it the records of its series, may have gone already.
     let flushed = all.first().filter(|first| first.seq <= covered).and_then(|first| first.header);
@@ -76,8 +80,8 @@ pub(super) fn look(
         let bytes = match segment.read(must_reach) {
             Ok(bytes) => bytes,
             Err(error) => {
-                report.find(&file, None, format!("it cannot be read: {error}"), Lost::unknown());
-                continue;
+                report.not_read(&file, &error);
+                return Ok(());
             }
         };
         let Some(header) = segment.header else {
@@ -191,9 +195,8 @@ fn open(disk: &dyn Disk, dir: &Path, seq: u64) -> io::Result<Segment> {
     let length = file.len()?;
     let mut head = [0; SEGMENT_START];
     let there = usize::try_from(length).unwrap_or(SEGMENT_START).min(SEGMENT_START);
-    // One whose front cannot be read has no header.
-    let read = file.read_exact_at(&mut head[..there], 0);
-    let header = read.ok().and_then(|()| SegmentHeader::decode(&head)).filter(|header| header.seq == seq);
+    file.read_exact_at(&mut head[..there], 0)?;
+    let header = SegmentHeader::decode(&head).filter(|header| header.seq == seq);
     Ok(Segment { seq, file, length, header })
 }
 

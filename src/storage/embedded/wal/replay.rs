@@ -1,7 +1,7 @@
 //! Reading the log back at the start.
 //!
 //! Segments are read in order. In one that has a successor everything up to the end that the successor names must
-//! read back; the last one may be torn. What is damaged is copied to `quarantine/` and stepped over, and
+//! read back; the last one may be torn. What is damaged is kept in `quarantine/` and stepped over, and
 //! everything else is handed on.
 
 use std::{path::Path, sync::Arc};
@@ -13,7 +13,10 @@ use super::{
 };
 use crate::storage::{
     Result, StorageError,
-    embedded::disk::{Disk, ReadFile},
+    embedded::{
+        disk::{Disk, ReadFile},
+        quarantine,
+    },
 };
 
 /// What the log held.
@@ -40,11 +43,11 @@ struct Segment {
     header: Option<SegmentHeader>,
 }
 
-/// Reads all segments above `covered` and hands on their records, in order, with their epoch.
+/// Reads all segments in `dir` above `covered` and hands on their records, in order, with their epoch.
 pub(crate) fn replay(
     disk: &dyn Disk,
     dir: &Path,
-    quarantine: &Path,
+    data_dir: &Path,
     covered: u64,
     mut each: impl FnMut(u64, Record<'_>),
 ) -> Result<Replayed> {
@@ -64,7 +67,7 @@ pub(crate) fn replay(
             // The last segment may have been torn while it was begun; then nothing was in it.
             if next.is_some_and(|_| must_reach != Some(SEGMENT_START)) || segment.has_content()? {
                 replayed.damage.push(format!("log segment {:016x} has no readable header", segment.seq));
-                copy_aside(disk, dir, quarantine, segment);
+                copy_aside(disk, dir, data_dir, segment);
             }
             continue;
         };
@@ -96,7 +99,7 @@ pub(crate) fn replay(
         replayed.end = end as u64;
         replayed.bytes += (end - SEGMENT_START.min(end)) as u64;
         if damaged {
-            copy_aside(disk, dir, quarantine, segment);
+            copy_aside(disk, dir, data_dir, segment);
         }
         if next.is_none() && !damaged {
             cut_torn_tail(disk, dir, segment, end as u64);
@@ -188,16 +191,10 @@ fn open(disk: &dyn Disk, dir: &Path, seq: u64) -> Result<Segment> {
 }
 
 /// Keeps a copy of a damaged segment; the segment itself goes its way.
-fn copy_aside(disk: &dyn Disk, dir: &Path, quarantine: &Path, segment: &Segment) {
-    let name = format!("{:016x}.seg", segment.seq);
-    let copied = disk.create_dir_all(quarantine).and_then(|()| {
-        disk.hard_link(&segment_path(dir, segment.seq), &quarantine.join(&name))?;
-        disk.sync_dir(quarantine)
-    });
-    match copied {
-        Ok(()) => {}
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(error) => tracing::error!(%error, name, "a damaged log segment could not be set aside"),
+fn copy_aside(disk: &dyn Disk, dir: &Path, data_dir: &Path, segment: &Segment) {
+    let path = segment_path(dir, segment.seq);
+    if let Err(error) = quarantine::keep(disk, data_dir, &path) {
+        tracing::error!(%error, path = %path.display(), "a damaged log segment could not be kept aside");
     }
 }
 
