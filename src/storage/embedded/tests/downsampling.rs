@@ -138,7 +138,8 @@ fn a_day_is_put_together_when_it_is_old_enough_and_again_later() {
     assert_eq!(all(&engine, 1), before);
     assert_eq!(count(&engine.counters.parts_downsampled), 0, "its part remembers");
     let part = engine.view.load().parts[0].path().to_owned();
-    Part::open(&engine.disk, &part).unwrap().verify().unwrap();
+    let damage = Part::open(&engine.disk, &part).unwrap().examine(|_, _, _| Ok(())).unwrap();
+    assert_eq!(damage, []);
     engine.close().unwrap();
 }
 
@@ -244,8 +245,8 @@ fn a_flipped_byte_of_a_downsampled_part_is_met() {
         let mut bytes = bytes.clone();
         bytes[place] ^= 1 << (place % 8);
         std::fs::write(&copy, bytes).unwrap();
-        let read = Part::open(&disk, &copy).and_then(|part| part.verify());
-        assert!(read.is_err(), "byte {place}");
+        let damage = Part::open(&disk, &copy).and_then(|part| part.examine(|_, _, _| Ok(())));
+        assert!(damage.map_or(true, |damage| !damage.is_empty()), "byte {place}");
     }
     engine.close().unwrap();
 }
