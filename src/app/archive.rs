@@ -13,7 +13,7 @@ use super::secret;
 use crate::{
     clock::Clock,
     storage::embedded::{
-        backup::{self, Bucket, CreateOptions, Directory, RestoreOptions, S3Settings, Target, Told},
+        backup::{self, Bucket, CreateOptions, Directory, RestoreOptions, S3Key, S3Settings, Target, Told},
         disk::{Disk, SystemDisk},
     },
 };
@@ -35,6 +35,8 @@ pub struct S3 {
     pub access_key_file: Option<PathBuf>,
     /// The file that holds the secret of that key.
     pub secret_key_file: Option<PathBuf>,
+    /// The file that holds the token of the session that the key is for.
+    pub session_token_file: Option<PathBuf>,
 }
 
 impl S3 {
@@ -42,8 +44,14 @@ impl S3 {
         let key = match (&self.access_key_file, &self.secret_key_file) {
             (Some(id), Some(secret)) => {
                 let read = |file: &Path, flag| secret::read_file(file, flag).map(|secret| secret.0);
-                Some((read(id, "--s3.access-key-file")?, read(secret, "--s3.secret-key-file")?))
+                let token = self.session_token_file.as_deref();
+                Some(S3Key {
+                    id: read(id, "--s3.access-key-file")?,
+                    secret: read(secret, "--s3.secret-key-file")?,
+                    token: token.map(|token| read(token, "--s3.session-token-file")).transpose()?,
+                })
             }
+            (None, None) if self.session_token_file.is_some() => bail!("a token belongs to a key"),
             (None, None) => None,
             (Some(_), None) | (None, Some(_)) => bail!("a key is two files: its id and its secret"),
         };

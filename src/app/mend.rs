@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-pub use mend::{Access, Finding, Lost, Repair, Report};
+pub use mend::{Access, Finding, Lost, Repair, Report, Unread};
 
 /// Reads everything in a data directory.
 pub fn look(data_dir: &Path, access: Access) -> anyhow::Result<Report> {

@@ -1,7 +1,7 @@
 //! `luminate verify` and `luminate repair`: whether a data directory reads back, and mending it.
 //!
-//! Both work on the directory itself, while no server has it. The exit code is 0 where everything reads back and 1
-//! where something does not.
+//! Both work on the directory itself, while no server has it. The exit code is 0 where everything reads back, 1
+//! where something does not, and 3 where something could not be read: then nobody knows, and nothing is mended.
 
 use std::{
     io::{self, Write},
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{CommandError, serve::environment, table};
 use crate::{
-    app::mend::{self, Access, Finding, Lost, Report},
+    app::mend::{self, Access, Finding, Lost, Report, Unread},
     clock::{Clock, SystemClock},
     config::{Config, ConfigFile, FlagValue, Sources},
 };
@@ -98,6 +98,9 @@ pub fn repair(flags: &RepairFlags) -> Result<(), CommandError> {
         match &repair.after {
             Some(after) if after.findings.is_empty() => writeln!(out, "everything reads back now")?,
             Some(after) => write!(out, "left:\n{}", shown(after))?,
+            None if !repair.before.unread.is_empty() => {
+                writeln!(out, "nothing was changed: what could not be read may be whole")?;
+            }
             None if repair.steps.is_empty() => writeln!(out, "nothing to repair")?,
             None => writeln!(out, "nothing was changed")?,
         }
@@ -110,6 +113,16 @@ fn failed(error: anyhow::Error) -> CommandError {
 }
 
 fn outcome(report: &Report) -> Result<(), CommandError> {
+    match &report.unread[..] {
+        [] => {}
+        [Unread { file, why }] => {
+            return Err(CommandError::Unread(format!("{file} could not be read: {why}")));
+        }
+        [Unread { file, why }, others @ ..] => {
+            let more = others.len();
+            return Err(CommandError::Unread(format!("{file} and {more} more could not be read: {why}")));
+        }
+    }
     match report.findings.len() {
         0 => Ok(()),
         1 => Err(CommandError::Failed("something does not read back".to_owned())),
@@ -129,6 +142,9 @@ fn shown(report: &Report) -> String {
         for finding in &report.findings {
             text.push_str(&named(finding));
         }
+    }
+    for Unread { file, why } in &report.unread {
+        text.push_str(&format!("{file} could not be read: {why}\n"));
     }
     for note in &report.notes {
         text.push_str(&format!("note: {note}\n"));
@@ -189,12 +205,14 @@ fn as_json(report: &Report) -> Value {
             },
         })
     };
+    let unread = |Unread { file, why }: &Unread| json!({ "file": file, "why": why });
     json!({
         "files": report.files,
         "bytes": report.bytes,
         "parts": report.parts,
         "samples": report.samples,
         "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
+        "unread": report.unread.iter().map(unread).collect::<Vec<_>>(),
         "notes": report.notes,
     })
 }
@@ -218,8 +236,14 @@ mod tests {
                 examples: vec!["anonymous: {__name__=\"up\"}".to_owned()],
             },
         };
-        let report =
-            Report { files: 3, bytes: 400, parts: 1, samples: 7, findings: vec![finding], notes: vec![] };
+        let report = Report {
+            files: 3,
+            bytes: 400,
+            parts: 1,
+            samples: 7,
+            findings: vec![finding],
+            ..Report::default()
+        };
         assert_eq!(
             shown(&report),
             "FILE                                  AT  WHAT                      LOST\n\
@@ -232,5 +256,21 @@ mod tests {
         assert_eq!(as_json(&report)["findings"][0]["lost"]["end_ms"], 60_000);
         assert_eq!(outcome(&report).unwrap_err().to_string(), "something does not read back");
         outcome(&Report::default()).unwrap();
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_told_apart_from_damage() {
+        let unread = |file: &str| Unread { file: file.to_owned(), why: "too many open files".to_owned() };
+        let mut report = Report { unread: vec![unread("LEDGER")], ..Report::default() };
+        assert!(shown(&report).starts_with("LEDGER could not be read: too many open files\n"));
+        assert_eq!(as_json(&report)["unread"][0]["file"], "LEDGER");
+        let error = outcome(&report).unwrap_err();
+        assert_eq!(
+            (error.exit_code(), error.to_string()),
+            (3, "LEDGER could not be read: too many open files".into())
+        );
+        report.unread.push(unread("DOCUMENTS"));
+        let error = outcome(&report).unwrap_err().to_string();
+        assert_eq!(error, "LEDGER and 1 more could not be read: too many open files");
     }
 }

@@ -9,6 +9,7 @@
 //! | 0 | done |
 //! | 1 | it failed: the server said no, is not there, or stopped with an error |
 //! | 2 | the command line or the configuration is wrong |
+//! | 3 | a data directory could not be read, so that nobody knows whether it reads back ([`mend`]) |
 
 pub mod admin;
 pub mod backup;
@@ -125,6 +126,9 @@ pub enum CommandError {
     /// It failed.
     #[error("{0}")]
     Failed(String),
+    /// It could not read what it had to look at.
+    #[error("{0}")]
+    Unread(String),
     /// It was asked for in a wrong way.
     #[error("{0}")]
     Usage(String),
@@ -141,6 +145,7 @@ impl CommandError {
         match self {
             Self::Failed(_) | Self::Output(_) => 1,
             Self::Usage(_) | Self::Config(_) => 2,
+            Self::Unread(_) => 3,
         }
     }
 }

@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -78,14 +79,19 @@ def test_the_unit_exposes_little():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_unit_is_right_to_the_letter(tmp_path, kind):
+def test_the_units_are_right_to_the_letter(tmp_path, kind):
     install(tmp_path, *KINDS[kind])
     units = tmp_path / "etc/systemd/system"
+    # Those that are put there by hand, too.
+    for unit in [*SYSTEMD.glob("*.service"), *SYSTEMD.glob("*.timer")]:
+        shutil.copy(unit, units)
+    shipped = sorted(units.glob("luminate*.*r*"))
+    assert {unit.name for unit in shipped} >= {"luminate.service", "luminate-backup.service", "luminate-backup.timer"}
     # Beside the system's own units, with the program in its place.
     done = run(
         program("bwrap"), "--bind", "/", "/", "--tmpfs", "/usr/local", "--ro-bind", tmp_path / "usr/local/bin",
         "/usr/local/bin", "--ro-bind", tmp_path / "usr/local/share", "/usr/local/share", "--tmpfs", "/run",
-        program("systemd-analyze"), "verify", units / "luminate.service",
+        program("systemd-analyze"), "verify", *(unit for unit in shipped if unit.is_file()),
     )
     assert done.stdout + done.stderr == ""
 

@@ -41,6 +41,9 @@ pub struct S3Flags {
     /// The file that holds the secret of that key.
     #[arg(long = "s3.secret-key-file", value_name = "FILE", requires = "access_key_file")]
     secret_key_file: Option<PathBuf>,
+    /// The file that holds the token of the session that the key is for, if it is for one.
+    #[arg(long = "s3.session-token-file", value_name = "FILE", requires = "access_key_file")]
+    session_token_file: Option<PathBuf>,
     /// Certificates to trust for it, instead of the system's.
     #[arg(long = "s3.ca", value_name = "FILE")]
     s3_ca: Option<PathBuf>,
@@ -84,6 +87,7 @@ impl Commands {
             region: flags.region.clone(),
             access_key_file: flags.access_key_file.clone(),
             secret_key_file: flags.secret_key_file.clone(),
+            session_token_file: flags.session_token_file.clone(),
         };
         let clock: Arc<dyn Clock> = SystemClock::start();
         let archive = Archive::open(address, &s3, connector, clock, draw()).map_err(failed)?;

@@ -15,6 +15,7 @@ use super::{
     },
     disk::Disk,
     part::PartId,
+    quarantine,
     view::Sealed,
 };
 use crate::storage::Result;
@@ -64,6 +65,12 @@ impl Books {
         told.parts = books.parts.keys().copied().collect();
         let whole = match ledger::read(disk, &data_dir.join(LEDGER))? {
             Some(read) => {
+                if !read.damage.is_empty()
+                    && let Err(error) = quarantine::keep(disk.as_ref(), data_dir, &data_dir.join(LEDGER))
+                {
+                    // The next flush writes it anew.
+                    tracing::error!(%error, "the damaged ledger could not be kept aside");
+                }
                 told.damage.extend(read.damage.iter().map(ToString::to_string));
                 told.ledger = read.ledger;
                 read.damage.is_empty()

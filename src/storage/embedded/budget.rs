@@ -1,20 +1,24 @@
 //! What writing does when memory gets short.
 //!
-//! The process has one budget. Pages of parts have their share of it, queries hold what they hold, and what is left is room
-//! for samples that are not flushed yet:
+//! The process has one budget. Pages of parts have their share of it, queries and a merge hold what they hold, and what is
+//! left is room for samples that are not flushed yet:
 //!
 //! ```text
-//!  budget ├── pages ──┼── queries, now ──┼────────── room for heads ───────────┤
-//!                                        0        85 %: flush   90 %   95 %
-//!                                                      no new series ┘    └ no samples
+//!  budget ├── pages ──┼── queries, a merge, now ──┼────────── room for heads ───────────┤
+//!                                                 0        85 %: flush   90 %   95 %
+//!                                                               no new series ┘    └ no samples
 //! ```
 //!
 //! Queries can make the room narrow and never less than a [quarter](LEAST) of all, so that nobody who asks can keep
-//! others from writing. Whoever is refused is told to come again: a flush makes room.
+//! others from writing. Whoever is refused is told to come again: a flush makes room. A merge asks for its share and nobody
+//! ever waits inside: where there is no room it takes fewer parts, or is put off.
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 /// The part of the budget that is room for heads whatever else takes.
@@ -46,7 +50,22 @@ pub(crate) type HeldByOthers = Arc<dyn Fn() -> u64 + Send + Sync>;
 pub(crate) struct Budget {
     limit: u64,
     pages: u64,
+    /// What is held to write parts from parts.
+    rewriting: AtomicU64,
     others: OnceLock<HeldByOthers>,
+}
+
+/// A share of the budget, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Share<'a> {
+    of: &'a Budget,
+    bytes: u64,
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        self.of.rewriting.fetch_sub(self.bytes, Relaxed);
+    }
 }
 
 impl fmt::Debug for Budget {
@@ -58,7 +77,8 @@ impl fmt::Debug for Budget {
 impl Budget {
     /// A budget of `limit` bytes, `pages` of which are for pages of parts.
     pub(crate) fn new(limit: u64, pages: usize) -> Self {
-        Self { limit, pages: u64::try_from(pages).unwrap_or(u64::MAX), others: OnceLock::new() }
+        let pages = u64::try_from(pages).unwrap_or(u64::MAX);
+        Self { limit, pages, rewriting: AtomicU64::new(0), others: OnceLock::new() }
     }
 
     /// Lets others be asked what they hold of it; the first who say so are.
@@ -72,10 +92,29 @@ impl Budget {
         self.limit
     }
 
+    /// What nobody but heads holds.
+    fn left(&self) -> u64 {
+        let others = self.others.get().map_or(0, |held| held());
+        let taken = self.pages.saturating_add(others).saturating_add(self.rewriting.load(Relaxed));
+        self.limit.saturating_sub(taken)
+    }
+
     /// The room there is for heads now.
     pub(crate) fn room(&self) -> u64 {
-        let others = self.others.get().map_or(0, |held| held());
-        self.limit.saturating_sub(self.pages).saturating_sub(others).max(self.limit / LEAST)
+        self.left().max(self.limit / LEAST)
+    }
+
+    /// Whether a rewrite of parts may hold so many bytes beside heads that take `heads`, and they notice nothing of it.
+    pub(crate) fn has_room_for(&self, bytes: u64, heads: u64) -> bool {
+        let left = self.left().saturating_sub(bytes);
+        bytes == 0 || u128::from(heads) < u128::from(left) * u128::from(FLUSH_PERCENT) / 100
+    }
+
+    /// Takes so many bytes for a rewrite of parts, whether there is room or not.
+    pub(crate) fn hold(&self, bytes: u64) -> Share<'_> {
+        let bytes = bytes.min(self.limit);
+        self.rewriting.fetch_add(bytes, Relaxed);
+        Share { of: self, bytes }
     }
 
     /// How short memory is when heads take so many bytes.
@@ -96,8 +135,6 @@ impl Budget {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
     use super::*;
 
     #[test]
@@ -125,7 +162,22 @@ mod tests {
     }
 
     #[test]
+    fn a_rewrite_takes_its_share_while_it_lasts() {
+        let budget = Budget::new(1000, 100);
+        assert!(budget.has_room_for(300, 500) && !budget.has_room_for(400, 500));
+        let held = budget.hold(300);
+        assert_eq!((budget.room(), budget.pressure(500)), (600, Pressure::None));
+        assert!(!budget.has_room_for(100, 500) && budget.has_room_for(0, 500));
+        let all = budget.hold(u64::MAX);
+        assert_eq!(budget.room(), 250, "writers keep theirs");
+        drop((held, all));
+        assert_eq!(budget.room(), 900);
+    }
+
+    #[test]
     fn without_a_bound_memory_is_never_short() {
-        assert_eq!(Budget::new(u64::MAX, 0).pressure(1 << 60), Pressure::None);
+        let budget = Budget::new(u64::MAX, 0);
+        assert_eq!(budget.pressure(1 << 60), Pressure::None);
+        assert!(budget.has_room_for(1 << 60, 1 << 60));
     }
 }

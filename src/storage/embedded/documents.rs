@@ -17,6 +17,7 @@ use super::{
         bytes::{Reader, put_length},
     },
     disk::{Disk, contents, replace},
+    quarantine,
 };
 use crate::{
     model::TenantId,
@@ -106,16 +107,8 @@ pub(super) fn read(disk: &dyn Disk, path: &Path) -> Result<(Texts, Vec<String>)>
 
 /// Lets a person look at what the next change replaces.
 fn keep_damaged(disk: &dyn Disk, data_dir: &Path, path: &Path) {
-    let quarantine = data_dir.join("quarantine");
-    let kept = disk
-        .create_dir_all(&quarantine)
-        .and_then(|()| disk.hard_link(path, &quarantine.join(DOCUMENTS)))
-        .and_then(|()| disk.sync_dir(&quarantine));
-    match kept {
-        Ok(()) => {}
-        // One that was damaged before says more than one that was made of what was left.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => tracing::error!(%error, "the damaged documents could not be kept aside"),
+    if let Err(error) = quarantine::keep(disk, data_dir, path) {
+        tracing::error!(%error, "the damaged documents could not be kept aside");
     }
 }
 

@@ -88,6 +88,8 @@ pub(crate) struct Engine {
     pub(crate) replay: Replay,
     /// What was set aside or is missing, for a person.
     pub(crate) damage: Mutex<Vec<String>>,
+    /// Parts that do not serve and might again, when somebody mends them or brings them back.
+    pub(crate) absent: Vec<String>,
     /// As of when what is too old has been removed, or will be.
     pub(super) horizon: AtomicI64,
     pub(crate) closed: AtomicBool,

@@ -32,8 +32,12 @@ pub(crate) struct Switches {
     pub(crate) broken: AtomicBool,
     /// Writes and syncs wait.
     pub(crate) hold: AtomicBool,
+    /// Whether somebody has waited for that.
+    pub(crate) has_waited: AtomicBool,
     /// After so many more changes to the disk, nothing changes any more, as if the power had gone; 0 is never.
     pub(crate) power: AtomicU64,
+    /// Of the next times that something is opened or read, this one fails in passing; 0 is none.
+    pub(crate) fail_read: AtomicU64,
 }
 
 impl std::ops::Deref for FaultyDisk {
@@ -53,6 +57,7 @@ impl FaultyDisk {
 impl Switches {
     fn change(&self) -> io::Result<()> {
         while self.hold.load(SeqCst) {
+            self.has_waited.store(true, SeqCst);
             std::thread::sleep(Duration::from_millis(1));
         }
         if self.broken.load(SeqCst) {
@@ -85,6 +90,16 @@ impl Switches {
         if self.full.load(SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
+    fn read(&self, errno: i32) -> io::Result<()> {
+        match self.fail_read.load(SeqCst) {
+            0 => Ok(()),
+            left => {
+                self.fail_read.store(left - 1, SeqCst);
+                if left == 1 { Err(io::Error::from_raw_os_error(errno)) } else { Ok(()) }
+            }
+        }
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.change()?;
         self.take_room()?;
@@ -94,6 +109,28 @@ impl Switches {
             return Err(io::Error::other("sync failed on request"));
         }
         Ok(())
+    }
+}
+
+/// What a process is told that has too many files open.
+const EMFILE: i32 = 24;
+/// What is said of a device that does not answer.
+const EIO: i32 = 5;
+
+#[derive(Debug)]
+struct FaultyRead {
+    inner: Arc<dyn ReadFile>,
+    switches: Arc<Switches>,
+}
+
+impl ReadFile for FaultyRead {
+    fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        self.switches.read(EIO)?;
+        self.inner.read_exact_at(into, offset)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
     }
 }
 
@@ -119,7 +156,9 @@ impl Disk for FaultyDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadFile>> {
-        self.inner.open(path)
+        self.switches.read(EMFILE)?;
+        let inner = self.inner.open(path)?;
+        Ok(Arc::new(FaultyRead { inner, switches: Arc::clone(&self.switches) }))
     }
 
     fn map(&self, path: &Path, offset: u64, length: usize) -> io::Result<Mapped> {

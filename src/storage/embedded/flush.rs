@@ -34,7 +34,7 @@ const MOST_PARTS: usize = 64;
 pub(crate) const ACTIVE: Millis = Millis(15 * 60_000);
 /// Where somebody has no room for more series a flush comes after this time: as long as it takes to be silent.
 const CROWDED: Duration = Duration::from_secs(15 * 60);
-/// A flush that failed is tried again by itself after this time.
+/// A flush that failed is tried again by itself after this time, and one that made too little room comes again.
 const RETRY: Duration = Duration::from_secs(5);
 
 impl Engine {
@@ -69,10 +69,17 @@ impl Engine {
         // Parts take less space than the log that goes for them, and there is a reserve to write them.
         let disk_is_full = matches!(self.wal.refusal(), Some(Refusal::DiskFull(_)));
         // What is read, or frozen, is no reason to write few samples to a file of their own.
-        let short = self.pressure() >= Pressure::Flush && head.grown() >= self.budget.limit() / 32;
+        let pressure = self.pressure();
+        let short = pressure >= Pressure::Flush && head.grown() >= self.budget.limit() / 32;
+        // Where nothing is taken any more, all that can be given back is worth it, and there is nothing else to wait for.
+        let stuck = pressure == Pressure::Samples && head.samples() > 0 && since >= RETRY;
         // Series that are silent give way to others.
         let crowded = self.crowded.load(Relaxed) && since >= CROWDED;
-        big || short || upkeep.frozen.is_some() || crowded || ((late || disk_is_full) && head.samples() > 0)
+        big || short
+            || stuck
+            || upkeep.frozen.is_some()
+            || crowded
+            || ((late || disk_is_full) && head.samples() > 0)
     }
 
     pub(crate) fn flush_with(&self, upkeep: &mut Upkeep) -> Result<()> {
@@ -147,12 +154,18 @@ impl Engine {
 
     /// Removes what no longer counts; what cannot be removed now is tried again by whoever sweeps next.
     pub(crate) fn sweep(&self, upkeep: &mut Upkeep) -> Result<()> {
-        remove_files(self.disk.as_ref(), upkeep.waste.iter().map(PathBuf::as_path))?;
-        upkeep.waste.clear();
+        self.remove_waste(upkeep)?;
         if let Some(seq) = upkeep.spent {
             self.wal.release(seq)?;
             upkeep.spent = None;
         }
+        Ok(())
+    }
+
+    /// Removes the files that no longer count.
+    pub(crate) fn remove_waste(&self, upkeep: &mut Upkeep) -> Result<()> {
+        remove_files(self.disk.as_ref(), upkeep.waste.iter().map(PathBuf::as_path))?;
+        upkeep.waste.clear();
         Ok(())
     }
 
@@ -191,7 +204,9 @@ impl Engine {
     fn keep_active(&self, old: &Head, new: &Head, since_last: Duration) {
         let passed = Millis(i64::try_from(since_last.as_millis()).unwrap_or(i64::MAX));
         let before = Some(old.carried()).filter(|end| *end > Timestamp::MIN).map(|end| end.plus(passed));
-        let pressed = old.bytes() >= self.config.head_bytes.saturating_mul(2);
+        let bytes = old.bytes();
+        let pressed = bytes >= self.config.head_bytes.saturating_mul(2)
+            || self.budget.pressure(bytes) == Pressure::Samples;
         let Some(end) = old.range().map(|range| range.end()).max(before) else { return };
         // One sample far in the future does not count for long.
         new.carry(end.min(self.clock.now()));

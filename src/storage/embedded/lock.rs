@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{Read, Seek, Write},
+    os::unix::fs::MetadataExt,
     path::Path,
 };
 
@@ -78,6 +79,24 @@ impl Lock {
             tracing::warn!(%error, "the lock file could not be emptied; the next start will take this stop for a crash");
         }
     }
+}
+
+/// Refuses to write into a directory of another user: what we write there, their server could not use.
+pub(crate) fn refuse_foreign(data_dir: &Path) -> Result<()> {
+    let metadata = std::fs::metadata(data_dir)
+        .map_err(|e| StorageError::io(format!("looking at {}", data_dir.display()), e))?;
+    let (owner, us) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if owner == us {
+        return Ok(());
+    }
+    Err(StorageError::Unavailable {
+        detail: format!(
+            "{} belongs to user {owner} and this is user {us}, whose files that one's server could not use: do this as its \
+             user",
+            data_dir.display()
+        ),
+        retry_after: None,
+    })
 }
 
 /// Says who has the directory.

@@ -46,6 +46,7 @@ pub mod mend;
 mod merge;
 mod pace;
 pub mod part;
+mod quarantine;
 mod recover;
 mod register;
 mod restore;

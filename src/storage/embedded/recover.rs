@@ -7,7 +7,7 @@
 
 use std::{
     collections::BTreeSet,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicI64},
@@ -33,6 +33,7 @@ use super::{
     head::Head,
     lock::Lock,
     part::{PageCache, Part, PartId, TEMPORARY_SUFFIX},
+    quarantine::{self, QUARANTINE},
     register::Register,
     restore::restore,
     retention::Retention,
@@ -50,6 +51,7 @@ struct Shelf {
     parts: Vec<Arc<Sealed>>,
     /// Every id that has been used.
     seen: HashSet<PartId>,
+    /// Parts that do not serve and might again, and why.
     damage: Vec<String>,
 }
 
@@ -76,6 +78,8 @@ impl Engine {
             tracing::debug!(%error, "the directory above the data directory could not be synced");
         }
         let lock = Lock::take(&dir)?;
+        // Somebody may have begun since, and died.
+        refuse_unfinished(disk.as_ref(), &dir)?;
         super::snapshot::remove_unfinished(&disk, &dir)?;
         let counters = Arc::new(EmbeddedCounters::default());
         add(&counters.unclean_start, u64::from(lock.was_left()));
@@ -96,7 +100,7 @@ impl Engine {
         let oldest = super::wal::segments(disk.as_ref(), &wal_dir)?.first().copied();
         let is_tail = oldest.is_some_and(|oldest| oldest <= flushed);
         let (replayed, restored) = restore(&head, &register, &exemplars, is_tail, |each| {
-            replay(disk.as_ref(), &wal_dir, &dir.join("quarantine"), each)
+            replay(disk.as_ref(), &wal_dir, &dir, each)
         })?;
         head.count_active();
         add(&counters.replay_samples, restored.samples);
@@ -106,6 +110,7 @@ impl Engine {
             last: replayed.last.unwrap_or(0),
             damaged: u64::try_from(replayed.damage.len()).unwrap_or(u64::MAX),
         };
+        let absent = shelf.damage.clone();
         let mut damage = shelf.damage;
         damage.append(&mut damage_of_books);
         damage.append(&mut damage_of_documents);
@@ -172,6 +177,7 @@ impl Engine {
             documents,
             replay,
             damage: Mutex::new(damage),
+            absent,
             rewrites: Mutex::default(),
             horizon: AtomicI64::new(clock_now.0),
             retention,
@@ -190,6 +196,7 @@ fn shelve(disk: &Arc<dyn Disk>, dir: &Path, cache: &Arc<PageCache>, told: &Told)
     let list =
         |path: &Path| disk.list(path).map_err(|e| StorageError::io(format!("listing {}", path.display()), e));
     let mut shelf = Shelf::default();
+    let mut closed = Vec::new();
     remove_waste(disk.as_ref(), dir)?;
     for day in list(&parts_dir)?.into_iter().filter(|e| e.is_dir) {
         let day_dir = parts_dir.join(&day.name);
@@ -200,37 +207,84 @@ fn shelve(disk: &Arc<dyn Disk>, dir: &Path, cache: &Arc<PageCache>, told: &Told)
             shelf.seen.insert(id);
             match Part::open_with_cache(disk, &path, cache) {
                 Ok(part) => shelf.parts.push(Sealed::new(part)),
-                Err(error @ StorageError::Corrupt { .. }) => {
-                    shelf.damage.push(format!("part {id} was set aside: {error}"));
-                    set_aside(disk.as_ref(), dir, &path, &entry.name);
-                }
                 // Whoever wrote it can read it: without it this would be another store.
                 Err(error @ StorageError::Unsupported(_)) => return Err(error),
-                // Perhaps only today: it stays where it is.
-                Err(error) => shelf.damage.push(format!("part {id} could not be opened: {error}")),
+                Err(error) => closed.push(Closed { id, path, error }),
             }
         }
     }
-    // A part's replacement has all that it had, or all of it that could be read.
     let replaced: HashSet<PartId> =
         shelf.parts.iter().flat_map(|p| p.part.meta().replaces.iter().copied()).collect();
-    for entry in list(&dir.join("quarantine"))? {
-        if let Some(id) = PartId::from_file_name(&entry.name)
-            && shelf.seen.insert(id)
-            && !replaced.contains(&id)
-        {
-            shelf.damage.push(format!("part {id} is in quarantine"));
+    remove_replaced(disk, dir, &mut shelf, &mut closed, &replaced)?;
+    for Closed { id, path, error } in closed {
+        if matches!(error, StorageError::Corrupt { .. }) {
+            shelf.damage.push(format!("part {id} was set aside: {error}"));
+            if let Err(error) = quarantine::set_aside(disk.as_ref(), dir, &path) {
+                tracing::error!(%error, %id, "a damaged part could not be set aside");
+            }
+        } else {
+            // Perhaps only today: it stays where it is.
+            shelf.damage.push(format!("part {id} could not be opened: {error}"));
         }
     }
-    let (gone, kept): (Vec<_>, Vec<_>) =
-        shelf.parts.into_iter().partition(|p| replaced.contains(&p.part.id()));
-    shelf.parts = kept;
-    super::flush::remove_files(disk.as_ref(), gone.iter().map(|part| part.path()))?;
+    let aside = quarantine::parts(disk.as_ref(), dir)
+        .map_err(|e| StorageError::io(format!("listing {}", dir.join(QUARANTINE).display()), e))?;
+    for id in aside.into_iter().filter(|id| shelf.seen.insert(*id)) {
+        shelf.damage.push(format!("part {id} is in quarantine"));
+    }
     let missing = told.parts.iter().filter(|id| !shelf.seen.contains(*id) && !replaced.contains(*id));
     shelf.damage.extend(missing.map(|id| format!("part {id} is missing")));
     shelf.seen.extend(replaced);
     shelf.seen.extend(&told.parts);
     Ok(shelf)
+}
+
+/// A part that does not open.
+#[derive(Debug)]
+struct Closed {
+    id: PartId,
+    path: PathBuf,
+    error: StorageError,
+}
+
+/// Does away, for good, with the parts that others stand for, whether they open or not: those have all of them, or all
+/// that could be read.
+///
+/// Invariant: whenever parts are merged, nothing is left of what their inputs stand for. Their footers say what that is,
+/// and go with them.
+fn remove_replaced(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    shelf: &mut Shelf,
+    closed: &mut Vec<Closed>,
+    replaced: &HashSet<PartId>,
+) -> Result<()> {
+    let io = |what: &Path, e| StorageError::io(format!("removing replaced parts in {}", what.display()), e);
+    // Whoever wrote what stands for them may have ended before its name was durable.
+    let standing = shelf.parts.iter().filter(|p| !p.part.meta().replaces.is_empty());
+    let days: BTreeSet<PathBuf> = standing.filter_map(|p| p.path().parent().map(Path::to_owned)).collect();
+    if days.is_empty() {
+        return Ok(());
+    }
+    let (gone, kept): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut shelf.parts).into_iter().partition(|p| replaced.contains(&p.part.id()));
+    shelf.parts = kept;
+    let of_closed = |c: &mut Closed| replaced.contains(&c.id);
+    let waste: Vec<PathBuf> = gone
+        .iter()
+        .map(|part| part.path().to_owned())
+        .chain(closed.extract_if(.., of_closed).map(|c| c.path))
+        .collect();
+    let aside = dir.join(QUARANTINE);
+    let mut marked = quarantine::parts(disk.as_ref(), dir).map_err(|e| io(&aside, e))?;
+    marked.retain(|id| replaced.contains(id));
+    if !waste.is_empty() || !marked.is_empty() {
+        for day in days.iter().map(PathBuf::as_path).chain([dir.join("parts").as_path(), dir]) {
+            disk.sync_dir(day).map_err(|e| io(day, e))?;
+        }
+    }
+    quarantine::mark_replaced(disk.as_ref(), dir, &marked).map_err(|e| io(&aside, e))?;
+    super::flush::remove_files(disk.as_ref(), waste.iter().map(PathBuf::as_path))
 }
 
 fn remove_waste(disk: &dyn Disk, dir: &Path) -> Result<()> {
@@ -241,15 +295,4 @@ fn remove_waste(disk: &dyn Disk, dir: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn set_aside(disk: &dyn Disk, dir: &Path, path: &Path, name: &str) {
-    let quarantine = dir.join("quarantine");
-    let moved = disk
-        .create_dir_all(&quarantine)
-        .and_then(|()| disk.rename(path, &quarantine.join(name)))
-        .and_then(|()| disk.sync_dir(&quarantine));
-    if let Err(error) = moved {
-        tracing::error!(%error, name, "a damaged part could not be set aside");
-    }
 }

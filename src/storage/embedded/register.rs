@@ -128,8 +128,8 @@ impl Register {
         }
     }
 
-    /// Forgets `gone` of a tenant's tombstones; the others up to a number get new ones, and come back.
-    pub(crate) fn let_go(&self, tenant: &TenantId, up_to: u64, gone: &[Tombstone]) -> Vec<Tombstone> {
+    /// Forgets `gone` of a tenant's tombstones; the others up to a number get new ones, and come back with the old.
+    pub(crate) fn let_go(&self, tenant: &TenantId, up_to: u64, gone: &[Tombstone]) -> Vec<(u64, Tombstone)> {
         let all = &mut *self.all.write();
         let Some(entries) = all.tenants.get_mut(tenant) else { return Vec::new() };
         let gone: HashSet<u64> = gone.iter().map(|t| t.id).collect();
@@ -138,22 +138,12 @@ impl Register {
         let mut stay = Vec::new();
         for tombstone in before.into_iter().filter(|t| !gone.contains(&t.id)) {
             all.last_tombstone += 1;
-            stay.push(Tombstone { id: all.last_tombstone, ..tombstone });
+            stay.push((tombstone.id, Tombstone { id: all.last_tombstone, ..tombstone }));
         }
-        after.extend(stay.iter().cloned());
+        after.extend(stay.iter().map(|(_, tombstone)| tombstone.clone()));
         entries.tombstones = after;
         all.changed = true;
         stay
-    }
-
-    /// Forgets the tombstones of which all that they hid is gone, as `gone` says.
-    pub(crate) fn forget(&self, gone: impl Fn(&TenantId, &Tombstone) -> bool) {
-        let all = &mut *self.all.write();
-        for (tenant, entries) in &mut all.tenants {
-            let before = entries.tombstones.len();
-            entries.tombstones.retain(|t| !gone(tenant, t));
-            all.changed |= entries.tombstones.len() != before;
-        }
     }
 
     /// Who has tombstones.
@@ -274,7 +264,7 @@ mod tests {
         let all: Vec<Tombstone> =
             (0..4).filter_map(|_| register.hide(&tenant, vec![], TimeRange::ALL)).collect();
         let stay = register.let_go(&tenant, 3, &[all[0].clone(), all[2].clone()]);
-        assert_eq!(stay.iter().map(|t| t.id).collect::<Vec<_>>(), [5]);
+        assert_eq!(stay.iter().map(|(was, t)| (*was, t.id)).collect::<Vec<_>>(), [(2, 5)]);
         let there: Vec<u64> = register.tombstones(&tenant).iter().map(|t| t.id).collect();
         assert_eq!(there, [4, 5], "one that came meanwhile is left alone");
         assert!(register.take_changed());

@@ -133,7 +133,14 @@ impl Kept<'_> {
     }
 
     /// How many samples a part has of series of which all that it has is too old.
-    pub(crate) fn outlived(&self, part: &Part, of: &TenantMeta) -> Result<u64> {
+    ///
+    /// An error of `step`, which comes before each of these series, ends it.
+    pub(crate) fn outlived(
+        &self,
+        part: &Part,
+        of: &TenantMeta,
+        mut step: impl FnMut() -> Result<()>,
+    ) -> Result<u64> {
         let Some(range) = of.range.filter(|range| range.end() < self.all_since) else { return Ok(0) };
         let mut rest = RoaringBitmap::new();
         rest.insert_range(of.first..of.first.saturating_add(of.series));
@@ -151,6 +158,7 @@ impl Kept<'_> {
         let mut counted = HashMap::new();
         let mut samples = 0;
         for ordinal in outlived {
+            step()?;
             let of_series = part.estimate(ordinal, TimeRange::ALL, &mut counted)?;
             samples += of_series.floats + of_series.histograms;
         }
@@ -184,7 +192,6 @@ impl Engine {
             });
         }
         self.exemplars.remove(None, |tenant, labels, e| self.kept(tenant).refuses(e.timestamp, || labels));
-        self.register.forget(|tenant, tombstone| tombstone.range.end() < self.kept(tenant).oldest);
         let outlived = |of: &TenantMeta| of.range.is_none_or(|r| r.end() < self.kept(&of.tenant).oldest);
         let view = self.view.load();
         let (gone, kept): (Vec<_>, Vec<_>) = view
@@ -203,8 +210,8 @@ impl Engine {
     }
 
     /// How many of a part's samples are of series that are kept for less, and all too old.
-    pub(crate) fn outlived(&self, part: &Part) -> Result<u64> {
-        let of = |of: &TenantMeta| self.kept(&of.tenant).outlived(part, of);
+    pub(crate) fn outlived(&self, part: &Part, mut step: impl FnMut() -> Result<()>) -> Result<u64> {
+        let mut of = |of: &TenantMeta| self.kept(&of.tenant).outlived(part, of, &mut step);
         part.meta().tenants.iter().try_fold(0_u64, |sum, tenant| Ok::<_, StorageError>(sum + of(tenant)?))
     }
 }

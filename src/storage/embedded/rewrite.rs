@@ -26,11 +26,11 @@ use super::{
     merge::retain,
     pace::{Haste, Pace},
     part::{PartFacts, PartId, PartWriter},
-    tidy::hidden_or_too_old,
+    tidy::{Known, hidden_or_too_old},
     tiers::{self, Piece, REST, Run},
     view::{Sealed, View},
     wal::record::Tombstone,
-    weave::Weave,
+    weave::{Weave, bytes_to_merge},
 };
 use crate::{
     model::{TenantId, TimeRange, Timestamp},
@@ -39,6 +39,8 @@ use crate::{
 
 /// After a merge that failed none is tried for so long.
 const RETRY: Duration = Duration::from_secs(60);
+/// So long a merge waits for room in memory.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What whoever rewrites parts remembers; held while they do.
 #[derive(Debug, Default)]
@@ -46,6 +48,10 @@ pub(crate) struct Rewrites {
     /// When parts of a day were last made one.
     days: BTreeMap<i64, Duration>,
     failed: Option<Duration>,
+    /// Since when there has been no room in memory.
+    short_since: Option<Duration>,
+    /// Which parts have something that a tombstone hides.
+    pub(crate) known: Known,
 }
 
 impl Engine {
@@ -60,6 +66,7 @@ impl Engine {
             let view = self.view.load_full();
             let Some(run) = self.next_run(rewrites, &view) else { break };
             let inputs: Vec<Arc<Sealed>> = run.places.iter().map(|at| Arc::clone(&view.parts[*at])).collect();
+            let Some(inputs) = self.that_fit(rewrites, inputs) else { break };
             if !self.has_room(&inputs) {
                 tracing::warn!(parts = inputs.len(), "there is no room on the disk to merge parts");
                 rewrites.failed = Some(now);
@@ -99,6 +106,26 @@ impl Engine {
         tiers::choose(&pieces, self.config.merge_at, self.clock.now(), rested)
     }
 
+    /// As many of the inputs as memory has room for; none if it is better to wait. After [`PATIENCE`] two are merged all the
+    /// same: the more parts there are, the more each query takes.
+    fn that_fit(&self, rewrites: &mut Rewrites, mut inputs: Vec<Arc<Sealed>>) -> Option<Vec<Arc<Sealed>>> {
+        let heads: u64 = self.view.load().heads.iter().map(|head| head.bytes()).sum();
+        let fit = |inputs: &[Arc<Sealed>]| self.budget.has_room_for(bytes_to_merge(inputs), heads);
+        while inputs.len() > 2 && !fit(&inputs) {
+            inputs.pop();
+        }
+        let now = self.clock.elapsed();
+        if fit(&inputs) || rewrites.short_since.is_some_and(|since| now.saturating_sub(since) >= PATIENCE) {
+            rewrites.short_since = None;
+            return Some(inputs);
+        }
+        if rewrites.short_since.is_none() {
+            tracing::info!(parts = inputs.len(), "memory is short, parts are merged later");
+            rewrites.short_since = Some(now);
+        }
+        None
+    }
+
     /// Whether there is room on the disk for what a rewrite of these parts may take, and for some log besides.
     pub(crate) fn has_room(&self, inputs: &[Arc<Sealed>]) -> bool {
         let bytes: u64 = inputs.iter().map(|input| input.part.meta().bytes).sum();
@@ -114,10 +141,13 @@ impl Engine {
     /// Puts one part, or none if nothing is left, in the place of several; not if one of them has gone by then.
     pub(crate) fn rewrite(&self, _: &mut Rewrites, inputs: &[Arc<Sealed>], haste: Haste) -> Result<bool> {
         let inputs = &self.with_equals(inputs)[..];
+        let _share = self.budget.hold(bytes_to_merge(inputs));
         let start = inputs.iter().filter_map(|p| p.range()).map(TimeRange::start).min();
         let at = start.unwrap_or(Timestamp(0));
         let id = {
-            let mut upkeep = self.upkeep.lock();
+            let upkeep = &mut *self.upkeep.lock();
+            // What an input stands for goes before it does: nobody else knows that it must not come back.
+            self.remove_waste(upkeep)?;
             upkeep.next_part += 1;
             PartId(upkeep.next_part - 1)
         };
@@ -166,12 +196,15 @@ impl Engine {
     fn with_equals(&self, inputs: &[Arc<Sealed>]) -> Vec<Arc<Sealed>> {
         let mut all = inputs.to_vec();
         let Some(last) = inputs.iter().map(|p| p.age()).max() else { return all };
-        let overlaps = |p: &Sealed| {
-            inputs.iter().any(|input| input.range().zip(p.range()).is_some_and(|(a, b)| a.overlaps(b)))
-        };
         let view = self.view.load();
-        let behind = |p: &&Arc<Sealed>| p.age().0 == last.0 && p.age() > last && overlaps(p);
-        all.extend(view.parts.iter().filter(behind).map(Arc::clone));
+        // Those behind one that comes along come along, too: they are met in the order of age.
+        for sealed in view.parts.iter().filter(|p| p.age().0 == last.0 && p.age() > last) {
+            let overlaps =
+                |p: &Arc<Sealed>| p.range().zip(sealed.range()).is_some_and(|(a, b)| a.overlaps(b));
+            if all.iter().any(overlaps) {
+                all.push(Arc::clone(sealed));
+            }
+        }
         all
     }
 

@@ -9,7 +9,9 @@ mod memory;
 mod mending;
 mod merges;
 mod model;
+mod passing;
 mod power;
+mod repairs;
 mod replays;
 mod snapshots;
 

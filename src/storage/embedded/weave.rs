@@ -29,6 +29,27 @@ const AHEAD_SAMPLES: usize = 1 << 16;
 /// A histogram counts for as many samples as it takes memory.
 const HISTOGRAM_SAMPLES: usize = 64;
 
+/// A sample takes so many bytes when it is decoded.
+const SAMPLE: u64 = 24;
+
+/// What the writer remembers, to find the same bytes and the same times again.
+const REMEMBERED: u64 = 32 << 20;
+
+/// About the memory that is held to make one part of these.
+///
+/// Each is read by a window. What is written keeps its index until the end, which takes twice what it takes in a file; neighbours
+/// mostly have the same series.
+pub(crate) fn bytes_to_merge(parts: &[Arc<Sealed>]) -> u64 {
+    let window = |sealed: &Arc<Sealed>| {
+        let meta = sealed.part.meta();
+        let samples = meta.histograms.saturating_mul(HISTOGRAM_SAMPLES as u64).saturating_add(meta.samples);
+        meta.bytes.min(PAGES as u64) + SAMPLE * samples.min(2 * AHEAD_SAMPLES as u64)
+    };
+    let files: u64 = parts.iter().map(|sealed| sealed.part.meta().bytes).sum();
+    let index = parts.iter().map(|sealed| sealed.part.index_bytes()).max().unwrap_or(0);
+    parts.iter().map(window).sum::<u64>() + 2 * index + files.min(REMEMBERED)
+}
+
 /// Walks over the series of several parts, in order, with their samples as one.
 #[derive(Debug)]
 pub(crate) struct Weave<'a> {

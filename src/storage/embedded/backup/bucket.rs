@@ -3,7 +3,7 @@
 //! Objects larger than a piece go up in parts, several at a time, and can be seen when the last is there. What an interrupted upload leaves no
 //! listing shows; a rule of the bucket removes it (`AbortIncompleteMultipartUpload`).
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{ffi::OsString, fmt, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
@@ -39,24 +39,58 @@ const DENIED: [&str; 6] = [
 ];
 
 /// How a bucket is reached; what is not said here the environment says, as for every other program (`AWS_…`).
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct S3Settings {
     /// Its URL, if it is not at AWS.
     pub endpoint: Option<String>,
     /// Its region.
     pub region: Option<String>,
-    /// The id of the access key and its secret.
-    pub key: Option<(String, String)>,
+    /// The access key; then none of the environment counts.
+    pub key: Option<S3Key>,
 }
 
-impl fmt::Debug for S3Settings {
+/// An access key.
+#[derive(Clone)]
+pub struct S3Key {
+    /// Its id.
+    pub id: String,
+    /// Its secret.
+    pub secret: String,
+    /// The token of the session that it is for, if it is for one.
+    pub token: Option<String>,
+}
+
+impl fmt::Debug for S3Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { endpoint, region, key } = self;
-        f.debug_struct("S3Settings")
-            .field("endpoint", endpoint)
-            .field("region", region)
-            .field("key", &key.as_ref().map(|_| "<secret>"))
-            .finish()
+        f.write_str("<secret>")
+    }
+}
+
+impl S3Settings {
+    /// What a bucket is opened with; `environment` says what these do not.
+    fn over(
+        &self,
+        environment: impl Iterator<Item = (OsString, OsString)>,
+    ) -> Vec<(AmazonS3ConfigKey, String)> {
+        use AmazonS3ConfigKey::{AccessKeyId, Endpoint, Region, SecretAccessKey, Token};
+        // A token is good with its own key only.
+        let counts = |key: &AmazonS3ConfigKey| {
+            self.key.is_none() || !matches!(key, AccessKeyId | SecretAccessKey | Token)
+        };
+        let known = environment.filter_map(|(name, value)| {
+            let name = name.into_string().ok().filter(|name| name.starts_with("AWS_"))?;
+            Some((name.to_ascii_lowercase().parse().ok()?, value.into_string().ok()?))
+        });
+        let key = self.key.as_ref();
+        let own = [
+            (Endpoint, self.endpoint.as_ref()),
+            (Region, self.region.as_ref()),
+            (AccessKeyId, key.map(|key| &key.id)),
+            (SecretAccessKey, key.map(|key| &key.secret)),
+            (Token, key.and_then(|key| key.token.as_ref())),
+        ];
+        let own = own.into_iter().filter_map(|(key, value)| Some((key, value?.clone())));
+        known.filter(|(key, _)| counts(key)).chain(own).collect()
     }
 }
 
@@ -79,16 +113,10 @@ impl Bucket {
         settings: &S3Settings,
         connector: impl HttpConnector,
     ) -> Result<Self> {
-        let mut builder = AmazonS3Builder::from_env();
-        let given = [
-            (AmazonS3ConfigKey::Endpoint, settings.endpoint.as_ref()),
-            (AmazonS3ConfigKey::Region, settings.region.as_ref()),
-            (AmazonS3ConfigKey::AccessKeyId, settings.key.as_ref().map(|key| &key.0)),
-            (AmazonS3ConfigKey::SecretAccessKey, settings.key.as_ref().map(|key| &key.1)),
-        ];
-        for (key, value) in given.into_iter().filter_map(|(key, value)| Some((key, value?))) {
-            builder = builder.with_config(key, value);
-        }
+        let settings = settings.over(std::env::vars_os());
+        let builder = settings
+            .into_iter()
+            .fold(AmazonS3Builder::new(), |builder, (key, value)| builder.with_config(key, value));
         let retry =
             RetryConfig { max_retries: MOST_RETRIES, retry_timeout: PERSISTENCE, ..RetryConfig::default() };
         let store = builder
@@ -321,9 +349,37 @@ mod tests {
         assert!(bucket.read("good", size, 1).is_err());
     }
 
+    fn key(token: Option<&str>) -> Option<S3Key> {
+        let token = token.map(str::to_owned);
+        Some(S3Key { id: "id".to_owned(), secret: "s3cret".to_owned(), token })
+    }
+
+    #[test]
+    fn a_key_that_is_given_counts_alone_with_its_token() {
+        use AmazonS3ConfigKey::{AccessKeyId, Region, SecretAccessKey, Token};
+        let environment = || {
+            [
+                ("AWS_REGION", "r"),
+                ("AWS_ACCESS_KEY_ID", "other"),
+                ("AWS_SECRET_ACCESS_KEY", "others"),
+                ("AWS_SESSION_TOKEN", "others too"),
+                ("PATH", "/bin"),
+            ]
+            .into_iter()
+            .map(|(name, value)| (OsString::from(name), OsString::from(value)))
+        };
+        let pairs = |key| -> Vec<_> { S3Settings { key, ..S3Settings::default() }.over(environment()) };
+        let own = [(Region, "r"), (AccessKeyId, "id"), (SecretAccessKey, "s3cret"), (Token, "t0ken")];
+        let own = own.map(|(key, value)| (key, value.to_owned()));
+        assert_eq!(pairs(key(Some("t0ken"))), own);
+        assert_eq!(pairs(key(None)), own[..3]);
+        assert_eq!(pairs(None).len(), 4);
+    }
+
     #[test]
     fn keys_are_not_told() {
-        let key = Some(("id".to_owned(), "s3cret".to_owned()));
-        assert!(!format!("{:?}", S3Settings { key, ..S3Settings::default() }).contains("s3cret"));
+        let key = key(Some("t0ken"));
+        let text = format!("{:?}", S3Settings { key, ..S3Settings::default() });
+        assert!(!text.contains("s3cret") && !text.contains("t0ken"), "{text}");
     }
 }

@@ -17,7 +17,8 @@ use super::{
     claim::{Claim, Work},
     manifest::{BackedFile, BackedPart, BackupName, FORMAT, Manifest, OBJECTS, object},
     pieces::Pieces,
-    snapshot::{LastBackup, Taken},
+    snapshot::{LastBackup, Taken, refuse_no_store},
+    store_id::StoreId,
     target::Target,
 };
 use crate::clock::Clock;
@@ -83,9 +84,22 @@ impl Copy<'_, '_> {
                 self.target.place()
             )));
         }
+        refuse_no_store(self.disk.as_ref(), &options.data_dir)?;
+        let newest = self.newest()?;
+        let store = StoreId::of(self.disk, &options.data_dir, options.seed)?;
+        if let Some(other) = newest.as_ref().filter(|newest| newest.store != store) {
+            return Err(BackupError::Refused(format!(
+                "the backups at {} are of another store: {} is of {}, and {} is {store}; give each store a place of its own",
+                self.target.place(),
+                other.name,
+                other.store,
+                options.data_dir.display()
+            )));
+        }
         let there = self.target.list(OBJECTS)?;
         let there: BTreeMap<String, u64> = there.into_iter().map(|held| (held.name, held.bytes)).collect();
-        let before = if options.full { BTreeMap::new() } else { self.known()? };
+        let known = newest.filter(|_| !options.full).map_or_else(Vec::new, |newest| newest.files);
+        let before = known.into_iter().map(|file| (file.path.clone(), file)).collect();
         let made_ms = clock.now().0;
         let name = match &options.name {
             Some(name) => name.clone(),
@@ -115,6 +129,7 @@ impl Copy<'_, '_> {
             format: FORMAT,
             luminate: env!("CARGO_PKG_VERSION").to_owned(),
             name: name.to_string(),
+            store,
             made_ms,
             samples: parts().map(|part| part.samples).sum(),
             first_ms: parts().filter_map(|part| part.first_ms).min(),
@@ -135,12 +150,11 @@ impl Copy<'_, '_> {
         Ok(Made { manifest, copied_files: self.copied.0 })
     }
 
-    /// The files that the newest backup has, by where they belong.
-    fn known(&self) -> Result<BTreeMap<String, BackedFile>> {
+    /// The newest backup; none if there is none that can be read: then everything is looked at again.
+    fn newest(&self) -> Result<Option<Manifest>> {
         match Manifest::find(self.target, None) {
-            Ok(newest) => Ok(newest.files.into_iter().map(|file| (file.path.clone(), file)).collect()),
-            // There is none, or none that can be read: everything is looked at again.
-            Err(BackupError::Refused(_) | BackupError::Damaged { .. }) => Ok(BTreeMap::new()),
+            Ok(newest) => Ok(Some(newest)),
+            Err(BackupError::Refused(_) | BackupError::Damaged { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 use super::{
     super::{catalog::ledger::LEDGER, documents::DOCUMENTS, part::PartId},
     BackupError, Result, hex,
+    store_id::StoreId,
     target::Target,
 };
 
-/// The format that this version writes, and the newest it reads.
-pub const FORMAT: u32 = 1;
+/// The format that this version writes and reads.
+pub const FORMAT: u32 = 2;
 
 pub(super) const BACKUPS: &str = "backups";
 pub(super) const OBJECTS: &str = "objects";
@@ -70,6 +71,8 @@ pub struct Manifest {
     pub luminate: String,
     /// What it is called.
     pub name: String,
+    /// The store that it is of.
+    pub store: StoreId,
     /// When it was made, in milliseconds since the epoch: all acknowledged before is in it.
     pub made_ms: i64,
     /// Samples in its parts.
@@ -173,10 +176,9 @@ impl Manifest {
         }
         let wrong = |e: serde_json::Error| format!("it is no manifest: {e}");
         let versions: Versions = serde_json::from_slice(text).map_err(wrong)?;
-        if versions.format > FORMAT {
+        if versions.format != FORMAT {
             return Err(format!(
-                "luminate {} made it in format {}, and this version knows formats up to {FORMAT}: use that one or a \
-                 newer",
+                "luminate {} made it in format {}, and this version knows format {FORMAT} only: use that one",
                 versions.luminate, versions.format
             ));
         }
@@ -235,8 +237,19 @@ impl Manifest {
 
 /// The names of all backups.
 pub(super) fn names(target: &dyn Target) -> Result<Vec<BackupName>> {
-    let held = target.list(BACKUPS)?;
-    Ok(held.iter().filter_map(|held| BackupName::of_object(&held.name)).collect())
+    all_names(target).map(|(names, _)| names)
+}
+
+/// The names of all backups, and those of whatever else lies among their manifests.
+pub(super) fn all_names(target: &dyn Target) -> Result<(Vec<BackupName>, Vec<String>)> {
+    let (mut names, mut others) = (Vec::new(), Vec::new());
+    for held in target.list(BACKUPS)? {
+        match BackupName::of_object(&held.name) {
+            Some(name) => names.push(name),
+            None => others.push(held.name),
+        }
+    }
+    Ok((names, others))
 }
 
 #[cfg(test)]
@@ -257,6 +270,7 @@ mod tests {
             format: FORMAT,
             luminate: "0.1.0".to_owned(),
             name: "a".to_owned(),
+            store: "0123456789abcdef".parse().unwrap(),
             made_ms: 5,
             samples: 1,
             first_ms: Some(1),
@@ -282,10 +296,12 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_of_a_newer_version_says_which() {
-        let newer = Manifest { format: 2, luminate: "9.0.0".to_owned(), ..manifest() };
-        let error = Manifest::decode(&newer.encode().unwrap()).unwrap_err();
-        assert!(error.contains("luminate 9.0.0 made it in format 2"), "{error}");
+    fn a_manifest_of_another_format_says_who_made_it() {
+        for format in [FORMAT - 1, FORMAT + 1] {
+            let other = Manifest { format, luminate: "9.0.0".to_owned(), ..manifest() };
+            let error = Manifest::decode(&other.encode().unwrap()).unwrap_err();
+            assert!(error.contains(&format!("luminate 9.0.0 made it in format {format}")), "{error}");
+        }
     }
 
     #[test]

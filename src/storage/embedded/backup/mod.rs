@@ -38,6 +38,7 @@ mod prune;
 mod remote;
 mod restore;
 mod snapshot;
+mod store_id;
 mod target;
 mod verify;
 
@@ -45,7 +46,7 @@ use std::io;
 
 use crate::storage::StorageError;
 
-pub use bucket::{Bucket, S3Settings};
+pub use bucket::{Bucket, S3Key, S3Settings};
 pub use create::{CreateOptions, Made, create};
 pub use directory::Directory;
 pub use drill::{Drilled, drill};
@@ -54,6 +55,7 @@ pub use prune::{Listed, Pruned, list, prune};
 pub(super) use restore::refuse_unfinished;
 pub use restore::{RestoreOptions, Restored, restore};
 pub use snapshot::{LAST, LastBackup};
+pub use store_id::{STORE_ID, StoreId};
 pub use target::{Address, Held, Source, Target};
 pub use verify::{Finding, Verified, verify};
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::{
     BackupError, Result,
     claim::{Claim, Work},
-    manifest::{BackupName, Manifest, OBJECTS, names},
+    manifest::{BackupName, Manifest, OBJECTS, all_names, names},
     target::Target,
 };
 use crate::clock::Clock;
@@ -65,6 +65,12 @@ fn prune_claimed(target: &dyn Target, claim: &mut Claim<'_>, keep: usize) -> Res
         )));
     }
     let mut manifests = Vec::new();
+    if let Some(other) = all_names(target)?.1.first() {
+        return Err(BackupError::Refused(format!(
+            "nothing is removed, for nobody can tell what {other} is and what it needs: it has no name of a backup; remove it \
+             if it is none"
+        )));
+    }
     for listed in list(target)? {
         // What it needs is not known.
         manifests.push(listed.manifest.map_err(|error| {

@@ -169,6 +169,8 @@ impl Work<'_> {
             progress.bytes += file.bytes;
             told(progress);
         }
+        // It goes on as the store that it came from.
+        manifest.store.clone().give(self.disk, self.into, 0)?;
         let parts = self.into.join("parts");
         self.disk.create_dir_all(&parts).map_err(at("writing to"))?;
         // A store has them, also when it has nothing else.

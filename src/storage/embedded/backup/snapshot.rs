@@ -4,8 +4,7 @@
 //! off, and the next one removes it.
 
 use std::{
-    fs::{self, File},
-    os::unix::fs::MetadataExt,
+    fs::File,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -18,7 +17,7 @@ use super::{
         config::EmbeddedConfig,
         disk::{Disk, contents, replace},
         engine::Engine,
-        lock::Lock,
+        lock::{Lock, refuse_foreign},
         snapshot::SNAPSHOTS,
     },
     BackupError, Result,
@@ -77,11 +76,6 @@ impl Taken {
         ask: &mut dyn FnMut() -> Result<String>,
     ) -> Result<Self> {
         let all = data_dir.join(SNAPSHOTS);
-        let listed =
-            disk.list(data_dir).map_err(BackupError::local(format!("listing {}", data_dir.display())))?;
-        if !listed.iter().any(|entry| entry.is_dir && entry.name == "parts") {
-            return Err(BackupError::Refused(format!("there is no store in {}", data_dir.display())));
-        }
         remove_left(disk, &all);
         let name = match Lock::take(data_dir) {
             Ok(lock) => {
@@ -123,19 +117,19 @@ impl Drop for Taken {
     }
 }
 
+/// Refuses a directory without a store in it.
+pub(super) fn refuse_no_store(disk: &dyn Disk, data_dir: &Path) -> Result<()> {
+    let listed =
+        disk.list(data_dir).map_err(BackupError::local(format!("listing {}", data_dir.display())))?;
+    if listed.iter().any(|entry| entry.is_dir && entry.name == "parts") {
+        return Ok(());
+    }
+    Err(BackupError::Refused(format!("there is no store in {}", data_dir.display())))
+}
+
 /// Opens the store as a server would, has the snapshot made, and closes it.
 fn by_ourselves(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, data_dir: &Path) -> Result<String> {
-    let owner = fs::metadata(data_dir)
-        .map_err(BackupError::local(format!("looking at {}", data_dir.display())))?
-        .uid();
-    let us = rustix::process::geteuid().as_raw();
-    if owner != us {
-        return Err(BackupError::Refused(format!(
-            "{} belongs to user {owner} and this is user {us}, whose files that one's server could not use: start the \
-             server, or do this as its user",
-            data_dir.display()
-        )));
-    }
+    refuse_foreign(data_dir)?;
     // Nothing is too old for a backup, and nothing is written but what the log has.
     let config = EmbeddedConfig {
         retention: None,

@@ -27,16 +27,17 @@ use crate::storage::{
 pub(super) fn look(disk: &Arc<dyn Disk>, data_dir: &Path, dir: &Path, report: &mut Report) -> Result<bool> {
     let path = dir.join(LEDGER);
     let file = relative(data_dir, &path);
-    count(disk, &path, report);
-    let damage = ledger::read(disk, &path)?.map_or_else(Vec::new, |read| read.damage);
+    count(disk, &path, &file, report);
+    let read = report.of(&file, ledger::read(disk, &path))?.flatten();
+    let damage = read.map_or_else(Vec::new, |read| read.damage);
     for error in &damage {
         // What the catalog has of it is taken from there.
         report.find(&file, None, error.to_string(), Lost::unknown());
     }
     let path = dir.join(DOCUMENTS);
     let file = relative(data_dir, &path);
-    count(disk, &path, report);
-    for what in documents::damage(disk.as_ref(), &path)? {
+    count(disk, &path, &file, report);
+    for what in report.of(&file, documents::damage(disk.as_ref(), &path))?.unwrap_or_default() {
         report.find(&file, None, what, Lost::unknown());
     }
     Ok(!damage.is_empty())
@@ -45,8 +46,8 @@ pub(super) fn look(disk: &Arc<dyn Disk>, data_dir: &Path, dir: &Path, report: &m
 /// Looks at the superblock. A slot that does not read back costs nothing: the catalog is made anew.
 pub(super) fn superblock(disk: &Arc<dyn Disk>, data_dir: &Path, report: &mut Report) -> Result<()> {
     let path = data_dir.join(SUPERBLOCK);
-    count(disk, &path, report);
-    for at in Superblock::damaged_slots(disk, &path)? {
+    count(disk, &path, SUPERBLOCK, report);
+    for at in report.of(SUPERBLOCK, Superblock::damaged_slots(disk, &path))?.unwrap_or_default() {
         report.find(SUPERBLOCK, Some(at), "a slot does not read back".to_owned(), Lost::default());
     }
     Ok(())
@@ -89,10 +90,14 @@ pub(super) fn catalog(
     }
 }
 
-fn count(disk: &Arc<dyn Disk>, path: &Path, report: &mut Report) {
-    if let Ok(length) = disk.open(path).and_then(|file| file.len()) {
-        report.files += 1;
-        report.bytes += length;
+fn count(disk: &Arc<dyn Disk>, path: &Path, file: &str, report: &mut Report) {
+    match disk.open(path).and_then(|file| file.len()) {
+        Ok(length) => {
+            report.files += 1;
+            report.bytes += length;
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => report.not_read(file, &e),
     }
 }
 

@@ -10,7 +10,7 @@ use super::{Finding, Lost, Report, relative};
 use crate::{
     model::{TimeRange, Timestamp},
     storage::{
-        Result, StorageError,
+        Result,
         embedded::{
             disk::Disk,
             wal::{
@@ -44,18 +44,18 @@ pub(super) fn look(
     report: &mut Report,
 ) -> Result<()> {
     let dir = data_dir.join("wal");
-    let mut all = Vec::new();
+    let (mut all, before) = (Vec::new(), report.unread.len());
     for seq in segments(disk.as_ref(), &dir)? {
         match Segment::open(disk.as_ref(), &dir, seq) {
-            Ok(mut segment) => {
-                // One whose front cannot be read has no header, and that it cannot be read is told below.
-                let _ = segment.read_header();
-                all.push(segment);
-            }
+            Ok(segment) => all.push(segment),
             // A flush has let it go.
             Err(e) if live && e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(StorageError::io(format!("opening log segment {seq:016x}"), e)),
+            Err(e) => report.not_read(&relative(data_dir, &segment_path(&dir, seq)), &e),
         }
+    }
+    if report.unread.len() > before {
+        // What is there would look as if something were missing.
+        return Ok(());
     }
     // The beginning of what was flushed, and with it the records of its series, may have gone already.
     let flushed = all.first().filter(|first| first.seq <= covered).and_then(|first| first.header);
@@ -76,7 +76,8 @@ pub(super) fn look(
             }),
         };
         if let Err(error) = read {
-            report.find(&file, None, format!("it cannot be read: {error}"), Lost::unknown());
+            report.not_read(&file, &error);
+            return Ok(());
         }
     }
     Ok(())

@@ -11,6 +11,8 @@
 //!    and this writes what of it still reads back to a part without any. Each step leaves a store that opens and that has
 //!    everything which could be read before, so it may be cut off anywhere and done again.
 //! 3. A bit that is turned is set right where a checksum names it; that loses nothing.
+//! 4. Only what was read and is wrong is damage. What the system does not let us read today ([`Unread`]) may be whole, and
+//!    while there is any, nothing is mended.
 //!
 //! What is damaged stays in `quarantine/` until a person removes it.
 
@@ -31,6 +33,7 @@ use super::{
     disk::Disk,
     lock::Lock,
     part::{Damage, PartId},
+    quarantine::QUARANTINE,
 };
 use crate::{
     model::TimeRange,
@@ -61,8 +64,19 @@ pub struct Report {
     pub samples: u64,
     /// What does not read back.
     pub findings: Vec<Finding>,
+    /// What could not be read: nobody knows whether it would read back.
+    pub unread: Vec<Unread>,
     /// What is good to know and is no damage.
     pub notes: Vec<String>,
+}
+
+/// A file that could not be read, now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unread {
+    /// The file, as seen from the data directory.
+    pub file: String,
+    /// What the operating system said.
+    pub why: String,
 }
 
 /// Something that does not read back.
@@ -115,6 +129,22 @@ impl From<Damage> for Lost {
 impl Report {
     fn find(&mut self, file: &str, offset: Option<u64>, what: String, lost: Lost) {
         self.findings.push(Finding { file: file.to_owned(), offset, what, lost });
+    }
+
+    /// What was read of a file; nothing if it could not be, which is noted.
+    fn of<T>(&mut self, file: &str, read: Result<T>) -> Result<Option<T>> {
+        match read {
+            Ok(read) => Ok(Some(read)),
+            Err(StorageError::Io { source, .. }) => {
+                self.not_read(file, &source);
+                Ok(None)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    fn not_read(&mut self, file: &str, error: &std::io::Error) {
+        self.unread.push(Unread { file: file.to_owned(), why: error.to_string() });
     }
 }
 
@@ -174,7 +204,7 @@ fn look_closely(disk: &Arc<dyn Disk>, data_dir: &Path, access: Access) -> Result
         parts::look_at_copies(disk, data_dir, &inside, &mut looked.report)?;
         books::look(disk, data_dir, &inside, &mut looked.report)?;
     }
-    let aside = list(disk, &data_dir.join("quarantine"))?.len();
+    let aside = list(disk, &data_dir.join(QUARANTINE))?.len();
     if aside > 0 {
         looked
             .report

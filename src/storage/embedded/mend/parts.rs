@@ -11,6 +11,7 @@ use crate::storage::{
         catalog::PartRow,
         disk::Disk,
         part::{Mended, PartId, PartMeta, mended},
+        quarantine::{self, QUARANTINE},
     },
 };
 
@@ -52,8 +53,10 @@ pub(super) fn look(
     };
     looked.parts.retain(|broken| !waste(&broken.path));
     looked.report.findings.retain(|finding| !waste(Path::new(&finding.file)));
-    let quarantine = list(disk, &data_dir.join("quarantine"))?;
-    let aside: HashSet<PartId> = quarantine.iter().filter_map(|e| PartId::from_file_name(&e.name)).collect();
+    looked.report.unread.retain(|unread| !waste(Path::new(&unread.file)));
+    let aside = quarantine::parts(disk.as_ref(), data_dir)
+        .map_err(|e| StorageError::io(format!("listing {QUARANTINE}/"), e))?;
+    let aside: HashSet<PartId> = aside.into_iter().collect();
     for (id, row) in rows.iter().filter(|(id, _)| !seen.contains(*id) && !replaced.contains(*id)) {
         let path = format!("parts/{id}.part");
         let what = if aside.contains(id) { "the part is in quarantine" } else { "the part is missing" };
@@ -69,8 +72,16 @@ pub(super) fn look(
 
 /// Looks whether a part in quarantine could serve.
 fn look_aside(disk: &Arc<dyn Disk>, data_dir: &Path, id: PartId, looked: &mut Looked) -> Result<()> {
-    let path = data_dir.join("quarantine").join(id.file_name());
-    let Ok(Mended { part, damage, .. }) = mended(disk, &path) else { return Ok(()) };
+    let path = data_dir.join(QUARANTINE).join(id.file_name());
+    let Mended { part, damage, .. } = match mended(disk, &path) {
+        Ok(mended) => mended,
+        Err(StorageError::Io { source, .. }) => {
+            looked.report.not_read(&relative(data_dir, &path), &source);
+            return Ok(());
+        }
+        // Nothing of it is worth more than a look.
+        Err(_) => return Ok(()),
+    };
     let meta = part.meta();
     let lost: u64 = damage.iter().map(|damage| damage.samples).sum();
     let left = (meta.samples + meta.histograms).saturating_sub(lost);
@@ -117,14 +128,17 @@ fn part(
     let length = match disk.open(path).and_then(|file| file.len()) {
         Ok(length) => length,
         Err(e) if may_go && e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(StorageError::io(format!("opening {file}"), e)),
+        Err(e) => {
+            report.not_read(&file, &e);
+            return Ok(Some(None));
+        }
     };
     report.files += 1;
     report.bytes += length;
     report.parts += 1;
     let opened = mended(disk, path);
     let (offset, what) = match opened {
-        Ok(Mended { part, bits, damage }) => {
+        Ok(Mended { part, bits, damage, .. }) => {
             for bit in bits {
                 let what = "a bit is turned; it can be set right".to_owned();
                 report.find(&file, Some(bit.offset), what, Lost::default());
@@ -137,11 +151,17 @@ fn part(
             }
             return Ok(Some(Some(meta)));
         }
-        Err(StorageError::Corrupt { offset, detail, .. }) => (Some(offset), detail),
-        Err(StorageError::Io { source, .. }) => (None, format!("it cannot be read: {source}")),
+        Err(StorageError::Corrupt { offset, detail, .. }) => (offset, detail),
+        Err(StorageError::Io { source, .. }) if may_go && source.kind() == io::ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        Err(StorageError::Io { source, .. }) => {
+            report.not_read(&file, &source);
+            return Ok(Some(None));
+        }
         Err(other) => return Err(other),
     };
-    report.find(&file, offset, what, row.map_or_else(Lost::unknown, all_of));
+    report.find(&file, Some(offset), what, row.map_or_else(Lost::unknown, all_of));
     Ok(Some(None))
 }
 

@@ -4,12 +4,12 @@
 //!
 //! 1. What is damaged gets a second name in `quarantine/`, durably.
 //! 2. What of a part reads back is written to a new part, which names the old one as replaced.
-//! 3. The old one's name in `parts/` is removed. If that was not reached, the next start does it.
+//! 3. The old one's name in `parts/` is removed. If that was not reached, the next start does it. Its name in
+//!    `quarantine/` is marked by the next start, too: the new part knows what it stands for only until it is merged.
 //! 4. The store is opened, which reads what it can of the log and the books; that is flushed and written anew,
 //!    and then the log is let go.
 
 use std::{
-    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -22,12 +22,14 @@ use crate::{
         Result, StorageError,
         embedded::{
             EmbeddedConfig,
+            backup::refuse_unfinished,
             ballast::Ballast,
             catalog::ledger::LEDGER,
             disk::Disk,
             engine::Engine,
-            lock::Lock,
+            lock::{Lock, refuse_foreign},
             part::{PartFacts, PartId, PartWriter, mended},
+            quarantine,
         },
     },
 };
@@ -37,7 +39,7 @@ use crate::{
 pub struct Repair {
     /// What was found before.
     pub before: Report,
-    /// What was done, or would be.
+    /// What was done, or would be. Nothing is while there is something that could not be read.
     pub steps: Vec<String>,
     /// What is found now; none if nothing was done.
     pub after: Option<Report>,
@@ -46,9 +48,13 @@ pub struct Repair {
 /// Makes a data directory one that reads back, without what does not; or only says what it would do.
 pub fn mend(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, data_dir: &Path, only_say: bool) -> Result<Repair> {
     let held = Lock::hold(data_dir)?;
+    refuse_unfinished(disk.as_ref(), data_dir)?;
+    if !only_say {
+        refuse_foreign(data_dir)?;
+    }
     let looked = look_closely(disk, data_dir, Access::Alone)?;
     let mut work = Work { disk, data_dir, only_say, next: looked.last_part + 1, steps: Vec::new() };
-    if looked.report.findings.is_empty() {
+    if looked.report.findings.is_empty() || !looked.report.unread.is_empty() {
         return Ok(Repair { before: looked.report, ..Repair::default() });
     }
     work.parts(&looked)?;
@@ -129,18 +135,8 @@ impl Work<'_> {
 
     /// Gives a file a second name in the quarantine, durably.
     fn keep_aside(&self, path: &Path) -> Result<()> {
-        let context = |e| StorageError::io(format!("keeping {} aside", path.display()), e);
-        let quarantine = self.data_dir.join("quarantine");
-        let name = path.file_name().unwrap_or_default();
-        self.disk.create_dir_all(&quarantine).map_err(context)?;
-        match self.disk.hard_link(path, &quarantine.join(name)) {
-            Ok(()) => {}
-            // Kept aside before this was done the last time; of the ledger, the first that was damaged says most.
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(context(e)),
-        }
-        self.disk.sync_dir(&quarantine).map_err(context)?;
-        self.disk.sync_dir(self.data_dir).map_err(context)
+        quarantine::keep(self.disk.as_ref(), self.data_dir, path)
+            .map_err(|e| StorageError::io(format!("keeping {} aside", path.display()), e))
     }
 
     /// Writes what of a part reads back to a new one, with the reserve if there is no other room.
@@ -155,8 +151,8 @@ impl Work<'_> {
     }
 
     fn write_part(&self, path: &Path, new: PartId) -> Result<()> {
-        let old = mended(self.disk, path)?.part;
-        let meta = old.meta();
+        let old = mended(self.disk, path)?;
+        let meta = old.part.meta();
         let at = meta.range.map_or(Timestamp(0), |range| range.start());
         let new_path = new.path(&self.data_dir.join("parts"), at);
         let mut writer = PartWriter::create(self.disk, &new_path)?;

@@ -15,6 +15,8 @@ use std::{
     sync::Arc,
 };
 
+use parking_lot::Mutex;
+
 use super::{
     super::{
         chunk::bytes::Reader,
@@ -24,7 +26,10 @@ use super::{
     footer::{Footer, HEADER, MAGIC, SECTIONS, Section, TRAILER, Trailer},
     pages::PAGE_HEADER,
 };
-use crate::storage::{Result, StorageError};
+use crate::{
+    model::{Labels, TenantId},
+    storage::{Result, SeriesSamples, StorageError},
+};
 
 /// CRC-32C, reflected.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
@@ -92,6 +97,31 @@ pub(crate) struct TurnedBit {
     stretch: std::ops::Range<u64>,
 }
 
+/// The first error of reading. It says nothing about what lies there: the next who reads may get it.
+#[derive(Debug, Default)]
+struct Unread(Mutex<Option<io::Error>>);
+
+impl Unread {
+    /// Passes an outcome on, and takes note of an error; that a file ends early is no such one.
+    fn noting(&self, outcome: io::Result<()>) -> io::Result<()> {
+        if let Err(error) = &outcome
+            && error.kind() != io::ErrorKind::UnexpectedEof
+        {
+            self.0.lock().get_or_insert_with(|| match error.raw_os_error() {
+                Some(code) => io::Error::from_raw_os_error(code),
+                None => io::Error::new(error.kind(), error.to_string()),
+            });
+        }
+        outcome
+    }
+
+    /// Fails if there was an error, whatever was made of it.
+    fn check(&self, path: &Path) -> Result<()> {
+        let failed = |error| Err(StorageError::io(format!("reading part {}", path.display()), error));
+        self.0.lock().take().map_or(Ok(()), failed)
+    }
+}
+
 /// A file system with some bits of one file set right. Nothing of that file is mapped, so that a sector that the device
 /// does not read is an error and not the end of the process.
 #[derive(Debug)]
@@ -99,17 +129,19 @@ struct SetRight {
     inner: Arc<dyn Disk>,
     path: PathBuf,
     bits: Arc<Vec<TurnedBit>>,
+    unread: Arc<Unread>,
 }
 
 #[derive(Debug)]
 struct SetRightFile {
     inner: Arc<dyn ReadFile>,
     bits: Arc<Vec<TurnedBit>>,
+    unread: Arc<Unread>,
 }
 
 impl ReadFile for SetRightFile {
     fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
-        self.inner.read_exact_at(into, offset)?;
+        self.unread.noting(self.inner.read_exact_at(into, offset))?;
         for bit in self.bits.iter() {
             let place = bit.offset.checked_sub(offset).and_then(|at| usize::try_from(at).ok());
             if let Some(byte) = place.and_then(|at| into.get_mut(at)) {
@@ -138,7 +170,7 @@ impl Disk for SetRight {
         if path != self.path {
             return Ok(inner);
         }
-        Ok(Arc::new(SetRightFile { inner, bits: Arc::clone(&self.bits) }))
+        Ok(Arc::new(SetRightFile { inner, bits: Arc::clone(&self.bits), unread: Arc::clone(&self.unread) }))
     }
 
     fn map(&self, path: &Path, offset: u64, length: usize) -> io::Result<Mapped> {
@@ -193,23 +225,48 @@ pub(crate) struct Mended {
     pub(crate) bits: Vec<TurnedBit>,
     /// What does not read back all the same.
     pub(crate) damage: Vec<Damage>,
+    unread: Arc<Unread>,
+}
+
+impl Mended {
+    /// Shows each series with what of it reads back, in order. After an error of reading it is not known what does.
+    pub(crate) fn examine(
+        &self,
+        each: impl FnMut(&TenantId, &Labels, &SeriesSamples) -> Result<()>,
+    ) -> Result<()> {
+        let examined = self.part.examine(each);
+        self.unread.check(self.part.path())?;
+        examined.map(|_| ())
+    }
 }
 
 /// Opens a part and reads all of it, as if no single bit were turned.
+///
+/// Damaged is what was read and is wrong. What was not read, whatever the reason, is an error.
 pub(crate) fn mended(disk: &Arc<dyn Disk>, path: &Path) -> Result<Mended> {
+    let unread = Arc::new(Unread::default());
+    let with = |bits: &[TurnedBit]| -> Arc<dyn Disk> {
+        let (bits, unread) = (Arc::new(bits.to_vec()), Arc::clone(&unread));
+        Arc::new(SetRight { inner: Arc::clone(disk), path: path.to_owned(), bits, unread })
+    };
     let open = |bits: &[TurnedBit]| {
-        let bits = Arc::new(bits.to_vec());
-        let disk: Arc<dyn Disk> = Arc::new(SetRight { inner: Arc::clone(disk), path: path.to_owned(), bits });
-        let part = Part::open(&disk, path)?;
-        let damage = part.examine(|_, _, _| Ok(()))?;
-        Ok::<_, StorageError>((part, damage))
+        let opened = Part::open(&with(bits), path).and_then(|part| {
+            let damage = part.examine(|_, _, _| Ok(()))?;
+            Ok((part, damage))
+        });
+        unread.check(path)?;
+        opened
     };
     match open(&[]) {
-        Ok((part, damage)) if damage.is_empty() => return Ok(Mended { part, bits: Vec::new(), damage }),
-        Ok(_) | Err(StorageError::Corrupt { .. } | StorageError::Io { .. }) => {}
+        Ok((part, damage)) if damage.is_empty() => {
+            return Ok(Mended { part, bits: Vec::new(), damage, unread });
+        }
+        Ok(_) | Err(StorageError::Corrupt { .. }) => {}
         Err(other) => return Err(other),
     }
-    let mut bits = turned_bits(disk, path)?;
+    let found = turned_bits(&with(&[]), path);
+    unread.check(path)?;
+    let mut bits = found?;
     loop {
         let (part, damage) = open(&bits)?;
         // Where more than a bit is wrong, the bit was not it; what the index says is about all chunks.
@@ -221,7 +278,7 @@ pub(crate) fn mended(disk: &Arc<dyn Disk>, path: &Path) -> Result<Mended> {
         let before = bits.len();
         bits.retain(|bit| !doubtful(bit));
         if bits.len() == before {
-            return Ok(Mended { part, bits, damage });
+            return Ok(Mended { part, bits, damage, unread });
         }
     }
 }

@@ -267,6 +267,11 @@ impl Part {
         self.footer.meta.id
     }
 
+    /// The bytes of its index.
+    pub(crate) fn index_bytes(&self) -> u64 {
+        self.footer.meta.bytes.saturating_sub(self.index_at)
+    }
+
     /// The part's file.
     pub fn path(&self) -> &Path {
         &self.path

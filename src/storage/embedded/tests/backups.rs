@@ -396,3 +396,38 @@ async fn a_snapshot_that_a_backup_left_is_removed_by_the_next() {
     assert!(error.contains("the directory of that server?"), "{error}");
     store.close().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_stores_do_not_share_a_place_and_a_restored_one_goes_on() {
+    let root = tempfile::tempdir().unwrap();
+    let (one, two) = (root.path().join("one"), root.path().join("two"));
+    for data in [&one, &two] {
+        let store = open(data).unwrap();
+        furnish(&store, 0).await;
+        store.close().await.unwrap();
+    }
+    let (kept, elsewhere) = (root.path().join("kept"), root.path().join("elsewhere"));
+    let (target, other) = (directory(&system(), &kept), directory(&system(), &elsewhere));
+    of_stopped(target.as_ref(), &one, "a").unwrap();
+    for _ in ["none of its own yet", "with one"] {
+        let error = of_stopped(target.as_ref(), &two, "b").unwrap_err().to_string();
+        assert!(error.contains("are of another store: a is of"), "{error}");
+        assert!(two.join("STOREID").exists() && list(target.as_ref()).unwrap().len() == 1);
+        let _ = of_stopped(other.as_ref(), &two, "b");
+    }
+    // What is restored is the store that was backed up, and so is one whose first restore was cut off.
+    let into = root.path().join("into");
+    restore_to(&system(), target.as_ref(), None, &into).unwrap();
+    let id = |dir: &Path| std::fs::read_to_string(dir.join("STOREID")).unwrap();
+    assert_eq!(id(&into), id(&one));
+    let made = of_stopped(target.as_ref(), &into, "c").unwrap();
+    assert_eq!(format!("{}\n", made.manifest.store), id(&one));
+    let error = of_stopped(other.as_ref(), &into, "d").unwrap_err().to_string();
+    assert!(error.contains("are of another store"), "{error}");
+    // Somebody who wants it to be another store takes its number away.
+    std::fs::remove_file(into.join("STOREID")).unwrap();
+    let error = of_stopped(target.as_ref(), &into, "d").unwrap_err().to_string();
+    assert!(error.contains("are of another store"), "{error}");
+    let nothing = of_stopped(target.as_ref(), root.path(), "e").unwrap_err().to_string();
+    assert!(nothing.contains("there is no store in") && !root.path().join("STOREID").exists(), "{nothing}");
+}

@@ -273,3 +273,58 @@ fn deletes_that_still_hide_something_stay_when_others_end() {
     assert_eq!((deletes(&engine), part_samples(&engine)), (0, 50));
     engine.close().unwrap();
 }
+
+#[test]
+fn a_delete_lasts_as_long_as_another_tenant_keeps_the_part() {
+    let dir = tempfile::tempdir().unwrap();
+    let hand = HandClock::at(NOW);
+    let engine = open_ruled(dir.path(), &hand);
+    for of in [tenant(), short()] {
+        put(&engine, &of, &["m", "n"], NOW.0);
+    }
+    let sets = vec![vec![Matcher::equal("__name__", "m")]];
+    engine.delete(&short(), sets, TimeRange::ALL).unwrap().block().unwrap();
+    engine.flush_head().unwrap();
+    hand.advance(days(6));
+    engine.enforce_retention().unwrap();
+    assert!(seen(&engine, &short()).iter().all(|(_, ago)| ago.is_empty()), "all of it is too old");
+    put(&engine, &tenant(), &["m"], NOW.0 + 1);
+    engine.close().unwrap();
+    drop(engine);
+    // Somebody wants it back, but not what was deleted.
+    let config = EmbeddedConfig { retention: None, ..small(dir.path()) };
+    let clock: Arc<dyn Clock> = Arc::<HandClock>::clone(&hand);
+    let engine = Engine::open_at(config, Arc::new(SystemDisk), clock).unwrap();
+    let back: Vec<_> = seen(&engine, &short()).into_iter().filter(|(_, ago)| !ago.is_empty()).collect();
+    assert_eq!(back, [one("n", &[6])]);
+    engine.close().unwrap();
+}
+
+#[test]
+fn deletes_stay_where_something_is_damaged_and_cleaning_says_so() {
+    use super::mending::{change, parts};
+    for does_not_open in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = open_plain(dir.path());
+        for ago in [4, 8] {
+            put(&engine, &tenant(), &["a", "b"], NOW.0 - ago * DAY);
+        }
+        engine.close().unwrap();
+        drop(engine);
+        let damaged = parts(dir.path()).remove(0);
+        let length = usize::try_from(std::fs::metadata(&damaged).unwrap().len()).unwrap();
+        // Two bits, so that nobody can set them right: in the only page, or in the footer.
+        change(&damaged, if does_not_open { length - 60 } else { 24 }, |byte| byte ^ 3, 1);
+        let engine = open_plain(dir.path());
+        delete(&engine, "a", TimeRange::ALL);
+        let error = engine.clean_tombstones(&tenant()).unwrap_err().to_string();
+        assert!(error.contains(if does_not_open { "was set aside" } else { "is damaged" }), "{error}");
+        assert_eq!(deletes(&engine), 1);
+        let whole = engine.view.load().parts.iter().find(|p| p.damage().is_none()).map(|p| p.samples());
+        assert_eq!(whole, Some(1), "what can be cleaned is");
+        assert!(seen(&engine, &tenant()).iter().all(|(name, ago)| name == "b" || ago.is_empty()));
+        engine.tidy(Haste::Now).unwrap();
+        assert_eq!(deletes(&engine), 1);
+        engine.close().unwrap();
+    }
+}

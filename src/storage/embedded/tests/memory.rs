@@ -87,6 +87,39 @@ fn a_flush_makes_room_for_samples() {
 }
 
 #[test]
+fn where_nothing_is_taken_a_flush_gives_back_what_it_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let hand = HandClock::at(NOW);
+    let clock: Arc<dyn Clock> = Arc::<HandClock>::clone(&hand);
+    let config = EmbeddedConfig { memory_bytes: 16 << 20, page_cache_bytes: 0, ..small(dir.path()) };
+    let engine = Engine::open_at(config, Arc::new(SystemDisk), clock).unwrap();
+    let held = Arc::new(AtomicU64::new(0));
+    let asked = Arc::clone(&held);
+    engine.budget.share(Arc::new(move || asked.load(Relaxed)));
+    // Series that stay known take most of the room there is when others hold what they may.
+    let mut begun = 0;
+    while engine.gate.read().bytes() < 6 << 20 {
+        let series = some(begun);
+        append_now(&engine, batch(&series, &(0..20).map(|i| (i, at(0), 1.0)).collect::<Vec<_>>())).unwrap();
+        begun += 20;
+    }
+    engine.flush_head().unwrap();
+    append_now(&engine, batch(&some(0), &[(0, at(1), 1.0)])).unwrap();
+    let bytes = engine.gate.read().bytes();
+    assert!(bytes > 4 << 20 && engine.gate.read().grown() < 1 << 18, "{bytes}");
+    assert!(!engine.flush_is_due());
+    held.store((16 << 20) - bytes, Relaxed);
+    append_now(&engine, batch(&some(0), &[(0, at(2), 1.0)])).unwrap_err();
+    assert!(!engine.flush_is_due(), "there has just been one");
+    hand.advance(Duration::from_secs(5));
+    assert!(engine.flush_is_due());
+    engine.flush_head().unwrap();
+    append_now(&engine, batch(&some(0), &[(0, at(2), 1.0)])).unwrap();
+    assert!(!engine.flush_is_due());
+    engine.close().unwrap();
+}
+
+#[test]
 fn a_small_process_keeps_heads_and_pages_small() {
     let config = EmbeddedConfig::new("d").within(64 << 20);
     assert_eq!(

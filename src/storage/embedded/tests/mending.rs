@@ -12,16 +12,16 @@ use crate::storage::{
     },
 };
 
-fn looked(dir: &Path) -> Report {
+pub(super) fn looked(dir: &Path) -> Report {
     look(&system(), dir, Access::Alone).unwrap()
 }
 
 /// Mends as somebody at a terminal does, which blocks.
-fn mend_on(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Repair> {
+pub(super) fn mend_on(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Repair> {
     tokio::task::block_in_place(|| mend(disk, &clock(), dir, false))
 }
 
-fn mended(dir: &Path) -> Repair {
+pub(super) fn mended(dir: &Path) -> Repair {
     let repair = mend_on(&system(), dir).unwrap();
     if let Some(after) = &repair.after {
         assert_eq!(after.findings, [], "{repair:#?}");
@@ -30,13 +30,13 @@ fn mended(dir: &Path) -> Repair {
 }
 
 /// A copy of a directory as it is now.
-fn copied(from: &Path) -> tempfile::TempDir {
+pub(super) fn copied(from: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     copy_dir(from, copy.path());
     copy
 }
 
-fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(super) fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let files = walk(dir).into_iter().map(|path| {
         let bytes = std::fs::read(&path).unwrap();
         (path.strip_prefix(dir).unwrap().to_owned(), bytes)
@@ -44,17 +44,17 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files.collect()
 }
 
-fn parts(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn parts(dir: &Path) -> Vec<PathBuf> {
     walk(&dir.join("parts"))
 }
 
-fn change(path: &Path, at: usize, with: impl Fn(u8) -> u8, length: usize) {
+pub(super) fn change(path: &Path, at: usize, with: impl Fn(u8) -> u8, length: usize) {
     let mut bytes = std::fs::read(path).unwrap();
     bytes.iter_mut().skip(at).take(length).for_each(|byte| *byte = with(*byte));
     std::fs::write(path, bytes).unwrap();
 }
 
-fn samples(all: &[(Labels, Vec<(i64, u64)>)]) -> usize {
+pub(super) fn samples(all: &[(Labels, Vec<(i64, u64)>)]) -> usize {
     all.iter().map(|(_, samples)| samples.len()).sum()
 }
 
@@ -67,7 +67,7 @@ fn assert_within(some: &[(Labels, Vec<(i64, u64)>)], all: &[(Labels, Vec<(i64, u
 }
 
 /// Opens a store: what it serves, and what it says of damage.
-async fn served(dir: &Path) -> (Vec<(Labels, Vec<(i64, u64)>)>, Vec<String>) {
+pub(super) async fn served(dir: &Path) -> (Vec<(Labels, Vec<(i64, u64)>)>, Vec<String>) {
     let store = open(dir).unwrap();
     let all = everything(&store).await;
     let told = store.status().await.unwrap().quarantined;
@@ -148,7 +148,8 @@ async fn a_turned_bit_in_a_part_is_set_right_wherever_it_is() {
             let [finding] = &repair.before.findings[..] else { panic!("{told}") };
             assert!(finding.lost.is_nothing() && finding.offset == Some(at as u64), "{told}");
             assert!(served(copy.path()).await == (whole.clone(), vec![]), "{told}");
-            assert!(copy.path().join("quarantine").join(part.file_name().unwrap()).exists(), "{told}");
+            let kept = format!("quarantine/{}.replaced", part.file_name().unwrap().to_string_lossy());
+            assert!(copy.path().join(kept).exists(), "{told}");
         }
     }
 }

@@ -3,7 +3,12 @@
 use std::{collections::BTreeMap, sync::atomic::Ordering::SeqCst};
 
 use super::*;
-use crate::storage::embedded::{memory_disk::MemoryDisk, pace::Haste, view::Sealed};
+use crate::storage::embedded::{
+    memory_disk::MemoryDisk,
+    pace::Haste,
+    part::{PartFacts, PartId, PartWriter},
+    view::Sealed,
+};
 
 const DAY: i64 = 86_400_000;
 
@@ -136,6 +141,59 @@ fn a_merge_takes_room_on_the_disk_and_gives_up_at_the_end() {
     assert_eq!(walk(&dir.path().join("parts")).len(), 3, "what was not finished is removed");
     engine.merge_days(Haste::Now);
     assert_eq!(parts(&engine).len(), 1);
+    engine.close().unwrap();
+}
+
+#[test]
+fn a_merge_waits_for_memory_and_goes_by_small_steps_where_there_never_is_any() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(with_parts(dir.path(), 4));
+    let hand = HandClock::at(NOW);
+    let clock: Arc<dyn Clock> = Arc::<HandClock>::clone(&hand);
+    let engine = Engine::open_at(small(dir.path()), Arc::new(SystemDisk), clock).unwrap();
+    let held = Arc::new(std::sync::atomic::AtomicU64::new(u64::MAX));
+    let asked = Arc::clone(&held);
+    engine.budget.share(Arc::new(move || asked.load(SeqCst)));
+    let before = seen(&engine);
+    for left in [4, 3] {
+        for _ in 0..2 {
+            engine.merge_days(Haste::Now);
+            assert_eq!(parts(&engine).len(), left);
+        }
+        hand.advance(Duration::from_secs(60));
+    }
+    held.store(0, SeqCst);
+    engine.merge_days(Haste::Now);
+    assert_eq!(parts(&engine).len(), 1, "with room, all at once");
+    assert_eq!(seen(&engine), before);
+    engine.close().unwrap();
+}
+
+/// Writes a part as a flush does while the log is not durable: all of those have the same place in the log.
+fn sealed(dir: &Path, id: u64, samples: &[(i64, f64)]) {
+    let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
+    let (at, mut all) = (Timestamp(samples[0].0), crate::storage::SeriesSamples::default());
+    samples.iter().for_each(|(at, value)| all.push(*at, *value, 0));
+    let mut writer = PartWriter::create(&disk, &PartId(id).path(&dir.join("parts"), at)).unwrap();
+    writer.add(&tenant(), &series(0), &all).unwrap();
+    writer.finish(PartFacts { id: PartId(id), covers_wal: 5, replaces: Vec::new() }).unwrap();
+}
+
+#[test]
+fn what_comes_along_with_inputs_takes_along_what_is_newer_than_it() {
+    let dir = tempfile::tempdir().unwrap();
+    // The second stands behind the first and the third behind the second, of which the first knows nothing.
+    sealed(dir.path(), 1, &[(then(1), 1.0)]);
+    sealed(dir.path(), 2, &[(then(1), 2.0), (then(DAY), 2.0)]);
+    sealed(dir.path(), 3, &[(then(DAY), 3.0), (then(2 * DAY), 3.0)]);
+    sealed(dir.path(), 4, &[(then(2 * DAY), 4.0)]);
+    let engine = open_with(dir.path(), Arc::new(SystemDisk)).unwrap();
+    let before = seen(&engine);
+    let values: Vec<f64> = before.values().map(|bits| f64::from_bits(*bits)).collect();
+    assert_eq!(values, [2.0, 3.0, 4.0]);
+    let first = &parts(&engine)[..1];
+    assert!(engine.rewrite(&mut engine.rewrites.lock(), first, Haste::Now).unwrap());
+    assert_eq!(seen(&engine), before);
     engine.close().unwrap();
 }
 

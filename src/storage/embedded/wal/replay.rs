@@ -1,7 +1,7 @@
 //! Reading the log back at the start.
 //!
 //! Segments are read in order. In one that has a successor everything up to the end that the successor names must
-//! read back; the last one may be torn. What is damaged is copied to `quarantine/` and stepped over, and
+//! read back; the last one may be torn. What is damaged is kept in `quarantine/` and stepped over, and
 //! everything else is handed on.
 
 use std::path::Path;
@@ -12,7 +12,10 @@ use super::{
     segment::Segment,
     segment_path, segments,
 };
-use crate::storage::{Result, StorageError, embedded::disk::Disk};
+use crate::storage::{
+    Result, StorageError,
+    embedded::{disk::Disk, quarantine},
+};
 
 /// What the log held.
 #[derive(Debug, Default)]
@@ -31,11 +34,11 @@ pub(crate) struct Replayed {
     pub(crate) damage: Vec<String>,
 }
 
-/// Reads all segments and hands on their records, in order, with their epoch.
+/// Reads all segments in `dir` and hands on their records, in order, with their epoch.
 pub(crate) fn replay(
     disk: &dyn Disk,
     dir: &Path,
-    quarantine: &Path,
+    data_dir: &Path,
     mut each: impl FnMut(u64, Record<'_>),
 ) -> Result<Replayed> {
     let mut replayed = Replayed::default();
@@ -51,7 +54,7 @@ pub(crate) fn replay(
         let Some(header) = segment.header else {
             if segment.had_something(next).map_err(reading)? {
                 replayed.damage.push(format!("log segment {seq:016x} has no readable header"));
-                copy_aside(disk, dir, quarantine, segment);
+                copy_aside(disk, dir, data_dir, segment);
             }
             continue;
         };
@@ -72,7 +75,7 @@ pub(crate) fn replay(
         replayed.end = end as u64;
         replayed.bytes += (end - SEGMENT_START.min(end)) as u64;
         if damaged {
-            copy_aside(disk, dir, quarantine, segment);
+            copy_aside(disk, dir, data_dir, segment);
         }
         if next.is_none() && !damaged {
             cut_torn_tail(disk, dir, segment, end as u64);
@@ -83,22 +86,14 @@ pub(crate) fn replay(
 
 fn open(disk: &dyn Disk, dir: &Path, seq: u64) -> Result<Segment> {
     let context = |e| StorageError::io(format!("opening {}", segment_path(dir, seq).display()), e);
-    let mut segment = Segment::open(disk, dir, seq).map_err(context)?;
-    segment.read_header().map_err(context)?;
-    Ok(segment)
+    Segment::open(disk, dir, seq).map_err(context)
 }
 
 /// Keeps a copy of a damaged segment; the segment itself goes its way.
-fn copy_aside(disk: &dyn Disk, dir: &Path, quarantine: &Path, segment: &Segment) {
-    let name = format!("{:016x}.seg", segment.seq);
-    let copied = disk.create_dir_all(quarantine).and_then(|()| {
-        disk.hard_link(&segment_path(dir, segment.seq), &quarantine.join(&name))?;
-        disk.sync_dir(quarantine)
-    });
-    match copied {
-        Ok(()) => {}
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(error) => tracing::error!(%error, name, "a damaged log segment could not be set aside"),
+fn copy_aside(disk: &dyn Disk, dir: &Path, data_dir: &Path, segment: &Segment) {
+    let path = segment_path(dir, segment.seq);
+    if let Err(error) = quarantine::keep(disk, data_dir, &path) {
+        tracing::error!(%error, path = %path.display(), "a damaged log segment could not be kept aside");
     }
 }
 

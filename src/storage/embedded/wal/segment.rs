@@ -21,7 +21,7 @@ const WINDOW: usize = 1 << 20;
 pub(crate) struct Segment {
     pub(crate) seq: u64,
     pub(crate) length: u64,
-    /// What it says about itself; none before it was read, or if it does not read back.
+    /// What it says about itself; none if that does not read back.
     pub(crate) header: Option<SegmentHeader>,
     file: Arc<dyn ReadFile>,
 }
@@ -31,16 +31,11 @@ impl Segment {
     pub(crate) fn open(disk: &dyn Disk, dir: &Path, seq: u64) -> io::Result<Self> {
         let file = disk.open(&segment_path(dir, seq))?;
         let length = file.len()?;
-        Ok(Self { seq, length, header: None, file })
-    }
-
-    /// Reads what it says about itself.
-    pub(crate) fn read_header(&mut self) -> io::Result<()> {
         let mut head = [0; SEGMENT_START];
-        let there = usize::try_from(self.length).unwrap_or(SEGMENT_START).min(SEGMENT_START);
-        self.file.read_exact_at(&mut head[..there], 0)?;
-        self.header = SegmentHeader::decode(&head).filter(|header| header.seq == self.seq);
-        Ok(())
+        let there = usize::try_from(length).unwrap_or(SEGMENT_START).min(SEGMENT_START);
+        file.read_exact_at(&mut head[..there], 0)?;
+        let header = SegmentHeader::decode(&head).filter(|header| header.seq == seq);
+        Ok(Self { seq, length, header, file })
     }
 
     /// Where it ends, as its successor `next` says: everything below was acknowledged, and nothing above.

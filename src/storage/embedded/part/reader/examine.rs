@@ -66,11 +66,9 @@ struct Loss<'a> {
 
 impl Places {
     /// Adds something that is wrong, or passes on an error that says nothing about the file.
-    fn add(&mut self, error: StorageError, otherwise_at: u64, loss: Option<Loss<'_>>) -> Result<()> {
+    fn add(&mut self, error: StorageError, loss: Option<Loss<'_>>) -> Result<()> {
         let (offset, what) = match error {
             StorageError::Corrupt { offset, detail, .. } => (offset, detail),
-            // A device that does not give a sector back has lost it as well.
-            StorageError::Io { source, .. } => (otherwise_at, format!("it cannot be read: {source}")),
             other => return Err(other),
         };
         let place = self.at.entry(offset).or_insert_with(|| Damage { offset, what, ..Damage::default() });
@@ -103,11 +101,11 @@ impl Part {
         mut each: impl FnMut(&TenantId, &Labels, &SeriesSamples) -> Result<()>,
     ) -> Result<Vec<Damage>> {
         let mut places = Places::default();
-        let whole = self.checks_as_a_whole();
+        let whole = self.checks_as_a_whole()?;
         if !whole {
             for page in 0..self.page_count() {
                 if let Err(error) = self.load_page(page) {
-                    places.add(error, self.page_at(page).map_or(0, |(at, _)| at), None)?;
+                    places.add(error, None)?;
                 }
             }
         }
@@ -119,14 +117,14 @@ impl Part {
                 let labels = match self.labels(ordinal) {
                     Ok(labels) => labels,
                     Err(error) => {
-                        places.add(error, self.index_at, Some(all))?;
+                        places.add(error, Some(all))?;
                         continue;
                     }
                 };
                 let all = Loss { labels: Some(&labels), ..all };
                 if last.as_ref().is_some_and(|last| *last >= labels) {
                     let wrong = self.wrong(Section::Labels, "series are not in order");
-                    places.add(wrong, self.index_at, Some(all))?;
+                    places.add(wrong, Some(all))?;
                     continue;
                 }
                 let mut samples = SeriesSamples::default();
@@ -137,15 +135,15 @@ impl Part {
                 last = Some(labels);
             }
             if let Err(error) = self.try_names(&tenant.tenant, tenant.first, tenant.series) {
-                places.add(error, self.index_at, None)?;
+                places.add(error, None)?;
             }
         }
         let meta = &self.footer.meta;
         if places.at.is_empty() && (floats, histograms) != (meta.samples, meta.histograms) {
-            places.add(self.wrong(Section::Series, "counts differ from the footer's"), 0, None)?;
+            places.add(self.wrong(Section::Series, "counts differ from the footer's"), None)?;
         }
         if places.at.is_empty() && !whole {
-            places.add(self.corrupt(0, "file's checksum is wrong"), 0, None)?;
+            places.add(self.corrupt(0, "file's checksum is wrong"), None)?;
         }
         Ok(places.at.into_values().collect())
     }
@@ -158,7 +156,7 @@ impl Part {
         };
         let stretches = match stretches {
             Ok(stretches) => stretches,
-            Err(error) => return places.add(error, self.index_at, Some(all)),
+            Err(error) => return places.add(error, Some(all)),
         };
         for stretch in stretches {
             let loss =
@@ -172,7 +170,7 @@ impl Part {
                 into.values.truncate(floats);
                 into.starts.truncate(starts);
                 into.histograms.truncate(histograms);
-                places.add(error, 0, Some(loss))?;
+                places.add(error, Some(loss))?;
             }
         }
         Ok(())
@@ -306,18 +304,20 @@ impl Part {
     }
 
     /// Whether the file's checksum is right.
-    fn checks_as_a_whole(&self) -> bool {
+    fn checks_as_a_whole(&self) -> Result<bool> {
         let end = self.footer.meta.bytes.saturating_sub(TRAILER as u64);
         let (mut at, mut crc, mut buffer) = (0_u64, 0_u32, vec![0_u8; PIECE]);
         while at < end {
             let length = usize::try_from(end - at).map_or(PIECE, |left| left.min(PIECE));
-            if self.file.read_exact_at(&mut buffer[..length], at).is_err() {
-                return false;
+            match self.file.read_exact_at(&mut buffer[..length], at) {
+                Ok(()) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(false),
+                Err(e) => return Err(self.io(e)),
             }
             crc = crc32c::crc32c_append(crc, &buffer[..length]);
             at += length as u64;
         }
-        crc == self.total_crc
+        Ok(crc == self.total_crc)
     }
 
     fn wrong(&self, section: Section, what: &'static str) -> StorageError {

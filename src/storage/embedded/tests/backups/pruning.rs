@@ -32,6 +32,15 @@ async fn only_what_no_backup_needs_is_removed() {
     bench.restore(None, &bench.beside("into")).unwrap();
     assert_eq!(content(&bench.beside("into")).await, all);
     // Nothing is removed where a backup cannot be read, since what it needs cannot be told.
+    for other in ["A copy.json", ".a.json", "a.json.bak"] {
+        let path = bench.kept.join("backups").join(other);
+        std::fs::copy(bench.kept.join("backups/a.json"), &path).unwrap();
+        let before = objects(&bench.kept);
+        let error = prune(bench.target.as_ref(), &shared, 1, seed()).unwrap_err().to_string();
+        assert!(error.contains(other), "{error}");
+        assert!(objects(&bench.kept) == before);
+        std::fs::remove_file(path).unwrap();
+    }
     std::fs::write(bench.kept.join("backups/z.json"), "{}").unwrap();
     let error = prune(bench.target.as_ref(), &shared, 1, seed()).unwrap_err().to_string();
     assert!(error.contains("backups/z.json"), "{error}");

@@ -1,0 +1,132 @@
+//! What comes after a repair: the damaged original never counts again, whatever becomes of what stands for it.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::{
+    crashes::furnished,
+    mending::{change, copied, looked, mended, parts, samples, served},
+    *,
+};
+use crate::storage::embedded::{
+    memory_disk::MemoryDisk,
+    pace::Haste,
+    part::{Part, PartFacts, PartId, PartWriter},
+};
+
+/// Writes every part anew, alone, as a merge does.
+fn rewrite_all(dir: &Path) {
+    tokio::task::block_in_place(|| {
+        let engine = Engine::open_at(small(dir), system(), clock()).unwrap();
+        let rewrites = &mut *engine.rewrites.lock();
+        for sealed in &engine.view.load_full().parts {
+            if engine.serves(sealed) {
+                assert!(engine.rewrite(rewrites, std::slice::from_ref(sealed), Haste::Now).unwrap());
+            }
+        }
+        engine.leaving.store(true, SeqCst);
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_repaired_is_no_damage_when_its_replacement_was_merged() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = furnished(dir.path()).await;
+    for set_aside_first in [false, true] {
+        let copy = copied(dir.path());
+        let part = parts(copy.path()).remove(0);
+        let length = usize::try_from(std::fs::metadata(&part).unwrap().len()).unwrap();
+        // In the footer a start finds it, in a page only a repair.
+        change(&part, if set_aside_first { length - 60 } else { 40 }, |byte| byte ^ 4, 1);
+        if set_aside_first {
+            assert!(samples(&served(copy.path()).await.0) < samples(&whole));
+        }
+        mended(copy.path());
+        for merged in [false, true, true] {
+            if merged {
+                rewrite_all(copy.path());
+            }
+            assert!(served(copy.path()).await == (whole.clone(), vec![]), "merged: {merged}");
+            let report = looked(copy.path());
+            assert_eq!(report.findings, [], "merged: {merged}");
+            assert_eq!(report.notes.len(), 1, "it lies there: {:?}", report.notes);
+        }
+        let name = format!("{}.replaced", part.file_name().unwrap().to_string_lossy());
+        assert!(copy.path().join("quarantine").join(name).exists());
+    }
+}
+
+/// Writes a part that has all of another and stands for it.
+fn stand_in(disk: &Arc<dyn Disk>, dir: &Path, of: &Path, id: PartId, at: i64) -> Result<()> {
+    let old = Part::open(disk, of)?;
+    let mut writer = PartWriter::create(disk, &id.path(&dir.join("parts"), Timestamp(at)))?;
+    old.examine(|tenant, labels, samples| writer.add(tenant, labels, samples))?;
+    let facts = PartFacts { id, covers_wal: old.meta().covers_wal, replaces: vec![old.id()] };
+    writer.finish(facts).map(|_| ())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replaced_part_goes_also_when_it_does_not_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = furnished(dir.path()).await;
+    let copy = copied(dir.path());
+    let part = parts(copy.path()).remove(0);
+    stand_in(&system(), copy.path(), &part, PartId(99), at(0)).unwrap();
+    let length = usize::try_from(std::fs::metadata(&part).unwrap().len()).unwrap();
+    change(&part, length - 60, |_| 0, 8);
+    for _ in 0..2 {
+        assert!(served(copy.path()).await == (whole.clone(), vec![]));
+        assert!(!part.exists() && !copy.path().join("quarantine").exists());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stands_for_a_part_is_durable_before_that_goes() {
+    let mut survived = false;
+    for cut in 2_u64..200 {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = MemoryDisk::new(dir.path(), super::super::catalog::CATALOG);
+        let plain = FaultyDisk::over(Arc::<MemoryDisk>::clone(&memory) as Arc<dyn Disk>);
+        let store = open_on(dir.path(), &plain).unwrap();
+        write(&store, &labels(&[("__name__", "a")]), &[(at(0), 1.0)]).await.unwrap();
+        store.flush().await.unwrap();
+        let whole = everything(&store).await;
+        store.close().await.unwrap();
+        drop(store);
+        let disk: Arc<dyn Disk> = Arc::<MemoryDisk>::clone(&memory);
+        let days = dir.path().join("parts");
+        let day = days.join(&disk.list(&days).unwrap()[0].name);
+        let part = day.join(&disk.list(&day).unwrap()[0].name);
+        // Who writes it is killed, in the directory of another day, whose name is new.
+        let faulty = FaultyDisk::over(Arc::clone(&disk));
+        faulty.power.store(cut, SeqCst);
+        let written = stand_in(&(Arc::<FaultyDisk>::clone(&faulty) as _), dir.path(), &part, PartId(9), 0);
+        survived = faulty.power.load(SeqCst) > 1;
+        assert!(written.is_ok() || !survived, "{written:?}");
+        // The next start finds it by its name, which the power takes.
+        drop(open_on(dir.path(), &plain).unwrap());
+        memory.lose_power();
+        let store = open_on(dir.path(), &plain).unwrap_or_else(|e| panic!("cut at {cut}: {e}"));
+        assert!(everything(&store).await == whole, "cut at {cut}");
+        store.close().await.unwrap();
+        if survived {
+            break;
+        }
+    }
+    assert!(survived, "the last cut is after everything");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_damaged_ledger_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    furnished(dir.path()).await;
+    let copy = copied(dir.path());
+    let mut damaged = Vec::new();
+    for byte in [30, 31, 32] {
+        change(&copy.path().join("LEDGER"), byte, |byte| byte ^ 0x55, 1);
+        damaged.push(std::fs::read(copy.path().join("LEDGER")).unwrap());
+        mended(copy.path());
+    }
+    let kept = ["LEDGER", "LEDGER.2", "LEDGER.3"];
+    let kept = kept.map(|name| std::fs::read(copy.path().join("quarantine").join(name)).unwrap());
+    assert!(kept.as_slice() == damaged);
+}
