@@ -11,12 +11,16 @@
 //!                             └─────────────────────┘
 //! ```
 //!
+//! There is an entry for each series that anybody sends, so a half is a table in itself, packed and without pointers:
+//! an entry is 28 bytes, and as many lie empty as make up a sixth to a third of the table, since it grows by a quarter.
+//! Nothing is ever taken out, so who does not find an entry between its place and the next empty one knows that it is
+//! not there; and places rise with keys, so that a table that grows is walked over once, from end to end.
+//!
 //! A shard whose young half is full throws its old half away and starts a new young one, so what is
 //! used at least once a turn stays, and memory is bounded. What is lost is only read again.
 
 use std::fmt;
 
-use hashbrown::HashTable;
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_secret, xxh3_128_with_seed};
 
@@ -40,14 +44,38 @@ pub(crate) struct KnownSeries {
 
 #[derive(Default)]
 struct Shard {
-    young: HashTable<Entry>,
-    old: HashTable<Entry>,
+    young: Half,
+    old: Half,
 }
 
-#[derive(Clone, Copy)]
-struct Entry {
-    key: u128,
-    id: SeriesId,
+/// Entries, each at its key's place or shortly behind it.
+#[derive(Default)]
+struct Half {
+    slots: Vec<Entry>,
+    filled: usize,
+}
+
+/// The low 96 bits of a key, of which the others say little more than the shard, and the id.
+type Entry = [u32; 7];
+
+const KEY: usize = 3;
+const EMPTY: Entry = [0; 7];
+
+#[expect(clippy::cast_possible_truncation, reason = "each part is taken")]
+const fn entry(key: u128, SeriesId(id): SeriesId) -> Entry {
+    [
+        key as u32,
+        (key >> 32) as u32,
+        (key >> 64) as u32,
+        id as u32,
+        (id >> 32) as u32,
+        (id >> 64) as u32,
+        (id >> 96) as u32,
+    ]
+}
+
+fn id_of(entry: &Entry) -> SeriesId {
+    SeriesId((KEY..entry.len()).rev().fold(0, |id, part| id << 32 | u128::from(entry[part])))
 }
 
 /// Makes the keys of one request.
@@ -119,7 +147,7 @@ impl KnownSeries {
     /// Remembers a series; key 0 is no key.
     pub(crate) fn remember(&self, key: u128, id: SeriesId) {
         if key != 0 {
-            self.shards[shard_of(key)].lock().insert(Entry { key, id }, self.half);
+            self.shards[shard_of(key)].lock().insert(entry(key, id), self.half);
         }
     }
 
@@ -129,7 +157,7 @@ impl KnownSeries {
             .iter()
             .map(|shard| {
                 let shard = shard.lock();
-                shard.young.len() + shard.old.len()
+                shard.young.filled + shard.old.filled
             })
             .sum()
     }
@@ -138,25 +166,66 @@ impl KnownSeries {
 impl Shard {
     #[inline]
     fn find(&mut self, key: u128, half: usize) -> Option<SeriesId> {
-        if let Some(entry) = self.young.find(hash_of(key), |entry| entry.key == key) {
-            return Some(entry.id);
+        let wanted = entry(key, SeriesId(0));
+        if let Some(known) = self.young.find(&wanted) {
+            return Some(id_of(known));
         }
-        let entry = *self.old.find(hash_of(key), |entry| entry.key == key)?;
-        self.insert(entry, half);
-        Some(entry.id)
+        let known = *self.old.find(&wanted)?;
+        self.insert(known, half);
+        Some(id_of(&known))
     }
 
     fn insert(&mut self, entry: Entry, half: usize) {
-        if self.young.len() >= half {
+        if self.young.filled >= half {
             self.old = std::mem::take(&mut self.young);
         }
-        let hash = hash_of(entry.key);
-        match self.young.find_mut(hash, |known| known.key == entry.key) {
-            Some(known) => known.id = entry.id,
-            None => {
-                self.young.insert_unique(hash, entry, |entry| hash_of(entry.key));
+        self.young.insert(entry);
+    }
+}
+
+impl Half {
+    /// Where an entry with this key is, if nothing is in its way.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "it is less than the length")]
+    fn place(&self, entry: &Entry) -> usize {
+        let hash = u64::from(entry[1]) << 32 | u64::from(entry[0]);
+        (u128::from(hash) * self.slots.len() as u128 >> 64) as usize
+    }
+
+    /// Where an entry with this key is, or is to be: there is always a place.
+    #[inline]
+    fn seek(&self, entry: &Entry) -> usize {
+        let mut at = self.place(entry);
+        while self.slots[at][..KEY] != entry[..KEY] && self.slots[at] != EMPTY {
+            at = if at + 1 == self.slots.len() { 0 } else { at + 1 };
+        }
+        at
+    }
+
+    #[inline]
+    fn find(&self, entry: &Entry) -> Option<&Entry> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        Some(&self.slots[self.seek(entry)]).filter(|found| **found != EMPTY)
+    }
+
+    fn insert(&mut self, entry: Entry) {
+        // One key in 2⁹⁶ looks like none, and is never known.
+        if entry[..KEY] == EMPTY[..KEY] {
+            return;
+        }
+        if (self.filled + 1) * 6 > self.slots.len() * 5 {
+            let grown = (self.slots.len() + self.slots.len() / 4).max(8);
+            let before = std::mem::replace(&mut self.slots, vec![EMPTY; grown]);
+            for entry in before.into_iter().filter(|entry| *entry != EMPTY) {
+                let at = self.seek(&entry);
+                self.slots[at] = entry;
             }
         }
+        let at = self.seek(&entry);
+        self.filled += usize::from(self.slots[at] == EMPTY);
+        self.slots[at] = entry;
     }
 }
 
@@ -195,11 +264,6 @@ fn shard_of(key: u128) -> usize {
     (key >> (128 - SHARD_BITS)) as usize
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the low half is what is asked for")]
-fn hash_of(key: u128) -> u64 {
-    key as u64
-}
-
 impl fmt::Debug for KnownSeries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KnownSeries").field("entries", &self.len()).finish_non_exhaustive()
@@ -231,6 +295,21 @@ mod tests {
         assert_eq!(unknown, (0..1000).filter(|i| i % 2 == 1).collect::<Vec<_>>());
         assert!((0..1000).filter(|i| i % 2 == 0).all(|i| found[i] == i as u128));
         assert_eq!(known.len(), 500);
+    }
+
+    #[test]
+    fn a_table_takes_little_more_than_its_entries() {
+        let known = KnownSeries::new(1 << 20, (1, 2));
+        let keyer_of = TenantId::anonymous();
+        let keyer = known.keyer(&keyer_of, 0, 1);
+        let keys: Vec<u128> = (0..100_000_u32).map(|i| keyer.key(&i.to_le_bytes())).collect();
+        for (id, key) in (0..).zip(&keys) {
+            known.remember(*key, SeriesId(id << 64 | id));
+        }
+        let (found, unknown) = ids(&known, &keys);
+        assert!(unknown.is_empty() && (0..).zip(found).all(|(i, id)| id == (i << 64 | i)));
+        let slots: usize = known.shards.iter().map(|shard| shard.lock().young.slots.len()).sum();
+        assert!(slots * size_of::<Entry>() < keys.len() * 44, "{slots}");
     }
 
     #[test]

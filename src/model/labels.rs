@@ -167,6 +167,23 @@ impl Labels {
         }
     }
 
+    /// Each label's part of the canonical form, in order.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = &str> {
+        let mut rest = self.iter();
+        std::iter::from_fn(move || {
+            let before = rest.0;
+            rest.next()?;
+            Some(&before[..before.len() - rest.0.len()])
+        })
+    }
+
+    /// Puts such parts together, which are in order and of different names.
+    pub(crate) fn of_pairs<'p>(pairs: impl Iterator<Item = &'p str> + Clone) -> Self {
+        let mut text = String::with_capacity(pairs.clone().map(str::len).sum());
+        pairs.for_each(|pair| text.push_str(pair));
+        Self(Arc::from(text))
+    }
+
     /// Starts changing these labels.
     pub fn edit(&self) -> LabelsBuilder {
         LabelsBuilder { pairs: self.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect() }
@@ -220,6 +237,20 @@ pub fn is_plain_metric_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     bytes.next().is_some_and(|b| b == b'_' || b == b':' || b.is_ascii_alphabetic())
         && bytes.all(|b| b == b'_' || b == b':' || b.is_ascii_alphanumeric())
+}
+
+/// The part of the canonical form that a label has.
+pub(crate) fn pair(name: &str, value: &str) -> String {
+    let mut text = String::with_capacity(name.len() + value.len() + 4);
+    put(&mut text, name);
+    put(&mut text, value);
+    text
+}
+
+/// The name and the value of which a part of the canonical form is made.
+pub(crate) fn split_pair(pair: &str) -> (&str, &str) {
+    let split = take(pair).and_then(|(name, rest)| Some((name, take(rest)?.0)));
+    split.expect("it was taken from a canonical form")
 }
 
 /// Prints a string in double quotes with Go's escapes (`strconv.Quote`).
@@ -377,6 +408,17 @@ mod tests {
             labels.write_only(|name| kept.contains(name), &mut text);
             assert_eq!(text, labels.only(|name| kept.contains(name)).as_canonical());
         }
+    }
+
+    #[test]
+    fn labels_are_put_together_of_their_pairs() {
+        let long = "x".repeat(5000);
+        let labels = Labels::from_pairs([("b", "é"), ("__name__", "up"), ("long", &long)]).unwrap();
+        let pairs: Vec<&str> = labels.pairs().collect();
+        assert_eq!(Labels::of_pairs(pairs.iter().copied()), labels);
+        assert!(pairs.iter().map(|p| split_pair(p)).eq(labels.iter()));
+        assert!(labels.iter().map(|(n, v)| pair(n, v)).eq(pairs));
+        assert_eq!(Labels::of_pairs(std::iter::empty()), Labels::empty());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::{
     counters::{add, add_micros},
     disk::Disk,
     engine::{Engine, Upkeep},
-    head::Head,
+    head::{Head, seen::Seen},
     pace::Haste,
     part::{Part, PartFacts, PartId, PartWriter},
     view::{Sealed, View},
@@ -211,16 +211,9 @@ impl Engine {
         // One sample far in the future does not count for long.
         new.carry(end.min(self.clock.now()));
         let since = end.minus(ACTIVE).0;
+        let last = |s: &Seen<'_>| if pressed { s.newest() } else { Some(s.last_active()) };
         for tenant in old.tenants() {
-            for number in old.all(&tenant) {
-                let active = old.look(number, |s| {
-                    let last = if pressed { s.newest()? } else { s.last_active() };
-                    (last >= since).then(|| (s.labels.clone(), s.id, last))
-                });
-                if let Some((labels, id, last)) = active.flatten() {
-                    new.adopt(&tenant, &labels, id, last);
-                }
-            }
+            new.adopt_all(old, &tenant, |s| last(s).filter(|last| *last >= since));
         }
     }
 
@@ -235,17 +228,14 @@ impl Engine {
         };
         let mut samples = SeriesSamples::default();
         for tenant in head.tenants() {
-            let mut series: Vec<(Labels, u32)> = head
-                .all(&tenant)
-                .into_iter()
-                .filter_map(|number| Some((head.look(number, |s| s.labels.clone())?, number)))
-                .collect();
-            series.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-            for (labels, number) in series {
+            head.each_in_order(&tenant, |number| {
                 samples.clear();
-                head.read(number, TimeRange::ALL, &mut samples);
-                days.add(&tenant, &labels, &mut samples)?;
-            }
+                let labels = head.look(number, |series| {
+                    series.read(TimeRange::ALL, &mut samples);
+                    series.labels()
+                });
+                labels.map_or(Ok(()), |labels| days.add(&tenant, &labels, &mut samples))
+            })?;
         }
         let mut finished = Vec::new();
         let sealed = days.finish(covers, &mut finished);

@@ -58,7 +58,7 @@ struct OwnHistogram {
 }
 
 /// Series that are in the head, and not in its index yet.
-type Placed = (Arc<HeadTenant>, Vec<(u32, Labels)>);
+type Placed = (Arc<HeadTenant>, Vec<(u32, Place, Labels)>);
 
 /// How much was in the log.
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,7 +83,8 @@ pub(super) fn restore<T>(
     let count = thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
     thread::scope(|scope| {
         let (to_index, placed) = sync_channel::<Placed>(WAITING * count);
-        let indexer = scope.spawn(move || placed.iter().for_each(|(tenant, new)| tenant.tell_index(&new)));
+        let indexer =
+            scope.spawn(move || placed.iter().for_each(|(tenant, new)| head.tell_index(&tenant, &new)));
         let (queues, workers): (Vec<_>, Vec<_>) = (0..count)
             .map(|_| {
                 let (queue, work) = sync_channel(WAITING);
@@ -285,13 +286,13 @@ impl Worker<'_> {
     fn series(&mut self, tenant: Arc<HeadTenant>, series: Vec<(u32, SeriesId, Labels)>) {
         let mut new = Vec::new();
         for (number, id, labels) in series {
-            let (place, is_new) = self.head.place(&tenant, &labels, id);
+            let (place, is_new) = self.head.place(&tenant, id);
             let number = number as usize;
             if self.places.len() <= number {
                 self.places.resize(number + 1, None);
             }
             self.places[number] = Some(place);
-            new.extend(is_new.map(|number| (number, labels)));
+            new.extend(is_new.map(|number| (number, place, labels)));
         }
         if !new.is_empty() {
             let _ = self.to_index.send((tenant, new));

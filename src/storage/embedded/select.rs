@@ -279,7 +279,7 @@ impl Sight<'_> {
         for head in heads {
             for number in find_in_head(&head, self.tenant, sets) {
                 let found = head.look(number, |s| {
-                    s.range().filter(|r| r.overlaps(range)).map(|_| (s.labels.clone(), s.estimate(range)))
+                    s.range().filter(|r| r.overlaps(range)).map(|_| (s.labels(), s.estimate(range)))
                 });
                 if let Some((labels, of_head)) = found.flatten() {
                     count(&labels, of_head);
@@ -321,9 +321,9 @@ impl Sight<'_> {
     ) {
         for head in self.heads(range) {
             for number in find_in_head(&head, self.tenant, sets) {
-                let shown =
-                    head.look(number, |s| s.range().filter(|r| r.overlaps(range)).map(|_| each(&s.labels)));
-                if shown.flatten().is_some_and(|enough| enough.is_break()) {
+                let labels =
+                    head.look(number, |s| s.range().filter(|r| r.overlaps(range)).map(|_| s.labels()));
+                if labels.flatten().map(|labels| each(&labels)).is_some_and(|enough| enough.is_break()) {
                     return;
                 }
             }
@@ -354,8 +354,9 @@ impl Sight<'_> {
             let (mut found, mut meter) = (Vec::new(), meter.clone());
             for number in find_in_head(&head, self.tenant, sets) {
                 let labels = head.look(number, |s| {
-                    let has = s.range().zip(self.kept.of(&s.labels, range));
-                    has.filter(|(has, left)| has.overlaps(*left)).map(|_| s.labels.clone())
+                    let has = s.range().filter(|has| has.overlaps(range))?;
+                    let labels = s.labels();
+                    self.kept.of(&labels, range).filter(|left| has.overlaps(*left)).map(|_| labels)
                 });
                 if let Some(labels) = labels.flatten() {
                     meter.count(&labels)?;

@@ -5,11 +5,14 @@
 //! in the meantime tells it too, under the same number. Samples that are there already are logged all the same: that they are in the head does not
 //! say that the write which brought them was durable.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use hashbrown::HashMap;
 
 use super::{
     Head, HeadTenant, Place, STRIPES, Stripe, Tally, hash,
-    series::{Before, NewValue, Series, Taken},
+    seen::Seen,
+    series::{Before, NewValue, Past, Taken},
     stripe_of,
 };
 use crate::{
@@ -274,12 +277,16 @@ impl Pass<'_> {
             return Err(RejectReason::TooOld.into());
         }
         let slot = self.locate(stripe, at, series)?;
-        let entry = stripe.get_mut(slot).expect("a slot that was found or made");
-        let taken = entry.append(timestamp.0, value, start, self.batch.policy, self.around.before)?;
+        let (entry, pieces) = stripe.get_mut(slot).expect("a slot that was found or made");
+        let labels = || self.batch.labels.labels(series as usize);
+        let past = Past { before: self.around.before, labels: &labels };
+        let taken = entry.append(timestamp.0, value, start, self.batch.policy, past, pieces)?;
         if !entry.logged {
+            let (number, list) = (entry.number, entry.labels);
             self.is_fresh.resize(self.batch.series.len(), false);
             if !std::mem::replace(&mut self.is_fresh[series as usize], true) {
-                self.fresh.push((entry.number, entry.labels.clone()));
+                let labels = self.tenant.index.read().labels(stripe.lists.get(list));
+                self.fresh.push((number, labels));
                 self.fresh_at.push(Place::new(at, slot));
             }
         }
@@ -313,7 +320,7 @@ impl Pass<'_> {
     /// Makes a series that is not in this head, if it may begin or has only moved.
     fn begin(&mut self, stripe: &mut Stripe, at: usize, series: u32, id: SeriesId) -> Result<(u32, u32), No> {
         // The series of the head before are counted already.
-        let look = |series: &Series| (series.labels.clone(), series.last_active());
+        let look = |series: &Seen<'_>| (series.labels(), series.last_active());
         let (labels, carried) = match self.around.previous.and_then(|p| p.look_up(self.tenant_id, id, look)) {
             Some(shared) => shared,
             None => {
@@ -321,8 +328,10 @@ impl Pass<'_> {
                 (self.batch.labels.labels(series as usize), i64::MIN)
             }
         };
-        let (slot, number) = self.head.create(stripe, at, self.tenant, id, labels.clone(), carried);
-        self.tenant.index.write().insert(number, &labels);
+        let (slot, number) = self.head.create(stripe, at, self.tenant, id, carried);
+        let (pairs, bytes) = self.tenant.enter_index(|index| index.insert(number, &labels));
+        self.head.stats.bytes.fetch_add(bytes, Relaxed);
+        stripe.label(slot, &pairs);
         self.written.created += 1;
         Ok((slot, number))
     }
@@ -359,7 +368,7 @@ impl Pass<'_> {
         for of_stripe in self.fresh_at.chunk_by(|a, b| a.stripe() == b.stripe()) {
             let mut stripe = self.head.stripes[of_stripe[0].stripe()].lock();
             for place in of_stripe {
-                if let Some(series) = stripe.get_mut(place.slot()) {
+                if let Some((series, _)) = stripe.get_mut(place.slot()) {
                     series.logged = true;
                 }
             }

@@ -1,21 +1,61 @@
-//! Which series of the head have which labels, for one tenant.
+//! Which labels the series of the head have, and which series have which label, for one tenant.
+//!
+//! Series have most of their labels in common. So each pair of a name and a value is kept once, in its canonical form,
+//! and has a number; a series' labels are the list of their pairs' numbers.
+//!
+//! ```text
+//! "job=api" ─▶ table ─▶ 17 ─▶ pairs[17] { text, the series that have it }
+//! "job"     ─▶ names ─▶ the numbers of all its pairs
+//! ```
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    hash::{BuildHasher, Hasher},
+};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashTable};
 use roaring::RoaringBitmap;
 use smallvec::SmallVec;
 
-use crate::model::{Labels, MatchOp, Matcher, regex::Regex};
+use crate::model::{
+    Labels, MatchOp, Matcher,
+    labels::{pair, split_pair},
+    regex::Regex,
+};
 
-type Map<V> = HashMap<Box<str>, V, foldhash::fast::RandomState>;
+/// The numbers of pairs, of one series or of another.
+pub(crate) type PairNumbers = SmallVec<[u32; 16]>;
 
 /// A tenant's labels, each with the numbers of the series that have it.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    names: Map<Map<Postings>>,
+    hasher: foldhash::fast::RandomState,
+    /// Pairs by the hash of their text.
+    table: HashTable<Entry>,
+    /// Pairs by their numbers, in pages, so that a growing index never copies them.
+    pairs: Vec<Vec<Pair>>,
+    /// The pairs of each name.
+    names: HashMap<Box<str>, Vec<u32>, foldhash::fast::RandomState>,
     all: RoaringBitmap,
+    /// About the memory that pairs take.
+    pair_bytes: u64,
 }
+
+/// With a part of the hash, so that a growing table does not look at the texts.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    hash: u32,
+    number: u32,
+}
+
+#[derive(Debug)]
+struct Pair {
+    text: Box<str>,
+    postings: Postings,
+}
+
+/// Pairs on a page.
+const PAGE: usize = 256;
 
 /// Numbers of series; most label values of a churning metric have one or two.
 #[derive(Debug)]
@@ -107,21 +147,105 @@ impl Postings {
 }
 
 impl Index {
-    /// Makes a series known.
-    pub(crate) fn insert(&mut self, number: u32, labels: &Labels) {
-        for (name, value) in labels {
-            let values = match self.names.get_mut(name) {
-                Some(values) => values,
-                None => self.names.entry(name.into()).or_default(),
-            };
-            match values.get_mut(value) {
-                Some(postings) => postings.insert(number),
-                None => {
-                    values.insert(value.into(), Postings::Few(SmallVec::from_slice(&[number])));
-                }
-            }
+    /// Makes a series known: the numbers of its pairs.
+    pub(crate) fn insert(&mut self, number: u32, labels: &Labels) -> PairNumbers {
+        let pairs = labels.pairs().map(|text| self.number_of_or_new(text)).collect();
+        self.insert_pairs(number, &pairs);
+        pairs
+    }
+
+    /// Makes a series known that has these pairs.
+    pub(crate) fn insert_pairs(&mut self, number: u32, pairs: &PairNumbers) {
+        for pair in pairs {
+            self.pair_mut(*pair).postings.insert(number);
         }
         self.all.insert(number);
+    }
+
+    /// The number of a pair, which is made if it is not there.
+    pub(crate) fn number_of_or_new(&mut self, text: &str) -> u32 {
+        let hash = self.hash(text);
+        if let Some(number) = self.number(hash, text) {
+            return number;
+        }
+        if self.pairs.last().is_none_or(|page| page.len() == PAGE) {
+            // The first page grows as it must, so that many small heads stay small.
+            self.pairs.push(if self.pairs.is_empty() { Vec::new() } else { Vec::with_capacity(PAGE) });
+        }
+        let number = u32::try_from(self.pair_count()).expect("fewer pairs than bytes of memory");
+        let page = self.pairs.last_mut().expect("a page was just made sure of");
+        page.push(Pair { text: text.into(), postings: Postings::Few(SmallVec::new()) });
+        self.pair_bytes += 80 + text.len() as u64;
+        self.table.insert_unique(spread(hash), Entry { hash, number }, |entry| spread(entry.hash));
+        let (name, _) = split_pair(text);
+        match self.names.get_mut(name) {
+            Some(pairs) => pairs.push(number),
+            None => {
+                self.names.insert(name.into(), vec![number]);
+            }
+        }
+        number
+    }
+
+    /// The labels that have these pairs.
+    pub(crate) fn labels(&self, pairs: &[u32]) -> Labels {
+        Labels::of_pairs(pairs.iter().map(|number| self.text(*number)))
+    }
+
+    /// A pair's canonical form.
+    pub(crate) fn text(&self, number: u32) -> &str {
+        &self.pair(number).text
+    }
+
+    /// About the memory that pairs take, without the series that have them.
+    pub(crate) const fn pair_bytes(&self) -> u64 {
+        self.pair_bytes
+    }
+
+    /// How many pairs there are.
+    pub(crate) fn pair_count(&self) -> usize {
+        self.pairs.len().saturating_sub(1) * PAGE + self.pairs.last().map_or(0, Vec::len)
+    }
+
+    /// The place of each pair among all of them, by name and then by value, from 1 on: lists of them sort as labels do.
+    pub(crate) fn ranks(&self) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..).take(self.pair_count()).collect();
+        order.sort_unstable_by(|a, b| split_pair(self.text(*a)).cmp(&split_pair(self.text(*b))));
+        let mut ranks = vec![0; order.len()];
+        for (rank, number) in (1..).zip(order) {
+            ranks[number as usize] = rank;
+        }
+        ranks
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "a part of the hash is what is kept")]
+    fn hash(&self, text: &str) -> u32 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(text.as_bytes());
+        hasher.finish() as u32
+    }
+
+    fn number(&self, hash: u32, text: &str) -> Option<u32> {
+        let same = |entry: &Entry| entry.hash == hash && self.text(entry.number) == text;
+        self.table.find(spread(hash), same).map(|entry| entry.number)
+    }
+
+    fn pair(&self, number: u32) -> &Pair {
+        &self.pairs[number as usize / PAGE][number as usize % PAGE]
+    }
+
+    fn pair_mut(&mut self, number: u32) -> &mut Pair {
+        &mut self.pairs[number as usize / PAGE][number as usize % PAGE]
+    }
+
+    /// The values of a name, and the series that have them.
+    fn values(&self, name: &str) -> impl Iterator<Item = (&str, &Postings)> {
+        self.names.get(name).into_iter().flatten().map(|number| self.value(*number))
+    }
+
+    fn value(&self, number: u32) -> (&str, &Postings) {
+        let pair = self.pair(number);
+        (split_pair(&pair.text).1, &pair.postings)
     }
 
     /// The series that the matchers let pass, as far as the index is the place to tell.
@@ -154,7 +278,8 @@ impl Index {
     }
 
     fn postings(&self, name: &str, value: &str) -> Option<&Postings> {
-        self.names.get(name)?.get(value)
+        let text = pair(name, value);
+        self.number(self.hash(&text), &text).map(|number| &self.pair(number).postings)
     }
 
     fn apply(&self, matcher: &Matcher, found: &mut RoaringBitmap) {
@@ -176,7 +301,7 @@ impl Index {
             }
             return;
         }
-        let values = self.names.get(matcher.name()).into_iter().flatten();
+        let values = self.values(matcher.name());
         if matcher.matches_empty() {
             for (_, postings) in values.filter(|(value, _)| !matcher.matches(value)) {
                 postings.remove_from(found);
@@ -193,7 +318,8 @@ impl Index {
     /// Shows each pair of a name and a value, and how many series have it, of all or of some of them.
     pub(crate) fn each_pair(&self, among: Option<&RoaringBitmap>, mut each: impl FnMut(&str, &str, u64)) {
         for (name, values) in &self.names {
-            for (value, postings) in values {
+            for number in values {
+                let (value, postings) = self.value(*number);
                 let count = match among {
                     None => postings.len(),
                     Some(among) => postings.count_in(among),
@@ -212,30 +338,35 @@ impl Index {
 
     /// Shows the values a name has.
     pub(crate) fn each_value(&self, name: &str, each: impl FnMut(&str)) {
-        self.names.get(name).into_iter().flatten().map(|(value, _)| &**value).for_each(each);
+        self.values(name).map(|(value, _)| value).for_each(each);
     }
 
     /// Adds the names that some of the series have.
     pub(crate) fn names_among(&self, among: &RoaringBitmap, into: &mut BTreeSet<String>) {
-        let with = |values: &Map<Postings>| values.values().any(|postings| postings.touches(among));
+        let with = |values: &[u32]| values.iter().any(|number| self.pair(*number).postings.touches(among));
         into.extend(self.names.iter().filter(|(_, values)| with(values)).map(|(name, _)| name.to_string()));
     }
 
     /// Shows the values that a name has on some of the series.
     pub(crate) fn each_value_among(&self, name: &str, among: &RoaringBitmap, mut each: impl FnMut(&str)) {
-        let values = self.names.get(name).into_iter().flatten();
-        values.filter(|(_, postings)| postings.touches(among)).for_each(|(value, _)| each(value));
+        let values = self.values(name).filter(|(_, postings)| postings.touches(among));
+        values.for_each(|(value, _)| each(value));
     }
 
     /// How many values a name has.
     pub(crate) fn value_count(&self, name: &str) -> usize {
-        self.names.get(name).map_or(0, |values| values.len())
+        self.names.get(name).map_or(0, Vec::len)
     }
 
     /// Every series.
     pub(crate) const fn all(&self) -> &RoaringBitmap {
         &self.all
     }
+}
+
+/// A hash for the table of its part that is kept: the table uses the top bits, too.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 #[cfg(test)]
@@ -258,7 +389,10 @@ mod tests {
 
     fn index_of(all: &[Labels]) -> Index {
         let mut index = Index::default();
-        (0..).zip(all).for_each(|(number, labels)| index.insert(number, labels));
+        for (number, labels) in (0..).zip(all) {
+            let pairs = index.insert(number, labels);
+            assert_eq!(index.labels(&pairs), *labels);
+        }
         index
     }
 
@@ -289,5 +423,27 @@ mod tests {
         for set in sets {
             assert_eq!(found(&index, &all, &set), scanned(&all, &set), "{set:?}");
         }
+    }
+
+    #[test]
+    fn ranks_sort_as_labels_do() {
+        let value = |i: u32| if i % 5 == 0 { String::new() } else { (i * 7919 % 97).to_string() };
+        let mut all: Vec<Labels> = (0..300)
+            .map(|i| {
+                let pairs = [("b", value(i)), ("A", value(i / 2)), ("ab", value(i / 3)), ("a", value(i / 7))];
+                Labels::from_pairs(pairs).unwrap()
+            })
+            .collect();
+        let mut index = Index::default();
+        let lists: Vec<PairNumbers> = (0..).zip(&all).map(|(number, l)| index.insert(number, l)).collect();
+        let ranks = index.ranks();
+        let mut sorted: Vec<(Vec<u32>, Labels)> = lists
+            .iter()
+            .zip(&all)
+            .map(|(list, l)| (list.iter().map(|n| ranks[*n as usize]).collect(), l.clone()))
+            .collect();
+        sorted.sort();
+        all.sort();
+        assert!(sorted.into_iter().map(|(_, labels)| labels).eq(all));
     }
 }

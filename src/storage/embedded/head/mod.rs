@@ -8,7 +8,12 @@
 //! ```text
 //! SeriesId ─▶ stripe ─▶ table ─▶ Series { number, labels, stream, blocks, late }
 //! matchers ─▶ index of the tenant ─▶ numbers ─▶ places (stripe, slot) ─▶ Series
+//! labels ─▶ lists of the stripe ─▶ pairs of the index        stream ─▶ pieces of the stripe
 //! ```
+//!
+//! What there is one of for each series is a few hundred bytes, and what it holds of others' memory lies with that of
+//! all series of its stripe: there is no piece of memory of its own for each. Whoever looks at a series sees a
+//! [`Seen`], which puts together what it is.
 //!
 //! A flush does not empty a head: it is frozen, written out and dropped, and a new one takes the writes.
 //!
@@ -16,10 +21,13 @@
 //! head count as well, until it is dropped: those whose last sample, there or before, lies shortly before its end stay
 //! known to the new head, the others are active no more. So a series ends with the first flush after it has been
 //! silent for a quarter of an hour, and begins when it has a sample again.
-//! Locks are taken in this order: a stripe, then the places, then an index.
+//! Locks are taken in this order: a stripe, then the places, then the tenants, then an index.
 
 pub(crate) mod append;
 pub(crate) mod index;
+mod order;
+pub(crate) mod pieces;
+pub(crate) mod seen;
 pub(crate) mod series;
 pub(crate) mod stream;
 
@@ -36,8 +44,10 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use roaring::RoaringBitmap;
 
 use self::{
-    index::{Found, Index},
-    series::{NewValue, Nothing, Series, Taken},
+    index::{Found, Index, PairNumbers},
+    pieces::{List, Lists, Pieces},
+    seen::Seen,
+    series::{NewValue, Past, Series, Taken},
 };
 use crate::{
     model::{Labels, Matcher, SeriesId, TenantId, TimeRange, Timestamp},
@@ -63,6 +73,7 @@ pub(crate) struct Head {
 #[derive(Debug, Default)]
 struct Tenants {
     by_id: HashMap<TenantId, Arc<HeadTenant>, foldhash::fast::RandomState>,
+    by_ordinal: Vec<Arc<HeadTenant>>,
 }
 
 /// One tenant's part of a head.
@@ -78,6 +89,10 @@ pub(crate) struct HeadTenant {
 struct Stripe {
     table: HashTable<u32>,
     pages: Vec<Vec<Series>>,
+    /// What the streams are in.
+    pieces: Pieces,
+    /// The series' labels.
+    lists: Lists,
 }
 
 /// Where a series is: the stripe in the high byte, the slot below, and one more, so that nowhere takes no room.
@@ -208,10 +223,14 @@ impl Head {
         if let Some(tenant) = self.tenant(id) {
             return tenant;
         }
-        let mut tenants = self.tenants.write();
-        let ordinal = u32::try_from(tenants.by_id.len()).expect("fewer tenants than bytes of memory");
-        let new = || Arc::new(HeadTenant { ordinal, index: RwLock::default(), active: AtomicU64::new(0) });
-        Arc::clone(tenants.by_id.entry(id.clone()).or_insert_with(new))
+        let Tenants { by_id, by_ordinal } = &mut *self.tenants.write();
+        let tenant = by_id.entry(id.clone()).or_insert_with(|| {
+            let ordinal = u32::try_from(by_ordinal.len()).expect("fewer tenants than bytes of memory");
+            let new = HeadTenant { ordinal, index: RwLock::default(), active: AtomicU64::new(0) };
+            by_ordinal.push(Arc::new(new));
+            Arc::clone(&by_ordinal[by_ordinal.len() - 1])
+        });
+        Arc::clone(tenant)
     }
 
     /// How many series of a tenant are active: here, or in the head before while that is being written out.
@@ -225,8 +244,9 @@ impl Head {
         let Found { mut series, left } = tenant.index.read().find(matchers);
         if !left.is_empty() {
             // Only now: who makes a series holds its stripe and waits for the index.
-            let passes = |series: &Series| {
-                left.iter().all(|m| m.matches(series.labels.get(m.name()).unwrap_or_default()))
+            let passes = |series: &Seen<'_>| {
+                let labels = series.labels();
+                left.iter().all(|m| m.matches(labels.get(m.name()).unwrap_or_default()))
             };
             series = series.into_iter().filter(|number| self.look(*number, passes) == Some(true)).collect();
         }
@@ -273,13 +293,13 @@ impl Head {
     /// Those of the series whose samples lie between times that overlap a range.
     pub(crate) fn with_samples(&self, among: &RoaringBitmap, range: TimeRange) -> RoaringBitmap {
         if among.len() < FEW_SERIES {
-            let overlaps = |s: &Series| s.range().is_some_and(|r| r.overlaps(range));
+            let overlaps = |s: &Seen<'_>| s.range().is_some_and(|r| r.overlaps(range));
             return among.iter().filter(|number| self.look(*number, overlaps) == Some(true)).collect();
         }
         let mut numbers = Vec::new();
         for stripe in &self.stripes {
             let stripe = stripe.lock();
-            let series = stripe.pages.iter().flatten().filter(|s| among.contains(s.number));
+            let series = self.seen(&stripe).filter(|s| among.contains(s.number));
             numbers.extend(series.filter(|s| s.range().is_some_and(|r| r.overlaps(range))).map(|s| s.number));
         }
         numbers.sort_unstable();
@@ -292,8 +312,9 @@ impl Head {
         let Some(tenant) = self.tenant(tenant) else { return (chunks, range) };
         for stripe in &self.stripes {
             let stripe = stripe.lock();
-            let series = stripe.pages.iter().flatten();
-            for series in series.filter(|s| s.tenant == tenant.ordinal && among.contains(s.number)) {
+            for series in
+                self.seen(&stripe).filter(|s| s.tenant == tenant.ordinal && among.contains(s.number))
+            {
                 chunks += series.chunks() as u64;
                 range = [range, series.range()].into_iter().flatten().reduce(TimeRange::union);
             }
@@ -326,10 +347,10 @@ impl Head {
     }
 
     /// Looks at the series with a number.
-    pub(crate) fn look<T>(&self, number: u32, look: impl FnOnce(&Series) -> T) -> Option<T> {
+    pub(crate) fn look<T>(&self, number: u32, look: impl FnOnce(&Seen<'_>) -> T) -> Option<T> {
         let place = *self.places.read().get(usize::try_from(number).ok()?)?;
         let stripe = self.stripes[place.stripe()].lock();
-        stripe.get(place.slot()).map(look)
+        stripe.get(place.slot()).map(|series| look(&Seen { head: self, stripe: &stripe, series }))
     }
 
     /// Looks at the series with an id.
@@ -337,13 +358,18 @@ impl Head {
         &self,
         tenant: &TenantId,
         id: SeriesId,
-        look: impl FnOnce(&Series) -> T,
+        look: impl FnOnce(&Seen<'_>) -> T,
     ) -> Option<T> {
         let tenant = self.tenant(tenant)?;
         let hash = hash(id, tenant.ordinal);
         let stripe = self.stripes[stripe_of(hash)].lock();
         let slot = stripe.find(hash, id, tenant.ordinal)?;
-        stripe.get(slot).map(look)
+        stripe.get(slot).map(|series| look(&Seen { head: self, stripe: &stripe, series }))
+    }
+
+    /// The series of a stripe.
+    fn seen<'s>(&'s self, stripe: &'s Stripe) -> impl Iterator<Item = Seen<'s>> {
+        stripe.pages.iter().flatten().map(move |series| Seen { head: self, stripe, series })
     }
 
     /// Adds the samples of a series in a range to `into`, which is empty.
@@ -351,54 +377,105 @@ impl Head {
         self.look(number, |series| series.read(range, into));
     }
 
-    /// Makes a series known without a record in the log: it gets one with its next sample. It was active at
-    /// `carried`.
-    pub(crate) fn adopt(&self, tenant: &TenantId, labels: &Labels, id: SeriesId, carried: i64) {
-        let tenant = self.tenant_or_new(tenant);
+    /// Makes a series known, if it is not, without a record in the log: it gets one with its next sample. It was active
+    /// at `carried`, and `enter` tells the index of it.
+    fn adopt_in(
+        &self,
+        tenant: &HeadTenant,
+        id: SeriesId,
+        carried: i64,
+        enter: impl FnOnce(&mut Index, u32) -> PairNumbers,
+    ) -> bool {
         let at = stripe_of(hash(id, tenant.ordinal));
         let mut stripe = self.stripes[at].lock();
-        if let (_, Some(number)) = self.settle(&mut stripe, at, &tenant, labels, id, carried) {
-            tenant.index.write().insert(number, labels);
+        let (place, Some(number)) = self.settle(&mut stripe, at, tenant, id, carried) else { return false };
+        let (pairs, bytes) = tenant.enter_index(|index| enter(index, number));
+        stripe.label(place.slot(), &pairs);
+        self.stats.bytes.fetch_add(bytes, Relaxed);
+        self.stats.kept.fetch_add(bytes, Relaxed);
+        true
+    }
+
+    /// Makes those of a tenant's series in another head, which takes no writes, known that were active at the time that
+    /// `active` says.
+    pub(crate) fn adopt_all(
+        &self,
+        from: &Self,
+        tenant: &TenantId,
+        active: impl Fn(&Seen<'_>) -> Option<i64>,
+    ) {
+        let (Some(theirs), ours) = (from.tenant(tenant), self.tenant_or_new(tenant)) else { return };
+        // What each of its pairs is called here; most are asked for many times.
+        let mut known = vec![None; theirs.index.read().pair_count()];
+        for stripe in &from.stripes {
+            // One at a time: whoever asks waits no longer than that.
+            let mut some: Vec<(SeriesId, i64, PairNumbers)> = Vec::new();
+            let locked = stripe.lock();
+            for series in from.seen(&locked).filter(|s| s.tenant == theirs.ordinal) {
+                if let Some(last) = active(&series) {
+                    some.push((series.id, last, series.pairs().into()));
+                }
+            }
+            drop(locked);
+            let index = theirs.index.read();
+            for (id, last, pairs) in some {
+                self.adopt_in(&ours, id, last, |own, number| {
+                    let call = |pair: &u32| {
+                        *known[*pair as usize].get_or_insert_with(|| own.number_of_or_new(index.text(*pair)))
+                    };
+                    let pairs = pairs.iter().map(call).collect();
+                    own.insert_pairs(number, &pairs);
+                    pairs
+                });
+            }
         }
     }
 
     /// Makes a series of the log known: where it is, and if it is new its number, which the
-    /// [index](HeadTenant::tell_index) has to be told before anybody asks.
-    pub(crate) fn place(&self, tenant: &HeadTenant, labels: &Labels, id: SeriesId) -> (Place, Option<u32>) {
+    /// [index](Self::tell_index) has to be told before anybody asks.
+    pub(crate) fn place(&self, tenant: &HeadTenant, id: SeriesId) -> (Place, Option<u32>) {
         let at = stripe_of(hash(id, tenant.ordinal));
         let mut stripe = self.stripes[at].lock();
-        self.settle(&mut stripe, at, tenant, labels, id, i64::MIN)
+        self.settle(&mut stripe, at, tenant, id, i64::MIN)
     }
 
+    /// Tells a tenant's index of series that were [placed](Self::place).
+    pub(crate) fn tell_index(&self, tenant: &HeadTenant, series: &[(u32, Place, Labels)]) {
+        // Who makes a series holds its stripe and waits for the index: the stripes come after.
+        let entered: Vec<(PairNumbers, u64)> = series
+            .iter()
+            .map(|(number, _, labels)| tenant.enter_index(|index| index.insert(*number, labels)))
+            .collect();
+        let bytes = entered.iter().map(|(_, bytes)| bytes).sum();
+        for ((_, place, _), (pairs, _)) in series.iter().zip(entered) {
+            self.stripes[place.stripe()].lock().label(place.slot(), &pairs);
+        }
+        self.stats.bytes.fetch_add(bytes, Relaxed);
+        self.stats.kept.fetch_add(bytes, Relaxed);
+    }
+
+    /// Where a series is; if it was not there, without its labels, and with its number.
     fn settle(
         &self,
         stripe: &mut Stripe,
         at: usize,
         tenant: &HeadTenant,
-        labels: &Labels,
         id: SeriesId,
         carried: i64,
     ) -> (Place, Option<u32>) {
         if let Some(slot) = stripe.find(hash(id, tenant.ordinal), id, tenant.ordinal) {
             return (Place::new(at, slot), None);
         }
-        let (slot, number) = self.create(stripe, at, tenant, id, labels.clone(), carried);
-        self.stats.kept.fetch_add(series_bytes(labels), Relaxed);
+        let (slot, number) = self.create(stripe, at, tenant, id, carried);
+        self.stats.kept.fetch_add(SERIES_BYTES, Relaxed);
         (Place::new(at, slot), Some(number))
     }
 
     /// Makes a series known that was active before the store was opened, and counts it.
     pub(crate) fn recall(&self, tenant: &TenantId, labels: &Labels, last: i64) {
-        let id = labels.id();
         let tenant = self.tenant_or_new(tenant);
-        let hash = hash(id, tenant.ordinal);
-        let at = stripe_of(hash);
-        let mut stripe = self.stripes[at].lock();
-        if stripe.find(hash, id, tenant.ordinal).is_none() {
-            let (_, number) = self.create(&mut stripe, at, &tenant, id, labels.clone(), last);
-            tenant.index.write().insert(number, labels);
+        if self.adopt_in(&tenant, labels.id(), last, |index, number| index.insert(number, labels)) {
             tenant.active.fetch_add(1, Relaxed);
-            self.stats.kept.fetch_add(series_bytes(labels), Relaxed);
         }
     }
 
@@ -418,8 +495,9 @@ impl Head {
             let held = locked.take().filter(|(stripe, _)| *stripe == place.stripe());
             let (_, stripe) =
                 locked.insert(held.unwrap_or_else(|| (place.stripe(), self.stripes[place.stripe()].lock())));
-            if let Some(series) = stripe.get_mut(place.slot())
-                && let Ok(taken) = series.append(at, value, start, AppendPolicy::default(), &Nothing)
+            if let Some((series, pieces)) = stripe.get_mut(place.slot())
+                && let Ok(taken) =
+                    series.append(at, value, start, AppendPolicy::default(), Past::NOTHING, pieces)
             {
                 tally.count(taken, at, value);
             }
@@ -434,14 +512,13 @@ impl Head {
         self.stats.newest.fetch_max(tally.newest, Relaxed);
     }
 
-    /// Creates a series in a stripe: its slot and its number. The index is up to the caller.
+    /// Creates a series in a stripe: its slot and its number. The index and its labels are up to the caller.
     fn create(
         &self,
         stripe: &mut Stripe,
         at: usize,
         tenant: &HeadTenant,
         id: SeriesId,
-        labels: Labels,
         carried: i64,
     ) -> (u32, u32) {
         let slot = stripe.next_slot();
@@ -451,8 +528,8 @@ impl Head {
             places.push(Place::new(at, slot));
             number
         };
-        self.stats.bytes.fetch_add(series_bytes(&labels), Relaxed);
-        let mut series = Series::new(id, tenant.ordinal, number, labels);
+        self.stats.bytes.fetch_add(SERIES_BYTES, Relaxed);
+        let mut series = Series::new(id, tenant.ordinal, number, List::NONE);
         series.carried = carried;
         stripe.insert(hash(id, tenant.ordinal), series);
         (slot, number)
@@ -460,10 +537,13 @@ impl Head {
 }
 
 impl HeadTenant {
-    /// Tells the index of series that were [placed](Head::place).
-    pub(crate) fn tell_index(&self, series: &[(u32, Labels)]) {
-        let mut index = self.index.write();
-        series.iter().for_each(|(number, labels)| index.insert(*number, labels));
+    /// Makes the index know a series: the numbers of its pairs, and about how much memory that took.
+    fn enter_index(&self, enter: impl FnOnce(&mut Index) -> PairNumbers) -> (PairNumbers, u64) {
+        let index = &mut *self.index.write();
+        let before = index.pair_bytes();
+        let pairs = enter(index);
+        let bytes = index.pair_bytes() - before + pairs.len() as u64 * LABEL_BYTES;
+        (pairs, bytes)
     }
 
     /// Counts one more active series, if there are fewer than `most`.
@@ -513,9 +593,18 @@ impl Stripe {
         self.pages.get(slot / PAGE)?.get(slot % PAGE)
     }
 
-    fn get_mut(&mut self, slot: u32) -> Option<&mut Series> {
+    /// A series, and the pieces that its stream is in.
+    fn get_mut(&mut self, slot: u32) -> Option<(&mut Series, &mut Pieces)> {
         let slot = slot as usize;
-        self.pages.get_mut(slot / PAGE)?.get_mut(slot % PAGE)
+        Some((self.pages.get_mut(slot / PAGE)?.get_mut(slot % PAGE)?, &mut self.pieces))
+    }
+
+    /// Gives a series its labels.
+    fn label(&mut self, slot: u32, pairs: &[u32]) {
+        let labels = self.lists.push(pairs);
+        if let Some((series, _)) = self.get_mut(slot) {
+            series.labels = labels;
+        }
     }
 
     fn next_slot(&self) -> u32 {
@@ -540,13 +629,11 @@ impl Stripe {
     }
 }
 
-/// About the memory a series takes without its samples.
-fn series_bytes(labels: &Labels) -> u64 {
-    let text = labels.as_canonical().len() as u64;
-    // The series itself, its places in tables and index, and a first piece of stream; texts that no other series has are
-    // in the index once more.
-    240 + text + text / 4
-}
+/// About the memory a series takes without its labels and samples: itself, its places in tables, and a first piece of
+/// stream.
+const SERIES_BYTES: u64 = 150;
+/// About the memory a label of a series takes: its number with the series, and the series' with it.
+const LABEL_BYTES: u64 = 10;
 
 fn hash(id: SeriesId, tenant: u32) -> u64 {
     id.hash64() ^ u64::from(tenant).wrapping_mul(0x9e37_79b9_7f4a_7c15)

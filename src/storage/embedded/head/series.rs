@@ -3,10 +3,16 @@
 //! Floats that arrive in time order, which is nearly all, go to a [`Stream`], cut into sealed blocks. Everything
 //! else goes to `late`, sorted by time: floats behind the stream's end, and all histograms. An entry of `late`
 //! was written after whatever the stream has at its time, so reading lays it over the stream.
+//!
+//! There are millions of series: what a stripe has for all of them together, the pieces of the streams and the labels,
+//! is in the stripe, and comes along with whatever is done to a series.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::stream::{Stream, unpack};
+use super::{
+    pieces::{List, Pieces},
+    stream::{MOST_SAMPLES, Row, Stream, unpack},
+};
 use crate::{
     model::{Histogram, Labels, SeriesId, TimeRange, Timestamp},
     storage::{
@@ -17,6 +23,7 @@ use crate::{
 
 /// A stream is sealed at this many samples: so many are unpacked to find one.
 const BLOCK_SAMPLES: u32 = 256;
+const _: () = assert!(BLOCK_SAMPLES < MOST_SAMPLES);
 
 /// A series that takes writes.
 #[derive(Debug)]
@@ -26,7 +33,8 @@ pub(crate) struct Series {
     pub(crate) tenant: u32,
     /// The series' number in the log and in the index.
     pub(crate) number: u32,
-    pub(crate) labels: Labels,
+    /// The numbers that its labels have in the tenant's index.
+    pub(crate) labels: List,
     /// Whether the log of this epoch knows the number.
     pub(crate) logged: bool,
     /// The newest sample that it had in the heads before, and is still active for.
@@ -93,6 +101,18 @@ pub(crate) enum Taken {
     Duplicate,
 }
 
+/// A series' past: what the store has of it outside this head, by its labels.
+#[derive(Clone, Copy)]
+pub(crate) struct Past<'a> {
+    pub(crate) before: &'a dyn Before,
+    pub(crate) labels: &'a dyn Fn() -> Labels,
+}
+
+impl Past<'_> {
+    /// None, or none that matters.
+    pub(crate) const NOTHING: Self = Self { before: &Nothing, labels: &Labels::empty };
+}
+
 /// What the store has of a series outside this head.
 pub(crate) trait Before {
     /// The time of its newest sample.
@@ -104,7 +124,7 @@ pub(crate) trait Before {
 
 /// Nothing.
 #[derive(Debug)]
-pub(crate) struct Nothing;
+struct Nothing;
 
 impl Before for Nothing {
     fn newest(&self, _labels: &Labels) -> Option<i64> {
@@ -117,7 +137,7 @@ impl Before for Nothing {
 }
 
 impl Series {
-    pub(crate) fn new(id: SeriesId, tenant: u32, number: u32, labels: Labels) -> Self {
+    pub(crate) fn new(id: SeriesId, tenant: u32, number: u32, labels: List) -> Self {
         Self {
             id,
             tenant,
@@ -137,7 +157,8 @@ impl Series {
         value: NewValue<'_>,
         start: i64,
         policy: AppendPolicy,
-        before: &dyn Before,
+        past: Past<'_>,
+        pieces: &mut Pieces,
     ) -> Result<Taken, RejectReason> {
         let late = self.rest.as_ref().is_some_and(|rest| !rest.late.is_empty());
         let plain = policy.on_conflict == OnConflict::Last && policy.out_of_order_window.is_none();
@@ -146,19 +167,19 @@ impl Series {
             && let NewValue::Float(bits) = value
             && self.follows(at)
         {
-            self.push(at, bits, start);
+            self.push(at, bits, start, pieces);
             return Ok(Taken::InOrder);
         }
-        match self
-            .same_at(at, value)
-            .or_else(|| if plain { None } else { before.same_at(&self.labels, at, value) })
-        {
+        let same = self
+            .same_at(at, value, pieces)
+            .or_else(|| if plain { None } else { past.before.same_at(&(past.labels)(), at, value) });
+        match same {
             Some(true) => return Ok(Taken::Duplicate),
             Some(false) if policy.on_conflict == OnConflict::Reject => return Err(RejectReason::Conflict),
             Some(false) | None => {}
         }
         if let Some(window) = policy.out_of_order_window
-            && let Some(newest) = self.newest().max(self.newest_before(before))
+            && let Some(newest) = self.newest().max(self.newest_before(past))
             && Timestamp(at) < Timestamp(newest).minus(window)
         {
             return Err(RejectReason::OutOfOrder);
@@ -168,7 +189,7 @@ impl Series {
             NewValue::Float(bits)
                 if self.follows(at) && !self.rest.as_ref().is_some_and(|r| r.late.contains_key(&at)) =>
             {
-                self.push(at, bits, start);
+                self.push(at, bits, start, pieces);
             }
             NewValue::Float(bits) => self.insert_late(at, start, LateValue::Float(bits)),
             NewValue::Histogram(bytes) => self.insert_late(at, start, LateValue::Histogram(bytes.into())),
@@ -185,17 +206,17 @@ impl Series {
         self.rest.as_ref().map_or(&[], |rest| &rest.blocks)
     }
 
-    fn push(&mut self, at: i64, bits: u64, start: i64) {
+    fn push(&mut self, at: i64, bits: u64, start: i64, pieces: &mut Pieces) {
         let known = self.rest.as_ref().and_then(|rest| rest.starts.last()).map_or(0, |(_, start)| *start);
         if known != start {
             let from = self.streamed();
             self.rest.get_or_insert_default().starts.push((from, start));
         }
-        self.stream.push(at, bits);
+        self.stream.push(pieces, at, bits);
         if self.stream.count() >= BLOCK_SAMPLES {
             let before = self.streamed() - self.stream.count();
-            let (first, last) = (self.stream.first(), self.stream.last());
-            let block = Block { first, last, before, bytes: self.stream.take() };
+            let (first, last) = (self.stream.first(pieces), self.stream.last());
+            let block = Block { first, last, before, bytes: self.stream.take(pieces) };
             self.rest.get_or_insert_default().blocks.push(block);
         }
     }
@@ -209,23 +230,25 @@ impl Series {
         self.blocks().last().map_or(0, |b| b.before + BLOCK_SAMPLES) + self.stream.count()
     }
 
-    fn same_at(&self, at: i64, value: NewValue<'_>) -> Option<bool> {
+    fn same_at(&self, at: i64, value: NewValue<'_>, pieces: &Pieces) -> Option<bool> {
         if let Some(late) = self.rest.as_ref().and_then(|rest| rest.late.get(&at)) {
             return Some(late.value == value);
         }
-        let bits = self.streamed_at(at)?;
+        let bits = self.streamed_at(at, pieces)?;
         Some(value == NewValue::Float(bits))
     }
 
-    fn streamed_at(&self, at: i64) -> Option<u64> {
-        let bytes = if self.stream.count() > 0 && self.stream.first() <= at {
+    fn streamed_at(&self, at: i64, pieces: &Pieces) -> Option<u64> {
+        let row;
+        let bytes = if self.stream.count() > 0 && self.stream.first(pieces) <= at {
             if at > self.stream.last() {
                 return None;
             }
             if at == self.stream.last() {
                 return Some(self.stream.last_bits());
             }
-            self.stream.bytes()
+            row = self.stream.row(pieces);
+            &row[..]
         } else {
             let blocks = self.blocks();
             let block = &blocks[..blocks.partition_point(|b| b.first <= at)].last()?;
@@ -257,18 +280,18 @@ impl Series {
     }
 
     /// The time of the oldest sample in the head.
-    fn oldest(&self) -> Option<i64> {
+    fn oldest(&self, pieces: &Pieces) -> Option<i64> {
         let streamed = match self.blocks().first() {
             Some(block) => Some(block.first),
-            None => (self.stream.count() > 0).then(|| self.stream.first()),
+            None => (self.stream.count() > 0).then(|| self.stream.first(pieces)),
         };
         let late = self.rest.as_ref().and_then(|rest| rest.late.first_key_value()).map(|(at, _)| *at);
         [streamed, late].into_iter().flatten().min()
     }
 
     /// The times between which the samples in the head lie.
-    pub(crate) fn range(&self) -> Option<TimeRange> {
-        TimeRange::new(Timestamp(self.oldest()?), Timestamp(self.newest()?))
+    pub(crate) fn range(&self, pieces: &Pieces) -> Option<TimeRange> {
+        TimeRange::new(Timestamp(self.oldest(pieces)?), Timestamp(self.newest()?))
     }
 
     /// How many chunks of memory the samples are in.
@@ -277,22 +300,22 @@ impl Series {
         self.blocks().len() + usize::from(self.stream.count() > 0) + usize::from(late)
     }
 
-    fn newest_before(&mut self, before: &dyn Before) -> Option<i64> {
-        let labels = &self.labels;
-        *self.rest.get_or_insert_default().newest_before.get_or_insert_with(|| before.newest(labels))
+    fn newest_before(&mut self, past: Past<'_>) -> Option<i64> {
+        let ask = || past.before.newest(&(past.labels)());
+        *self.rest.get_or_insert_default().newest_before.get_or_insert_with(ask)
     }
 
     /// Adds the samples of a range to `into`, which is empty.
-    pub(crate) fn read(&self, range: TimeRange, into: &mut SeriesSamples) {
+    pub(crate) fn read(&self, range: TimeRange, pieces: &Pieces, into: &mut SeriesSamples) {
         let (start, end) = (range.start().0, range.end().0);
         let late = self.rest.as_ref().map(|rest| rest.late.range(start..=end)).into_iter().flatten();
         let mut late = late.peekable();
         let starts: &[(u32, i64)] = self.rest.as_ref().map_or(&[], |rest| &rest.starts);
         let blocks = self.blocks().iter().map(|b| (b.first, b.last, b.before, &*b.bytes));
-        let open = (self.stream.count() > 0).then(|| {
-            let before = self.streamed() - self.stream.count();
-            (self.stream.first(), self.stream.last(), before, self.stream.bytes())
-        });
+        let (first, last) = (self.stream.first(pieces), self.stream.last());
+        let wanted = self.stream.count() > 0 && first <= end && start <= last;
+        let row = wanted.then(|| self.stream.row(pieces));
+        let open = row.as_deref().map(|row| (first, last, self.streamed() - self.stream.count(), row));
         for (first, last, before, bytes) in blocks.chain(open) {
             if last < start || end < first {
                 continue;
@@ -324,13 +347,14 @@ impl Series {
 
 impl Series {
     /// How many samples of a range there are; one that replaces another counts as well.
-    pub(crate) fn estimate(&self, range: TimeRange) -> Estimate {
+    pub(crate) fn estimate(&self, range: TimeRange, pieces: &Pieces) -> Estimate {
         let (start, end) = (range.start().0, range.end().0);
         let mut found = Estimate::default();
         let blocks = self.blocks().iter().map(|b| (b.first, b.last, u64::from(BLOCK_SAMPLES), &*b.bytes));
-        let open = (self.stream.count() > 0).then(|| {
-            (self.stream.first(), self.stream.last(), u64::from(self.stream.count()), self.stream.bytes())
-        });
+        let (first, last) = (self.stream.first(pieces), self.stream.last());
+        let cut = self.stream.count() > 0 && !(start <= first && last <= end);
+        let row = if cut { self.stream.row(pieces) } else { Row::new() };
+        let open = (self.stream.count() > 0).then(|| (first, last, u64::from(self.stream.count()), &row[..]));
         for (first, last, count, bytes) in blocks.chain(open) {
             if last < start || end < first {
                 continue;
@@ -383,18 +407,24 @@ mod tests {
 
     const LAST: AppendPolicy = AppendPolicy { on_conflict: OnConflict::Last, out_of_order_window: None };
 
-    fn series() -> Series {
-        let labels = Labels::from_pairs([("a", "b")]).unwrap();
-        Series::new(labels.id(), 0, 0, labels)
+    /// A series by itself.
+    struct Alone {
+        series: Series,
+        pieces: Pieces,
     }
 
-    fn put(series: &mut Series, at: i64, value: f64, policy: AppendPolicy) -> Result<Taken, RejectReason> {
-        series.append(at, NewValue::Float(value.to_bits()), 0, policy, &Nothing)
+    fn series() -> Alone {
+        Alone { series: Series::new(SeriesId(7), 0, 0, List::NONE), pieces: Pieces::default() }
     }
 
-    fn all(series: &Series, range: TimeRange) -> Vec<(i64, f64)> {
+    fn put(alone: &mut Alone, at: i64, value: f64, policy: AppendPolicy) -> Result<Taken, RejectReason> {
+        let value = NewValue::Float(value.to_bits());
+        alone.series.append(at, value, 0, policy, Past::NOTHING, &mut alone.pieces)
+    }
+
+    fn all(alone: &Alone, range: TimeRange) -> Vec<(i64, f64)> {
         let mut samples = SeriesSamples::default();
-        series.read(range, &mut samples);
+        alone.series.read(range, &alone.pieces, &mut samples);
         samples.timestamps.into_iter().zip(samples.values).collect()
     }
 
@@ -413,13 +443,13 @@ mod tests {
         assert_eq!(all(&s, TimeRange::ALL), model.clone().into_iter().collect::<Vec<_>>());
         let range = TimeRange::new(Timestamp(777), Timestamp(33_333)).unwrap();
         assert_eq!(all(&s, range), model.range(777..=33_333).map(|(a, b)| (*a, *b)).collect::<Vec<_>>());
-        assert_eq!(s.range().unwrap().start().0, *model.first_key_value().unwrap().0);
-        assert_eq!(s.range().unwrap().end().0, *model.last_key_value().unwrap().0);
+        assert_eq!(s.series.range(&s.pieces).unwrap().start().0, *model.first_key_value().unwrap().0);
+        assert_eq!(s.series.range(&s.pieces).unwrap().end().0, *model.last_key_value().unwrap().0);
     }
 
     #[test]
     fn a_series_takes_little_besides_its_labels_and_samples() {
-        assert!(size_of::<Series>() <= 112, "{}", size_of::<Series>());
+        assert!(size_of::<Series>() <= 80, "{}", size_of::<Series>());
     }
 
     #[test]
@@ -453,11 +483,11 @@ mod tests {
         let mut s = series();
         for at in 0..600_i64 {
             let value = NewValue::Float(1.0_f64.to_bits());
-            s.append(at * 10, value, at / 100, LAST, &Nothing).unwrap();
+            s.series.append(at * 10, value, at / 100, LAST, Past::NOTHING, &mut s.pieces).unwrap();
         }
-        s.append(5, NewValue::Float(0), 77, LAST, &Nothing).unwrap();
+        s.series.append(5, NewValue::Float(0), 77, LAST, Past::NOTHING, &mut s.pieces).unwrap();
         let mut samples = SeriesSamples::default();
-        s.read(TimeRange::ALL, &mut samples);
+        s.series.read(TimeRange::ALL, &s.pieces, &mut samples);
         assert_eq!(samples.start(1), 77);
         assert!((2..601).all(|i| samples.start(i) == (i as i64 - 1) / 100));
     }

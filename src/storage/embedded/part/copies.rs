@@ -10,8 +10,8 @@ use hashbrown::HashMap;
 /// A shorter body costs less than to name one.
 const MIN_BODY: usize = 20;
 
-/// Bodies remembered; forgetting only costs space, and memory must not grow with the part.
-const MAX_KNOWN: usize = 1 << 18;
+/// Bodies remembered, as many as just fill a table; forgetting only costs space, and memory must not grow with the part.
+const MAX_KNOWN: usize = (1 << 18) / 8 * 7;
 
 /// Where bodies lie.
 #[derive(Debug, Default)]

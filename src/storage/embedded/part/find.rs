@@ -7,10 +7,15 @@
 //! first, and when they leave few series, dear patterns look at those series' labels instead of at all values. What
 //! dear patterns found is [kept](super::matched).
 
-use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    ops::{ControlFlow, Range},
+    sync::Arc,
+};
 
 use fst::{Automaton, IntoStreamer, Streamer};
 use roaring::RoaringBitmap;
+use smallvec::SmallVec;
 
 use super::{
     super::chunk::Damaged,
@@ -51,10 +56,15 @@ impl Part {
     /// The ordinals of a tenant's series that pass all matchers; they are in label order.
     pub fn find(&self, tenant: &TenantId, matchers: &[Matcher]) -> Result<RoaringBitmap> {
         let Some((names, all)) = self.tenant(tenant) else { return Ok(RoaringBitmap::new()) };
-        let mut order: Vec<&Matcher> = matchers.iter().collect();
-        order.sort_by_key(|matcher| cost(matcher));
-        let mut found = all.clone();
-        for matcher in order {
+        let (exact, mut others): (Vec<&Matcher>, Vec<&Matcher>) =
+            matchers.iter().partition(|m| m.op() == MatchOp::Equal && !m.value().is_empty());
+        others.sort_by_key(|matcher| cost(matcher));
+        let mut found = self.with_all(names, all.clone(), &exact)?;
+        if found.is_empty() || others.is_empty() {
+            return Ok(found);
+        }
+        let all = set_of(all);
+        for matcher in others {
             if found.is_empty() {
                 break;
             }
@@ -64,6 +74,43 @@ impl Part {
                 found &= self.matching(names, &all, matcher)?;
             }
         }
+        Ok(found)
+    }
+
+    /// The series of some in a row that have all of these values. A value that is one run of series, as a metric's name
+    /// is, only bounds what the others give.
+    fn with_all(
+        &self,
+        names: NamesAt,
+        mut bounds: Range<u32>,
+        matchers: &[&Matcher],
+    ) -> Result<RoaringBitmap> {
+        let mut bitmaps = SmallVec::<[Postings; 4]>::new();
+        for matcher in matchers {
+            let Some(entry) = self.name(names, matcher.name())? else { return Ok(RoaringBitmap::new()) };
+            let Some(code) = self.values(&entry)?.get(matcher.value()) else {
+                return Ok(RoaringBitmap::new());
+            };
+            match self.checked(Postings::decode(code))? {
+                Postings::One(one) => bounds = common(&bounds, &(one..one.saturating_add(1))),
+                Postings::Run(run) => bounds = common(&bounds, &(*run.start()..run.end().saturating_add(1))),
+                postings @ Postings::Bitmap(_) => bitmaps.push(postings),
+            }
+        }
+        if bounds.is_empty() {
+            return Ok(RoaringBitmap::new());
+        }
+        let mut found: Option<RoaringBitmap> = None;
+        for postings in &bitmaps {
+            let set = self.bitmap(postings)?;
+            found = Some(match found {
+                Some(found) => found & set,
+                None => set,
+            });
+        }
+        let Some(mut found) = found else { return Ok(set_of(bounds)) };
+        found.remove_range(..bounds.start);
+        found.remove_range(bounds.end..);
         Ok(found)
     }
 
@@ -147,17 +194,15 @@ impl Part {
     }
 
     /// Where the tenant's names lie, and all its series.
-    fn tenant(&self, tenant: &TenantId) -> Option<(NamesAt, RoaringBitmap)> {
+    fn tenant(&self, tenant: &TenantId) -> Option<(NamesAt, Range<u32>)> {
         let footer = self.footer();
         let at = footer.meta.tenants.binary_search_by(|meta| meta.tenant.cmp(tenant)).ok()?;
         let (meta, names) = (&footer.meta.tenants[at], footer.names[at]);
-        let mut all = RoaringBitmap::new();
-        all.insert_range(meta.first..meta.first + meta.series);
-        Some((names, all))
+        Some((names, meta.first..meta.first + meta.series))
     }
 
     fn entries(&self, at: NamesAt) -> Result<impl Iterator<Item = Result<NameEntry<'_>, Damaged>>> {
-        names::entries(self.section(Section::Names), at).map_err(|e| self.names_corrupt(e))
+        names::entries(self.section(Section::Names)?, at).map_err(|e| self.names_corrupt(e))
     }
 
     fn names_corrupt(&self, damaged: Damaged) -> StorageError {
@@ -306,6 +351,17 @@ impl Part {
         }
         Ok(set.finish())
     }
+}
+
+/// Series in a row.
+fn set_of(row: Range<u32>) -> RoaringBitmap {
+    let mut set = RoaringBitmap::new();
+    set.insert_range(row);
+    set
+}
+
+fn common(a: &Range<u32>, b: &Range<u32>) -> Range<u32> {
+    a.start.max(b.start)..a.end.min(b.end)
 }
 
 /// A pattern as the tree of values is walked by it.

@@ -34,7 +34,13 @@ pub(super) enum Section {
 }
 
 /// How many sections there are.
-pub(super) const SECTIONS: usize = 6;
+pub(super) const SECTIONS: usize = Section::ALL.len();
+
+impl Section {
+    /// In their order.
+    pub(super) const ALL: [Self; 6] =
+        [Self::Pages, Self::Times, Self::Series, Self::Labels, Self::Names, Self::Postings];
+}
 
 /// Where a section lies in the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -6,25 +6,44 @@
 use super::super::chunk::{Damaged, bytes::Reader};
 
 /// Writes a grouped section.
+///
+/// A section of a large part is tens of megabytes, so it is gathered in pieces: to grow copies none of them.
 #[derive(Debug)]
 pub(super) struct GroupWriter {
     per_group: u32,
     entries: u32,
+    full: Vec<Vec<u8>>,
+    /// Bytes of those.
+    full_bytes: u64,
     bytes: Vec<u8>,
     offsets: Vec<u64>,
 }
 
+/// A piece is full from this length on.
+const PIECE: usize = 256 << 10;
+
 impl GroupWriter {
     /// Starts a section with this many entries in each group.
     pub(super) fn new(per_group: u32) -> Self {
-        Self { per_group, entries: 0, bytes: Vec::new(), offsets: Vec::new() }
+        Self {
+            per_group,
+            entries: 0,
+            full: Vec::new(),
+            full_bytes: 0,
+            bytes: Vec::new(),
+            offsets: Vec::new(),
+        }
     }
 
     /// Starts an entry; true if it is the first of its group, where differences start anew.
     pub(super) fn start_entry(&mut self) -> bool {
         let first = self.entries.is_multiple_of(self.per_group);
         if first {
-            self.offsets.push(self.bytes.len() as u64);
+            if self.bytes.len() >= PIECE {
+                self.full_bytes += self.bytes.len() as u64;
+                self.full.push(std::mem::replace(&mut self.bytes, Vec::with_capacity(PIECE + PIECE / 16)));
+            }
+            self.offsets.push(self.full_bytes + self.bytes.len() as u64);
         }
         self.entries += 1;
         first
@@ -40,14 +59,17 @@ impl GroupWriter {
         self.entries
     }
 
-    /// The section.
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    /// The section, in pieces.
+    pub(super) fn finish(mut self) -> Vec<Vec<u8>> {
+        let mut table = Vec::with_capacity(self.offsets.len() * 8 + 4);
         for offset in &self.offsets {
-            self.bytes.extend_from_slice(&offset.to_le_bytes());
+            table.extend_from_slice(&offset.to_le_bytes());
         }
         let groups = u32::try_from(self.offsets.len()).expect("groups are no more than entries");
-        self.bytes.extend_from_slice(&groups.to_le_bytes());
-        self.bytes
+        table.extend_from_slice(&groups.to_le_bytes());
+        self.full.push(self.bytes);
+        self.full.push(table);
+        self.full
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! pages of samples │ pages, times, series, labels, names, postings │ footer │ trailer
-//! └─ read by need ─┘ └───────────── mapped, checked at open ────────────────────────┘
+//! └─ read by need ─┘ └── mapped, each checked when it is first used ─┘ └ checked at open ┘
 //! ```
 //!
 //! * Series are sorted by tenant and labels and numbered in that order, so that neighbours compress, a
@@ -160,5 +160,7 @@ pub struct PartFacts {
 
 #[cfg(test)]
 mod bucket_tests;
+#[cfg(test)]
+mod open_tests;
 #[cfg(test)]
 mod tests;

@@ -88,7 +88,34 @@ pub(super) fn slice(section: &[u8], offset: u64, length: u64) -> Result<&[u8], D
     bounds.and_then(|bounds| section.get(bounds)).ok_or(Damaged("piece lies outside its section"))
 }
 
-type Ordinals = SmallVec<[u32; 4]>;
+/// Ordinals as they come, rising.
+#[derive(Debug)]
+enum Ordinals {
+    Few(SmallVec<[u32; 4]>),
+    Many(RoaringBitmap),
+}
+
+/// More ordinals than this are a bitmap, in which each takes a quarter to a half of the room.
+const FEW: usize = 64;
+
+impl Ordinals {
+    fn push(&mut self, ordinal: u32) {
+        match self {
+            Self::Few(few) if few.len() < FEW => few.push(ordinal),
+            Self::Few(few) => {
+                let mut many = bitmap(few);
+                many.insert(ordinal);
+                *self = Self::Many(many);
+            }
+            Self::Many(many) => many.try_push(ordinal).expect("ordinals rise"),
+        }
+    }
+}
+
+fn bitmap(rising: &[u32]) -> RoaringBitmap {
+    RoaringBitmap::from_sorted_iter(rising.iter().copied()).expect("ordinals rise")
+}
+
 type Values = HashMap<Box<str>, Ordinals, foldhash::fast::RandomState>;
 
 /// Collects the labels of one tenant's series after the other's.
@@ -113,7 +140,7 @@ impl NamesWriter {
             if let Some(ordinals) = values.get_mut(value) {
                 ordinals.push(ordinal);
             } else {
-                values.insert(Box::from(value), SmallVec::from_slice(&[ordinal]));
+                values.insert(Box::from(value), Ordinals::Few(SmallVec::from_slice(&[ordinal])));
             }
         }
     }
@@ -128,17 +155,20 @@ impl NamesWriter {
             let mut map = fst::MapBuilder::memory();
             let (mut present, mut ones) = (RoaringBitmap::new(), Vec::new());
             for (value, ordinals) in values {
-                let postings = match ordinals[..] {
+                let several = match ordinals {
                     // Where each series has a value of its own, sets of one would take most of the time.
-                    [one] => {
+                    Ordinals::Few(few) if few.len() == 1 => Err(few[0]),
+                    Ordinals::Few(few) => Ok(bitmap(&few)),
+                    Ordinals::Many(many) => Ok(many),
+                };
+                let postings = match several {
+                    Ok(several) => {
+                        present |= &several;
+                        self.put_postings(several)
+                    }
+                    Err(one) => {
                         ones.push(one);
                         Postings::One(one)
-                    }
-                    _ => {
-                        let bitmap = RoaringBitmap::from_sorted_iter(ordinals)
-                            .expect("ordinals were collected in ascending order");
-                        present |= &bitmap;
-                        self.put_postings(bitmap)
                     }
                 };
                 map.insert(value.as_bytes(), postings.encode())?;

@@ -8,7 +8,7 @@ use std::{
     ops::Range,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -25,7 +25,7 @@ use super::{
         head::series::unpacked_histograms,
     },
     PartId, PartMeta,
-    footer::{Footer, HEADER, Section, TRAILER, Trailer, UNKNOWN_FORMAT},
+    footer::{Footer, HEADER, SECTIONS, Section, TRAILER, Trailer, UNKNOWN_FORMAT},
     groups::Groups,
     names::Postings,
     pages::{PAGE_HEADER, PageCache, page_crc},
@@ -72,6 +72,8 @@ pub struct Part {
     /// Where the index starts in the file.
     index_at: u64,
     footer: Footer,
+    /// Whether the checksum of each section is right, once somebody needed to know.
+    checked: [OnceLock<bool>; SECTIONS],
     total_crc: u32,
     pub(super) cache: Arc<PageCache>,
     pub(super) owner: u64,
@@ -188,12 +190,17 @@ impl Drop for Part {
 }
 
 impl Part {
-    /// Opens a part with a small page cache of its own.
+    /// Opens a part with a small page cache of its own, and checks its index.
     pub fn open(disk: &Arc<dyn Disk>, path: &Path) -> Result<Self> {
-        Self::open_with_cache(disk, path, &PageCache::new(OWN_CACHE))
+        let part = Self::open_with_cache(disk, path, &PageCache::new(OWN_CACHE))?;
+        for section in Section::ALL {
+            part.section(section)?;
+        }
+        Ok(part)
     }
 
-    /// Opens a part: reads its end, maps and checks its index. Costs nothing per sample.
+    /// Opens a part: reads its end and maps its index, of which each section is checked when it is first used. Costs
+    /// nothing per sample and nothing per series.
     pub fn open_with_cache(disk: &Arc<dyn Disk>, path: &Path, cache: &Arc<PageCache>) -> Result<Self> {
         let io = |e| StorageError::io(format!("opening part {}", path.display()), e);
         let corrupt = |offset: u64, detail: &str| StorageError::Corrupt {
@@ -248,32 +255,19 @@ impl Part {
             return Err(corrupt(trailer.footer, "sections do not fill the index"));
         }
         let owner = cache.register();
-        let part = Self {
+        Ok(Self {
             path: path.to_owned(),
             file,
             index,
             index_at: trailer.index,
             footer,
+            checked: Default::default(),
             total_crc: trailer.total_crc,
             cache: Arc::clone(cache),
             owner,
             serial: NEXT_SERIAL.fetch_add(1, Ordering::Relaxed),
             labels_group: Mutex::new(None),
-        };
-        for section in [
-            Section::Pages,
-            Section::Times,
-            Section::Series,
-            Section::Labels,
-            Section::Names,
-            Section::Postings,
-        ] {
-            let at = part.footer.sections[section as usize];
-            if crc32c::crc32c(part.section(section)) != at.crc {
-                return Err(part.corrupt(at.offset, "section's checksum is wrong"));
-            }
-        }
-        Ok(part)
+        })
     }
 
     /// What the part holds and what it stands for.
@@ -488,12 +482,14 @@ impl Part {
             .map_err(|e| self.page_corrupt(chunk.page, chunk.offset, e))
     }
 
-    /// The bytes of an index section.
-    pub(super) fn section(&self, section: Section) -> &[u8] {
+    /// The bytes of an index section, if its checksum is right.
+    pub(super) fn section(&self, section: Section) -> Result<&[u8]> {
         let at = self.footer.sections[section as usize];
         let start = usize::try_from(at.offset - self.index_at).expect("the index was mapped");
         let length = usize::try_from(at.length).expect("the index was mapped");
-        &self.index[start..start + length]
+        let bytes = &self.index[start..start + length];
+        let good = *self.checked[section as usize].get_or_init(|| crc32c::crc32c(bytes) == at.crc);
+        if good { Ok(bytes) } else { Err(self.corrupt(at.offset, "section's checksum is wrong")) }
     }
 
     /// The footer.
@@ -512,7 +508,7 @@ impl Part {
             }
             Postings::Bitmap(offset) => {
                 let wrong = |_| self.index_corrupt(Section::Postings, Damaged("postings do not read back"));
-                let section = self.section(Section::Postings);
+                let section = self.section(Section::Postings)?;
                 let at = usize::try_from(*offset).unwrap_or(usize::MAX).min(section.len());
                 RoaringBitmap::deserialize_from(&section[at..]).map_err(wrong)
             }
@@ -550,7 +546,7 @@ impl Part {
         {
             return Ok(Arc::clone(group));
         }
-        let unpacked = unpack_labels(Groups(self.section(Section::Labels)), number)
+        let unpacked = unpack_labels(Groups(self.section(Section::Labels)?), number)
             .map_err(|e| self.index_corrupt(Section::Labels, e))?;
         let unpacked = Arc::new(unpacked);
         *self.labels_group.lock() = Some(Arc::clone(&unpacked));
@@ -558,7 +554,7 @@ impl Part {
     }
 
     pub(super) fn chunks(&self, ordinal: u32) -> Result<Chunks> {
-        let groups = Groups(self.section(Section::Series));
+        let groups = Groups(self.section(Section::Series)?);
         let group = (self.serial, ordinal / SERIES_PER_GROUP);
         let place = (ordinal % SERIES_PER_GROUP) as usize;
         RECENT.with_borrow_mut(|recent| {
@@ -582,7 +578,7 @@ impl Part {
         if let Some(entry) = known {
             return Ok(entry);
         }
-        let groups = Groups(self.section(Section::Times));
+        let groups = Groups(self.section(Section::Times)?);
         let entry = times_entry(groups, number).map_err(|e| self.index_corrupt(Section::Times, e))?;
         RECENT.with_borrow_mut(|recent| {
             recent.column = Some((self.serial, number));
@@ -621,11 +617,12 @@ impl Part {
     }
 
     fn page_count(&self) -> u32 {
-        u32::try_from(self.section(Section::Pages).len() / 12).unwrap_or(u32::MAX)
+        let section = self.footer.sections[Section::Pages as usize];
+        u32::try_from(section.length / 12).unwrap_or(u32::MAX)
     }
 
     fn page_at(&self, page: u32) -> Result<(u64, u32)> {
-        let section = self.section(Section::Pages);
+        let section = self.section(Section::Pages)?;
         let at = (page as usize).saturating_mul(12).min(section.len());
         let mut reader = Reader::new(&section[at..]);
         let wrong = |e| self.index_corrupt(Section::Pages, e);

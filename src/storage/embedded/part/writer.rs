@@ -356,18 +356,22 @@ impl PartWriter {
             (series.entries(), std::mem::replace(&mut self.times, TimesWriter::new()));
         let labels = std::mem::replace(&mut self.labels, LabelsWriter::new()).finish()?;
         let written = [
-            pages,
+            vec![pages],
             times.groups.finish(),
             series.finish(),
             labels,
-            std::mem::take(&mut self.names.section),
-            std::mem::take(&mut self.names.postings),
+            vec![std::mem::take(&mut self.names.section)],
+            vec![std::mem::take(&mut self.names.postings)],
         ];
         let mut sections = [SectionAt::default(); SECTIONS];
-        for (section, bytes) in sections.iter_mut().zip(written) {
+        for (section, pieces) in sections.iter_mut().zip(written) {
             let offset = self.tail.length;
-            *section = SectionAt { offset, length: bytes.len() as u64, crc: crc32c::crc32c(&bytes) };
-            self.tail.append(&bytes)?;
+            let mut crc = 0;
+            for piece in pieces {
+                crc = crc32c::crc32c_append(crc, &piece);
+                self.tail.append(&piece)?;
+            }
+            *section = SectionAt { offset, length: self.tail.length - offset, crc };
         }
         let tenants = std::mem::take(&mut self.tenants);
         let mut meta = PartMeta {
@@ -571,7 +575,7 @@ impl LabelsWriter {
         Ok(())
     }
 
-    fn finish(mut self) -> io::Result<Vec<u8>> {
+    fn finish(mut self) -> io::Result<Vec<Vec<u8>>> {
         self.flush()?;
         Ok(self.groups.finish())
     }

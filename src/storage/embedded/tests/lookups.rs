@@ -91,8 +91,8 @@ proptest! {
     ) {
         let all = all_labels(some, many);
         let head = Head::new();
-        all.iter().for_each(|labels| head.adopt(&tenant(), labels, labels.id(), 0));
-        head.adopt(&TenantId::new("other").unwrap(), &labels(&[("a", "b")]), labels(&[("a", "b")]).id(), 0);
+        all.iter().for_each(|labels| head.recall(&tenant(), labels, 0));
+        head.recall(&TenantId::new("other").unwrap(), &labels(&[("a", "b")]), 0);
         for set in &sets {
             let found = head.find(&tenant(), set);
             let numbers: Vec<u32> = found.iter().collect();
