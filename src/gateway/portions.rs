@@ -106,7 +106,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_large_piece_goes_out_in_portions_with_pauses() {
-        let large: Vec<u8> = (0..2 * PORTION + 7).map(|at| (at % 251) as u8).collect();
+        let large: Vec<u8> = (0..2 * PORTION + 7).map(|at| u8::try_from(at % 251).unwrap()).collect();
         let (sizes, all) = sent(Body::from(large.clone())).await;
         assert!(all == large);
         assert_eq!(sizes, [PORTION, 0, PORTION, 0, 7, 0]);

@@ -189,7 +189,7 @@ impl Half {
     #[expect(clippy::cast_possible_truncation, reason = "it is less than the length")]
     fn place(&self, entry: &Entry) -> usize {
         let hash = u64::from(entry[1]) << 32 | u64::from(entry[0]);
-        (u128::from(hash) * self.slots.len() as u128 >> 64) as usize
+        ((u128::from(hash) * self.slots.len() as u128) >> 64) as usize
     }
 
     /// Where an entry with this key is, or is to be: there is always a place.

@@ -20,6 +20,8 @@
 #[path = "../it/clickhouse/front.rs"]
 mod front;
 mod load;
+#[path = "../it/patience.rs"]
+mod patience;
 mod process;
 #[path = "../it/server.rs"]
 mod server;

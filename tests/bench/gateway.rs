@@ -20,6 +20,8 @@
     reason = "a measuring program, which uses some of the tests' parts"
 )]
 
+#[path = "../it/patience.rs"]
+mod patience;
 mod process;
 #[path = "../it/server.rs"]
 mod server;

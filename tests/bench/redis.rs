@@ -14,6 +14,8 @@
     reason = "a measuring program, which uses some of the tests' parts"
 )]
 
+#[path = "../it/patience.rs"]
+mod patience;
 #[path = "../it/server.rs"]
 mod server;
 #[path = "../it/redis/setting.rs"]

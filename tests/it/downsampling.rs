@@ -76,7 +76,8 @@ fn series() -> Vec<(Labels, Vec<(i64, f64)>)> {
     let mut dice = Dice(7);
     let mut all = Vec::new();
     let mut add = |pairs: &[(&str, &str)], samples: Vec<(i64, f64)>| {
-        let pairs = pairs.iter().copied().chain([("job", "j")]);
+        // What has no name any more is still told apart.
+        let pairs = pairs.iter().copied().chain([("job", "j"), ("of", pairs[0].1)]);
         all.push((Labels::from_pairs(pairs).unwrap(), samples));
     };
     let times: Vec<i64> = (0..DAY / 15_000).map(|i| START + i * 15_000 + 4000).collect();

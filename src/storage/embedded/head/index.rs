@@ -427,7 +427,7 @@ mod tests {
 
     #[test]
     fn ranks_sort_as_labels_do() {
-        let value = |i: u32| if i % 5 == 0 { String::new() } else { (i * 7919 % 97).to_string() };
+        let value = |i: u32| if i.is_multiple_of(5) { String::new() } else { (i * 7919 % 97).to_string() };
         let mut all: Vec<Labels> = (0..300)
             .map(|i| {
                 let pairs = [("b", value(i)), ("A", value(i / 2)), ("ab", value(i / 3)), ("a", value(i / 7))];

@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn series_come_in_label_order_tenant_by_tenant() {
-        let value = |i: u32| if i % 4 == 0 { String::new() } else { (i * 31 % 57).to_string() };
+        let value = |i: u32| if i.is_multiple_of(4) { String::new() } else { (i * 31 % 57).to_string() };
         let head = Head::new();
         let tenants = ["a", "b"].map(|name| TenantId::new(name).unwrap());
         for (at, tenant) in (0..).zip(&tenants) {

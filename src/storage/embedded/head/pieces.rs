@@ -27,6 +27,7 @@ type Slab = [[u8; UNIT]; SLAB];
 /// Pieces that chains are made of.
 #[derive(Debug, Default)]
 pub(crate) struct Pieces {
+    #[expect(clippy::vec_box, reason = "a slab stays where it is when there are more")]
     slabs: Vec<Box<Slab>>,
     /// Units handed out so far, in order.
     used: u32,

@@ -104,7 +104,7 @@ fn a_day_is_put_together_when_it_is_old_enough_and_again_later() {
     put_day(&engine);
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(SeqCst);
     engine.tidy(Haste::Now).unwrap();
-    assert_eq!(all(&engine, 1).timestamps.len(), PER_DAY as usize, "it is too young");
+    assert_eq!(all(&engine, 1).timestamps.len(), usize::try_from(PER_DAY).unwrap(), "it is too young");
     let noted = engine.changes.of(&tenant(), TimeRange::ALL).now;
     for (later, windows, times) in [(10, 288, 1), (10, 24, 2)] {
         hand.advance(days(later));
@@ -121,7 +121,7 @@ fn a_day_is_put_together_when_it_is_old_enough_and_again_later() {
                 assert_eq!(value.to_bits(), self::value(of, (at - then(0)) / APART).to_bits());
             }
         }
-        assert_eq!(all(&engine, 3).timestamps.len(), PER_DAY as usize);
+        assert_eq!(all(&engine, 3).timestamps.len(), usize::try_from(PER_DAY).unwrap());
         assert!(all(&engine, 3).gaps.is_empty());
     }
     let told = engine.changes.of(&tenant(), TimeRange::ALL).changed;
