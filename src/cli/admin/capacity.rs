@@ -126,17 +126,17 @@ impl Figures {
 
 const EMBEDDED: Figures = Figures {
     first_write_cpu: measured("writing, up to 100000/s", 0.43, CPU_OF_WRITES, "250m of CPU, 100000 series"),
-    write_cpu: measured("writing, above", 0.397, CPU_OF_WRITES, "50000 series x 240 scrapes, flushed"),
+    write_cpu: measured("writing, above", 0.781, CPU_OF_WRITES, "50000 series x 240 scrapes, flushed"),
     query_cpu: measured(
         "querying",
         0.03,
         CPU_OF_QUERIES,
         "sums of rates over an hour, 1.9 and 2.8 million samples",
     ),
-    base_memory: measured("memory, at rest", 28.0, "MB", "a server without data"),
-    series_memory: measured("memory, of a series", 1.65, "kB", "1000000 series: 1678 MB at most"),
-    query_memory: measured("memory, of queries", 89.0, "MB", "the queries of the bench, one after another"),
-    sample_disk: measured("disk", 1.338, "bytes per sample", "50000 series x 240 scrapes, flushed"),
+    base_memory: measured("memory, at rest", 37.0, "MB", "a server without data"),
+    series_memory: measured("memory, of a series", 0.68, "kB", "1000000 series: 715 MB, flushed"),
+    query_memory: measured("memory, of queries", 134.0, "MB", "the queries of the bench, one after another"),
+    sample_disk: measured("disk", 1.251, "bytes per sample", "50000 series x 240 scrapes, flushed"),
     clickhouse_samples: None,
 };
 

@@ -53,19 +53,13 @@ fn the_figures_are_those_that_were_measured() {
     });
     for (backend, name, value, path, told) in [
         ("embedded", "writing, up to 100000/s", 0.43, DEPLOYED, "| 250m, 100,000 series | 582,000 | 0.43 |"),
-        ("embedded", "writing, above", 0.397, BENCH, "| CPU-s per million samples, flushed | 0.397 |"),
+        ("embedded", "writing, above", 0.781, BENCH, "| CPU-s per million samples, flushed | 0.781 |"),
         ("embedded", "querying", 0.03, DEPLOYED, "(embedded 0.03)"),
-        ("embedded", "memory, at rest", 28.0, BENCH, "| without data: RSS (MB) | 28 |"),
+        ("embedded", "memory, at rest", 37.0, BENCH, "| RSS without data (MB) | 37 |"),
         // Less what a server takes at rest.
-        (
-            "embedded",
-            "memory, of a series",
-            1.65,
-            BENCH,
-            "| 1000000 series x 4 scrapes: peak RSS (MB) | 1678 |",
-        ),
-        ("embedded", "memory, of queries", 89.0, BENCH, "| peak RSS while querying (MB) | 89 |"),
-        ("embedded", "disk", 1.338, BENCH, "| bytes per sample on disk | 1.338 |"),
+        ("embedded", "memory, of a series", 0.68, BENCH, "| peak RSS, flushed (MB) | 715 |"),
+        ("embedded", "memory, of queries", 134.0, BENCH, "| peak RSS while querying (MB) | 134.39 |"),
+        ("embedded", "disk", 1.251, BENCH, "| bytes per sample on disk | 1.251 |"),
         ("clickhouse", "writing, up to 100000/s", 1.25, DEPLOYED, "| asked for 100,000/s | 100,000 | 1.25 |"),
         ("clickhouse", "writing, above", 0.68, DEPLOYED, "| asked for 250,000/s | 249,000 | 0.68 |"),
         ("clickhouse", "querying", 0.07, DEPLOYED, "**0.07 s for a million samples read**"),
