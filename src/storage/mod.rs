@@ -16,7 +16,6 @@ pub mod conformance;
 pub mod embedded;
 pub mod error;
 pub mod estimate;
-pub mod gap;
 pub mod latency;
 pub mod memory;
 pub mod offer;
@@ -38,7 +37,6 @@ pub(crate) use cardinality::{PairCounts, cardinality_of, most};
 pub use changes::{AsOf, ChangeLog, Changed, Changes, Touched};
 pub use error::{Fault, StorageError};
 pub use estimate::Estimate;
-pub use gap::Gap;
 pub use offer::{Combine, GridRow, Offer, Operation, WindowFunction};
 pub use room::{Granted, SeriesRoom};
 pub use selection::{

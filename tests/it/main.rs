@@ -23,7 +23,6 @@ mod credentials;
 mod death;
 mod deploy;
 mod differential;
-mod downsampling;
 mod federation;
 mod golden;
 mod grafana;

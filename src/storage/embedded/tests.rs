@@ -3,7 +3,6 @@
 mod active;
 mod backups;
 mod crashes;
-mod downsampling;
 mod keeping;
 mod lookups;
 mod memory;
