@@ -3,7 +3,7 @@
 //! The files are the truth. Every part that opens serves, unless another that is there replaces it; the log is
 //! replayed on top, also where a part may have it already, since the same sample twice is one sample. The
 //! catalog only helps: to notice that a part is missing. What does not read back is set aside and told, and never
-//! keeps the store from opening.
+//! keeps the store from opening; of a part, that is its end, for its index is checked when it is used.
 
 use std::{
     collections::BTreeSet,
@@ -213,8 +213,7 @@ fn shelve(disk: &Arc<dyn Disk>, dir: &Path, cache: &Arc<PageCache>, told: &Told)
             }
         }
     }
-    let replaced: HashSet<PartId> =
-        shelf.parts.iter().flat_map(|p| p.part.meta().replaces.iter().copied()).collect();
+    let replaced = replaced(&mut shelf);
     remove_replaced(disk, dir, &mut shelf, &mut closed, &replaced)?;
     for Closed { id, path, error } in closed {
         if matches!(error, StorageError::Corrupt { .. }) {
@@ -237,6 +236,23 @@ fn shelve(disk: &Arc<dyn Disk>, dir: &Path, cache: &Arc<PageCache>, told: &Told)
     shelf.seen.extend(replaced);
     shelf.seen.extend(&told.parts);
     Ok(shelf)
+}
+
+/// What parts stand for. Where something of that is left, whoever wrote the part had no time to remove it: then it stands
+/// for nothing unless its index reads back, too.
+fn replaced(shelf: &mut Shelf) -> HashSet<PartId> {
+    let mut replaced = HashSet::new();
+    for part in shelf.parts.iter().map(|sealed| &sealed.part) {
+        let replaces = &part.meta().replaces;
+        if replaces.iter().any(|id| shelf.seen.contains(id))
+            && let Err(error) = part.check_index()
+        {
+            shelf.damage.push(format!("part {} does not stand for others: {error}", part.id()));
+            continue;
+        }
+        replaced.extend(replaces);
+    }
+    replaced
 }
 
 /// A part that does not open.

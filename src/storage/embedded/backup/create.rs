@@ -198,7 +198,8 @@ impl Copy<'_, '_> {
         {
             return Ok(known.clone());
         }
-        let meta = Part::open(self.disk, &at)?.meta().clone();
+        // What is damaged in it is found as it is copied.
+        let meta = Part::open_for_facts(self.disk, &at)?.meta().clone();
         let (sha256, crc) = self.checksums(&at, bytes, seal.covers)?;
         let damaged = crc != seal.total_crc;
         if damaged {

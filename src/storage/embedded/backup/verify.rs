@@ -93,5 +93,5 @@ fn wrong(
     };
     let known = file.part.as_ref().is_some_and(|part| part.damaged);
     let known = known.then(|| "it was damaged already in the store that it was copied from".to_owned());
-    Ok(damage.or(known))
+    Ok(known.or(damage))
 }

@@ -179,11 +179,19 @@ impl Drop for Part {
 impl Part {
     /// Opens a part with a small page cache of its own, and checks its index.
     pub fn open(disk: &Arc<dyn Disk>, path: &Path) -> Result<Self> {
-        let part = Self::open_with_cache(disk, path, &PageCache::new(OWN_CACHE))?;
-        for section in Section::ALL {
-            part.section(section)?;
-        }
+        let part = Self::open_for_facts(disk, path)?;
+        part.check_index()?;
         Ok(part)
+    }
+
+    /// The same without looking at the index, for whoever wants to know what its footer says.
+    pub fn open_for_facts(disk: &Arc<dyn Disk>, path: &Path) -> Result<Self> {
+        Self::open_with_cache(disk, path, &PageCache::new(OWN_CACHE))
+    }
+
+    /// Reads the whole index, if that was not done before. Fails where a checksum is wrong.
+    pub fn check_index(&self) -> Result<()> {
+        Section::ALL.into_iter().try_for_each(|section| self.section(section).map(drop))
     }
 
     /// Opens a part: reads its end and maps its index, of which each section is checked when it is first used. Costs

@@ -17,6 +17,7 @@ use crate::storage::{
             Target, create, drill, list, prune, restore, verify,
         },
         lock::Lock,
+        part::Part,
     },
 };
 
@@ -302,26 +303,30 @@ async fn a_part_that_is_damaged_in_the_store_is_told_and_its_good_copy_kept() {
     let good = bench.make("good").unwrap();
     let part = good.manifest.files.iter().find(|file| file.part.is_some()).unwrap();
     let path = bench.data.join(&part.path);
-    let mut bytes = std::fs::read(&path).unwrap();
-    // In a page, which is not looked at when a part is opened.
-    bytes[40] ^= 1;
-    std::fs::write(&path, &bytes).unwrap();
-    let next = bench.make("next").unwrap();
-    assert!(next.manifest.files.contains(part), "the copy from before the damage is the better one");
-    let elsewhere = directory(&system(), &bench.beside("elsewhere"));
-    let first = of_stopped(elsewhere.as_ref(), &bench.data, "first").unwrap();
-    let damaged: Vec<&str> = first
-        .manifest
-        .files
-        .iter()
-        .filter(|file| file.part.as_ref().is_some_and(|part| part.damaged))
-        .map(|file| &*file.path)
-        .collect();
-    assert_eq!(damaged, [&*part.path]);
-    let found = findings(&elsewhere, None);
-    assert!(found[0].why.contains("damaged already in the store"), "{found:?}");
-    // What of it can be read is worth having.
-    restore_to(&system(), elsewhere.as_ref(), None, &bench.beside("into")).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let index = Part::open(&system(), &path).unwrap().index_at();
+    // In a page, and in the index: neither is looked at when a store is opened.
+    for at in [40, usize::try_from(index).unwrap()] {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        let next = bench.make(&format!("next-{at}")).unwrap();
+        assert!(next.manifest.files.contains(part), "the copy from before the damage is the better one");
+        let elsewhere = directory(&system(), &bench.beside(&format!("elsewhere-{at}")));
+        let first = of_stopped(elsewhere.as_ref(), &bench.data, "first").unwrap();
+        let damaged: Vec<&str> = first
+            .manifest
+            .files
+            .iter()
+            .filter(|file| file.part.as_ref().is_some_and(|part| part.damaged))
+            .map(|file| &*file.path)
+            .collect();
+        assert_eq!(damaged, [&*part.path]);
+        let found = findings(&elsewhere, None);
+        assert!(found[0].why.contains("damaged already in the store"), "{found:?}");
+        // What of it can be read is worth having.
+        restore_to(&system(), elsewhere.as_ref(), None, &bench.beside(&format!("into-{at}"))).unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -80,6 +80,21 @@ async fn a_replaced_part_goes_also_when_it_does_not_open() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_whose_index_is_damaged_stands_for_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = furnished(dir.path()).await;
+    let copy = copied(dir.path());
+    let before = parts(copy.path());
+    stand_in(&system(), copy.path(), &before[0], PartId(99), at(0)).unwrap();
+    let new = parts(copy.path()).into_iter().find(|path| !before.contains(path)).unwrap();
+    let index = Part::open(&system(), &new).unwrap().index_at();
+    change(&new, usize::try_from(index).unwrap(), |byte| byte ^ 0x55, 3);
+    let (all, told) = served(copy.path()).await;
+    assert!(all == whole && before[0].exists());
+    assert!(told.iter().any(|told| told.contains("does not stand for others")), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_stands_for_a_part_is_durable_before_that_goes() {
     let mut survived = false;
     for cut in 2_u64..200 {

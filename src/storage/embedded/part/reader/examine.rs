@@ -299,7 +299,7 @@ impl Part {
     }
 
     /// Where the index begins.
-    pub(in super::super) fn index_at(&self) -> u64 {
+    pub(in crate::storage::embedded) fn index_at(&self) -> u64 {
         self.index_at
     }
 
