@@ -312,7 +312,7 @@ async fn a_part_that_is_damaged_in_the_store_is_told_and_its_good_copy_kept() {
         std::fs::write(&path, &bytes).unwrap();
         let next = bench.make(&format!("next-{at}")).unwrap();
         assert!(next.manifest.files.contains(part), "the copy from before the damage is the better one");
-        let elsewhere = directory(&system(), &bench.beside(&format!("elsewhere-{at}")));
+        let elsewhere = directory(&system(), &bench.beside(format!("elsewhere-{at}")));
         let first = of_stopped(elsewhere.as_ref(), &bench.data, "first").unwrap();
         let damaged: Vec<&str> = first
             .manifest
@@ -325,7 +325,7 @@ async fn a_part_that_is_damaged_in_the_store_is_told_and_its_good_copy_kept() {
         let found = findings(&elsewhere, None);
         assert!(found[0].why.contains("damaged already in the store"), "{found:?}");
         // What of it can be read is worth having.
-        restore_to(&system(), elsewhere.as_ref(), None, &bench.beside(&format!("into-{at}"))).unwrap();
+        restore_to(&system(), elsewhere.as_ref(), None, &bench.beside(format!("into-{at}"))).unwrap();
     }
 }
 
