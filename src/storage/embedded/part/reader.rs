@@ -318,24 +318,6 @@ impl Part {
         range.ok_or_else(|| self.index_corrupt(Section::Series, Damaged("series has no chunks")))
     }
 
-    /// What is known of the float chunks of a series that overlap `range`, without reading samples:
-    /// the time range and the statistics of each, in order of time.
-    pub fn chunk_stats(
-        &self,
-        ordinal: u32,
-        range: TimeRange,
-    ) -> Result<Vec<(TimeRange, u32, Option<ValueStats>)>> {
-        let mut stats = Vec::new();
-        for chunk in self.chunks(ordinal)?.into_iter().filter(|chunk| !chunk.histograms) {
-            let times = self.times(chunk.times)?;
-            let span = TimeRange::new(Timestamp(times.start), Timestamp(times.end));
-            if let Some(span) = span.filter(|span| span.overlaps(range)) {
-                stats.push((span, u32::try_from(times.count).unwrap_or(u32::MAX), chunk.stats));
-            }
-        }
-        Ok(stats)
-    }
-
     /// How many samples series number `ordinal` has in `range`: where the range cuts through a column of times, they are
     /// counted, and `counted` keeps the count, for many series share a column.
     pub(crate) fn estimate(
