@@ -214,6 +214,7 @@ async fn open_store(
                 retention: config.retention,
                 tenant_retention: config.tenant_retention.clone(),
                 retention_rules: retention::rules(config)?,
+                downsampling: retention::downsampling(config)?,
                 wal_sync: match config.embedded.wal_sync {
                     WalSync::Commit => embedded::WalSync::Commit,
                     WalSync::Interval => embedded::WalSync::Interval(config.embedded.wal_sync_interval),

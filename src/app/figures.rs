@@ -269,6 +269,16 @@ pub(super) fn embedded(store: Arc<EmbeddedStore>) -> Source {
                 &c.parts_cleaned,
             ),
             counter(
+                "luminate_compaction_downsampled_parts",
+                "Parts rewritten because samples in them were old enough to be downsampled",
+                &c.parts_downsampled,
+            ),
+            counter(
+                "luminate_compaction_downsampled_samples",
+                "Samples that downsampling has put together: so many fewer are there",
+                &c.samples_downsampled,
+            ),
+            counter(
                 "luminate_compaction_ended_deletes",
                 "Deletes that hide nothing any more, and so ended by themselves",
                 &c.tombstones_ended,

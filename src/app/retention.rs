@@ -1,11 +1,11 @@
-//! What the rules of `storage.retention.rules` select.
+//! What the rules of `storage.retention.rules` and `storage.downsampling` select.
 
 use anyhow::Context;
 
 use crate::{
-    config::{RetentionRule, Storage},
+    config::{Downsampling, RetentionRule, Storage},
     promql::parse::parse_selector,
-    storage::embedded::KeepRule,
+    storage::embedded::{DownsampleRule, KeepRule},
 };
 
 /// The rules of retention as our own engine has them; an error says which one's selector is none.
@@ -18,9 +18,25 @@ pub(super) fn rules(config: &Storage) -> anyhow::Result<Vec<KeepRule>> {
     config.retention_rules.iter().enumerate().map(rule).collect()
 }
 
+/// The rules of downsampling, likewise.
+pub(super) fn downsampling(config: &Storage) -> anyhow::Result<Vec<DownsampleRule>> {
+    let rule = |(i, rule): (usize, &Downsampling)| {
+        let matchers = match &rule.selector {
+            Some(selector) => parse_selector(selector)
+                .with_context(|| format!("storage.downsampling: the selector of rule {}", i + 1))?,
+            None => Vec::new(),
+        };
+        let Downsampling { tenant, after, resolution, .. } = rule;
+        let (tenant, after, resolution) = (tenant.clone(), *after, *resolution);
+        Ok(DownsampleRule { tenant, matchers, after, resolution })
+    };
+    config.downsampling.iter().enumerate().map(rule).collect()
+}
+
 /// Tells what is wrong with the rules' selectors.
 pub fn check(config: &Storage) -> anyhow::Result<()> {
-    rules(config).map(|_| ())
+    rules(config)?;
+    downsampling(config).map(|_| ())
 }
 
 #[cfg(test)]
@@ -40,5 +56,19 @@ mod tests {
         let error = check("up{job=").unwrap_err();
         assert!(error.starts_with("storage.retention.rules: the selector of rule 1: "), "{error}");
         assert!(check("rate(up[5m])").is_err());
+    }
+
+    #[test]
+    fn downsampling_may_be_of_all_series() {
+        let check = |rule: &str| {
+            let yaml = format!("storage: {{downsampling: [{{{rule}, after: 30d, resolution: 5m}}]}}");
+            let file = ConfigFile::parse("luminate.yaml", &yaml).unwrap();
+            let (config, _) = Config::check(&Sources { file, ..Sources::none() }).unwrap();
+            downsampling(&config.storage).map_err(|e| format!("{e:#}"))
+        };
+        assert_eq!(check("selector: 'up{job=\"a\"}'").unwrap()[0].matchers.len(), 2);
+        assert!(check("selector: ''").unwrap()[0].matchers.is_empty());
+        let error = check("selector: 'up{job='").unwrap_err();
+        assert!(error.starts_with("storage.downsampling: the selector of rule 1: "), "{error}");
     }
 }

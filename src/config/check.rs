@@ -180,6 +180,10 @@ fn refuse_rules_for_servers(config: &Config, keys: &mut Reader<'_>) {
                        same time, see storage.retention.tenants";
         keys.refuse("storage.retention.rules", message);
     }
+    if !config.storage.downsampling.is_empty() {
+        let message = "is only with storage.backend embedded; ClickHouse keeps all samples as they are";
+        keys.refuse("storage.downsampling", message);
+    }
 }
 
 /// Which of two samples came first only who keeps both can tell; here nobody does.

@@ -44,7 +44,7 @@ pub use reader::{ConfigError, ConfigErrors, FlagValue, Origin, Setting};
 pub use redis::{Redis, RedisBreaker, RedisKeyStore, RedisLogin, RedisServers, RedisTls, RedisUrl};
 pub use remote::{Batch, ClickHouse, ClickHouseTls, Password, Pushdown};
 pub use server::{ProxyProtocol, Server, ServerLimits, Shutdown};
-pub use storage::{Backend, Embedded, RetentionRule, Storage, WalSync};
+pub use storage::{Backend, Downsampling, Embedded, RetentionRule, Storage, WalSync};
 pub use tls::{ClientAuth, ClientCertificates, ServerTls, SubjectPart, TlsVersion};
 pub use value::ByteSize;
 

@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use serde_yaml::Value;
 
+mod downsampling;
+
 use super::{
     ByteSize,
     parse::{at_least, duration, kind, list, one_of, sized, text},
@@ -23,6 +25,8 @@ pub struct Storage {
     pub tenant_retention: Vec<(TenantId, Option<Duration>)>,
     /// Series that are kept for another time; only with our own engine.
     pub retention_rules: Vec<RetentionRule>,
+    /// Series of which old samples are put together; only with our own engine.
+    pub downsampling: Vec<Downsampling>,
     /// Our own engine.
     pub embedded: Embedded,
     /// A ClickHouse.
@@ -38,6 +42,19 @@ pub struct RetentionRule {
     pub selector: String,
     /// So long they are kept; none is forever.
     pub keep: Option<Duration>,
+}
+
+/// How fine some series are kept when they are old.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Downsampling {
+    /// Whose they are; none is everybody's.
+    pub tenant: Option<TenantId>,
+    /// Which they are, as a query would select them; none is all.
+    pub selector: Option<String>,
+    /// A day's samples are put together so long after its end.
+    pub after: Duration,
+    /// The windows of which they are.
+    pub resolution: Duration,
 }
 
 /// Which store.
@@ -93,6 +110,7 @@ pub(super) fn storage(keys: &mut Reader<'_>) -> Storage {
         retention: keys.get("storage.retention.default", "30d", retention),
         tenant_retention: keys.get("storage.retention.tenants", "[]", |v| tenant_retention(&list(v)?)),
         retention_rules: keys.get("storage.retention.rules", "[]", retention_rules),
+        downsampling: keys.get("storage.downsampling", "[]", downsampling::rules),
         embedded: Embedded {
             data_dir: keys.get("storage.embedded.data_dir", "./luminate-data", |v| match text(v)? {
                 "" => Err("must name a directory".to_owned()),
@@ -144,13 +162,21 @@ fn tenant_retention(items: &[String]) -> Result<Vec<(TenantId, Option<Duration>)
 
 /// A list of rules; from a variable, the same in YAML's short form.
 fn retention_rules(value: &Value) -> Result<Vec<RetentionRule>, String> {
-    const EXAMPLE: &str = "[{selector: '{__name__=~\"debug_.+\"}', keep: 3d}]";
+    each_rule(value, "[{selector: '{__name__=~\"debug_.+\"}', keep: 3d}]", retention_rule)
+}
+
+/// A list of mappings; from a variable, the same in YAML's short form.
+fn each_rule<T>(
+    value: &Value,
+    example: &str,
+    read: impl Fn(&Value) -> Result<T, String>,
+) -> Result<Vec<T>, String> {
     const MOST: usize = 64;
     let parsed: Value;
     let items = match value {
         Value::Sequence(items) => items,
         Value::String(text) => {
-            let wrong = || format!("takes a list, write for example {EXAMPLE}");
+            let wrong = || format!("takes a list, write for example {example}");
             parsed = serde_yaml::from_str(text).map_err(|_| wrong())?;
             parsed.as_sequence().ok_or_else(wrong)?
         }
@@ -161,7 +187,7 @@ fn retention_rules(value: &Value) -> Result<Vec<RetentionRule>, String> {
     if items.len() > MOST {
         return Err(format!("has more than {MOST} rules, each of which every series is held against"));
     }
-    let rule = |(i, item)| retention_rule(item).map_err(|wrong| format!("rule {} {wrong}", i + 1));
+    let rule = |(i, item)| read(item).map_err(|wrong| format!("rule {} {wrong}", i + 1));
     items.iter().enumerate().map(rule).collect()
 }
 

@@ -346,6 +346,49 @@ fn series_may_have_a_retention() {
 }
 
 #[test]
+fn old_samples_may_be_put_together() {
+    let rules =
+        "[{selector: '{job=\"debug\"}', tenant: x, after: 7d, resolution: 1h}, {after: 30d, resolution: 5m}]";
+    let config = check(&format!("storage: {{downsampling: {rules}}}")).unwrap();
+    let rule = |tenant: Option<&str>, selector: Option<&str>, days: u64, minutes: u64| Downsampling {
+        tenant: tenant.map(|tenant| TenantId::new(tenant).unwrap()),
+        selector: selector.map(ToOwned::to_owned),
+        after: Duration::from_secs(days * 86_400),
+        resolution: Duration::from_secs(minutes * 60),
+    };
+    let expect = [rule(Some("x"), Some("{job=\"debug\"}"), 7, 60), rule(None, None, 30, 5)];
+    assert_eq!(config.storage.downsampling, expect);
+    let variable = ("LUMINATE_STORAGE__DOWNSAMPLING", rules);
+    assert_eq!(check_with("", &[variable], &[]).unwrap().storage.downsampling, expect);
+    refuses(
+        &CLICKHOUSE.replace("[a]}", "[a]}, downsampling: [{after: 30d, resolution: 5m}]"),
+        &[
+            "storage.downsampling: is only with storage.backend embedded; ClickHouse keeps all samples as they are \
+           (luminate.yaml)",
+        ],
+    );
+    for (rule, wrong) in [
+        ("x", "rule 1 is"),
+        ("{resolution: 5m}", "rule 1 does not say after how long"),
+        ("{after: 30d}", "rule 1 does not say at which resolution"),
+        ("{after: 30, resolution: 5m}", "has no unit"),
+        ("{after: 1d, resolution: 5m}", "less than 2d"),
+        ("{after: 30d, resolution: 7m}", "does not divide a day"),
+        ("{after: 30d, resolution: 10s}", "does not divide a day"),
+        (
+            "{after: 30d, resolution: 5m, keep: 1d}",
+            "something else than tenant, selector, after and resolution",
+        ),
+        ("{after: 30d, resolution: 5m}, {after: 40d, resolution: 5m}", "the longer after, the coarser"),
+        ("{after: 30d, resolution: 5m}, {after: 20d, resolution: 1h}", "the longer after, the coarser"),
+        ("{after: 30d, resolution: 20m}, {after: 40d, resolution: 30m}", "a multiple of the finer"),
+    ] {
+        let errors = check(&format!("storage: {{downsampling: [{rule}]}}")).unwrap_err();
+        assert!(errors[0].contains(wrong), "{rule}: {errors:?}");
+    }
+}
+
+#[test]
 fn with_clickhouse_our_own_metrics_are_some_tenants() {
     assert!(!check(CLICKHOUSE).unwrap().self_scrape.enabled);
     assert!(check(&format!("{CLICKHOUSE}\nself_scrape: {{tenant: ops}}")).unwrap().self_scrape.enabled);

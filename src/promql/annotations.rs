@@ -308,6 +308,17 @@ pub fn histograms_ignored_in_mixed_range(metric_name: &str) -> String {
     )
 }
 
+/// Informs that samples were downsampled, and what of them lies in a window can only be estimated.
+pub fn downsampled_estimate(metric_name: &str) -> String {
+    let text = "samples were downsampled, results are estimates where a window or step lies between those that are kept";
+    with_metric_name(text, metric_name)
+}
+
+/// Informs that samples were downsampled, and the function sees only those that are kept.
+pub fn downsampled_kept(metric_name: &str) -> String {
+    with_metric_name("samples were downsampled, results are computed from those that are kept", metric_name)
+}
+
 /// Informs that NaN observations make a quantile NaN.
 pub fn quantile_nan_result(metric_name: &str) -> String {
     with_metric_name("input to histogram_quantile has NaN observations, result is NaN", metric_name)

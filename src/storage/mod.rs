@@ -16,6 +16,7 @@ pub mod conformance;
 pub mod embedded;
 pub mod error;
 pub mod estimate;
+pub mod gap;
 pub mod latency;
 pub mod memory;
 pub mod offer;
@@ -37,6 +38,7 @@ pub(crate) use cardinality::{PairCounts, cardinality_of, most};
 pub use changes::{AsOf, ChangeLog, Changed, Changes, Touched};
 pub use error::{Fault, StorageError};
 pub use estimate::Estimate;
+pub use gap::Gap;
 pub use offer::{Combine, GridRow, Offer, Operation, WindowFunction};
 pub use room::{Granted, SeriesRoom};
 pub use selection::{

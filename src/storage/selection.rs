@@ -9,7 +9,7 @@ use std::{borrow::Cow, fmt, ops::ControlFlow, sync::Arc};
 
 use tokio::sync::mpsc;
 
-use super::{GridRow, Offer, Result, StorageError};
+use super::{Gap, GridRow, Offer, Result, StorageError};
 use crate::model::{Exemplar, Histogram, Labels, Matcher, Millis, TimeRange, Timestamp};
 
 /// Sets of matchers: within a set all must match, and one set is enough. None at all matches everything.
@@ -30,6 +30,9 @@ pub struct SelectRequest {
     pub lookback: Millis,
     /// Whether start timestamps are wanted.
     pub start_timestamps: bool,
+    /// Whether [gaps](SeriesSamples::gaps) are wanted, and with one that the range cuts the samples on both sides of it. If
+    /// not, samples that were downsampled come as those that are kept, and no others.
+    pub gaps: bool,
     /// More series than this is an error; none is without bound.
     pub max_series: Option<usize>,
     /// Series whose labels take more bytes than this are an error; none is without bound.
@@ -48,6 +51,7 @@ impl SelectRequest {
             grid: None,
             lookback: Millis(0),
             start_timestamps: true,
+            gaps: false,
             max_series: None,
             max_label_bytes: None,
             offer: Offer::default(),
@@ -250,6 +254,9 @@ pub struct SeriesSamples {
     pub values: Vec<f64>,
     /// Their start timestamps (0 is not known); empty if none of them has one.
     pub starts: Vec<i64>,
+    /// What lay between each float sample and the one before it and was put together; empty if nothing was. The first
+    /// has none.
+    pub gaps: Vec<Gap>,
     /// The histogram samples.
     pub histograms: Vec<HistogramSample>,
 }
@@ -260,6 +267,7 @@ impl SeriesSamples {
         self.timestamps.clear();
         self.values.clear();
         self.starts.clear();
+        self.gaps.clear();
         self.histograms.clear();
     }
 
@@ -273,12 +281,26 @@ impl SeriesSamples {
         if start != 0 || !self.starts.is_empty() {
             self.starts.push(start);
         }
+        if !self.gaps.is_empty() {
+            self.gaps.push(Gap::default());
+        }
+    }
+
+    /// Adds a float sample that is later than all there are, and what lay before it.
+    pub fn push_with(&mut self, timestamp: i64, value: f64, start: i64, gap: Gap) {
+        self.push(timestamp, value, start);
+        if gap.count > 0 {
+            self.gaps.resize(self.timestamps.len(), Gap::default());
+            if let Some(last) = self.gaps.last_mut() {
+                *last = gap;
+            }
+        }
     }
 
     /// Adds samples that are later than all there are.
     pub fn append(&mut self, more: Self) {
         for (i, (timestamp, value)) in more.timestamps.iter().zip(&more.values).enumerate() {
-            self.push(*timestamp, *value, more.start(i));
+            self.push_with(*timestamp, *value, more.start(i), more.gap(i));
         }
         self.histograms.extend(more.histograms);
     }
@@ -286,6 +308,11 @@ impl SeriesSamples {
     /// The start timestamp of float sample number `i`, 0 if not known.
     pub fn start(&self, i: usize) -> i64 {
         self.starts.get(i).copied().unwrap_or(0)
+    }
+
+    /// What lay before float sample number `i`.
+    pub fn gap(&self, i: usize) -> Gap {
+        self.gaps.get(i).copied().unwrap_or_default()
     }
 
     /// How many samples there are of both kinds.

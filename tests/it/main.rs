@@ -23,6 +23,7 @@ mod credentials;
 mod death;
 mod deploy;
 mod differential;
+mod downsampling;
 mod federation;
 mod golden;
 mod grafana;

@@ -40,7 +40,7 @@ use crate::{
     model::Labels,
     promql::{
         MatrixSeries, QueryError,
-        annotations::Annotations,
+        annotations::{self, Annotations},
         functions::range::{Frame, RangeFunction},
         parse::Span,
         plan::{Aggregation, Counted, Node, NodeId, Operation, Plan, Source, Windows},
@@ -685,7 +685,12 @@ impl<'w> Walk<'w> {
                         context.budget.hold(samples.weight())?;
                         findings.queryable =
                             vec![findings.queryable.first().unwrap_or(&0) + samples.weight()];
-                        taken.extend(range::raw(&series.labels[ordinal], &samples, end, range));
+                        let labels = &series.labels[ordinal];
+                        if !samples.gaps.is_empty() {
+                            let name = labels.metric_name().unwrap_or_default();
+                            findings.notes.info(annotations::downsampled_kept(name), Span::default());
+                        }
+                        taken.extend(range::raw(labels, &samples, end, range));
                     }
                     Ok(taken)
                 };

@@ -15,13 +15,13 @@ use super::{
 use crate::{
     model::Labels,
     promql::{
-        MatrixSeries, QueryError,
+        MatrixSeries, QueryError, annotations,
         functions::range::{self, Edges, Frame, RangeFunction, RangeInput},
         histogram::FloatHistogram,
         parse::Span,
         plan::{Counted, Reference},
     },
-    storage::SeriesSamples,
+    storage::{Gap, SeriesSamples},
 };
 
 /// Samples in windows that are evaluated between two looks at whether anybody still waits.
@@ -29,6 +29,9 @@ const SLICE: u64 = 1 << 20;
 
 /// The same where windows share what is computed of their samples, which slices would do anew.
 const SHARED_SLICE: usize = 1 << 16;
+
+/// A gap takes the memory of so many samples.
+const GAP_SAMPLES: usize = 4;
 
 /// A range function's parameters.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +67,8 @@ pub struct Samples {
     pub values: Vec<f64>,
     /// Their start timestamps, or none.
     pub starts: Vec<i64>,
+    /// What was put together before each of them, or none.
+    pub gaps: Vec<Gap>,
     /// Times and histograms.
     pub histograms: Vec<(i64, Arc<FloatHistogram>)>,
     /// Their start timestamps, or none.
@@ -82,6 +87,9 @@ impl Samples {
                 if starts && !from.starts.is_empty() {
                     self.starts.push(from.start(i));
                 }
+                if !from.gaps.is_empty() {
+                    self.gaps.push(from.gaps[i]);
+                }
             }
         } else {
             self.timestamps.extend_from_slice(&from.timestamps);
@@ -89,6 +97,7 @@ impl Samples {
             if starts {
                 self.starts.extend_from_slice(&from.starts);
             }
+            self.gaps.extend_from_slice(&from.gaps);
         }
         for sample in from.histograms.iter().filter(|h| !h.histogram.is_stale()) {
             self.histograms
@@ -104,6 +113,7 @@ impl Samples {
         self.timestamps.clear();
         self.values.clear();
         self.starts.clear();
+        self.gaps.clear();
         self.histograms.clear();
         self.histogram_starts.clear();
     }
@@ -116,7 +126,8 @@ impl Samples {
     /// What they count as against the budget.
     pub fn weight(&self) -> u64 {
         let histograms: u64 = self.histograms.iter().map(|(_, h)| h.size_in_samples()).sum();
-        u64::try_from(self.values.len()).unwrap_or(u64::MAX).saturating_add(histograms)
+        let floats = self.values.len() + GAP_SAMPLES * self.gaps.len();
+        u64::try_from(floats).unwrap_or(u64::MAX).saturating_add(histograms)
     }
 }
 
@@ -135,7 +146,7 @@ pub fn chunk(
     for ordinal in ordinals {
         context.check()?;
         let read = series.samples(ordinal, &mut scratch)?;
-        let count = u64::try_from(read.len()).unwrap_or(u64::MAX);
+        let count = u64::try_from(read.len() + GAP_SAMPLES * read.gaps.len()).unwrap_or(u64::MAX);
         findings.count(read, windowed.reference, &context.settings);
         let loaded = series.weight(count);
         context.budget.hold(loaded)?;
@@ -178,6 +189,24 @@ pub fn evaluate(
     let steps = windowed.steps;
     let windows = windows_of(windowed.reference);
     let mut row = Row::absent(steps.count);
+    if !samples.gaps.is_empty() {
+        if samples.histograms.is_empty() {
+            frame.fit(&samples.timestamps, steps, windows, windowed.range, windowed.edges);
+            count(frame, windowed, &mut findings.queryable);
+            range::gapped::evaluate(
+                windowed.function,
+                &input_of(context, labels, samples, windowed, frame),
+                &samples.gaps,
+                &mut || context.check(),
+                &mut row,
+                &mut findings.notes,
+            )?;
+            return Ok((!row.is_empty()).then_some(row));
+        }
+        // Histograms have come to a series that had none when it was downsampled.
+        let name = labels.metric_name().unwrap_or_default();
+        findings.notes.info(annotations::downsampled_kept(name), windowed.span);
+    }
     if samples.histograms.is_empty() {
         frame.fit(&samples.timestamps, steps, windows, windowed.range, windowed.edges);
         let shared = samples.values.len() <= SHARED_SLICE

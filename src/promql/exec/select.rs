@@ -1,7 +1,8 @@
 //! Instant selectors: per series and step the newest sample that is not too old.
 //!
 //! A sample counts at an instant if it is not after it and not `lookback` or more before it. The newest
-//! such sample decides: if it is the stale marker the series is gone, and no older one stands in.
+//! such sample decides: if it is the stale marker the series is gone, and no older one stands in. Between two samples that
+//! are kept of more which were downsampled the older one stands for those, however long ago it is.
 
 use std::sync::Arc;
 
@@ -13,8 +14,9 @@ use super::{
 };
 use crate::{
     promql::{
-        QueryError,
+        QueryError, annotations,
         histogram::FloatHistogram,
+        parse::Span,
         plan::{Counted, Reference, Take},
     },
     storage::SeriesSamples,
@@ -63,13 +65,17 @@ pub fn chunk(
         context.budget.hold(loaded)?;
         let row = if instant.take == Take::Smoothed {
             smoothed(samples, instant, steps, &mut findings.queryable)?
-        } else if samples.histograms.is_empty() {
+        } else if samples.histograms.is_empty() && samples.gaps.is_empty() {
             newest.fit(&samples.timestamps, instant, steps);
             newest.row(samples, instant.take, &mut findings.queryable)
         } else {
             row(samples, instant, steps, &mut findings.queryable)
         };
         context.budget.release(loaded);
+        if looks_into_gaps(samples, instant, steps) {
+            let name = series.labels[ordinal].metric_name().unwrap_or_default();
+            findings.notes.info(annotations::downsampled_estimate(name), Span::default());
+        }
         if let Some(row) = row {
             let held = weight(&row);
             context.budget.hold(held)?;
@@ -165,7 +171,9 @@ pub(super) fn row(
         let Some((timestamp, i)) = (if is_histogram { newest_histogram } else { newest_float }) else {
             continue;
         };
-        if timestamp <= at.saturating_sub(instant.lookback) {
+        // Within a gap there were samples, none of them longer ago than queries look back: the one before it stands for them.
+        let stands = !is_histogram && samples.gap(float).count > 0;
+        if timestamp <= at.saturating_sub(instant.lookback) && !stands {
             continue;
         }
         let start;
@@ -204,6 +212,21 @@ pub(super) fn row(
         }
     }
     any.then_some(row)
+}
+
+/// Whether a step looks between two samples where there were others, which were downsampled.
+fn looks_into_gaps(samples: &SeriesSamples, instant: &Instant, steps: &Steps) -> bool {
+    if samples.gaps.is_empty() {
+        return false;
+    }
+    let mut after = 0;
+    (0..steps.count).any(|step| {
+        let at = instant.reference.of(steps, step);
+        while samples.timestamps.get(after).is_some_and(|t| *t <= at) {
+            after += 1;
+        }
+        samples.gap(after).count > 0 && after.checked_sub(1).is_some_and(|i| samples.timestamps[i] < at)
+    })
 }
 
 /// One float series' values on the lines between its samples; stale markers are no samples.

@@ -391,6 +391,7 @@ impl Builder<'_> {
             grid: Some(Grid { start: Timestamp(first), end: Timestamp(last), step: Millis(step) }),
             lookback: Millis(reach.before),
             start_timestamps: starts || self.options.start_timestamps,
+            gaps: true,
             max_series: None,
             max_label_bytes: None,
             offer: Offer::default(),

@@ -15,6 +15,9 @@ pub struct EmbeddedConfig {
     pub tenant_retention: Vec<(TenantId, Option<Duration>)>,
     /// Series that are kept for a time of their own; of the rules that are about one, the first holds.
     pub retention_rules: Vec<KeepRule>,
+    /// Series that are kept in fewer samples when they are old; of the rules that are about one, the first holds, and
+    /// those with it that are about the same.
+    pub downsampling: Vec<DownsampleRule>,
     /// When the log is made durable.
     pub wal_sync: WalSync,
     /// The log is written in files of this size.
@@ -61,6 +64,7 @@ impl EmbeddedConfig {
             retention: Some(Duration::from_secs(30 * 86_400)),
             tenant_retention: Vec::new(),
             retention_rules: Vec::new(),
+            downsampling: Vec::new(),
             wal_sync: WalSync::Commit,
             segment_bytes: 64 << 20,
             flush_wal_bytes: 128 << 20,
@@ -86,6 +90,19 @@ pub struct KeepRule {
     pub matchers: Vec<Matcher>,
     /// So long they are kept; none is for ever.
     pub keep: Option<Duration>,
+}
+
+/// How fine some series are kept when they are old.
+#[derive(Clone, Debug)]
+pub struct DownsampleRule {
+    /// Whose they are; none is everybody's.
+    pub tenant: Option<TenantId>,
+    /// All of these they pass.
+    pub matchers: Vec<Matcher>,
+    /// A day is downsampled so long after its end.
+    pub after: Duration,
+    /// The windows of which samples are put together. It divides a day.
+    pub resolution: Duration,
 }
 
 /// When the log is made durable.

@@ -73,6 +73,10 @@ counters![
     merge_bytes,
     /// Parts rewritten for what was hidden in them.
     parts_cleaned,
+    /// Parts rewritten because samples in them were old enough to be downsampled.
+    parts_downsampled,
+    /// Samples that downsampling has put together: so many fewer are there.
+    samples_downsampled,
     /// Deletes that hide nothing any more, and so ended by themselves.
     tombstones_ended,
     /// Merges of parts done.

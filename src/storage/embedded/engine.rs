@@ -29,6 +29,7 @@ use super::{
     counters::{EmbeddedCounters, add},
     disk::{Disk, size_of_dir},
     documents::Documents,
+    downsample::Downsampling,
     exemplars::Exemplars,
     head::{
         Head,
@@ -75,6 +76,8 @@ pub(crate) struct Engine {
     /// Held by whatever makes parts of parts, from beginning to end; taken before `upkeep`.
     pub(crate) rewrites: Mutex<Rewrites>,
     pub(crate) retention: Retention,
+    /// What is kept in fewer samples when it is old.
+    pub(crate) downsampling: Downsampling,
     pub(crate) register: Register,
     /// Whose active series of before the start are known.
     pub(crate) recalled: Recalled,

@@ -323,6 +323,8 @@ impl DayWriters<'_> {
                 timestamps: samples.timestamps.drain(..floats).collect(),
                 values: samples.values.drain(..floats).collect(),
                 starts: samples.starts.drain(..floats.min(samples.starts.len())).collect(),
+                // What is in memory was never put together.
+                gaps: Vec::new(),
                 histograms: samples.histograms.drain(..histograms).collect(),
             };
             writer.add(tenant, labels, &now)?;
@@ -348,7 +350,7 @@ impl DayWriters<'_> {
     fn finish(self, covers: u64, finished: &mut Vec<(PartId, Timestamp)>) -> Result<Vec<Arc<Sealed>>> {
         for open in self.open {
             finished.push((open.id, open.at));
-            let facts = PartFacts { id: open.id, covers_wal: covers, replaces: Vec::new() };
+            let facts = PartFacts { id: open.id, covers_wal: covers, replaces: Vec::new(), downsampled: 0 };
             let meta = open.writer.finish(facts)?;
             add(&self.engine.counters.flush_bytes, meta.bytes);
         }

@@ -1,6 +1,9 @@
 //! Samples of one series from several places, as one.
 
-use crate::storage::SeriesSamples;
+use crate::{
+    model::{TimeRange, Timestamp},
+    storage::{Gap, SeriesSamples},
+};
 
 /// Lays newer samples over older ones: at the same time the newer stays, whatever its kind.
 pub(crate) fn overlay(older: &mut SeriesSamples, newer: &mut SeriesSamples) {
@@ -26,28 +29,47 @@ fn overlay_floats(older: &mut SeriesSamples, newer: &SeriesSamples) {
     let Some(first) = newer.timestamps.first() else { return };
     if older.timestamps.last().is_none_or(|last| last < first) {
         for (i, (at, value)) in newer.timestamps.iter().zip(&newer.values).enumerate() {
-            older.push(*at, *value, newer.start(i));
+            older.push_with(*at, *value, newer.start(i), newer.gap(i));
         }
         return;
     }
     let histograms = std::mem::take(&mut older.histograms);
-    let before = std::mem::take(older);
+    let mut before = std::mem::take(older);
+    if !before.gaps.is_empty() {
+        give_up_gaps(&mut before, &newer.timestamps);
+    }
     let (mut i, mut j) = (0, 0);
     loop {
         match (before.timestamps.get(i), newer.timestamps.get(j)) {
             (Some(a), b) if b.is_none_or(|b| a < b) => {
-                older.push(*a, before.values[i], before.start(i));
+                older.push_with(*a, before.values[i], before.start(i), before.gap(i));
                 i += 1;
             }
             (a, Some(b)) => {
-                older.push(*b, newer.values[j], newer.start(j));
-                i += usize::from(a == Some(b));
+                let same = a == Some(b);
+                let gap = if same && newer.gap(j).count == 0 { before.gap(i) } else { newer.gap(j) };
+                older.push_with(*b, newer.values[j], newer.start(j), gap);
+                i += usize::from(same);
                 j += 1;
             }
             (_, None) => break,
         }
     }
     older.histograms = histograms;
+}
+
+/// Takes out the gaps for which there are samples again: at least as many as were put together.
+fn give_up_gaps(older: &mut SeriesSamples, newer: &[i64]) {
+    for i in 1..older.gaps.len() {
+        let count = older.gaps[i].count;
+        if count > 0 {
+            let (from, to) = (older.timestamps[i - 1], older.timestamps[i]);
+            let inside = newer.partition_point(|at| *at < to) - newer.partition_point(|at| *at <= from);
+            if inside as u64 >= count {
+                older.gaps[i] = Gap::default();
+            }
+        }
+    }
 }
 
 fn overlay_histograms(older: &mut SeriesSamples, newer: &mut SeriesSamples) {
@@ -74,16 +96,39 @@ pub(crate) fn retain_floats(samples: &mut SeriesSamples, keep: impl Fn(i64) -> b
             if !samples.starts.is_empty() {
                 samples.starts[to] = samples.starts[from];
             }
+            if !samples.gaps.is_empty() {
+                samples.gaps[to] = samples.gaps[from];
+            }
             to += 1;
         }
     }
     samples.timestamps.truncate(to);
     samples.values.truncate(to);
     samples.starts.truncate(to);
+    samples.gaps.truncate(to);
+}
+
+/// Takes out what lies in any of the ranges; a gap that one of them touches, ends included, goes as a whole.
+pub(crate) fn hide(samples: &mut SeriesSamples, hidden: &[TimeRange]) {
+    for i in 1..samples.gaps.len() {
+        let way = TimeRange::new(Timestamp(samples.timestamps[i - 1]), Timestamp(samples.timestamps[i]));
+        if way.is_some_and(|way| hidden.iter().any(|range| range.overlaps(way))) {
+            samples.gaps[i] = Gap::default();
+        }
+    }
+    retain(samples, |at| !hidden.iter().any(|range| range.contains(Timestamp(at))));
+    forget_no_gaps(samples);
+}
+
+/// Leaves nothing of gaps where there are none.
+pub(crate) fn forget_no_gaps(samples: &mut SeriesSamples) {
+    if samples.gaps.iter().all(|gap| gap.count == 0) {
+        samples.gaps.clear();
+    }
 }
 
 /// Keeps the samples of both kinds at the times that `keep` says.
-pub(crate) fn retain(samples: &mut SeriesSamples, keep: impl Fn(i64) -> bool) {
+fn retain(samples: &mut SeriesSamples, keep: impl Fn(i64) -> bool) {
     retain_floats(samples, &keep);
     samples.histograms.retain(|h| keep(h.timestamp));
 }

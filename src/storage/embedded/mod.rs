@@ -12,7 +12,8 @@
 //! 2. A write goes into the head (`head`) and the queue of the log (`wal`); it is answered when the log is durable.
 //! 3. A flush (`flush`) freezes the head and writes [parts](part), then the [catalog], and lets the log go. A rewrite
 //!    (`rewrite`) makes one part of many, without what was deleted: of which, `tiers` says. What is too old is hidden and
-//!    removed (`retention`), and what was deleted is in the end (`tidy`).
+//!    removed (`retention`), and what was deleted is in the end (`tidy`). What is old may be kept in fewer samples
+//!    (`downsample`).
 //! 4. A query takes the view (`view`) of the moment, finds series in heads and parts, and merges them (`select`).
 //! 5. Small texts of tenants (`documents`) have a file of their own.
 //! 6. A snapshot (`snapshot`) is a copy of the parts that can be opened on its own.
@@ -33,6 +34,7 @@ pub mod config;
 pub mod counters;
 pub mod disk;
 mod documents;
+mod downsample;
 mod engine;
 mod exemplars;
 #[cfg(test)]
@@ -64,6 +66,6 @@ mod view;
 pub mod wal;
 mod weave;
 
-pub use config::{EmbeddedConfig, KeepRule, WalSync};
+pub use config::{DownsampleRule, EmbeddedConfig, KeepRule, WalSync};
 pub use counters::EmbeddedCounters;
 pub use store::EmbeddedStore;

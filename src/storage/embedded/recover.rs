@@ -28,6 +28,7 @@ use super::{
     counters::{EmbeddedCounters, add, add_micros},
     disk::Disk,
     documents::Documents,
+    downsample::Downsampling,
     engine::{Engine, Upkeep},
     exemplars::Exemplars,
     head::Head,
@@ -146,6 +147,7 @@ impl Engine {
         let next_part = shelf.seen.iter().map(|id| id.0).max().unwrap_or(0) + 1;
         let view = View { heads: vec![Arc::clone(&head)], parts: Vec::new() }.with_parts(shelf.parts);
         add_micros(&counters.open_micros, clock.elapsed().saturating_sub(before));
+        let downsampling = Downsampling::new(&config.downsampling);
         let (retention, clock_now) = (Retention::new(&config), clock.now());
         let engine = Self {
             upkeep: Mutex::new(Upkeep {
@@ -181,6 +183,7 @@ impl Engine {
             rewrites: Mutex::default(),
             horizon: AtomicI64::new(clock_now.0),
             retention,
+            downsampling,
             closed: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),

@@ -1,7 +1,7 @@
 //! Parts from parts: merging those of a day, and taking out what is hidden.
 //!
 //! A rewrite reads series from its inputs in order, lays newer samples over older ones, leaves out what tombstones and
-//! the retention hide, and writes one part that names its inputs as replaced. It goes on beside flushes and queries, for
+//! the retention hide, puts together what is old enough (`downsample`), and writes one part that names its inputs as replaced. It goes on beside flushes and queries, for
 //! minutes if it must; only to put the new part in the place of its inputs does it keep others from changing the parts:
 //!
 //! ```text
@@ -22,8 +22,9 @@ use std::{
 
 use super::{
     counters::add,
+    downsample::{Due, thin},
     engine::Engine,
-    merge::retain,
+    merge::hide,
     pace::{Haste, Pace},
     part::{PartFacts, PartId, PartWriter},
     tidy::{Known, hidden_or_too_old},
@@ -152,7 +153,14 @@ impl Engine {
             PartId(upkeep.next_part - 1)
         };
         let path = id.path(&self.parts_dir(), at);
-        let rewritten = match self.write_rewritten(&path, inputs, haste) {
+        let due = self.due(inputs);
+        // What was done to all of them was done to what they become.
+        let done = || {
+            let marks = || inputs.iter().map(|input| input.part.meta().downsampled);
+            marks().next().filter(|mark| marks().all(|other| other == *mark)).unwrap_or(0)
+        };
+        let downsampled = due.as_ref().map_or_else(done, Due::mark);
+        let (rewritten, put_together) = match self.write_rewritten(&path, inputs, due.as_ref(), haste) {
             // Its file may be gone, too.
             Err(_) if !inputs.iter().all(|input| self.serves(input)) => return Ok(false),
             rewritten => rewritten?,
@@ -162,7 +170,7 @@ impl Engine {
                 let covers_wal = inputs.iter().map(|p| p.age().0).max().unwrap_or(0);
                 let replaces = inputs.iter().map(|p| p.part.id()).collect();
                 let opened = writer
-                    .finish(PartFacts { id, covers_wal, replaces })
+                    .finish(PartFacts { id, covers_wal, replaces, downsampled })
                     .and_then(|meta| {
                         add(&self.counters.merge_bytes, meta.bytes);
                         self.sync_parts_dir()
@@ -186,6 +194,15 @@ impl Engine {
         let view = view.with_parts(kept);
         upkeep.books.settle(&self.disk, &view.parts, None, upkeep.covers);
         self.view.store(Arc::new(view));
+        if put_together > 0 {
+            add(&self.counters.samples_downsampled, put_together);
+            // What was computed of them before may come out otherwise.
+            for input in inputs {
+                for of in &input.part.meta().tenants {
+                    of.range.iter().for_each(|range| self.changes.changed(&of.tenant, *range));
+                }
+            }
+        }
         upkeep.waste.extend(inputs.iter().map(|input| input.path().to_owned()));
         self.sweep(upkeep)?;
         Ok(true)
@@ -208,15 +225,16 @@ impl Engine {
         all
     }
 
-    /// Writes what is left of parts; none if that is nothing.
+    /// Writes what is left of parts, none if that is nothing; and how many samples were put together by downsampling.
     fn write_rewritten(
         &self,
         path: &Path,
         inputs: &[Arc<Sealed>],
+        due: Option<&Due<'_>>,
         haste: Haste,
-    ) -> Result<Option<PartWriter>> {
+    ) -> Result<(Option<PartWriter>, u64)> {
         let mut writer = PartWriter::create(&self.disk, path)?;
-        let mut written = false;
+        let (mut written, mut put_together) = (false, 0);
         let mut weave = Weave::over(&self.disk, inputs)?;
         let mut pace = Pace::new(self.clock.as_ref(), haste);
         let mut of: Option<(TenantId, Vec<Tombstone>)> = None;
@@ -237,13 +255,16 @@ impl Engine {
             if let Some(range) = range_of(&samples) {
                 let hidden = hidden_or_too_old(tombstones, &kept, range, &series.labels);
                 if !hidden.is_empty() {
-                    retain(&mut samples, |at| !hidden.iter().any(|r| r.contains(Timestamp(at))));
+                    hide(&mut samples, &hidden);
                 }
+            }
+            if let Some(resolution) = due.and_then(|due| due.resolution(&series.tenant, &series.labels)) {
+                put_together += thin(&mut samples, resolution);
             }
             written |= !samples.is_empty();
             writer.add(&series.tenant, &series.labels, &samples)?;
         }
-        Ok(written.then_some(writer))
+        Ok((written.then_some(writer), put_together))
     }
 }
 

@@ -19,7 +19,8 @@ use smallvec::SmallVec;
 
 use super::{
     head::Head,
-    merge::{overlay, retain},
+    merge::{hide, overlay},
+    part::Ends,
     register::{hidden, matches_any},
     retention::Kept,
     tidy::hidden_or_too_old,
@@ -27,7 +28,7 @@ use super::{
     wal::record::Tombstone,
 };
 use crate::{
-    model::{Labels, Matcher, TenantId, TimeRange, Timestamp},
+    model::{Labels, Matcher, TenantId, TimeRange},
     storage::{
         Estimate, LabelsRequest, MatcherSets, ReadSeries, Result, Runs, SelectRequest, Selected,
         SeriesSamples, Sift, StorageError,
@@ -71,6 +72,8 @@ struct Selection {
     /// Where each series is, from the oldest source to the newest.
     places: Vec<SmallVec<[At; 2]>>,
     range: TimeRange,
+    /// Whether gaps are wanted, and what they lie between.
+    ends: Ends,
     /// When each series is hidden; empty if nothing is.
     hidden: Vec<Vec<TimeRange>>,
     /// Whether something was met that does not read back.
@@ -100,7 +103,9 @@ impl Sight<'_> {
             series.iter().map(hidden).collect()
         };
         let damaged = AtomicBool::new(false);
-        let runs = Runs::SeriesMajor(Arc::new(Selection { sources, places, range, hidden, damaged }));
+        let ends = if request.gaps { Ends::WithGaps } else { Ends::Cut };
+        let selection = Selection { sources, places, range, ends, hidden, damaged };
+        let runs = Runs::SeriesMajor(Arc::new(selection));
         let warnings = if self.damaged { vec![DAMAGED.to_owned()] } else { Vec::new() };
         Ok(Selected { series, runs, taken: 0, warnings })
     }
@@ -127,8 +132,8 @@ impl Sight<'_> {
                     _ => hidden_or_too_old(self.tombstones, self.kept, range, labels),
                 })
                 .collect();
-            let selection =
-                Selection { sources, places, range, hidden, damaged: AtomicBool::new(self.damaged) };
+            let damaged = AtomicBool::new(self.damaged);
+            let selection = Selection { sources, places, range, ends: Ends::Cut, hidden, damaged };
             let mut samples = SeriesSamples::default();
             let mut visible = Vec::with_capacity(series.len());
             let mut seen = 0;
@@ -536,13 +541,16 @@ impl Selection {
                 head.read(at.1, self.range, into);
                 Ok(())
             }
-            Source::Sealed(sealed) => match sealed.noting(sealed.part.read(at.1, self.range, into)) {
-                Err(StorageError::Corrupt { .. }) => {
-                    self.damaged.store(true, Relaxed);
-                    sealed.part.read_around(at.1, self.range, into)
+            Source::Sealed(sealed) => {
+                let read = sealed.part.read_up_to(at.1, self.range, self.ends, into);
+                match sealed.noting(read) {
+                    Err(StorageError::Corrupt { .. }) => {
+                        self.damaged.store(true, Relaxed);
+                        sealed.part.read_around(at.1, self.range, self.ends, into)
+                    }
+                    outcome => outcome,
                 }
-                outcome => outcome,
-            },
+            }
         }
     }
 }
@@ -560,7 +568,11 @@ impl ReadSeries for Selection {
         if let [at] = places[..]
             && hidden.is_empty()
         {
-            return self.read_source(at, into);
+            self.read_source(at, into)?;
+            if self.ends == Ends::Cut {
+                into.gaps.clear();
+            }
+            return Ok(());
         }
         let (mut all, mut one) = (SeriesSamples::default(), SeriesSamples::default());
         for at in places {
@@ -569,13 +581,16 @@ impl ReadSeries for Selection {
             overlay(&mut all, &mut one);
         }
         if !hidden.is_empty() {
-            retain(&mut all, |at| !hidden.iter().any(|r| r.contains(Timestamp(at))));
+            hide(&mut all, hidden);
+        }
+        if self.ends == Ends::Cut {
+            all.gaps.clear();
         }
         if into.is_empty() {
             std::mem::swap(into, &mut all);
         } else {
             for i in 0..all.timestamps.len() {
-                into.push(all.timestamps[i], all.values[i], all.start(i));
+                into.push_with(all.timestamps[i], all.values[i], all.start(i), all.gap(i));
             }
             into.histograms.append(&mut all.histograms);
         }

@@ -3,6 +3,7 @@
 mod active;
 mod backups;
 mod crashes;
+mod downsampling;
 mod keeping;
 mod lookups;
 mod memory;

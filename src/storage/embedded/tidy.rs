@@ -135,7 +135,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes out of parts what is hidden, where that is worth it, and lets go of tombstones that hide nothing.
+    /// Takes out of parts what is hidden, where that is worth it, puts together what is to be downsampled, and lets go of
+    /// tombstones that hide nothing.
     pub(crate) fn tidy(&self, haste: Haste) -> Result<()> {
         let rewrites = &mut *self.rewrites.lock();
         self.is_open()?;
@@ -151,9 +152,12 @@ impl Engine {
             let most = sealed.samples();
             // What does not read back is noted, and somebody else's work.
             let Ok(hidden) = self.hidden_in(sealed, most / WORTH, &mut search) else { continue };
-            if hidden > 0 && hidden >= most / WORTH && self.has_room(std::slice::from_ref(sealed)) {
+            let worth_it = hidden > 0 && hidden >= most / WORTH;
+            let is_due = self.is_due(sealed);
+            if (worth_it || is_due) && self.has_room(std::slice::from_ref(sealed)) {
                 self.rewrite(rewrites, std::slice::from_ref(sealed), haste)?;
-                add(&self.counters.parts_cleaned, 1);
+                add(&self.counters.parts_cleaned, u64::from(worth_it));
+                add(&self.counters.parts_downsampled, u64::from(is_due));
             }
         }
         match self.end_deletes(rewrites, &mut Search::new(self, haste)) {

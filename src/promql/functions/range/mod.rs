@@ -12,12 +12,15 @@
 //! found among samples in order. All of it computes in the order in which a naive loop over the window would,
 //! so results are the same to the bit; only sums over long windows ([`blocks`]) may differ in the last.
 //!
+//! Samples that the store has downsampled come with what lay between them; for those there is [`gapped`].
+//!
 //! Remarks are collected per series and made into texts once, at its end.
 
 mod blocks;
 mod distribution;
 mod extended;
 mod extremes;
+pub mod gapped;
 mod instants;
 mod lanes;
 mod ordered;

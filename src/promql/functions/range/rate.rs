@@ -154,9 +154,20 @@ impl Stretch {
         let (Some(first), Some(last)) = (times.first(), times.last()) else {
             return Self { sampled: 0.0, to_start: 0.0, to_end: 0.0 };
         };
+        Self::between([*first, *last], times.len() as u64, start, after, end)
+    }
+
+    /// Of so many samples from a first time to a last.
+    pub(super) fn between(
+        [first, last]: [i64; 2],
+        count: u64,
+        start: Option<i64>,
+        after: i64,
+        end: i64,
+    ) -> Self {
         let between = seconds(last - first);
         #[expect(clippy::cast_precision_loss, reason = "windows hold fewer than 2^53 samples")]
-        let average = if times.len() > 1 { between / (times.len() - 1) as f64 } else { 0.0 };
+        let average = if count > 1 { between / (count - 1) as f64 } else { 0.0 };
         let threshold = average * 1.1;
 
         let (sampled, mut to_start) = match start {
@@ -177,7 +188,7 @@ impl Stretch {
     ///
     /// `zero` is a counter's first value as a part of the growth: it is not stretched to below zero.
     #[inline]
-    fn factor(&self, kind: Kind, range_ms: i64, zero: Option<f64>) -> f64 {
+    pub(super) fn factor(&self, kind: Kind, range_ms: i64, zero: Option<f64>) -> f64 {
         let Self { sampled, mut to_start, to_end } = *self;
         if let Some(zero) = zero {
             let to_zero = sampled * zero;

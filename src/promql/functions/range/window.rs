@@ -105,6 +105,21 @@ impl Frame {
         self.bounds.iter().map(|(low, high)| u64::try_from(high - low).unwrap_or(u64::MAX))
     }
 
+    /// The numbers of each window's first sample and of the first after it.
+    pub(super) fn bounds(&self) -> &[(usize, usize)] {
+        &self.bounds
+    }
+
+    /// Makes windows that begin or end before a sample of which `is_end` holds reach to both sides of what ends with it.
+    pub(super) fn round_out(&mut self, is_end: impl Fn(usize) -> bool) {
+        self.stretches = OnceCell::new();
+        self.samples = 0;
+        for (low, high) in &mut self.bounds {
+            (*low, *high) = (*low - usize::from(is_end(*low)), *high + usize::from(is_end(*high)));
+            self.samples += u64::try_from(*high - *low).unwrap_or(u64::MAX);
+        }
+    }
+
     /// What the rates of all steps are extrapolated by, if nothing is known of when counting started.
     pub(super) fn stretches(&self) -> &[Stretch] {
         self.stretches.get_or_init(|| {

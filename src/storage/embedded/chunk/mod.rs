@@ -10,13 +10,15 @@
 //!
 //! A time column ([`encode_times`], [`decode_times`]) lies apart from its body ([`encode_float_body`],
 //! [`encode_histogram_body`]), because the series of one scrape share it. How many samples there are is
-//! known from outside.
+//! known from outside. Samples that were downsampled have another body with the same times ([`encode_gaps`]): what lay
+//! between them.
 //!
 //! A chunk has no checksum: what it lies in has one. Still no bytes at all make a decoder panic, or take
 //! much more memory than a chunk can hold.
 
 pub(crate) mod bytes;
 mod floats;
+mod gaps;
 mod histograms;
 mod ints;
 mod pack;
@@ -34,7 +36,8 @@ use crate::{
     storage::selection::{HistogramSample, SeriesSamples},
 };
 
-pub(crate) use floats::Whole;
+pub(crate) use floats::{Whole, digits, undigits};
+pub(crate) use gaps::{decode_gaps, encode_gaps};
 pub use stats::ValueStats;
 
 /// The most samples a chunk can have; a decoder refuses more.
@@ -43,6 +46,7 @@ pub const MAX_SAMPLES: usize = 1 << 20;
 const VERSION: u8 = 1;
 const HISTOGRAMS: u8 = 0x1;
 const STARTS: u8 = 0x2;
+const GAPS: u8 = 0x4;
 
 /// Why bytes are not a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -108,8 +112,8 @@ fn decode_starts(
     into: &mut SeriesSamples,
 ) -> Result<(), Damaged> {
     let head = head(reader)?;
-    if head & HISTOGRAMS != 0 {
-        return Err(Damaged("chunk holds histograms where floats are expected"));
+    if head & (HISTOGRAMS | GAPS) != 0 {
+        return Err(Damaged("chunk holds something else where floats are expected"));
     }
     if head & STARTS != 0 {
         let length = reader.varint_usize()?;
@@ -173,8 +177,8 @@ pub(crate) fn decode_numbers(body: &[u8], count: usize, into: &mut Vec<i64>) -> 
     }
     let mut reader = Reader::new(body);
     let head = head(&mut reader)?;
-    if head & HISTOGRAMS != 0 {
-        return Err(Damaged("chunk holds histograms where floats are expected"));
+    if head & (HISTOGRAMS | GAPS) != 0 {
+        return Err(Damaged("chunk holds something else where floats are expected"));
     }
     if head & STARTS != 0 {
         let length = reader.varint_usize()?;
@@ -247,10 +251,11 @@ fn head(reader: &mut Reader<'_>) -> Result<u8, Damaged> {
     if head >> 4 != VERSION {
         return Err(Damaged("chunk is of an unknown version"));
     }
-    if head & 0x0f & !(HISTOGRAMS | STARTS) != 0 {
+    let flags = head & 0x0f;
+    if flags & !(HISTOGRAMS | STARTS) != 0 && flags != GAPS {
         return Err(Damaged("chunk has an unknown flag"));
     }
-    Ok(head)
+    Ok(flags)
 }
 
 fn ended(reader: &Reader<'_>) -> Result<(), Damaged> {

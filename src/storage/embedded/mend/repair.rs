@@ -166,7 +166,12 @@ impl Work<'_> {
         }
         let mut replaces = meta.replaces.clone();
         replaces.push(meta.id);
-        writer.finish(PartFacts { id: new, covers_wal: meta.covers_wal, replaces })?;
+        writer.finish(PartFacts {
+            id: new,
+            covers_wal: meta.covers_wal,
+            replaces,
+            downsampled: meta.downsampled,
+        })?;
         let parts = self.data_dir.join("parts");
         for dir in [parts.as_path(), self.data_dir] {
             self.disk.sync_dir(dir).map_err(|e| StorageError::io(format!("syncing {}", dir.display()), e))?;

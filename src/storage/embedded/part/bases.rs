@@ -100,7 +100,8 @@ impl Part {
                 return Err(wrong("chunk stands on too many others"));
             }
             let chunks = self.chunks(at)?;
-            let base = chunks.into_iter().find(|chunk| !chunk.histograms && chunk.times == times);
+            let base =
+                chunks.into_iter().find(|chunk| !chunk.histograms && !chunk.gaps && chunk.times == times);
             let base = base.ok_or_else(|| wrong("chunk stands on one that is not there"))?;
             distance = base.base;
             chain.push((at, base));

@@ -10,14 +10,14 @@ use super::{
 use crate::model::{TenantId, TimeRange, Timestamp};
 
 /// The first bytes of a part: magic, format, zero.
-pub(super) const HEADER: [u8; 16] = *b"LUMIPART\x02\0\0\0\0\0\0\0";
+pub(super) const HEADER: [u8; 16] = *b"LUMIPART\x03\0\0\0\0\0\0\0";
 
 /// The length of the trailer.
 pub(super) const TRAILER: usize = 48;
 
 /// The last bytes of a part.
 pub(super) const MAGIC: &[u8; 8] = b"LUMIPEND";
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// What is said of a part that is whole, and of a version that is not ours.
 pub(super) const UNKNOWN_FORMAT: Damaged = Damaged("part is of a format this version does not know");
@@ -77,6 +77,7 @@ impl Footer {
         for id in &meta.replaces {
             out.extend_from_slice(&id.0.to_le_bytes());
         }
+        out.extend_from_slice(&meta.downsampled.to_le_bytes());
         put_varint(&mut out, u64::from(meta.series));
         put_varint(&mut out, meta.samples);
         put_varint(&mut out, meta.histograms);
@@ -109,6 +110,7 @@ impl Footer {
         for _ in 0..reader.count(8)? {
             replaces.push(PartId(reader.u64()?));
         }
+        let downsampled = reader.u64()?;
         let series = reader.varint_u32()?;
         let (samples, histograms) = (reader.varint()?, reader.varint()?);
         let range = take_range(&mut reader)?;
@@ -146,7 +148,18 @@ impl Footer {
             return Err(Damaged("footer does not add up"));
         }
         let bytes = file_length;
-        let meta = PartMeta { id, covers_wal, replaces, series, samples, histograms, range, bytes, tenants };
+        let meta = PartMeta {
+            id,
+            covers_wal,
+            replaces,
+            series,
+            samples,
+            histograms,
+            range,
+            downsampled,
+            bytes,
+            tenants,
+        };
         Ok(Self { meta, sections, names })
     }
 }

@@ -12,6 +12,7 @@
 //!   metric is one run of numbers, and an answer in number order is an answer in label order.
 //! * A time column is stored once per part however many series share it, and so are values that are the same.
 //! * A bucket of a histogram is what it counts more than another one (`families`), which is read with it (`bases`).
+//! * Samples that were downsampled have a second chunk, which says what lay between them.
 //! * Every byte is under a checksum. A damaged page costs the series that lie on it or stand on what does, nothing else.
 //! * The footer says what the part covers and replaces: the catalog can be rebuilt from it.
 //!
@@ -40,6 +41,7 @@ use crate::model::{Millis, TenantId, TimeRange, Timestamp};
 
 pub(crate) use bits::{Mended, mended};
 pub use pages::PageCache;
+pub(crate) use reader::Ends;
 pub use reader::{Damage, Part, PartSeries};
 pub use seal::Seal;
 pub use writer::PartWriter;
@@ -110,6 +112,8 @@ pub struct PartMeta {
     pub histograms: u64,
     /// Its first and last sample's time; none if it is empty.
     pub range: Option<TimeRange>,
+    /// Which steps of downsampling its samples have been through, by a mark; 0 is none.
+    pub downsampled: u64,
     /// The file's size.
     pub bytes: u64,
     /// The tenants in it, sorted.
@@ -150,6 +154,8 @@ pub struct PartFacts {
     pub covers_wal: u64,
     /// The parts that this one was merged from and stands for.
     pub replaces: Vec<PartId>,
+    /// Which steps of downsampling its samples have been through, by a mark; 0 is none.
+    pub downsampled: u64,
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     model::{Labels, TenantId, TimeRange, Timestamp},
-    storage::{Estimate, Result, SeriesSamples, StorageError},
+    storage::{Estimate, Gap, Result, SeriesSamples, StorageError},
 };
 
 pub use examine::Damage;
@@ -52,6 +52,8 @@ pub(super) const CHUNK_OFFSET: u8 = 0x4;
 pub(super) const CHUNK_BASE: u8 = 0x8;
 /// Its body is one that is there for another chunk; where the one after it starts does not depend on it.
 pub(super) const CHUNK_COPY: u8 = 0x10;
+/// It says what was put together between the samples of the chunk of floats before it, whose times it has.
+pub(super) const CHUNK_GAPS: u8 = 0x20;
 
 /// What a group of labels may unpack to.
 const MAX_LABELS_GROUP: usize = 1 << 30;
@@ -131,10 +133,21 @@ const KEPT_TIMES: usize = 1 << 14;
 /// Chunks of a series in a part; there is seldom more than one.
 pub(super) type Chunks = SmallVec<[ChunkEntry; 2]>;
 
+/// What becomes of a gap that an end of a range lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ends {
+    /// It is left out.
+    Cut,
+    /// It is there, with the samples on both sides of it.
+    WithGaps,
+}
+
 /// Where a chunk lies and what is known of it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ChunkEntry {
     pub(super) histograms: bool,
+    /// It holds no samples but what lay between those of the chunk before it.
+    pub(super) gaps: bool,
     pub(super) page: u32,
     pub(super) offset: u32,
     pub(super) length: u32,
@@ -327,7 +340,7 @@ impl Part {
         counted: &mut HashMap<u32, u64>,
     ) -> Result<Estimate> {
         let mut found = Estimate::default();
-        for chunk in self.chunks(ordinal)? {
+        for chunk in self.chunks(ordinal)?.into_iter().filter(|chunk| !chunk.gaps) {
             let times = self.times(chunk.times)?;
             if !times.overlaps(range) {
                 continue;
@@ -361,19 +374,43 @@ impl Part {
     ///
     /// After an error `into` is as before.
     pub fn read(&self, ordinal: u32, range: TimeRange, into: &mut SeriesSamples) -> Result<()> {
+        self.read_up_to(ordinal, range, Ends::Cut, into)
+    }
+
+    /// The same; `ends` says what becomes of a gap that an end of the range lies in.
+    pub(crate) fn read_up_to(
+        &self,
+        ordinal: u32,
+        range: TimeRange,
+        ends: Ends,
+        into: &mut SeriesSamples,
+    ) -> Result<()> {
         let (floats, starts, histograms) = (into.timestamps.len(), into.starts.len(), into.histograms.len());
-        let read = self.read_chunks(ordinal, range, into);
+        let gaps = into.gaps.len();
+        let read = self.read_chunks(ordinal, range, ends, into);
         if read.is_err() {
             into.timestamps.truncate(floats);
             into.values.truncate(floats);
             into.starts.truncate(starts);
+            into.gaps.truncate(gaps);
             into.histograms.truncate(histograms);
         }
         read
     }
 
-    fn read_chunks(&self, ordinal: u32, range: TimeRange, into: &mut SeriesSamples) -> Result<()> {
-        for chunk in self.chunks(ordinal)? {
+    fn read_chunks(
+        &self,
+        ordinal: u32,
+        range: TimeRange,
+        ends: Ends,
+        into: &mut SeriesSamples,
+    ) -> Result<()> {
+        let chunks = self.chunks(ordinal)?;
+        for (place, chunk) in chunks.iter().enumerate() {
+            // What lies in gaps is read with the samples beside them.
+            if chunk.gaps {
+                continue;
+            }
             let times = self.times(chunk.times)?;
             if !times.overlaps(range) {
                 continue;
@@ -393,11 +430,22 @@ impl Part {
                 let before = into.timestamps.len();
                 self.decode_times(chunk.times, times, &mut into.timestamps)?;
                 if chunk.base > 0 {
-                    self.read_on_base(ordinal, &chunk, body, before, into)?;
+                    self.read_on_base(ordinal, chunk, body, before, into)?;
                 } else {
                     chunk::decode_float_body(body, before, into).map_err(wrong)?;
                 }
-                let inside = within(&into.timestamps[before..], range);
+                let mut inside = within(&into.timestamps[before..], range);
+                if let Some(gaps) = chunks.get(place + 1).filter(|next| next.gaps) {
+                    self.read_gaps(gaps, before, into)?;
+                    if ends == Ends::WithGaps {
+                        let cut = |at: usize| usize::from(into.gap(before + at).count > 0);
+                        inside = inside.start - cut(inside.start)..inside.end + cut(inside.end);
+                    }
+                    keep(&mut into.gaps, before, &inside);
+                    into.gaps.iter_mut().skip(before).take(1).for_each(|first| *first = Gap::default());
+                } else if !into.gaps.is_empty() {
+                    into.gaps.resize(before + inside.len(), Gap::default());
+                }
                 keep(&mut into.timestamps, before, &inside);
                 keep(&mut into.values, before, &inside);
                 if !into.starts.is_empty() {
@@ -405,11 +453,23 @@ impl Part {
                 }
             }
         }
+        if into.gaps.iter().all(|gap| gap.count == 0) {
+            into.gaps.clear();
+        }
         // What was trimmed away may have been all that had starts.
         if into.starts.iter().all(|start| *start == 0) {
             into.starts.clear();
         }
         Ok(())
+    }
+
+    /// Adds the gaps before the float samples from number `before` on.
+    fn read_gaps(&self, chunk: &ChunkEntry, before: usize, into: &mut SeriesSamples) -> Result<()> {
+        let page = self.page(chunk.page)?;
+        into.gaps.resize(before, Gap::default());
+        piece(&page, chunk.offset, chunk.length)
+            .and_then(|body| chunk::decode_gaps(body, &into.values[before..], &mut into.gaps))
+            .map_err(|e| self.page_corrupt(chunk.page, chunk.offset, e))
     }
 
     /// The bytes of an index section, if its checksum is right.
@@ -651,9 +711,11 @@ fn chunk_entries(
     let mut reader = Reader::new(groups.group(number)?);
     let (mut page, mut end, mut times) = (0_u32, 0_u32, 0_u32);
     while ends.len() < SERIES_PER_GROUP as usize && reader.remaining() > 0 {
+        let first = entries.len();
         for _ in 0..reader.count(4)? {
             let flags = reader.u8()?;
-            if flags & !(CHUNK_HISTOGRAMS | CHUNK_STATS | CHUNK_OFFSET | CHUNK_BASE | CHUNK_COPY) != 0 {
+            let known = CHUNK_HISTOGRAMS | CHUNK_STATS | CHUNK_OFFSET | CHUNK_BASE | CHUNK_COPY | CHUNK_GAPS;
+            if flags & !known != 0 {
                 return Err(Damaged("chunk has an unknown flag"));
             }
             let turned = reader.zigzag()?;
@@ -668,8 +730,14 @@ fn chunk_entries(
             if flags & CHUNK_COPY == 0 {
                 (page, end) = (on, after);
             }
-            let histograms = flags & CHUNK_HISTOGRAMS != 0;
-            entries.push(ChunkEntry { histograms, page: on, offset, length, times, base, stats });
+            let (histograms, gaps) = (flags & CHUNK_HISTOGRAMS != 0, flags & CHUNK_GAPS != 0);
+            if gaps {
+                let of_before = entries.last().filter(|last| entries.len() > first && !last.gaps);
+                if histograms || !of_before.is_some_and(|last| !last.histograms && last.times == times) {
+                    return Err(Damaged("gaps follow no chunk of floats with their times"));
+                }
+            }
+            entries.push(ChunkEntry { histograms, gaps, page: on, offset, length, times, base, stats });
         }
         ends.push(entries.len());
     }

@@ -26,7 +26,7 @@ use crate::{
 
 pub(super) type Model = BTreeMap<(TenantId, Labels), SeriesSamples>;
 
-const FACTS: PartFacts = PartFacts { id: PartId(7), covers_wal: 42, replaces: Vec::new() };
+const FACTS: PartFacts = PartFacts { id: PartId(7), covers_wal: 42, replaces: Vec::new(), downsampled: 0 };
 
 pub(super) fn system() -> Arc<dyn Disk> {
     Arc::new(SystemDisk)

@@ -24,7 +24,7 @@ use super::{
     names::{MAX_SERIES, NamesWriter},
     pages::{PageTable, PageWriter, Tail, too_large},
     reader::{
-        CHUNK_BASE, CHUNK_COPY, CHUNK_HISTOGRAMS, CHUNK_OFFSET, CHUNK_STATS, LABELS_PER_GROUP,
+        CHUNK_BASE, CHUNK_COPY, CHUNK_GAPS, CHUNK_HISTOGRAMS, CHUNK_OFFSET, CHUNK_STATS, LABELS_PER_GROUP,
         SERIES_PER_GROUP, TIMES_PER_GROUP,
     },
 };
@@ -77,6 +77,7 @@ pub struct PartWriter {
 #[derive(Clone, Copy, Debug)]
 struct Known {
     histograms: bool,
+    gaps: bool,
     /// How many series before its own the one is that it stands on; 0 if it stands by itself.
     base: u32,
     stats: Option<ValueStats>,
@@ -154,6 +155,7 @@ impl PartWriter {
         let ascending = |pair: &[i64]| pair[0] < pair[1];
         if samples.values.len() != samples.timestamps.len()
             || !(samples.starts.is_empty() || samples.starts.len() == samples.timestamps.len())
+            || !(samples.gaps.is_empty() || samples.gaps.len() == samples.timestamps.len())
         {
             return refuse("has columns of different lengths");
         }
@@ -161,6 +163,9 @@ impl PartWriter {
             || !samples.histograms.windows(2).all(|pair| pair[0].timestamp < pair[1].timestamp)
         {
             return refuse("has samples out of order");
+        }
+        if samples.gap(0).count > 0 {
+            return refuse("begins with a gap");
         }
         if let (Some(last_tenant), Some(last)) = (self.tenants.last(), &self.last)
             && (&last_tenant.tenant, last) >= (tenant, labels)
@@ -195,16 +200,21 @@ impl PartWriter {
         if self.series.start_entry() {
             self.at_body = BodyEnd::default();
         }
-        let float_cuts = even_cuts(samples.timestamps.len(), MAX_CHUNK_FLOATS);
+        let float_cuts = float_cuts(samples);
         let histogram_cuts = histogram_cuts(&samples.histograms);
-        put_varint(self.series.bytes(), (float_cuts.len() + histogram_cuts.len()) as u64);
+        let has_gaps = |cut: &std::ops::Range<usize>| {
+            samples.gaps.get(cut.clone()).unwrap_or_default().iter().any(|gap| gap.count > 0)
+        };
+        let gap_chunks = float_cuts.iter().filter(|cut| has_gaps(cut)).count();
+        let chunks = float_cuts.len() + gap_chunks + histogram_cuts.len();
+        put_varint(self.series.bytes(), chunks as u64);
         let place = self.families.place(labels);
         let mut footings = Vec::new();
         let mut body = Vec::new();
         for cut in float_cuts {
             let values = &samples.values[cut.clone()];
             let starts = samples.starts.get(cut.clone()).unwrap_or_default();
-            let times = self.write_times(&samples.timestamps[cut])?;
+            let times = self.write_times(&samples.timestamps[cut.clone()])?;
             body.clear();
             chunk::encode_float_body(values, starts, &mut body);
             let mut print = Fingerprint::of(&body);
@@ -224,8 +234,14 @@ impl PartWriter {
                 times,
                 &body,
                 print,
-                Known { histograms: false, base, stats: ValueStats::of(values) },
+                Known { histograms: false, gaps: false, base, stats: ValueStats::of(values) },
             )?;
+            if has_gaps(&cut) {
+                body.clear();
+                chunk::encode_gaps(values, &samples.gaps[cut], &mut body);
+                let known = Known { histograms: false, gaps: true, base: 0, stats: None };
+                self.write_chunk(times, &body, Fingerprint::of(&body), known)?;
+            }
         }
         for cut in histogram_cuts {
             let histograms = &samples.histograms[cut];
@@ -234,7 +250,12 @@ impl PartWriter {
             body.clear();
             chunk::encode_histogram_body(histograms, &mut body);
             let print = Fingerprint::of(&body);
-            self.write_chunk(times, &body, print, Known { histograms: true, base: 0, stats: None })?;
+            self.write_chunk(
+                times,
+                &body,
+                print,
+                Known { histograms: true, gaps: false, base: 0, stats: None },
+            )?;
         }
         if let Some(place) = place {
             self.families.remember(place, ordinal, footings);
@@ -280,6 +301,7 @@ impl PartWriter {
         let mut flags = 0;
         for (flag, holds) in [
             (CHUNK_HISTOGRAMS, known.histograms),
+            (CHUNK_GAPS, known.gaps),
             (CHUNK_STATS, known.stats.is_some()),
             (CHUNK_OFFSET, copied.is_some() || offset != expected),
             (CHUNK_COPY, copied.is_some()),
@@ -360,6 +382,7 @@ impl PartWriter {
             samples: tenants.iter().map(|tenant| tenant.samples).sum(),
             histograms: tenants.iter().map(|tenant| tenant.histograms).sum(),
             range: tenants.iter().fold(None, |range, tenant| union(range, tenant.range)),
+            downsampled: facts.downsampled,
             bytes: 0,
             tenants,
         };
@@ -409,6 +432,23 @@ fn union(a: Option<TimeRange>, b: Option<TimeRange>) -> Option<TimeRange> {
 fn even_cuts(length: usize, most: usize) -> Vec<std::ops::Range<usize>> {
     let pieces = length.div_ceil(most);
     (0..pieces).map(|i| length * i / pieces..length * (i + 1) / pieces).collect()
+}
+
+/// Cuts floats evenly, but not within a gap: who reads one reads both samples beside it.
+fn float_cuts(samples: &SeriesSamples) -> Vec<std::ops::Range<usize>> {
+    let mut cuts = even_cuts(samples.timestamps.len(), MAX_CHUNK_FLOATS);
+    if !samples.gaps.is_empty() {
+        for next in 1..cuts.len() {
+            let mut at = cuts[next].start.max(cuts[next - 1].start);
+            while samples.gap(at).count > 0 {
+                at += 1;
+            }
+            cuts[next - 1].end = at;
+            cuts[next].start = at;
+        }
+        cuts.retain(|cut| !cut.is_empty());
+    }
+    cuts
 }
 
 fn histogram_cuts(samples: &[HistogramSample]) -> Vec<std::ops::Range<usize>> {

@@ -76,7 +76,7 @@ fn part_of(dir: &Path, all: &[Labels]) -> Part {
     let before = TenantId::new("a").unwrap();
     writer.add(&before, &labels(&[("a", "b")]), &samples).unwrap();
     all.iter().for_each(|labels| writer.add(&tenant(), labels, &samples).unwrap());
-    writer.finish(PartFacts { id, covers_wal: 1, replaces: Vec::new() }).unwrap();
+    writer.finish(PartFacts { id, covers_wal: 1, replaces: Vec::new(), downsampled: 0 }).unwrap();
     Part::open(&disk, &path).unwrap()
 }
 

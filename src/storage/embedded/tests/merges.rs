@@ -176,7 +176,7 @@ fn sealed(dir: &Path, id: u64, samples: &[(i64, f64)]) {
     samples.iter().for_each(|(at, value)| all.push(*at, *value, 0));
     let mut writer = PartWriter::create(&disk, &PartId(id).path(&dir.join("parts"), at)).unwrap();
     writer.add(&tenant(), &series(0), &all).unwrap();
-    writer.finish(PartFacts { id: PartId(id), covers_wal: 5, replaces: Vec::new() }).unwrap();
+    writer.finish(PartFacts { id: PartId(id), covers_wal: 5, replaces: Vec::new(), downsampled: 0 }).unwrap();
 }
 
 #[test]

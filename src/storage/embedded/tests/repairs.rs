@@ -60,7 +60,7 @@ fn stand_in(disk: &Arc<dyn Disk>, dir: &Path, of: &Path, id: PartId, at: i64) ->
     let old = Part::open(disk, of)?;
     let mut writer = PartWriter::create(disk, &id.path(&dir.join("parts"), Timestamp(at)))?;
     old.examine(|tenant, labels, samples| writer.add(tenant, labels, samples))?;
-    let facts = PartFacts { id, covers_wal: old.meta().covers_wal, replaces: vec![old.id()] };
+    let facts = PartFacts { id, covers_wal: old.meta().covers_wal, replaces: vec![old.id()], downsampled: 0 };
     writer.finish(facts).map(|_| ())
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Part, Section, TRAILER, ValueStats};
+use super::{Ends, Part, Section, TRAILER, ValueStats};
 use crate::{
     model::{Labels, Matcher, TenantId, TimeRange, Timestamp},
     storage::{Result, SeriesSamples, StorageError},
@@ -163,12 +163,14 @@ impl Part {
                 Loss { samples: stretch.samples, range: Some(stretch.range), labels: all.labels, ..all };
             let (floats, starts, histograms) =
                 (into.timestamps.len(), into.starts.len(), into.histograms.len());
+            let gaps = into.gaps.len();
             let read = self.read(all.ordinal, stretch.range, into);
             let read = read.and_then(|()| self.hold_against(&stretch, into, floats, histograms));
             if let Err(error) = read {
                 into.timestamps.truncate(floats);
                 into.values.truncate(floats);
                 into.starts.truncate(starts);
+                into.gaps.truncate(gaps);
                 into.histograms.truncate(histograms);
                 places.add(error, Some(loss))?;
             }
@@ -181,6 +183,7 @@ impl Part {
         &self,
         ordinal: u32,
         range: TimeRange,
+        ends: Ends,
         into: &mut SeriesSamples,
     ) -> Result<()> {
         let stretches = match self.stretches(ordinal) {
@@ -189,7 +192,7 @@ impl Part {
         };
         for stretch in stretches {
             let Some(range) = stretch.range.intersection(range) else { continue };
-            match self.read(ordinal, range, into) {
+            match self.read_up_to(ordinal, range, ends, into) {
                 Ok(()) | Err(StorageError::Corrupt { .. }) => {}
                 Err(other) => return Err(other),
             }
@@ -249,7 +252,7 @@ impl Part {
     /// The stretches of time that a series' chunks lie in.
     fn stretches(&self, ordinal: u32) -> Result<Vec<Stretch>> {
         let mut stretches: Vec<Stretch> = Vec::new();
-        for chunk in self.chunks(ordinal)? {
+        for chunk in self.chunks(ordinal)?.into_iter().filter(|chunk| !chunk.gaps) {
             let times = self.times(chunk.times)?;
             let range = TimeRange::new(Timestamp(times.start), Timestamp(times.end));
             let range =

@@ -1,0 +1,203 @@
+//! Old samples in fewer: what is downsampled, when, and how.
+//!
+//! ```text
+//! day ─ over for `after`, and one part has its times ─▶ rewritten: of each window the first and last sample, and a gap
+//!                                                       that says what lay between them
+//! ```
+//!
+//! * Rules say how fine a series is kept from an age on. Those that are about the same tenant and select the same are the
+//!   steps of one rule; of the rules that match a series the first holds.
+//! * It is done a day at a time, by the rewrites that `tidy` looks for every hour and by the merges of a day ([`Due`]), once no
+//!   other part has samples between those of what is rewritten: what comes late waits until the day is one part again.
+//! * A part says by a mark in its footer which steps have been taken. Where the rules ask for others it is written again.
+//! * [`thin`] keeps real samples, so that whoever knows nothing of gaps sees fewer samples and none that is made up; and
+//!   whatever a gap cannot say is kept as it is: stale markers and both samples beside them, holes that are longer than
+//!   queries look back, changes of the start timestamp, sums that are beyond floats, and series with histograms.
+//!
+//! What was put together cannot be taken apart: a delete that touches a gap takes all of it.
+
+mod thin;
+
+use std::{sync::Arc, time::Duration};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{config::DownsampleRule, engine::Engine, view::Sealed};
+use crate::model::{Labels, Matcher, Millis, TenantId, TimeRange, Timestamp};
+
+pub(crate) use thin::thin;
+
+/// What is downsampled, and when.
+#[derive(Debug)]
+pub(crate) struct Downsampling {
+    rules: Vec<Rule>,
+}
+
+/// The steps of some series.
+#[derive(Debug)]
+struct Rule {
+    tenant: Option<TenantId>,
+    matchers: Vec<Matcher>,
+    /// From the youngest to the oldest.
+    steps: Vec<Step>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    after: Millis,
+    resolution: Millis,
+}
+
+/// What is to be done with the samples of a day.
+#[derive(Debug)]
+pub(crate) struct Due<'a> {
+    rules: Vec<(&'a Rule, Option<Millis>)>,
+}
+
+impl Downsampling {
+    pub(crate) fn new(rules: &[DownsampleRule]) -> Self {
+        let mut all: Vec<Rule> = Vec::new();
+        for rule in rules {
+            let step = Step { after: millis(rule.after), resolution: millis(rule.resolution) };
+            let same = |other: &&mut Rule| {
+                other.tenant == rule.tenant && text_of(&other.matchers) == text_of(&rule.matchers)
+            };
+            match all.iter_mut().find(same) {
+                Some(other) => other.steps.push(step),
+                None => all.push(Rule {
+                    tenant: rule.tenant.clone(),
+                    matchers: rule.matchers.clone(),
+                    steps: vec![step],
+                }),
+            }
+        }
+        all.iter_mut().for_each(|rule| rule.steps.sort_by_key(|step| step.after));
+        Self { rules: all }
+    }
+
+    /// What is to be done at `now` with a day's samples; none if that is nothing.
+    pub(crate) fn of_day(&self, day: i64, now: Timestamp) -> Option<Due<'_>> {
+        let end = Timestamp(day.saturating_add(1).saturating_mul(Millis::DAY.0));
+        let of = |rule: &Rule| {
+            let reached = rule.steps.iter().rev().find(|step| end <= now.minus(step.after));
+            reached.map(|step| step.resolution)
+        };
+        let rules: Vec<_> = self.rules.iter().map(|rule| (rule, of(rule))).collect();
+        rules.iter().any(|(_, resolution)| resolution.is_some()).then_some(Due { rules })
+    }
+}
+
+impl Due<'_> {
+    /// How fine a series is to be kept; none is as it is.
+    pub(crate) fn resolution(&self, tenant: &TenantId, labels: &Labels) -> Option<Millis> {
+        let matches = |rule: &Rule| {
+            let mut matchers = rule.matchers.iter();
+            rule.tenant.as_ref().is_none_or(|of| of == tenant)
+                && matchers.all(|m| m.matches(labels.get(m.name()).unwrap_or_default()))
+        };
+        self.rules.iter().find(|(rule, _)| matches(rule)).and_then(|(_, resolution)| *resolution)
+    }
+
+    /// By what a part is known of which just this was done; never 0.
+    pub(crate) fn mark(&self) -> u64 {
+        let mut text = String::new();
+        for (rule, resolution) in &self.rules {
+            let tenant = rule.tenant.as_ref().map_or("", TenantId::as_str);
+            let resolution = resolution.map_or(0, |resolution| resolution.0);
+            text.push_str(&format!("{tenant}\n{}\n{resolution}\n", text_of(&rule.matchers)));
+        }
+        xxh3_64(text.as_bytes()).max(1)
+    }
+}
+
+impl Engine {
+    /// What is to be done with the samples of parts that are rewritten together; none where they are of several days,
+    /// or another part has samples among theirs.
+    pub(crate) fn due(&self, inputs: &[Arc<Sealed>]) -> Option<Due<'_>> {
+        let range = inputs.iter().filter_map(|part| part.range()).reduce(TimeRange::union)?;
+        let day = range.start().day();
+        if range.end().day() != day {
+            return None;
+        }
+        let due = self.downsampling.of_day(day, self.clock.now())?;
+        let is_input = |part: &Arc<Sealed>| inputs.iter().any(|input| Arc::ptr_eq(part, input));
+        let view = self.view.load();
+        let mut others = view.parts.iter().filter(|part| !is_input(part));
+        let alone = !others.any(|part| part.range().is_some_and(|other| other.overlaps(range)));
+        alone.then_some(due)
+    }
+
+    /// Whether a part is to be rewritten because its samples have come of age.
+    pub(crate) fn is_due(&self, sealed: &Arc<Sealed>) -> bool {
+        let due = self.due(std::slice::from_ref(sealed));
+        due.is_some_and(|due| due.mark() != sealed.part.meta().downsampled)
+    }
+}
+
+fn text_of(matchers: &[Matcher]) -> String {
+    matchers.iter().map(|matcher| format!("{matcher},")).collect()
+}
+
+fn millis(duration: Duration) -> Millis {
+    Millis(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn rule(tenant: Option<&str>, name: Option<&str>, days: u32, minutes: u64) -> DownsampleRule {
+        DownsampleRule {
+            tenant: tenant.map(|t| TenantId::new(t).unwrap()),
+            matchers: name.map(|name| Matcher::equal("__name__", name)).into_iter().collect(),
+            after: DAY * days,
+            resolution: Duration::from_secs(60 * minutes),
+        }
+    }
+
+    fn minutes(of: &Downsampling, tenant: &str, name: &str, days_ago: i64) -> Option<i64> {
+        let now = Timestamp(1000 * Millis::DAY.0);
+        let labels = Labels::from_pairs([("__name__", name)]).unwrap();
+        let due = of.of_day(999 - days_ago, now)?;
+        due.resolution(&TenantId::new(tenant).unwrap(), &labels).map(|r| r.0 / 60_000)
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_holds_with_all_its_steps() {
+        let all = Downsampling::new(&[
+            rule(None, Some("fine"), 300, 1),
+            rule(Some("b"), None, 10, 30),
+            rule(None, None, 180, 60),
+            rule(None, None, 30, 5),
+        ]);
+        for (tenant, name, ago, expect) in [
+            ("a", "m", 29, None),
+            ("a", "m", 30, Some(5)),
+            ("a", "m", 179, Some(5)),
+            ("a", "m", 180, Some(60)),
+            ("a", "fine", 200, None),
+            ("a", "fine", 300, Some(1)),
+            ("b", "m", 10, Some(30)),
+            ("b", "m", 400, Some(30)),
+            ("b", "fine", 100, None),
+        ] {
+            assert_eq!(minutes(&all, tenant, name, ago), expect, "{tenant} {name} {ago}");
+        }
+    }
+
+    #[test]
+    fn a_mark_tells_what_was_done_and_not_when() {
+        let now = Timestamp(1000 * Millis::DAY.0);
+        let mark = |rules: &[DownsampleRule], ago: i64| {
+            Downsampling::new(rules).of_day(999 - ago, now).map(|due| due.mark())
+        };
+        let steps = [rule(None, None, 30, 5), rule(None, None, 180, 60)];
+        assert_eq!(mark(&steps, 29), None);
+        assert_eq!(mark(&steps, 31), mark(&steps, 179));
+        assert_eq!(mark(&steps, 31), mark(&steps[..1], 400));
+        assert_ne!(mark(&steps, 31), mark(&steps, 180));
+        assert_ne!(mark(&[rule(None, Some("m"), 30, 5)], 31), mark(&steps, 31));
+    }
+}
