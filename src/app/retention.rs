@@ -1,6 +1,6 @@
 //! What the rules of `storage.retention.rules` and `storage.downsampling` select.
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 
 use crate::{
     config::{Downsampling, RetentionRule, Storage},
@@ -30,10 +30,12 @@ pub(super) fn downsampling(config: &Storage) -> anyhow::Result<Vec<DownsampleRul
         let (tenant, after, resolution) = (tenant.clone(), *after, *resolution);
         Ok(DownsampleRule { tenant, matchers, after, resolution })
     };
-    config.downsampling.iter().enumerate().map(rule).collect()
+    let rules = config.downsampling.iter().enumerate().map(rule).collect::<anyhow::Result<Vec<_>>>()?;
+    DownsampleRule::check_steps(&rules).map_err(|wrong| anyhow!("storage.downsampling: {wrong}"))?;
+    Ok(rules)
 }
 
-/// Tells what is wrong with the rules' selectors.
+/// Tells what is wrong with the rules' selectors, and with rules that do not fit together.
 pub fn check(config: &Storage) -> anyhow::Result<()> {
     rules(config)?;
     downsampling(config).map(|_| ())
@@ -70,5 +72,34 @@ mod tests {
         assert!(check("selector: ''").unwrap()[0].matchers.is_empty());
         let error = check("selector: 'up{job='").unwrap_err();
         assert!(error.starts_with("storage.downsampling: the selector of rule 1: "), "{error}");
+    }
+
+    #[test]
+    fn steps_of_the_same_series_fit_together_however_they_are_written() {
+        let check = |rules: &str| {
+            let file =
+                ConfigFile::parse("luminate.yaml", &format!("storage: {{downsampling: [{rules}]}}")).unwrap();
+            let (config, _) = Config::check(&Sources { file, ..Sources::none() }).unwrap();
+            downsampling(&config.storage).map(|_| ()).map_err(|e| format!("{e:#}"))
+        };
+        let two = |one: &str, other: &str| check(&format!("{{{one}}}, {{{other}}}"));
+        for (one, other, wrong) in [
+            ("after: 30d, resolution: 5m", "after: 40d, resolution: 5m", "the longer after, the coarser"),
+            ("after: 30d, resolution: 5m", "after: 20d, resolution: 1h", "the longer after, the coarser"),
+            ("after: 30d, resolution: 20m", "after: 40d, resolution: 30m", "a multiple of the finer"),
+            (
+                "selector: 'up{a=\"1\",b=\"2\"}', after: 30d, resolution: 1h",
+                "selector: '{b=\"2\", __name__=\"up\", a=\"1\"}', after: 40d, resolution: 5m",
+                "the longer after, the coarser",
+            ),
+        ] {
+            let error = two(one, other).unwrap_err();
+            assert!(
+                error.starts_with("storage.downsampling: has two rules") && error.contains(wrong),
+                "{error}"
+            );
+        }
+        two("after: 30d, resolution: 5m", "selector: up, after: 40d, resolution: 5m").unwrap();
+        two("after: 30d, resolution: 1h", "tenant: x, after: 40d, resolution: 5m").unwrap();
     }
 }

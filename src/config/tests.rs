@@ -379,9 +379,6 @@ fn old_samples_may_be_put_together() {
             "{after: 30d, resolution: 5m, keep: 1d}",
             "something else than tenant, selector, after and resolution",
         ),
-        ("{after: 30d, resolution: 5m}, {after: 40d, resolution: 5m}", "the longer after, the coarser"),
-        ("{after: 30d, resolution: 5m}, {after: 20d, resolution: 1h}", "the longer after, the coarser"),
-        ("{after: 30d, resolution: 20m}, {after: 40d, resolution: 30m}", "a multiple of the finer"),
     ] {
         let errors = check(&format!("storage: {{downsampling: [{rule}]}}")).unwrap_err();
         assert!(errors[0].contains(wrong), "{rule}: {errors:?}");

@@ -110,6 +110,13 @@ impl TimeRange {
         Self { start: self.start.min(other.start), end: self.end.max(other.end) }
     }
 
+    /// This range and so many milliseconds more on both sides of it.
+    #[must_use]
+    pub fn widened(self, by: u64) -> Self {
+        let (start, end) = (self.start.0.saturating_sub_unsigned(by), self.end.0.saturating_add_unsigned(by));
+        Self { start: Timestamp(start), end: Timestamp(end) }
+    }
+
     /// What both ranges hold.
     pub fn intersection(self, other: Self) -> Option<Self> {
         Self::new(self.start.max(other.start), self.end.min(other.end))

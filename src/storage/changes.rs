@@ -114,6 +114,12 @@ impl Touched {
         starts.dedup();
         Self(starts)
     }
+
+    /// From the first of them to the last that begins no later than a time.
+    pub fn until(&self, at: Timestamp) -> Option<TimeRange> {
+        let last = *self.0[..self.0.partition_point(|start| *start <= at.0)].last()?;
+        TimeRange::new(Timestamp(*self.0.first()?), Timestamp(end_of(last)))
+    }
 }
 
 impl ChangeLog {

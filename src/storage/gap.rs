@@ -5,11 +5,42 @@
 //!
 //! ```text
 //! raw    ●  ·  ·  ·  ·  ●  ●  ·  ·  ·  ·  ●
-//! kept   ●──── gap ─────●  ●──── gap ─────●      a gap goes with the sample at its end
+//! kept   ●──── gap ─────●  ●──── gap ─────●      a gap knows the times of the samples at its ends
 //! ```
 //!
 //! Nothing here depends on how far apart the kept ones are: gaps that follow each other join to one, when the sample
-//! between them goes as well.
+//! between them goes as well. What was written later may lie within a gap, as a sample of its own: the gap does not
+//! know of it.
+
+use crate::model::TimeRange;
+
+/// A gap, and the times of the samples that it lies between.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Between {
+    /// The time of the sample before it.
+    pub from: i64,
+    /// The time of the sample after it, which is later.
+    pub to: i64,
+    /// What lay there.
+    pub gap: Gap,
+}
+
+impl Between {
+    /// Whether it is of a time: later than the one sample and earlier than the other.
+    pub fn spans(&self, at: i64) -> bool {
+        self.from < at && at < self.to
+    }
+
+    /// Whether it, or a sample at its ends, is of a range.
+    pub fn touches(&self, range: TimeRange) -> bool {
+        self.from <= range.end().0 && range.start().0 <= self.to
+    }
+
+    /// The one of several, which are in order, that is of a time.
+    pub fn of(all: &[Self], at: i64) -> Option<&Self> {
+        all.get(all.partition_point(|between| between.to <= at)).filter(|between| between.spans(at))
+    }
+}
 
 /// What lay between two samples that are kept, and was put together.
 ///
@@ -66,6 +97,18 @@ impl Gap {
             lost: self.lost + next.lost,
             resets: self.resets + next.resets,
             changes: self.changes + next.changes,
+        }
+    }
+
+    /// The gap with one more sample, of which nobody knows what came before it and after it there.
+    #[must_use]
+    pub fn with(self, value: f64) -> Self {
+        Self {
+            count: self.count + 1,
+            sum: self.sum + value,
+            min: least(self.min, value),
+            max: greatest(self.max, value),
+            ..self
         }
     }
 

@@ -38,7 +38,7 @@ pub(crate) use cardinality::{PairCounts, cardinality_of, most};
 pub use changes::{AsOf, ChangeLog, Changed, Changes, Touched};
 pub use error::{Fault, StorageError};
 pub use estimate::Estimate;
-pub use gap::Gap;
+pub use gap::{Between, Gap};
 pub use offer::{Combine, GridRow, Offer, Operation, WindowFunction};
 pub use room::{Granted, SeriesRoom};
 pub use selection::{

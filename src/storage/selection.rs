@@ -9,7 +9,7 @@ use std::{borrow::Cow, fmt, ops::ControlFlow, sync::Arc};
 
 use tokio::sync::mpsc;
 
-use super::{Gap, GridRow, Offer, Result, StorageError};
+use super::{Between, GridRow, Offer, Result, StorageError};
 use crate::model::{Exemplar, Histogram, Labels, Matcher, Millis, TimeRange, Timestamp};
 
 /// Sets of matchers: within a set all must match, and one set is enough. None at all matches everything.
@@ -254,9 +254,9 @@ pub struct SeriesSamples {
     pub values: Vec<f64>,
     /// Their start timestamps (0 is not known); empty if none of them has one.
     pub starts: Vec<i64>,
-    /// What lay between each float sample and the one before it and was put together; empty if nothing was. The first
-    /// has none.
-    pub gaps: Vec<Gap>,
+    /// What lay between two of the float samples and was put together, in order of time; none within another. Samples
+    /// that lie within one came later than that.
+    pub gaps: Vec<Between>,
     /// The histogram samples.
     pub histograms: Vec<HistogramSample>,
 }
@@ -281,38 +281,20 @@ impl SeriesSamples {
         if start != 0 || !self.starts.is_empty() {
             self.starts.push(start);
         }
-        if !self.gaps.is_empty() {
-            self.gaps.push(Gap::default());
-        }
-    }
-
-    /// Adds a float sample that is later than all there are, and what lay before it.
-    pub fn push_with(&mut self, timestamp: i64, value: f64, start: i64, gap: Gap) {
-        self.push(timestamp, value, start);
-        if gap.count > 0 {
-            self.gaps.resize(self.timestamps.len(), Gap::default());
-            if let Some(last) = self.gaps.last_mut() {
-                *last = gap;
-            }
-        }
     }
 
     /// Adds samples that are later than all there are.
     pub fn append(&mut self, more: Self) {
         for (i, (timestamp, value)) in more.timestamps.iter().zip(&more.values).enumerate() {
-            self.push_with(*timestamp, *value, more.start(i), more.gap(i));
+            self.push(*timestamp, *value, more.start(i));
         }
+        self.gaps.extend(more.gaps);
         self.histograms.extend(more.histograms);
     }
 
     /// The start timestamp of float sample number `i`, 0 if not known.
     pub fn start(&self, i: usize) -> i64 {
         self.starts.get(i).copied().unwrap_or(0)
-    }
-
-    /// What lay before float sample number `i`.
-    pub fn gap(&self, i: usize) -> Gap {
-        self.gaps.get(i).copied().unwrap_or_default()
     }
 
     /// How many samples there are of both kinds.

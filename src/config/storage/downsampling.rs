@@ -16,25 +16,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Before that a day's samples may still be on their way.
 const SOONEST: Duration = Duration::from_secs(2 * 86_400);
 
-/// A list of rules, of which those that are about the same series fit together.
+/// A list of rules. Whether those about the same series fit together is seen when their selectors are read.
 pub(super) fn rules(value: &Value) -> Result<Vec<Downsampling>, String> {
-    let all = each_rule(value, "[{after: 30d, resolution: 5m}]", rule)?;
-    for (i, one) in all.iter().enumerate() {
-        let same = |other: &&Downsampling| (&other.tenant, &other.selector) == (&one.tenant, &one.selector);
-        for other in all[i + 1..].iter().filter(same) {
-            let (sooner, later) = if one.after < other.after { (one, other) } else { (other, one) };
-            let finer = sooner.resolution.as_secs();
-            if sooner.after == later.after || later.resolution <= sooner.resolution {
-                let rule = "the longer after, the coarser the resolution has to be";
-                return Err(format!("has two rules about the same series that do not fit: {rule}"));
-            }
-            if !later.resolution.as_secs().is_multiple_of(finer) {
-                let rule = "a coarser resolution has to be a multiple of the finer one";
-                return Err(format!("has two rules about the same series that do not fit: {rule}"));
-            }
-        }
-    }
-    Ok(all)
+    each_rule(value, "[{after: 30d, resolution: 5m}]", rule)
 }
 
 fn rule(value: &Value) -> Result<Downsampling, String> {

@@ -69,6 +69,8 @@ pub struct Samples {
     pub starts: Vec<i64>,
     /// What was put together before each of them, or none.
     pub gaps: Vec<Gap>,
+    /// Whether samples were written into a gap later, so that nobody knows what they came after.
+    pub late: bool,
     /// Times and histograms.
     pub histograms: Vec<(i64, Arc<FloatHistogram>)>,
     /// Their start timestamps, or none.
@@ -79,17 +81,11 @@ impl Samples {
     /// Takes over what the store read.
     pub fn load(&mut self, from: &SeriesSamples, starts: bool) {
         self.clear();
-        let stale = |i: usize| is_absent(from.values[i]);
-        if from.values.iter().any(|v| is_absent(*v)) {
-            for i in (0..from.values.len()).filter(|i| !stale(*i)) {
-                self.timestamps.push(from.timestamps[i]);
-                self.values.push(from.values[i]);
-                if starts && !from.starts.is_empty() {
-                    self.starts.push(from.start(i));
-                }
-                if !from.gaps.is_empty() {
-                    self.gaps.push(from.gaps[i]);
-                }
+        if !from.gaps.is_empty() {
+            self.load_with_gaps(from, starts);
+        } else if from.values.iter().any(|v| is_absent(*v)) {
+            for i in (0..from.values.len()).filter(|i| !is_absent(from.values[*i])) {
+                self.push(from, i, starts);
             }
         } else {
             self.timestamps.extend_from_slice(&from.timestamps);
@@ -97,7 +93,6 @@ impl Samples {
             if starts {
                 self.starts.extend_from_slice(&from.starts);
             }
-            self.gaps.extend_from_slice(&from.gaps);
         }
         for sample in from.histograms.iter().filter(|h| !h.histogram.is_stale()) {
             self.histograms
@@ -108,12 +103,51 @@ impl Samples {
         }
     }
 
+    fn push(&mut self, from: &SeriesSamples, i: usize, starts: bool) {
+        self.timestamps.push(from.timestamps[i]);
+        self.values.push(from.values[i]);
+        if starts && !from.starts.is_empty() {
+            self.starts.push(from.start(i));
+        }
+    }
+
+    /// The same of floats with gaps: a gap goes with the sample after it, and has what was written into it later.
+    fn load_with_gaps(&mut self, from: &SeriesSamples, starts: bool) {
+        // A stale marker may have come in place of a sample that is kept: then the gap lies between no two samples.
+        let has = |at: i64| from.timestamps.binary_search(&at).is_ok_and(|i| !is_absent(from.values[i]));
+        let mut gaps = from.gaps.iter().filter(|gap| has(gap.from) && has(gap.to)).peekable();
+        let mut into: Option<Gap> = None;
+        for (i, (at, value)) in from.timestamps.iter().zip(&from.values).enumerate() {
+            if is_absent(*value) {
+                continue;
+            }
+            let gap = match gaps.peek() {
+                Some(between) if between.spans(*at) => {
+                    into = Some(into.unwrap_or(between.gap).with(*value));
+                    self.late = true;
+                    continue;
+                }
+                Some(between) if between.to == *at => Some(into.take().unwrap_or(between.gap)),
+                Some(_) | None => None,
+            };
+            if gap.is_some() {
+                gaps.next();
+            }
+            self.push(from, i, starts);
+            self.gaps.push(gap.unwrap_or_default());
+        }
+        if self.gaps.iter().all(|gap| gap.count == 0) {
+            self.gaps.clear();
+        }
+    }
+
     /// Forgets the samples and keeps the memory.
     pub fn clear(&mut self) {
         self.timestamps.clear();
         self.values.clear();
         self.starts.clear();
         self.gaps.clear();
+        self.late = false;
         self.histograms.clear();
         self.histogram_starts.clear();
     }
@@ -196,7 +230,7 @@ pub fn evaluate(
             range::gapped::evaluate(
                 windowed.function,
                 &input_of(context, labels, samples, windowed, frame),
-                &samples.gaps,
+                range::gapped::Gaps { before: &samples.gaps, late: samples.late },
                 &mut || context.check(),
                 &mut row,
                 &mut findings.notes,
@@ -372,3 +406,6 @@ pub fn raw(labels: &Labels, samples: &Samples, end: i64, range: i64) -> Option<M
     }
     Some(MatrixSeries { labels: labels.clone(), floats, histograms })
 }
+
+#[cfg(test)]
+mod tests;

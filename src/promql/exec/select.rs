@@ -19,7 +19,7 @@ use crate::{
         parse::Span,
         plan::{Counted, Reference, Take},
     },
-    storage::SeriesSamples,
+    storage::{Between, SeriesSamples},
 };
 
 /// An instant selector's parameters.
@@ -172,7 +172,7 @@ pub(super) fn row(
             continue;
         };
         // Within a gap there were samples, none of them longer ago than queries look back: the one before it stands for them.
-        let stands = !is_histogram && samples.gap(float).count > 0;
+        let stands = !is_histogram && Between::of(&samples.gaps, at).is_some();
         if timestamp <= at.saturating_sub(instant.lookback) && !stands {
             continue;
         }
@@ -216,17 +216,9 @@ pub(super) fn row(
 
 /// Whether a step looks between two samples where there were others, which were downsampled.
 fn looks_into_gaps(samples: &SeriesSamples, instant: &Instant, steps: &Steps) -> bool {
-    if samples.gaps.is_empty() {
-        return false;
-    }
-    let mut after = 0;
-    (0..steps.count).any(|step| {
-        let at = instant.reference.of(steps, step);
-        while samples.timestamps.get(after).is_some_and(|t| *t <= at) {
-            after += 1;
-        }
-        samples.gap(after).count > 0 && after.checked_sub(1).is_some_and(|i| samples.timestamps[i] < at)
-    })
+    !samples.gaps.is_empty()
+        && (0..steps.count)
+            .any(|step| Between::of(&samples.gaps, instant.reference.of(steps, step)).is_some())
 }
 
 /// One float series' values on the lines between its samples; stale markers are no samples.
@@ -257,11 +249,14 @@ fn smoothed(
         while points.get(next).is_some_and(|(t, _)| *t <= at) {
             next += 1;
         }
-        let Some((from_time, from)) = next.checked_sub(1).map(|i| points[i]).filter(|(t, _)| *t > oldest)
-        else {
+        // Within a gap there were samples as near as in what is kept, on about that line.
+        let in_gap = Between::of(&samples.gaps, at).is_some();
+        let before = next.checked_sub(1).map(|i| points[i]);
+        let Some((from_time, from)) = before.filter(|(t, _)| *t > oldest || in_gap) else {
             continue;
         };
-        row.floats[step] = match points.get(next).filter(|(t, _)| *t <= latest && from_time < at) {
+        let after = points.get(next).filter(|(t, _)| (*t <= latest || in_gap) && from_time < at);
+        row.floats[step] = match after {
             Some((to_time, to)) => from + (to - from) * millis(at - from_time) / millis(to_time - from_time),
             None => from,
         };

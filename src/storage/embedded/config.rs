@@ -105,6 +105,39 @@ pub struct DownsampleRule {
     pub resolution: Duration,
 }
 
+impl DownsampleRule {
+    /// Whether it is another step of the same series: of the same tenant, and with the same matchers in any order.
+    pub(crate) fn is_of_the_same(&self, other: &Self) -> bool {
+        self.tenant == other.tenant && texts_of(&self.matchers) == texts_of(&other.matchers)
+    }
+
+    /// Says what keeps rules about the same series from being steps, the older the coarser.
+    pub fn check_steps(rules: &[Self]) -> Result<(), String> {
+        for (i, one) in rules.iter().enumerate() {
+            for other in rules[i + 1..].iter().filter(|other| one.is_of_the_same(other)) {
+                let (sooner, later) = if one.after < other.after { (one, other) } else { (other, one) };
+                if sooner.after == later.after || later.resolution <= sooner.resolution {
+                    let rule = "the longer after, the coarser the resolution has to be";
+                    return Err(format!("has two rules about the same series that do not fit: {rule}"));
+                }
+                if !later.resolution.as_millis().is_multiple_of(sooner.resolution.as_millis().max(1)) {
+                    let rule = "a coarser resolution has to be a multiple of the finer one";
+                    return Err(format!("has two rules about the same series that do not fit: {rule}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Matchers as texts that are the same for the same ones, however they were written.
+pub(crate) fn texts_of(matchers: &[Matcher]) -> Vec<String> {
+    let mut texts: Vec<String> = matchers.iter().map(ToString::to_string).collect();
+    texts.sort_unstable();
+    texts.dedup();
+    texts
+}
+
 /// When the log is made durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalSync {

@@ -7,23 +7,44 @@
 //!
 //! * Rules say how fine a series is kept from an age on. Those that are about the same tenant and select the same are the
 //!   steps of one rule; of the rules that match a series the first holds.
-//! * It is done a day at a time, by the rewrites that `tidy` looks for every hour and by the merges of a day ([`Due`]), once no
-//!   other part has samples between those of what is rewritten: what comes late waits until the day is one part again.
+//! * It is done a day at a time, by rewrites that are looked for every hour, with merges between them, and by the merges of a
+//!   day ([`Due`]): once no other part, no head and no log has samples between those of what is rewritten. What comes late
+//!   waits until the day is one part again.
 //! * A part says by a mark in its footer which steps have been taken. Where the rules ask for others it is written again.
-//! * [`thin`] keeps real samples, so that whoever knows nothing of gaps sees fewer samples and none that is made up; and
+//! * [`thin()`] keeps real samples, so that whoever knows nothing of gaps sees fewer samples and none that is made up; and
 //!   whatever a gap cannot say is kept as it is: stale markers and both samples beside them, holes that are longer than
 //!   queries look back, changes of the start timestamp, sums that are beyond floats, and series with histograms.
-//!
-//! What was put together cannot be taken apart: a delete that touches a gap takes all of it.
+//! * Deletes come first: what they hide is taken out before, and no gap reaches across it. So a delete takes from a gap only
+//!   if it comes later, and then all of it, for what was put together cannot be taken apart.
+//! * What is written later into a gap stays a sample of its own, in the same part or another, and the gap stays as it is:
+//!   who reads counts both. Where as many samples come as were put together they are taken for the same, and the gap goes
+//!   ([`settle_gaps`](super::merge::settle_gaps)); the day is then put together anew. All of a gap's time is looked at for that, wherever
+//!   the range of a query ends: a part says how wide its gaps are.
 
 mod thin;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{config::DownsampleRule, engine::Engine, view::Sealed};
-use crate::model::{Labels, Matcher, Millis, TenantId, TimeRange, Timestamp};
+use super::{
+    config::{DownsampleRule, texts_of},
+    counters::add,
+    engine::Engine,
+    pace::Haste,
+    part::PartMeta,
+    view::Sealed,
+};
+use crate::{
+    model::{Labels, Matcher, Millis, TenantId, TimeRange, Timestamp},
+    storage::{Result, Touched},
+};
 
 pub(crate) use thin::thin;
 
@@ -31,6 +52,16 @@ pub(crate) use thin::thin;
 #[derive(Debug)]
 pub(crate) struct Downsampling {
     rules: Vec<Rule>,
+    gaps: Gaps,
+}
+
+/// Where gaps are, at most: whatever is written or deleted in one changes what is said of all of it.
+#[derive(Debug)]
+struct Gaps {
+    /// None is later.
+    until: AtomicI64,
+    /// None is wider.
+    widest: AtomicU64,
 }
 
 /// The steps of some series.
@@ -56,23 +87,42 @@ pub(crate) struct Due<'a> {
 
 impl Downsampling {
     pub(crate) fn new(rules: &[DownsampleRule]) -> Self {
-        let mut all: Vec<Rule> = Vec::new();
+        let mut groups: Vec<Vec<&DownsampleRule>> = Vec::new();
         for rule in rules {
-            let step = Step { after: millis(rule.after), resolution: millis(rule.resolution) };
-            let same = |other: &&mut Rule| {
-                other.tenant == rule.tenant && text_of(&other.matchers) == text_of(&rule.matchers)
-            };
-            match all.iter_mut().find(same) {
-                Some(other) => other.steps.push(step),
-                None => all.push(Rule {
-                    tenant: rule.tenant.clone(),
-                    matchers: rule.matchers.clone(),
-                    steps: vec![step],
-                }),
+            match groups.iter_mut().find(|group| group[0].is_of_the_same(rule)) {
+                Some(group) => group.push(rule),
+                None => groups.push(vec![rule]),
             }
         }
-        all.iter_mut().for_each(|rule| rule.steps.sort_by_key(|step| step.after));
-        Self { rules: all }
+        let step =
+            |rule: &&DownsampleRule| Step { after: millis(rule.after), resolution: millis(rule.resolution) };
+        let of_group = |group: &Vec<&DownsampleRule>| {
+            let mut steps: Vec<Step> = group.iter().map(step).collect();
+            steps.sort_by_key(|step| step.after);
+            Rule { tenant: group[0].tenant.clone(), matchers: group[0].matchers.clone(), steps }
+        };
+        let gaps = Gaps { until: AtomicI64::new(i64::MIN), widest: AtomicU64::new(0) };
+        Self { rules: groups.iter().map(of_group).collect(), gaps }
+    }
+
+    /// Takes note of a part's gaps, before it serves.
+    pub(crate) fn note(&self, part: &PartMeta) {
+        if let Some(range) = part.range.filter(|_| part.widest_gap > 0) {
+            self.gaps.widest.fetch_max(part.widest_gap, SeqCst);
+            self.gaps.until.fetch_max(range.end().0, SeqCst);
+        }
+    }
+
+    /// Of what more is said when something in a range changes: of the gaps that it lies in.
+    pub(crate) fn changed_with(&self, range: TimeRange) -> TimeRange {
+        let (until, widest) = (self.gaps.until.load(SeqCst), self.gaps.widest.load(SeqCst));
+        if until < range.start().0 { range } else { range.widened(widest) }
+    }
+
+    /// The same of samples that were written; none if they lie in no gap.
+    pub(crate) fn written_into(&self, touched: &Touched) -> Option<TimeRange> {
+        let range = touched.until(Timestamp(self.gaps.until.load(SeqCst)))?;
+        Some(self.changed_with(range))
     }
 
     /// What is to be done at `now` with a day's samples; none if that is nothing.
@@ -104,15 +154,15 @@ impl Due<'_> {
         for (rule, resolution) in &self.rules {
             let tenant = rule.tenant.as_ref().map_or("", TenantId::as_str);
             let resolution = resolution.map_or(0, |resolution| resolution.0);
-            text.push_str(&format!("{tenant}\n{}\n{resolution}\n", text_of(&rule.matchers)));
+            text.push_str(&format!("{tenant}\n{:?}\n{resolution}\n", texts_of(&rule.matchers)));
         }
         xxh3_64(text.as_bytes()).max(1)
     }
 }
 
 impl Engine {
-    /// What is to be done with the samples of parts that are rewritten together; none where they are of several days,
-    /// or another part has samples among theirs.
+    /// What is to be done with the samples of parts that are rewritten together; none where they are of several days, or
+    /// something else has samples among theirs: they could be the same ones, which would count twice.
     pub(crate) fn due(&self, inputs: &[Arc<Sealed>]) -> Option<Due<'_>> {
         let range = inputs.iter().filter_map(|part| part.range()).reduce(TimeRange::union)?;
         let day = range.start().day();
@@ -120,22 +170,46 @@ impl Engine {
             return None;
         }
         let due = self.downsampling.of_day(day, self.clock.now())?;
+        let logged = {
+            let upkeep = self.upkeep.lock();
+            upkeep.frozen.is_some() || upkeep.spent.is_some()
+        };
         let is_input = |part: &Arc<Sealed>| inputs.iter().any(|input| Arc::ptr_eq(part, input));
         let view = self.view.load();
         let mut others = view.parts.iter().filter(|part| !is_input(part));
-        let alone = !others.any(|part| part.range().is_some_and(|other| other.overlaps(range)));
+        let alone = !logged
+            && !others.any(|part| part.range().is_some_and(|other| other.overlaps(range)))
+            && !view.heads.iter().any(|head| head.has_samples(range));
         alone.then_some(due)
     }
 
     /// Whether a part is to be rewritten because its samples have come of age.
-    pub(crate) fn is_due(&self, sealed: &Arc<Sealed>) -> bool {
-        let due = self.due(std::slice::from_ref(sealed));
-        due.is_some_and(|due| due.mark() != sealed.part.meta().downsampled)
+    fn is_due(&self, sealed: &Arc<Sealed>) -> bool {
+        let day = sealed.range().map(|range| range.start().day());
+        let due = day.and_then(|day| self.downsampling.of_day(day, self.clock.now()));
+        let due = due.filter(|due| due.mark() != sealed.part.meta().downsampled);
+        due.is_some() && self.due(&self.with_equals(std::slice::from_ref(sealed))).is_some()
     }
-}
 
-fn text_of(matchers: &[Matcher]) -> String {
-    matchers.iter().map(|matcher| format!("{matcher},")).collect()
+    /// Downsamples one part of those that are to be, the oldest days first; whether there was one.
+    pub(crate) fn downsample_next(&self, haste: Haste) -> Result<bool> {
+        let rewrites = &mut *self.rewrites.lock();
+        self.is_open()?;
+        if self.downsampling.rules.is_empty() {
+            return Ok(false);
+        }
+        let view = self.view.load_full();
+        let mut parts: Vec<&Arc<Sealed>> = view.parts.iter().filter(|part| part.damage().is_none()).collect();
+        parts.sort_by_key(|part| part.range().map(TimeRange::start));
+        let room = |part: &Arc<Sealed>| self.has_room(std::slice::from_ref(part));
+        let Some(next) = parts.into_iter().find(|part| self.is_due(part) && room(part)) else {
+            return Ok(false);
+        };
+        if self.rewrite(rewrites, std::slice::from_ref(next), haste)? {
+            add(&self.counters.parts_downsampled, 1);
+        }
+        Ok(true)
+    }
 }
 
 fn millis(duration: Duration) -> Millis {

@@ -194,7 +194,11 @@ impl Engine {
         };
         let appended = gate.append(tenant, &batch, &around, begin);
         // Also after an error: any part may be there.
-        self.changes.wrote(tenant, &Touched::by(&batch));
+        let touched = Touched::by(&batch);
+        self.changes.wrote(tenant, &touched);
+        if let Some(range) = self.downsampling.written_into(&touched) {
+            self.changes.changed(tenant, range);
+        }
         let mut written = appended?;
         let rest = admission::put_off(&mut batch, &written.put_off);
         self.append_exemplars(tenant, &batch, &mut written);
@@ -259,7 +263,7 @@ impl Engine {
                 "{MOST_TOMBSTONES} deletes wait to be cleaned, clean them first"
             )));
         };
-        self.changes.changed(tenant, range);
+        self.changes.changed(tenant, self.downsampling.changed_with(range));
         let mut frames = Vec::new();
         put_tombstone(&mut frames, tenant, &tombstone);
         let ticket = self.wal.push(frames);

@@ -2,7 +2,7 @@
 
 use crate::{
     model::{TimeRange, Timestamp},
-    storage::{Gap, SeriesSamples},
+    storage::{Between, SeriesSamples},
 };
 
 /// Lays newer samples over older ones: at the same time the newer stays, whatever its kind.
@@ -22,6 +22,7 @@ pub(crate) fn overlay(older: &mut SeriesSamples, newer: &mut SeriesSamples) {
         older.histograms.retain(|h| newer.timestamps.binary_search(&h.timestamp).is_err());
     }
     overlay_floats(older, newer);
+    overlay_gaps(&mut older.gaps, &mut newer.gaps);
     overlay_histograms(older, newer);
 }
 
@@ -29,47 +30,65 @@ fn overlay_floats(older: &mut SeriesSamples, newer: &SeriesSamples) {
     let Some(first) = newer.timestamps.first() else { return };
     if older.timestamps.last().is_none_or(|last| last < first) {
         for (i, (at, value)) in newer.timestamps.iter().zip(&newer.values).enumerate() {
-            older.push_with(*at, *value, newer.start(i), newer.gap(i));
+            older.push(*at, *value, newer.start(i));
         }
         return;
     }
     let histograms = std::mem::take(&mut older.histograms);
-    let mut before = std::mem::take(older);
-    if !before.gaps.is_empty() {
-        give_up_gaps(&mut before, &newer.timestamps);
-    }
+    let gaps = std::mem::take(&mut older.gaps);
+    let before = std::mem::take(older);
     let (mut i, mut j) = (0, 0);
     loop {
         match (before.timestamps.get(i), newer.timestamps.get(j)) {
             (Some(a), b) if b.is_none_or(|b| a < b) => {
-                older.push_with(*a, before.values[i], before.start(i), before.gap(i));
+                older.push(*a, before.values[i], before.start(i));
                 i += 1;
             }
             (a, Some(b)) => {
-                let same = a == Some(b);
-                let gap = if same && newer.gap(j).count == 0 { before.gap(i) } else { newer.gap(j) };
-                older.push_with(*b, newer.values[j], newer.start(j), gap);
-                i += usize::from(same);
+                older.push(*b, newer.values[j], newer.start(j));
+                i += usize::from(a == Some(b));
                 j += 1;
             }
             (_, None) => break,
         }
     }
-    older.histograms = histograms;
+    (older.histograms, older.gaps) = (histograms, gaps);
 }
 
-/// Takes out the gaps for which there are samples again: at least as many as were put together.
-fn give_up_gaps(older: &mut SeriesSamples, newer: &[i64]) {
-    for i in 1..older.gaps.len() {
-        let count = older.gaps[i].count;
-        if count > 0 {
-            let (from, to) = (older.timestamps[i - 1], older.timestamps[i]);
-            let inside = newer.partition_point(|at| *at < to) - newer.partition_point(|at| *at <= from);
-            if inside as u64 >= count {
-                older.gaps[i] = Gap::default();
-            }
-        }
+/// Lays newer gaps over older ones: of two that overlap the newer stays.
+fn overlay_gaps(older: &mut Vec<Between>, newer: &mut Vec<Between>) {
+    if newer.is_empty() {
+        return;
     }
+    let overlaps = |a: &Between, b: &Between| a.from < b.to && b.from < a.to;
+    older.retain(|old| {
+        let next = newer.partition_point(|new| new.to <= old.from);
+        !newer.get(next).is_some_and(|new| overlaps(old, new))
+    });
+    older.append(newer);
+    older.sort_by_key(|between| between.from);
+}
+
+/// Takes out the gaps for which there are samples again, at least as many as were put together, and those of which a
+/// sample at an end is gone.
+///
+/// All samples of the time of a gap have to be there: what counts twice is known by its number alone.
+pub(crate) fn settle_gaps(samples: &mut SeriesSamples) {
+    let SeriesSamples { timestamps, gaps, .. } = samples;
+    if gaps.is_empty() {
+        return;
+    }
+    gaps.retain(|between| match ends_of(timestamps, between) {
+        Some((from, to)) => ((to - from - 1) as u64) < between.gap.count,
+        None => false,
+    });
+}
+
+/// The numbers of the samples at the ends of a gap.
+pub(crate) fn ends_of(timestamps: &[i64], between: &Between) -> Option<(usize, usize)> {
+    let from = timestamps.binary_search(&between.from).ok()?;
+    let to = timestamps.binary_search(&between.to).ok()?;
+    (from < to).then_some((from, to))
 }
 
 fn overlay_histograms(older: &mut SeriesSamples, newer: &mut SeriesSamples) {
@@ -96,35 +115,26 @@ pub(crate) fn retain_floats(samples: &mut SeriesSamples, keep: impl Fn(i64) -> b
             if !samples.starts.is_empty() {
                 samples.starts[to] = samples.starts[from];
             }
-            if !samples.gaps.is_empty() {
-                samples.gaps[to] = samples.gaps[from];
-            }
             to += 1;
         }
     }
     samples.timestamps.truncate(to);
     samples.values.truncate(to);
     samples.starts.truncate(to);
-    samples.gaps.truncate(to);
 }
 
 /// Takes out what lies in any of the ranges; a gap that one of them touches, ends included, goes as a whole.
 pub(crate) fn hide(samples: &mut SeriesSamples, hidden: &[TimeRange]) {
-    for i in 1..samples.gaps.len() {
-        let way = TimeRange::new(Timestamp(samples.timestamps[i - 1]), Timestamp(samples.timestamps[i]));
-        if way.is_some_and(|way| hidden.iter().any(|range| range.overlaps(way))) {
-            samples.gaps[i] = Gap::default();
-        }
-    }
+    samples.gaps.retain(|between| !hidden.iter().any(|range| between.touches(*range)));
     retain(samples, |at| !hidden.iter().any(|range| range.contains(Timestamp(at))));
-    forget_no_gaps(samples);
 }
 
-/// Leaves nothing of gaps where there are none.
-pub(crate) fn forget_no_gaps(samples: &mut SeriesSamples) {
-    if samples.gaps.iter().all(|gap| gap.count == 0) {
-        samples.gaps.clear();
-    }
+/// Keeps the samples of a range, and those on both sides of a gap that an end of it lies in.
+pub(crate) fn trim(samples: &mut SeriesSamples, range: TimeRange) {
+    let start = Between::of(&samples.gaps, range.start().0).map_or(range.start().0, |between| between.from);
+    let end = Between::of(&samples.gaps, range.end().0).map_or(range.end().0, |between| between.to);
+    samples.gaps.retain(|between| start <= between.from && between.to <= end);
+    retain(samples, |at| start <= at && at <= end);
 }
 
 /// Keeps the samples of both kinds at the times that `keep` says.

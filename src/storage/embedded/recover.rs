@@ -148,6 +148,7 @@ impl Engine {
         let view = View { heads: vec![Arc::clone(&head)], parts: Vec::new() }.with_parts(shelf.parts);
         add_micros(&counters.open_micros, clock.elapsed().saturating_sub(before));
         let downsampling = Downsampling::new(&config.downsampling);
+        view.parts.iter().for_each(|sealed| downsampling.note(sealed.part.meta()));
         let (retention, clock_now) = (Retention::new(&config), clock.now());
         let engine = Self {
             upkeep: Mutex::new(Upkeep {

@@ -186,9 +186,12 @@ impl Engine {
         let now = self.clock.now();
         let before = Timestamp(self.horizon.fetch_max(now.0, Relaxed));
         if before < now {
-            self.retention.moves(before, now, |tenant, range| match tenant {
-                None => self.changes.changed_for_all(range),
-                Some(tenant) => self.changes.changed(tenant, range),
+            self.retention.moves(before, now, |tenant, range| {
+                let range = self.downsampling.changed_with(range);
+                match tenant {
+                    None => self.changes.changed_for_all(range),
+                    Some(tenant) => self.changes.changed(tenant, range),
+                }
             });
         }
         self.exemplars.remove(None, |tenant, labels, e| self.kept(tenant).refuses(e.timestamp, || labels));

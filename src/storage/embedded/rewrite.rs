@@ -1,8 +1,9 @@
 //! Parts from parts: merging those of a day, and taking out what is hidden.
 //!
 //! A rewrite reads series from its inputs in order, lays newer samples over older ones, leaves out what tombstones and
-//! the retention hide, puts together what is old enough (`downsample`), and writes one part that names its inputs as replaced. It goes on beside flushes and queries, for
-//! minutes if it must; only to put the new part in the place of its inputs does it keep others from changing the parts:
+//! the retention hide, puts together what is old enough (`downsample`), and writes one part that names its inputs as
+//! replaced. It goes on beside flushes and queries, for minutes if it must; only to put the new part in the place of its
+//! inputs does it keep others from changing the parts:
 //!
 //! ```text
 //! one rewrite at a time ├─ choose ─ write ─ fsync ─ rename ─┤ put in place │ remove inputs ├─
@@ -24,7 +25,7 @@ use super::{
     counters::add,
     downsample::{Due, thin},
     engine::Engine,
-    merge::hide,
+    merge::{hide, settle_gaps},
     pace::{Haste, Pace},
     part::{PartFacts, PartId, PartWriter},
     tidy::{Known, hidden_or_too_old},
@@ -188,6 +189,7 @@ impl Engine {
             }
             return Ok(false);
         }
+        new.iter().for_each(|new| self.downsampling.note(new.part.meta()));
         let view = self.view.load();
         let replaced = |p: &&Arc<Sealed>| inputs.iter().any(|input| Arc::ptr_eq(p, input));
         let kept = view.parts.iter().filter(|p| !replaced(p)).map(Arc::clone).chain(new).collect();
@@ -210,7 +212,7 @@ impl Engine {
 
     /// Parts, and those behind them that would otherwise come before what is made of them: parts of the same segment
     /// of the log are in the order of their numbers, and there are two of a day only if the log could not be written.
-    fn with_equals(&self, inputs: &[Arc<Sealed>]) -> Vec<Arc<Sealed>> {
+    pub(crate) fn with_equals(&self, inputs: &[Arc<Sealed>]) -> Vec<Arc<Sealed>> {
         let mut all = inputs.to_vec();
         let Some(last) = inputs.iter().map(|p| p.age()).max() else { return all };
         let view = self.view.load();
@@ -252,14 +254,15 @@ impl Engine {
             }
             let tombstones = of.as_ref().map_or(&[][..], |(_, tombstones)| tombstones);
             let kept = self.retention.at(&series.tenant, horizon);
-            if let Some(range) = range_of(&samples) {
-                let hidden = hidden_or_too_old(tombstones, &kept, range, &series.labels);
-                if !hidden.is_empty() {
-                    hide(&mut samples, &hidden);
-                }
+            settle_gaps(&mut samples);
+            let hidden = range_of(&samples)
+                .map(|range| hidden_or_too_old(tombstones, &kept, range, &series.labels))
+                .unwrap_or_default();
+            if !hidden.is_empty() {
+                hide(&mut samples, &hidden);
             }
             if let Some(resolution) = due.and_then(|due| due.resolution(&series.tenant, &series.labels)) {
-                put_together += thin(&mut samples, resolution);
+                put_together += thin(&mut samples, resolution, &hidden);
             }
             written |= !samples.is_empty();
             writer.add(&series.tenant, &series.labels, &samples)?;

@@ -19,8 +19,7 @@ use smallvec::SmallVec;
 
 use super::{
     head::Head,
-    merge::{hide, overlay},
-    part::Ends,
+    merge::{hide, overlay, settle_gaps, trim},
     register::{hidden, matches_any},
     retention::Kept,
     tidy::hidden_or_too_old,
@@ -72,8 +71,8 @@ struct Selection {
     /// Where each series is, from the oldest source to the newest.
     places: Vec<SmallVec<[At; 2]>>,
     range: TimeRange,
-    /// Whether gaps are wanted, and what they lie between.
-    ends: Ends,
+    /// What of that is wanted, and the gaps with it; none is all of it, without gaps.
+    with_gaps: Option<TimeRange>,
     /// When each series is hidden; empty if nothing is.
     hidden: Vec<Vec<TimeRange>>,
     /// Whether something was met that does not read back.
@@ -89,12 +88,18 @@ impl Sight<'_> {
         is_over: IsOver<'_>,
     ) -> Result<Selected> {
         let meter = Meter::of(request).unless(is_over);
-        let (sources, found) = match range {
-            Some(range) => self.gather(&request.sets(), range, &meter, usize::MAX)?,
-            None => (Vec::new(), Vec::new()),
+        let Some(wanted) = range else {
+            let runs = Runs::SeriesMajor(Arc::new(Selection::of_nothing(request.range)));
+            return Ok(Selected { series: Vec::new(), runs, taken: 0, warnings: self.warnings() });
         };
-        let range = range.unwrap_or(request.range);
-        let (series, places) = grouped(found);
+        let gap = if request.gaps { self.widest_gap(wanted) } else { 0 };
+        // What of a gap is still to be said depends on everything that lies in it, wherever the range ends.
+        let range = wanted.widened(gap);
+        let (sources, found) = self.gather(&request.sets(), range, &meter, usize::MAX)?;
+        let (mut series, mut places) = grouped(found);
+        if gap > 0 {
+            retain_both(&mut series, &mut places, |at| is_of(&sources[at.0 as usize], at.1, wanted));
+        }
         meter.clone().count_all(&series)?;
         let hidden = if self.shows_all(range) {
             Vec::new()
@@ -103,11 +108,21 @@ impl Sight<'_> {
             series.iter().map(hidden).collect()
         };
         let damaged = AtomicBool::new(false);
-        let ends = if request.gaps { Ends::WithGaps } else { Ends::Cut };
-        let selection = Selection { sources, places, range, ends, hidden, damaged };
+        let with_gaps = (gap > 0).then_some(wanted);
+        let selection = Selection { sources, places, range, with_gaps, hidden, damaged };
         let runs = Runs::SeriesMajor(Arc::new(selection));
-        let warnings = if self.damaged { vec![DAMAGED.to_owned()] } else { Vec::new() };
-        Ok(Selected { series, runs, taken: 0, warnings })
+        Ok(Selected { series, runs, taken: 0, warnings: self.warnings() })
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        if self.damaged { vec![DAMAGED.to_owned()] } else { Vec::new() }
+    }
+
+    /// How wide the gaps are at most that may touch a range.
+    fn widest_gap(&self, range: TimeRange) -> u64 {
+        let with_gaps = self.view.parts.iter().filter(|sealed| sealed.part.meta().widest_gap > 0);
+        let of_range = with_gaps.filter(|sealed| sealed.touches(self.tenant, range));
+        of_range.map(|sealed| sealed.part.meta().widest_gap).max().unwrap_or(0)
     }
 
     /// The first series that pass and have visible samples in the range, as many as `limit`; 0 is all.
@@ -133,7 +148,7 @@ impl Sight<'_> {
                 })
                 .collect();
             let damaged = AtomicBool::new(self.damaged);
-            let selection = Selection { sources, places, range, ends: Ends::Cut, hidden, damaged };
+            let selection = Selection { sources, places, range, with_gaps: None, hidden, damaged };
             let mut samples = SeriesSamples::default();
             let mut visible = Vec::with_capacity(series.len());
             let mut seen = 0;
@@ -512,6 +527,23 @@ impl FirstTexts {
     }
 }
 
+/// Whether a source has samples of a series in a range, or on both sides of it; what does not read back may have.
+fn is_of(source: &Source, number: u32, range: TimeRange) -> bool {
+    match source {
+        Source::Head(head) => head.look(number, |s| s.range()).flatten().is_some_and(|r| r.overlaps(range)),
+        Source::Sealed(sealed) => sealed.part.series_range(number).map_or(true, |r| r.overlaps(range)),
+    }
+}
+
+/// Keeps the series of which one of the places is among those wanted.
+fn retain_both(series: &mut Vec<Labels>, places: &mut Vec<SmallVec<[At; 2]>>, wanted: impl Fn(At) -> bool) {
+    let keep: Vec<bool> = places.iter().map(|all| all.iter().any(|at| wanted(*at))).collect();
+    let mut of_series = keep.iter();
+    series.retain(|_| of_series.next() == Some(&true));
+    let mut of_places = keep.iter();
+    places.retain(|_| of_places.next() == Some(&true));
+}
+
 /// Brings the places of each series together, in label order.
 fn grouped(mut found: Vec<Found>) -> (Vec<Labels>, Vec<SmallVec<[At; 2]>>) {
     let from_one_source = found.windows(2).all(|pair| pair[0].1.0 == pair[1].1.0);
@@ -535,22 +567,25 @@ fn grouped(mut found: Vec<Found>) -> (Vec<Labels>, Vec<SmallVec<[At; 2]>>) {
 }
 
 impl Selection {
+    /// One without series.
+    fn of_nothing(range: TimeRange) -> Self {
+        let (sources, places, hidden) = (Vec::new(), Vec::new(), Vec::new());
+        Self { sources, places, range, with_gaps: None, hidden, damaged: AtomicBool::new(false) }
+    }
+
     fn read_source(&self, at: At, into: &mut SeriesSamples) -> Result<()> {
         match &self.sources[at.0 as usize] {
             Source::Head(head) => {
                 head.read(at.1, self.range, into);
                 Ok(())
             }
-            Source::Sealed(sealed) => {
-                let read = sealed.part.read_up_to(at.1, self.range, self.ends, into);
-                match sealed.noting(read) {
-                    Err(StorageError::Corrupt { .. }) => {
-                        self.damaged.store(true, Relaxed);
-                        sealed.part.read_around(at.1, self.range, self.ends, into)
-                    }
-                    outcome => outcome,
+            Source::Sealed(sealed) => match sealed.noting(sealed.part.read(at.1, self.range, into)) {
+                Err(StorageError::Corrupt { .. }) => {
+                    self.damaged.store(true, Relaxed);
+                    sealed.part.read_around(at.1, self.range, into)
                 }
-            }
+                outcome => outcome,
+            },
         }
     }
 }
@@ -567,11 +602,10 @@ impl ReadSeries for Selection {
         let hidden = self.hidden.get(ordinal).map_or(&[][..], Vec::as_slice);
         if let [at] = places[..]
             && hidden.is_empty()
+            && self.with_gaps.is_none()
         {
             self.read_source(at, into)?;
-            if self.ends == Ends::Cut {
-                into.gaps.clear();
-            }
+            into.gaps.clear();
             return Ok(());
         }
         let (mut all, mut one) = (SeriesSamples::default(), SeriesSamples::default());
@@ -580,18 +614,21 @@ impl ReadSeries for Selection {
             self.read_source(*at, &mut one)?;
             overlay(&mut all, &mut one);
         }
+        settle_gaps(&mut all);
         if !hidden.is_empty() {
             hide(&mut all, hidden);
         }
-        if self.ends == Ends::Cut {
-            all.gaps.clear();
+        match self.with_gaps {
+            Some(wanted) => trim(&mut all, wanted),
+            None => all.gaps.clear(),
         }
         if into.is_empty() {
             std::mem::swap(into, &mut all);
         } else {
             for i in 0..all.timestamps.len() {
-                into.push_with(all.timestamps[i], all.values[i], all.start(i), all.gap(i));
+                into.push(all.timestamps[i], all.values[i], all.start(i));
             }
+            into.gaps.append(&mut all.gaps);
             into.histograms.append(&mut all.histograms);
         }
         Ok(())

@@ -194,9 +194,11 @@ async fn upkeep(engine: Weak<Engine>, mut stopped: watch::Receiver<bool>) {
     }
 }
 
-/// Merges parts when it is time, and takes out of them what is hidden, at a pace that leaves room for others.
+/// Merges parts when it is time, takes out of them what is hidden, and downsamples what is old, at a pace that leaves room
+/// for others.
 async fn rewrites(engine: Weak<Engine>, mut stopped: watch::Receiver<bool>) {
     let mut last_tidy = engine.upgrade().map(|engine| engine.clock.elapsed()).unwrap_or_default();
+    let mut downsamples = false;
     loop {
         tokio::select! {
             // The sender is gone when the store was dropped.
@@ -209,15 +211,22 @@ async fn rewrites(engine: Weak<Engine>, mut stopped: watch::Receiver<bool>) {
         if tidy {
             last_tidy = now;
         }
+        let look = downsamples || tidy;
         let work = move || {
             engine.merge_days(Haste::Paced);
             if tidy && let Err(error) = engine.tidy(Haste::Paced) {
                 tracing::warn!(%error, "what is hidden could not be taken out of parts");
             }
+            // One part at a time: merges do not wait for years of them.
+            look && engine.downsample_next(Haste::Paced).unwrap_or_else(|error| {
+                tracing::warn!(%error, "old samples could not be downsampled");
+                false
+            })
         };
-        if let Err(error) = tokio::task::spawn_blocking(work).await {
+        downsamples = tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
             tracing::error!(%error, "merging parts failed");
-        }
+            false
+        });
     }
 }
 

@@ -135,8 +135,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes out of parts what is hidden, where that is worth it, puts together what is to be downsampled, and lets go of
-    /// tombstones that hide nothing.
+    /// Takes out of parts what is hidden, where that is worth it, and lets go of tombstones that hide nothing.
     pub(crate) fn tidy(&self, haste: Haste) -> Result<()> {
         let rewrites = &mut *self.rewrites.lock();
         self.is_open()?;
@@ -152,12 +151,9 @@ impl Engine {
             let most = sealed.samples();
             // What does not read back is noted, and somebody else's work.
             let Ok(hidden) = self.hidden_in(sealed, most / WORTH, &mut search) else { continue };
-            let worth_it = hidden > 0 && hidden >= most / WORTH;
-            let is_due = self.is_due(sealed);
-            if (worth_it || is_due) && self.has_room(std::slice::from_ref(sealed)) {
+            if hidden > 0 && hidden >= most / WORTH && self.has_room(std::slice::from_ref(sealed)) {
                 self.rewrite(rewrites, std::slice::from_ref(sealed), haste)?;
-                add(&self.counters.parts_cleaned, u64::from(worth_it));
-                add(&self.counters.parts_downsampled, u64::from(is_due));
+                add(&self.counters.parts_cleaned, 1);
             }
         }
         match self.end_deletes(rewrites, &mut Search::new(self, haste)) {
@@ -237,7 +233,8 @@ impl Engine {
             hidden(idle, labels).iter().any(|range| range.contains(exemplar.timestamp))
         });
         // What was written since they were looked at shows from now on.
-        idle.iter().for_each(|tombstone| self.changes.changed(tenant, tombstone.range));
+        let shows = |of: &Tombstone| self.downsampling.changed_with(of.range);
+        idle.iter().for_each(|tombstone| self.changes.changed(tenant, shows(tombstone)));
         // Whatever else there is up to that number gets another.
         let mut frames = Vec::new();
         for (was, stays) in self.register.let_go(tenant, up_to, idle) {
@@ -299,9 +296,7 @@ impl<'a> Search<'a> {
                 self.step()?;
                 for ordinal in sealed.noting(sealed.part.find(tenant, set))? {
                     self.step()?;
-                    let of_series =
-                        sealed.noting(sealed.part.estimate(ordinal, tombstone.range, &mut counted))?;
-                    hidden += of_series.floats + of_series.histograms;
+                    hidden += sealed.noting(sealed.part.hidden(ordinal, tombstone.range, &mut counted))?;
                     if hidden >= enough {
                         return Ok(hidden);
                     }

@@ -14,9 +14,12 @@
 //!   result is an estimate, and the answer says so.
 //! * `first_over_time` and `last_over_time` and the times of both give real samples: the ones that are kept, and the one
 //!   before a gap for all of a window within it.
+//! * Windows with edges that are `anchored` or `smoothed` are [`edged`]: what was between two of the samples that are kept
+//!   counts in full there, too, such as resets.
 //! * What cannot be said of gaps, such as a quantile, is computed of the samples that are kept, in windows that
 //!   reach to both sides of a gap they cut. The answer says that, too.
 
+mod edged;
 mod window;
 
 use super::{
@@ -36,41 +39,55 @@ use crate::{
         gap::{greatest, least},
     },
 };
+use edged::Edged;
 use window::{Point, View, float};
 
 /// Samples in windows that are looked at between two looks at whether anybody still waits.
 const SLICE: usize = 1 << 20;
 
-/// Evaluates over all steps into `out`, as [`evaluate`](super::evaluate) does; `gaps` are before each float sample. There
-/// are no histograms. `check` fails if nobody waits any more.
+/// What was put together before each float sample of a series.
+#[derive(Clone, Copy, Debug)]
+pub struct Gaps<'a> {
+    /// One for each sample.
+    pub before: &'a [Gap],
+    /// Whether samples were written into one of them later.
+    pub late: bool,
+}
+
+/// Evaluates over all steps into `out`, as [`evaluate`](super::evaluate) does. There are no histograms. `check` fails if
+/// nobody waits any more.
 pub fn evaluate(
     function: RangeFunction,
     input: &RangeInput<'_>,
-    gaps: &[Gap],
+    gaps: Gaps<'_>,
     check: &mut dyn FnMut() -> Result<(), QueryError>,
     out: &mut Row,
     notes: &mut Annotations,
 ) -> Result<(), QueryError> {
+    let Gaps { before: gaps, late } = gaps;
     debug_assert_eq!(input.timestamps.len(), gaps.len(), "a gap before each sample");
-    let Some(answer) = Answer::of(function).filter(|_| input.edges == Edges::Plain) else {
+    let answer = Answer::of(function).filter(|answer| input.edges == Edges::Plain || answer.looks_beyond());
+    let Some(answer) = answer else {
         check()?;
         let mut frame = Frame::of(input.timestamps, input.steps, input.windows, input.range_ms, input.edges);
         frame.round_out(|at| gaps.get(at).is_some_and(|gap| gap.count > 0));
         notes.info(annotations::downsampled_kept(input.metric_name), input.span);
         return evaluate_kept(function, &RangeInput { frame: &frame, ..*input }, out, notes);
     };
-    let (mut remarks, mut estimated, mut seen) = (Remarks::default(), false, 0);
+    let (mut remarks, mut estimated, mut seen) = (Remarks::default(), late, 0);
     for (step, bounds) in input.frame.bounds().iter().enumerate() {
         seen += bounds.1 - bounds.0;
         if seen > SLICE {
             check()?;
             seen = 0;
         }
-        let view = View::of(input, gaps, step, *bounds);
-        if view.count() == 0 {
-            continue;
-        }
-        if let Some((value, is_estimate)) = answer.of_window(input, &view) {
+        let value = if input.edges == Edges::Plain {
+            let view = View::of(input, gaps, step, *bounds);
+            if view.count() == 0 { None } else { answer.of_window(input, &view) }
+        } else {
+            Edged::of(input, gaps, step).and_then(|edged| answer.of_edged(&edged))
+        };
+        if let Some((value, is_estimate)) = value {
             out.floats[step] = value;
             estimated |= is_estimate;
             remarks.float_from_counter |= answer.is_about_counters();
@@ -140,6 +157,33 @@ impl Answer {
 
     fn is_about_counters(self) -> bool {
         matches!(self, Self::Growth(rate::Kind::Rate | rate::Kind::Increase))
+    }
+
+    /// Whether there are windows of it that look beyond their edges.
+    fn looks_beyond(self) -> bool {
+        matches!(self, Self::Growth(_) | Self::Changes | Self::Resets)
+    }
+
+    /// The value for such a window, and whether it is an estimate.
+    fn of_edged(self, edged: &Edged<'_>) -> Option<(f64, bool)> {
+        match self {
+            Self::Growth(kind) => edged.growth(kind),
+            Self::Changes => Some(edged.changes()),
+            Self::Resets => Some(edged.resets()),
+            Self::Latest(_)
+            | Self::Count
+            | Self::Present
+            | Self::Sum
+            | Self::Avg
+            | Self::Min
+            | Self::Max
+            | Self::TimeOfMin
+            | Self::TimeOfMax
+            | Self::First
+            | Self::Last
+            | Self::TimeOfFirst
+            | Self::TimeOfLast => None,
+        }
     }
 
     /// The value for a window that is not empty, if it has one, and whether it is an estimate.

@@ -115,7 +115,8 @@ impl Frame {
         self.stretches = OnceCell::new();
         self.samples = 0;
         for (low, high) in &mut self.bounds {
-            (*low, *high) = (*low - usize::from(is_end(*low)), *high + usize::from(is_end(*high)));
+            let before = usize::from(*low > 0 && is_end(*low));
+            (*low, *high) = (*low - before, *high + usize::from(is_end(*high)));
             self.samples += u64::try_from(*high - *low).unwrap_or(u64::MAX);
         }
     }

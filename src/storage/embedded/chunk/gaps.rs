@@ -2,12 +2,12 @@
 
 use super::{
     Damaged, GAPS, VERSION,
-    bytes::{Reader, put_length},
+    bytes::{Reader, put_length, put_varint},
     ended, floats, head,
     ints::{self, Shape},
 };
 use crate::storage::{
-    Gap,
+    Between, Gap,
     gap::{greatest, least},
 };
 
@@ -18,16 +18,20 @@ const MAX_AT_END: i64 = 2;
 /// A counter lost nothing.
 const NOTHING_LOST: i64 = 4;
 
-/// Writes the gaps before each of a chunk's samples as a body. The first has none: no chunk is cut within a gap.
-pub(crate) fn encode_gaps(values: &[f64], gaps: &[Gap], out: &mut Vec<u8>) {
-    assert_eq!(values.len(), gaps.len(), "every sample has a gap before it, which may be none");
-    assert!(gaps.first().is_none_or(|gap| gap.count == 0), "a chunk begins with no gap");
-    let mut flags = Vec::new();
+/// Writes gaps as a body; their ends are among the chunk's samples.
+///
+/// # Panics
+///
+/// If one of them is not.
+pub(crate) fn encode_gaps(timestamps: &[i64], values: &[f64], gaps: &[Between], out: &mut Vec<u8>) {
+    let (mut ends, mut reaches, mut counts, mut flags) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut sums, mut mins, mut maxs, mut losts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut resets, mut changes) = (Vec::new(), Vec::new());
-    let there = || (1..gaps.len()).filter(|i| gaps[*i].count > 0);
-    for i in there() {
-        let (gap, [from, to]) = (&gaps[i], [values[i - 1], values[i]]);
+    for Between { from, to, gap } in gaps {
+        let number = |at: &i64| timestamps.binary_search(at).expect("the writer looked for it");
+        let (from, to) = (number(from), number(to));
+        let least_at_ends = least(values[from], values[to]);
+        let greatest_at_ends = greatest(values[from], values[to]);
         let same = |a: f64, b: f64| a.to_bits() == b.to_bits();
         let mut flag = 0;
         let mut unless = |bit: i64, holds: bool, value: f64, column: &mut Vec<f64>| {
@@ -37,17 +41,22 @@ pub(crate) fn encode_gaps(values: &[f64], gaps: &[Gap], out: &mut Vec<u8>) {
                 column.push(value);
             }
         };
-        unless(MIN_AT_END, same(gap.min, least(from, to)), gap.min, &mut mins);
-        unless(MAX_AT_END, same(gap.max, greatest(from, to)), gap.max, &mut maxs);
+        unless(MIN_AT_END, same(gap.min, least_at_ends), gap.min, &mut mins);
+        unless(MAX_AT_END, same(gap.max, greatest_at_ends), gap.max, &mut maxs);
         unless(NOTHING_LOST, same(gap.lost, 0.0), gap.lost, &mut losts);
+        ends.push(to as i64);
+        reaches.push((to - from) as i64);
+        counts.push(gap.count.cast_signed());
         flags.push(flag);
         sums.push(gap.sum);
         resets.push(gap.resets.cast_signed());
         changes.push(gap.changes.cast_signed());
     }
-    let counts: Vec<i64> = gaps.iter().map(|gap| gap.count.cast_signed()).collect();
     out.push(VERSION << 4 | GAPS);
+    put_varint(out, gaps.len() as u64);
     for (column, shapes) in [
+        (ends, &[Shape::Delta][..]),
+        (reaches, &[Shape::Flat][..]),
         (counts, &[Shape::Flat, Shape::Delta][..]),
         (flags, &[Shape::Flat][..]),
         (resets, &[Shape::Flat][..]),
@@ -64,53 +73,83 @@ pub(crate) fn encode_gaps(values: &[f64], gaps: &[Gap], out: &mut Vec<u8>) {
     }
 }
 
-/// Reads the gaps of a chunk with these values, and adds one for each of them; after an error `into` is as before.
-pub(crate) fn decode_gaps(body: &[u8], values: &[f64], into: &mut Vec<Gap>) -> Result<(), Damaged> {
+/// Reads the gaps of a chunk with these samples, and adds them; after an error `into` is as before.
+pub(crate) fn decode_gaps(
+    body: &[u8],
+    timestamps: &[i64],
+    values: &[f64],
+    into: &mut Vec<Between>,
+) -> Result<(), Damaged> {
     let before = into.len();
-    let decoded = decode_columns(body, values, into);
+    let decoded = decode_columns(body, timestamps, values, into);
     if decoded.is_err() {
         into.truncate(before);
     }
     decoded
 }
 
-fn decode_columns(body: &[u8], values: &[f64], into: &mut Vec<Gap>) -> Result<(), Damaged> {
-    let mut reader = Reader::new(body);
-    if head(&mut reader)? != GAPS {
+/// Reads the numbers of the samples at the ends of the gaps of a chunk of so many samples.
+pub(crate) fn decode_gap_ends(body: &[u8], samples: usize) -> Result<Vec<(usize, usize)>, Damaged> {
+    gap_ends(&mut Reader::new(body), samples)
+}
+
+fn gap_ends(reader: &mut Reader<'_>, samples: usize) -> Result<Vec<(usize, usize)>, Damaged> {
+    if head(reader)? != GAPS {
         return Err(Damaged("chunk holds samples where gaps are expected"));
     }
-    let counts = unsigned(&mut reader, values.len())?;
-    if counts.first().is_some_and(|count| *count > 0) {
-        return Err(Damaged("chunk begins with a gap"));
+    let count = reader.varint_usize()?;
+    if count >= samples {
+        return Err(Damaged("chunk has more gaps than samples"));
     }
-    let gaps = counts.iter().filter(|count| **count > 0).count();
-    let flags = unsigned(&mut reader, gaps)?;
+    let (ends, reaches) = (unsigned(reader, count)?, unsigned(reader, count)?);
+    let mut last = 0;
+    let pair = |(to, reach): (u64, u64)| {
+        let wrong = Damaged("gap lies between no two samples");
+        let to = usize::try_from(to).ok().filter(|to| *to < samples).ok_or(wrong)?;
+        let from = usize::try_from(reach).ok().and_then(|reach| to.checked_sub(reach)).ok_or(wrong)?;
+        if from >= to || from < last {
+            return Err(wrong);
+        }
+        last = to;
+        Ok((from, to))
+    };
+    ends.into_iter().zip(reaches).map(pair).collect()
+}
+
+fn decode_columns(
+    body: &[u8],
+    timestamps: &[i64],
+    values: &[f64],
+    into: &mut Vec<Between>,
+) -> Result<(), Damaged> {
+    let mut reader = Reader::new(body);
+    let ends = gap_ends(&mut reader, timestamps.len())?;
+    let counts = unsigned(&mut reader, ends.len())?;
+    if counts.contains(&0) {
+        return Err(Damaged("gap stands for nothing"));
+    }
+    let flags = unsigned(&mut reader, ends.len())?;
     if flags.iter().any(|flag| flag & !(MIN_AT_END | MAX_AT_END | NOTHING_LOST).cast_unsigned() != 0) {
         return Err(Damaged("gap has an unknown flag"));
     }
     let without = |bit: i64| flags.iter().filter(|flag| *flag & bit.cast_unsigned() == 0).count();
-    let resets = unsigned(&mut reader, gaps)?;
-    let changes = unsigned(&mut reader, gaps)?;
-    let sums = value_column(&mut reader, gaps)?;
+    let resets = unsigned(&mut reader, ends.len())?;
+    let changes = unsigned(&mut reader, ends.len())?;
+    let sums = value_column(&mut reader, ends.len())?;
     let mut mins = value_column(&mut reader, without(MIN_AT_END))?.into_iter();
     let mut maxs = value_column(&mut reader, without(MAX_AT_END))?.into_iter();
     let mut losts = value_column(&mut reader, without(NOTHING_LOST))?.into_iter();
     ended(&reader)?;
     let few = Damaged("column is shorter than its gaps");
-    let mut at = 0;
-    for (i, count) in counts.iter().enumerate() {
-        if *count == 0 {
-            into.push(Gap::default());
-            continue;
-        }
-        let (from, to) = (values[i - 1], values[i]);
+    for (at, (from, to)) in ends.into_iter().enumerate() {
         let has = |bit: i64| flags[at] & bit.cast_unsigned() != 0;
-        let min = if has(MIN_AT_END) { least(from, to) } else { mins.next().ok_or(few)? };
-        let max = if has(MAX_AT_END) { greatest(from, to) } else { maxs.next().ok_or(few)? };
+        let ends = (values[from], values[to]);
+        let min = if has(MIN_AT_END) { least(ends.0, ends.1) } else { mins.next().ok_or(few)? };
+        let max = if has(MAX_AT_END) { greatest(ends.0, ends.1) } else { maxs.next().ok_or(few)? };
         let lost = if has(NOTHING_LOST) { 0.0 } else { losts.next().ok_or(few)? };
-        let (sum, resets, changes) = (sums[at], resets[at], changes[at]);
-        into.push(Gap { count: *count, sum, min, max, lost, resets, changes });
-        at += 1;
+        let (count, sum, resets, changes) = (counts[at], sums[at], resets[at], changes[at]);
+        let gap = Gap { count, sum, min, max, lost, resets, changes };
+        into.push(Between { from: timestamps[from], to: timestamps[to], gap });
     }
     Ok(())
 }
@@ -170,37 +209,53 @@ mod tests {
 
     #[test]
     fn what_follows_from_the_ends_takes_next_to_nothing() {
+        let times: Vec<i64> = (0..200).map(|i| i * 1000).collect();
         let values: Vec<f64> = (0..200).map(|i| f64::from(i * 100)).collect();
-        let gap = |i: usize| match i % 2 {
-            0 => Gap::default(),
-            _ => Gap { count: 18, sum: 18.0, changes: 18, ..Gap::step(values[i - 1], values[i]) },
+        let gap = |i: usize| {
+            let gap = Gap { count: 18, sum: 18.0, changes: 18, ..Gap::step(values[i - 1], values[i]) };
+            Between { from: times[i - 1], to: times[i], gap }
         };
-        let gaps: Vec<Gap> = (0..200).map(gap).collect();
+        let gaps: Vec<Between> = (1..200).step_by(2).map(gap).collect();
         let mut body = Vec::new();
-        encode_gaps(&values, &gaps, &mut body);
+        encode_gaps(&times, &values, &gaps, &mut body);
         assert!(body.len() < 100, "{}", body.len());
     }
 
     proptest! {
         #[test]
-        fn gaps_come_back(all in prop::collection::vec((any_value(), any_gap()), 0..300)) {
-            let values: Vec<f64> = all.iter().map(|(value, _)| *value).collect();
-            let mut gaps: Vec<Gap> = all.iter().map(|(_, gap)| *gap).collect();
-            if let Some(first) = gaps.first_mut() {
-                *first = Gap::default();
+        fn gaps_come_back(all in prop::collection::vec((any_value(), any_gap(), 0_usize..4), 0..300)) {
+            let times: Vec<i64> = (0..all.len() as i64).collect();
+            let values: Vec<f64> = all.iter().map(|(value, ..)| *value).collect();
+            let (mut gaps, mut from) = (Vec::new(), 0);
+            for (to, (_, gap, over)) in all.iter().enumerate() {
+                // With samples that came later in some of them.
+                if to > from + over && gap.count > 0 {
+                    gaps.push(Between { from: times[from], to: times[to], gap: *gap });
+                    from = to;
+                }
             }
             let (mut body, mut back) = (Vec::new(), Vec::new());
-            encode_gaps(&values, &gaps, &mut body);
-            decode_gaps(&body, &values, &mut back).unwrap();
-            prop_assert_eq!(back.iter().map(bits).collect::<Vec<_>>(), gaps.iter().map(bits).collect::<Vec<_>>());
+            encode_gaps(&times, &values, &gaps, &mut body);
+            if times.is_empty() {
+                prop_assert!(decode_gaps(&body, &times, &values, &mut back).is_err());
+                return Ok(());
+            }
+            decode_gaps(&body, &times, &values, &mut back).unwrap();
+            let all_of = |all: &[Between]| all.iter().map(|b| (b.from, b.to, bits(&b.gap))).collect::<Vec<_>>();
+            prop_assert_eq!(all_of(&back), all_of(&gaps));
+            let ends = decode_gap_ends(&body, times.len()).unwrap();
+            prop_assert_eq!(ends.len(), gaps.len());
+            prop_assert!(ends.iter().zip(&gaps).all(|((a, b), gap)| (times[*a], times[*b]) == (gap.from, gap.to)));
         }
 
         #[test]
-        fn any_bytes_are_survived(mut body in prop::collection::vec(any::<u8>(), 1..300), count in 0_usize..2000) {
+        fn any_bytes_are_survived(mut body in prop::collection::vec(any::<u8>(), 1..300), count in 0_i64..2000) {
             body[0] = VERSION << 4 | GAPS;
             let mut into = Vec::new();
-            let decoded = decode_gaps(&body, &vec![1.0; count], &mut into);
-            prop_assert_eq!(into.len(), if decoded.is_ok() { count } else { 0 });
+            let times: Vec<i64> = (0..count).collect();
+            let decoded = decode_gaps(&body, &times, &vec![1.0; times.len()], &mut into);
+            prop_assert!(decoded.is_ok() || into.is_empty());
+            prop_assert!(into.windows(2).all(|pair| pair[0].to <= pair[1].from));
         }
     }
 }

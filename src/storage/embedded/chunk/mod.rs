@@ -37,7 +37,7 @@ use crate::{
 };
 
 pub(crate) use floats::{Whole, digits, undigits};
-pub(crate) use gaps::{decode_gaps, encode_gaps};
+pub(crate) use gaps::{decode_gap_ends, decode_gaps, encode_gaps};
 pub use stats::ValueStats;
 
 /// The most samples a chunk can have; a decoder refuses more.

@@ -306,6 +306,18 @@ impl Head {
         numbers.into_iter().collect()
     }
 
+    /// Whether there are samples in a range, of anybody.
+    pub(crate) fn has_samples(&self, range: TimeRange) -> bool {
+        let has = |s: &Seen<'_>| {
+            s.range().is_some_and(|r| r.overlaps(range)) && {
+                let there = s.estimate(range);
+                there.floats + there.histograms > 0
+            }
+        };
+        self.range().is_some_and(|r| r.overlaps(range))
+            && self.stripes.iter().any(|stripe| self.seen(&stripe.lock()).any(|s| has(&s)))
+    }
+
     /// How many chunks some of a tenant's series have, and the times between which their samples lie.
     pub(crate) fn extent(&self, tenant: &TenantId, among: &RoaringBitmap) -> (u64, Option<TimeRange>) {
         let (mut chunks, mut range) = (0, None::<TimeRange>);

@@ -78,6 +78,7 @@ impl Footer {
             out.extend_from_slice(&id.0.to_le_bytes());
         }
         out.extend_from_slice(&meta.downsampled.to_le_bytes());
+        put_varint(&mut out, meta.widest_gap);
         put_varint(&mut out, u64::from(meta.series));
         put_varint(&mut out, meta.samples);
         put_varint(&mut out, meta.histograms);
@@ -110,7 +111,7 @@ impl Footer {
         for _ in 0..reader.count(8)? {
             replaces.push(PartId(reader.u64()?));
         }
-        let downsampled = reader.u64()?;
+        let (downsampled, widest_gap) = (reader.u64()?, reader.varint()?);
         let series = reader.varint_u32()?;
         let (samples, histograms) = (reader.varint()?, reader.varint()?);
         let range = take_range(&mut reader)?;
@@ -157,6 +158,7 @@ impl Footer {
             histograms,
             range,
             downsampled,
+            widest_gap,
             bytes,
             tenants,
         };

@@ -41,7 +41,6 @@ use crate::model::{Millis, TenantId, TimeRange, Timestamp};
 
 pub(crate) use bits::{Mended, mended};
 pub use pages::PageCache;
-pub(crate) use reader::Ends;
 pub use reader::{Damage, Part, PartSeries};
 pub use seal::Seal;
 pub use writer::PartWriter;
@@ -114,6 +113,8 @@ pub struct PartMeta {
     pub range: Option<TimeRange>,
     /// Which steps of downsampling its samples have been through, by a mark; 0 is none.
     pub downsampled: u64,
+    /// How many milliseconds the samples are apart at most that a gap lies between; 0 if there are no gaps.
+    pub widest_gap: u64,
     /// The file's size.
     pub bytes: u64,
     /// The tenants in it, sorted.

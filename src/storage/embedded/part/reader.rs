@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     model::{Labels, TenantId, TimeRange, Timestamp},
-    storage::{Estimate, Gap, Result, SeriesSamples, StorageError},
+    storage::{Estimate, Result, SeriesSamples, StorageError},
 };
 
 pub use examine::Damage;
@@ -132,15 +132,6 @@ const KEPT_TIMES: usize = 1 << 14;
 
 /// Chunks of a series in a part; there is seldom more than one.
 pub(super) type Chunks = SmallVec<[ChunkEntry; 2]>;
-
-/// What becomes of a gap that an end of a range lies in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ends {
-    /// It is left out.
-    Cut,
-    /// It is there, with the samples on both sides of it.
-    WithGaps,
-}
 
 /// Where a chunk lies and what is known of it.
 #[derive(Clone, Copy, Debug)]
@@ -370,24 +361,44 @@ impl Part {
         Ok(found)
     }
 
-    /// Adds the samples of series number `ordinal` in `range` to `into`, in order of time.
-    ///
-    /// After an error `into` is as before.
-    pub fn read(&self, ordinal: u32, range: TimeRange, into: &mut SeriesSamples) -> Result<()> {
-        self.read_up_to(ordinal, range, Ends::Cut, into)
-    }
-
-    /// The same; `ends` says what becomes of a gap that an end of the range lies in.
-    pub(crate) fn read_up_to(
+    /// How many samples of series number `ordinal` go when a range is hidden; a gap that it touches counts as one.
+    pub(crate) fn hidden(
         &self,
         ordinal: u32,
         range: TimeRange,
-        ends: Ends,
-        into: &mut SeriesSamples,
-    ) -> Result<()> {
+        counted: &mut HashMap<u32, u64>,
+    ) -> Result<u64> {
+        let samples = self.estimate(ordinal, range, counted)?;
+        let mut gaps = 0;
+        if self.meta().widest_gap > 0 {
+            for chunk in self.chunks(ordinal)?.iter().filter(|chunk| chunk.gaps) {
+                let times = self.times(chunk.times)?;
+                if !times.overlaps(range) {
+                    continue;
+                }
+                let mut timestamps = Vec::new();
+                self.decode_times(chunk.times, times, &mut timestamps)?;
+                let page = self.page(chunk.page)?;
+                let ends = piece(&page, chunk.offset, chunk.length)
+                    .and_then(|body| chunk::decode_gap_ends(body, timestamps.len()))
+                    .map_err(|e| self.page_corrupt(chunk.page, chunk.offset, e))?;
+                let touched = |(from, to): &&(usize, usize)| {
+                    timestamps[*from] <= range.end().0 && range.start().0 <= timestamps[*to]
+                };
+                gaps += ends.iter().filter(touched).count() as u64;
+            }
+        }
+        Ok(samples.floats + samples.histograms + gaps)
+    }
+
+    /// Adds the samples of series number `ordinal` in `range` to `into`, in order of time, and the gaps of which both ends
+    /// are among them.
+    ///
+    /// After an error `into` is as before.
+    pub fn read(&self, ordinal: u32, range: TimeRange, into: &mut SeriesSamples) -> Result<()> {
         let (floats, starts, histograms) = (into.timestamps.len(), into.starts.len(), into.histograms.len());
         let gaps = into.gaps.len();
-        let read = self.read_chunks(ordinal, range, ends, into);
+        let read = self.read_chunks(ordinal, range, into);
         if read.is_err() {
             into.timestamps.truncate(floats);
             into.values.truncate(floats);
@@ -398,16 +409,10 @@ impl Part {
         read
     }
 
-    fn read_chunks(
-        &self,
-        ordinal: u32,
-        range: TimeRange,
-        ends: Ends,
-        into: &mut SeriesSamples,
-    ) -> Result<()> {
+    fn read_chunks(&self, ordinal: u32, range: TimeRange, into: &mut SeriesSamples) -> Result<()> {
         let chunks = self.chunks(ordinal)?;
         for (place, chunk) in chunks.iter().enumerate() {
-            // What lies in gaps is read with the samples beside them.
+            // What lies in gaps is read with the samples at their ends.
             if chunk.gaps {
                 continue;
             }
@@ -434,27 +439,16 @@ impl Part {
                 } else {
                     chunk::decode_float_body(body, before, into).map_err(wrong)?;
                 }
-                let mut inside = within(&into.timestamps[before..], range);
                 if let Some(gaps) = chunks.get(place + 1).filter(|next| next.gaps) {
-                    self.read_gaps(gaps, before, into)?;
-                    if ends == Ends::WithGaps {
-                        let cut = |at: usize| usize::from(into.gap(before + at).count > 0);
-                        inside = inside.start - cut(inside.start)..inside.end + cut(inside.end);
-                    }
-                    keep(&mut into.gaps, before, &inside);
-                    into.gaps.iter_mut().skip(before).take(1).for_each(|first| *first = Gap::default());
-                } else if !into.gaps.is_empty() {
-                    into.gaps.resize(before + inside.len(), Gap::default());
+                    self.read_gaps(gaps, before, range, into)?;
                 }
+                let inside = within(&into.timestamps[before..], range);
                 keep(&mut into.timestamps, before, &inside);
                 keep(&mut into.values, before, &inside);
                 if !into.starts.is_empty() {
                     keep(&mut into.starts, before, &inside);
                 }
             }
-        }
-        if into.gaps.iter().all(|gap| gap.count == 0) {
-            into.gaps.clear();
         }
         // What was trimmed away may have been all that had starts.
         if into.starts.iter().all(|start| *start == 0) {
@@ -463,13 +457,25 @@ impl Part {
         Ok(())
     }
 
-    /// Adds the gaps before the float samples from number `before` on.
-    fn read_gaps(&self, chunk: &ChunkEntry, before: usize, into: &mut SeriesSamples) -> Result<()> {
+    /// Adds the gaps between the float samples from number `before` on that lie in `range` with both ends.
+    fn read_gaps(
+        &self,
+        chunk: &ChunkEntry,
+        before: usize,
+        range: TimeRange,
+        into: &mut SeriesSamples,
+    ) -> Result<()> {
         let page = self.page(chunk.page)?;
-        into.gaps.resize(before, Gap::default());
+        let mut gaps = Vec::new();
         piece(&page, chunk.offset, chunk.length)
-            .and_then(|body| chunk::decode_gaps(body, &into.values[before..], &mut into.gaps))
-            .map_err(|e| self.page_corrupt(chunk.page, chunk.offset, e))
+            .and_then(|body| {
+                let SeriesSamples { timestamps, values, .. } = into;
+                chunk::decode_gaps(body, &timestamps[before..], &values[before..], &mut gaps)
+            })
+            .map_err(|e| self.page_corrupt(chunk.page, chunk.offset, e))?;
+        let inside = gaps.into_iter().filter(|gap| range.start().0 <= gap.from && gap.to <= range.end().0);
+        into.gaps.extend(inside);
+        Ok(())
     }
 
     /// The bytes of an index section, if its checksum is right.

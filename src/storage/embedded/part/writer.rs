@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     model::{Labels, TenantId, TimeRange, Timestamp},
-    storage::{HistogramSample, Result, SeriesSamples, StorageError},
+    storage::{Between, HistogramSample, Result, SeriesSamples, StorageError, embedded::merge::ends_of},
 };
 
 /// Float samples per chunk; more are cut evenly. Larger ones are hardly smaller, and dearer to look into.
@@ -70,6 +70,7 @@ pub struct PartWriter {
     names: NamesWriter,
     tenants: Vec<TenantMeta>,
     tenant_names: Vec<NamesAt>,
+    widest_gap: u64,
     last: Option<Labels>,
 }
 
@@ -120,6 +121,7 @@ impl PartWriter {
             names: NamesWriter::default(),
             tenants: Vec::new(),
             tenant_names: Vec::new(),
+            widest_gap: 0,
             last: None,
         };
         writer.tail.append(&HEADER).map_err(context)?;
@@ -155,7 +157,6 @@ impl PartWriter {
         let ascending = |pair: &[i64]| pair[0] < pair[1];
         if samples.values.len() != samples.timestamps.len()
             || !(samples.starts.is_empty() || samples.starts.len() == samples.timestamps.len())
-            || !(samples.gaps.is_empty() || samples.gaps.len() == samples.timestamps.len())
         {
             return refuse("has columns of different lengths");
         }
@@ -164,8 +165,12 @@ impl PartWriter {
         {
             return refuse("has samples out of order");
         }
-        if samples.gap(0).count > 0 {
-            return refuse("begins with a gap");
+        let is_between =
+            |between: &Between| between.gap.count > 0 && ends_of(&samples.timestamps, between).is_some();
+        if !samples.gaps.iter().all(is_between)
+            || !samples.gaps.windows(2).all(|pair| pair[0].to <= pair[1].from)
+        {
+            return refuse("has gaps that lie between no samples, or in each other");
         }
         if let (Some(last_tenant), Some(last)) = (self.tenants.last(), &self.last)
             && (&last_tenant.tenant, last) >= (tenant, labels)
@@ -202,19 +207,18 @@ impl PartWriter {
         }
         let float_cuts = float_cuts(samples);
         let histogram_cuts = histogram_cuts(&samples.histograms);
-        let has_gaps = |cut: &std::ops::Range<usize>| {
-            samples.gaps.get(cut.clone()).unwrap_or_default().iter().any(|gap| gap.count > 0)
-        };
-        let gap_chunks = float_cuts.iter().filter(|cut| has_gaps(cut)).count();
+        let gaps_of: Vec<&[Between]> = float_cuts.iter().map(|cut| gaps_in(samples, cut)).collect();
+        let gap_chunks = gaps_of.iter().filter(|gaps| !gaps.is_empty()).count();
         let chunks = float_cuts.len() + gap_chunks + histogram_cuts.len();
         put_varint(self.series.bytes(), chunks as u64);
         let place = self.families.place(labels);
         let mut footings = Vec::new();
         let mut body = Vec::new();
-        for cut in float_cuts {
+        for (cut, gaps) in float_cuts.into_iter().zip(gaps_of) {
             let values = &samples.values[cut.clone()];
             let starts = samples.starts.get(cut.clone()).unwrap_or_default();
-            let times = self.write_times(&samples.timestamps[cut.clone()])?;
+            let timestamps = &samples.timestamps[cut];
+            let times = self.write_times(timestamps)?;
             body.clear();
             chunk::encode_float_body(values, starts, &mut body);
             let mut print = Fingerprint::of(&body);
@@ -236,11 +240,13 @@ impl PartWriter {
                 print,
                 Known { histograms: false, gaps: false, base, stats: ValueStats::of(values) },
             )?;
-            if has_gaps(&cut) {
+            if !gaps.is_empty() {
                 body.clear();
-                chunk::encode_gaps(values, &samples.gaps[cut], &mut body);
+                chunk::encode_gaps(timestamps, values, gaps, &mut body);
                 let known = Known { histograms: false, gaps: true, base: 0, stats: None };
                 self.write_chunk(times, &body, Fingerprint::of(&body), known)?;
+                let widest = gaps.iter().map(|between| between.to.abs_diff(between.from)).max();
+                self.widest_gap = self.widest_gap.max(widest.unwrap_or(0));
             }
         }
         for cut in histogram_cuts {
@@ -383,6 +389,7 @@ impl PartWriter {
             histograms: tenants.iter().map(|tenant| tenant.histograms).sum(),
             range: tenants.iter().fold(None, |range, tenant| union(range, tenant.range)),
             downsampled: facts.downsampled,
+            widest_gap: self.widest_gap,
             bytes: 0,
             tenants,
         };
@@ -434,14 +441,19 @@ fn even_cuts(length: usize, most: usize) -> Vec<std::ops::Range<usize>> {
     (0..pieces).map(|i| length * i / pieces..length * (i + 1) / pieces).collect()
 }
 
-/// Cuts floats evenly, but not within a gap: who reads one reads both samples beside it.
+/// Cuts floats evenly, but not within a gap: who reads one reads both samples at its ends.
 fn float_cuts(samples: &SeriesSamples) -> Vec<std::ops::Range<usize>> {
     let mut cuts = even_cuts(samples.timestamps.len(), MAX_CHUNK_FLOATS);
     if !samples.gaps.is_empty() {
         for next in 1..cuts.len() {
             let mut at = cuts[next].start.max(cuts[next - 1].start);
-            while samples.gap(at).count > 0 {
-                at += 1;
+            let begins_in = |at: usize| {
+                let time = *samples.timestamps.get(at)?;
+                let gap = samples.gaps.get(samples.gaps.partition_point(|between| between.to < time))?;
+                (gap.from < time).then(|| samples.timestamps.partition_point(|t| *t <= gap.to))
+            };
+            while let Some(after) = begins_in(at) {
+                at = after;
             }
             cuts[next - 1].end = at;
             cuts[next].start = at;
@@ -449,6 +461,18 @@ fn float_cuts(samples: &SeriesSamples) -> Vec<std::ops::Range<usize>> {
         cuts.retain(|cut| !cut.is_empty());
     }
     cuts
+}
+
+/// The gaps between the samples of a cut.
+fn gaps_in<'s>(samples: &'s SeriesSamples, cut: &std::ops::Range<usize>) -> &'s [Between] {
+    let gaps = &samples.gaps[..];
+    match samples.timestamps.get(cut.clone()).unwrap_or_default() {
+        [first, .., last] => {
+            let before = gaps.partition_point(|between| between.from < *first);
+            &gaps[before..gaps.partition_point(|between| between.to <= *last)]
+        }
+        [_] | [] => &[],
+    }
 }
 
 fn histogram_cuts(samples: &[HistogramSample]) -> Vec<std::ops::Range<usize>> {

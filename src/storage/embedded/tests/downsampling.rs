@@ -1,12 +1,14 @@
 //! Old samples in fewer: when, what of them is left, and what happens to it then.
 
+mod later;
+
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::*;
 use crate::{
     model::Matcher,
     storage::{
-        Gap, SeriesSamples,
+        Between, SeriesSamples,
         embedded::{DownsampleRule, memory_disk::MemoryDisk, pace::Haste, part::Part},
     },
 };
@@ -64,6 +66,12 @@ fn put_day(engine: &Engine) {
     engine.flush_head().unwrap();
 }
 
+/// Tidies up, and downsamples everything that is to be.
+fn tidied(engine: &Engine) {
+    engine.tidy(Haste::Now).unwrap();
+    while engine.downsample_next(Haste::Now).unwrap() {}
+}
+
 /// What a series has in a range, as those see it who know of gaps, or as others do.
 fn seen(engine: &Engine, of: u32, range: TimeRange, gaps: bool) -> SeriesSamples {
     let matchers = vec![Matcher::equal("i", &of.to_string())];
@@ -83,12 +91,12 @@ fn all(engine: &Engine, of: u32) -> SeriesSamples {
 
 /// How many samples there are, those in gaps with them.
 fn counted(samples: &SeriesSamples) -> u64 {
-    samples.timestamps.len() as u64 + samples.gaps.iter().map(|gap| gap.count).sum::<u64>()
+    samples.timestamps.len() as u64 + samples.gaps.iter().map(|between| between.gap.count).sum::<u64>()
 }
 
 /// How many there are and what they add up to, those in gaps with them.
 fn summed(samples: &SeriesSamples) -> (u64, f64) {
-    let gaps: f64 = samples.gaps.iter().map(|gap| gap.sum).sum();
+    let gaps: f64 = samples.gaps.iter().map(|between| between.gap.sum).sum();
     (counted(samples), samples.values.iter().sum::<f64>() + gaps)
 }
 
@@ -103,13 +111,13 @@ fn a_day_is_put_together_when_it_is_old_enough_and_again_later() {
     let engine = open_stepped(dir.path(), Arc::new(SystemDisk), &hand).unwrap();
     put_day(&engine);
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(SeqCst);
-    engine.tidy(Haste::Now).unwrap();
+    tidied(&engine);
     assert_eq!(all(&engine, 1).timestamps.len(), usize::try_from(PER_DAY).unwrap(), "it is too young");
     let noted = engine.changes.of(&tenant(), TimeRange::ALL).now;
     for (later, windows, times) in [(10, 288, 1), (10, 24, 2)] {
         hand.advance(days(later));
         for _ in 0..2 {
-            engine.tidy(Haste::Now).unwrap();
+            tidied(&engine);
         }
         assert_eq!(count(&engine.counters.parts_downsampled), times, "once");
         for of in [1, 2] {
@@ -134,7 +142,7 @@ fn a_day_is_put_together_when_it_is_old_enough_and_again_later() {
     engine.close().unwrap();
     drop(engine);
     let engine = open_stepped(dir.path(), Arc::new(SystemDisk), &hand).unwrap();
-    engine.tidy(Haste::Now).unwrap();
+    tidied(&engine);
     assert_eq!(all(&engine, 1), before);
     assert_eq!(count(&engine.counters.parts_downsampled), 0, "its part remembers");
     let part = engine.view.load().parts[0].path().to_owned();
@@ -150,7 +158,7 @@ fn who_knows_of_no_gaps_sees_the_samples_that_are_kept() {
     let engine = open_stepped(dir.path(), Arc::new(SystemDisk), &hand).unwrap();
     put_day(&engine);
     hand.advance(days(20));
-    engine.tidy(Haste::Now).unwrap();
+    tidied(&engine);
     // Two and a half hours, and a few minutes of one.
     for (from, to) in [(60, 360), (130, 140)] {
         let range = TimeRange::new(Timestamp(then(from)), Timestamp(then(to))).unwrap();
@@ -159,7 +167,8 @@ fn who_knows_of_no_gaps_sees_the_samples_that_are_kept() {
         let wide = seen(&engine, 1, range, true);
         let inside = wide.timestamps.iter().filter(|t| range.contains(Timestamp(**t))).count();
         assert_eq!(inside, plain.timestamps.len());
-        assert_eq!(wide.gaps[0], Gap::default());
+        let ends = |at: i64| wide.timestamps.contains(&at);
+        assert!(wide.gaps.iter().all(|between| ends(between.from) && ends(between.to)));
         assert!(wide.timestamps[0] <= then(from) && *wide.timestamps.last().unwrap() >= then(to));
     }
     let estimate = engine.estimate(&tenant(), &SelectRequest::new(vec![], TimeRange::ALL)).unwrap();
@@ -176,14 +185,14 @@ fn what_comes_late_waits_for_its_day_and_the_same_again_counts_once() {
     put(&engine, &[2], 0..PER_DAY).unwrap();
     engine.flush_head().unwrap();
     hand.advance(days(10));
-    engine.tidy(Haste::Now).unwrap();
+    tidied(&engine);
     assert_eq!(counted(&all(&engine, 1)), 2000);
     // What was missing, and an hour of what was there.
     put(&engine, &[1], 1880..PER_DAY).unwrap();
     engine.flush_head().unwrap();
     assert_eq!(summed(&all(&engine, 1)), whole_day(1), "before it is merged");
     let parts_downsampled = engine.counters.parts_downsampled.load(SeqCst);
-    engine.tidy(Haste::Now).unwrap();
+    tidied(&engine);
     assert_eq!(engine.view.load().parts.len(), 2);
     assert_eq!(engine.counters.parts_downsampled.load(SeqCst), parts_downsampled);
     engine.merge_days(Haste::Now);
@@ -203,7 +212,7 @@ fn a_delete_takes_the_gaps_it_touches() {
     let engine = open_stepped(dir.path(), Arc::new(SystemDisk), &hand).unwrap();
     put_day(&engine);
     hand.advance(days(10));
-    engine.tidy(Haste::Now).unwrap();
+    tidied(&engine);
     let before = all(&engine, 1);
     // Within a gap, and from within one to within another.
     let gone = [(15, 16), (105, 135)];
@@ -214,9 +223,8 @@ fn a_delete_takes_the_gaps_it_touches() {
     }
     let check = |samples: &SeriesSamples| {
         assert!(counted(samples) < counted(&before) - 30);
-        for (i, _) in samples.gaps.iter().enumerate().filter(|(_, gap)| gap.count > 0) {
-            let way = (samples.timestamps[i - 1], samples.timestamps[i]);
-            assert!(gone.iter().all(|(from, to)| then(*to) < way.0 || way.1 < then(*from)), "{way:?}");
+        for Between { from, to, .. } in &samples.gaps {
+            assert!(gone.iter().all(|gone| then(gone.1) < *from || *to < then(gone.0)), "{from} to {to}");
         }
         // Windows of ten samples: those with numbers 11 to 20, 101 to 110, and on to 140.
         let lost = 8 + 4 * 8 + 2 * 3;
@@ -236,7 +244,7 @@ fn a_flipped_byte_of_a_downsampled_part_is_met() {
     let engine = open_stepped(dir.path(), Arc::new(SystemDisk), &hand).unwrap();
     put_day(&engine);
     hand.advance(days(20));
-    engine.tidy(Haste::Now).unwrap();
+    tidied(&engine);
     let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
     let path = engine.view.load().parts[0].path().to_owned();
     let bytes = std::fs::read(&path).unwrap();
@@ -275,6 +283,7 @@ fn the_power_may_go_at_any_point_of_downsampling() {
             for _ in 0..2 {
                 hand.advance(days(10));
                 let _ = engine.tidy(Haste::Now);
+                while engine.downsample_next(Haste::Now).unwrap_or(false) {}
             }
         }
         survived = disk.power.load(SeqCst) > 1;
@@ -286,7 +295,7 @@ fn the_power_may_go_at_any_point_of_downsampling() {
         }
         assert_eq!(engine.status().unwrap().quarantined, Vec::<String>::new(), "power cut at {cut}");
         hand.advance(days(20));
-        engine.tidy(Haste::Now).unwrap();
+        tidied(&engine);
         assert_eq!(all(&engine, 1).timestamps.len(), 2 * 3 + 1, "power cut at {cut}");
         assert_eq!(engine.view.load().parts.len(), 1);
         cut += 1;

@@ -53,7 +53,15 @@ fn evaluated(both: &Both, function: RangeFunction, range_ms: i64) -> (Vec<f64>, 
         let (mut row, mut notes) = (Row::absent(steps.count), Annotations::default());
         match gaps {
             None => evaluate_kept(function, &input, &mut row, &mut notes).unwrap(),
-            Some(gaps) => evaluate(function, &input, gaps, &mut || Ok(()), &mut row, &mut notes).unwrap(),
+            Some(gaps) => evaluate(
+                function,
+                &input,
+                Gaps { before: gaps, late: false },
+                &mut || Ok(()),
+                &mut row,
+                &mut notes,
+            )
+            .unwrap(),
         }
         (row.floats, notes.render("m").1.iter().any(|info| info.contains("downsampled")))
     };
@@ -153,7 +161,15 @@ fn a_counter_that_fell_in_a_gap_has_grown_as_much() {
         let (mut row, mut notes) = (Row::absent(1), Annotations::default());
         match gaps {
             None => evaluate_kept(function, &input, &mut row, &mut notes).unwrap(),
-            Some(gaps) => evaluate(function, &input, gaps, &mut || Ok(()), &mut row, &mut notes).unwrap(),
+            Some(gaps) => evaluate(
+                function,
+                &input,
+                Gaps { before: gaps, late: false },
+                &mut || Ok(()),
+                &mut row,
+                &mut notes,
+            )
+            .unwrap(),
         }
         row.floats[0]
     };

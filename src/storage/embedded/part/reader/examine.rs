@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Ends, Part, Section, TRAILER, ValueStats};
+use super::{Part, Section, TRAILER, ValueStats};
 use crate::{
     model::{Labels, Matcher, TenantId, TimeRange, Timestamp},
     storage::{Result, SeriesSamples, StorageError},
@@ -183,7 +183,6 @@ impl Part {
         &self,
         ordinal: u32,
         range: TimeRange,
-        ends: Ends,
         into: &mut SeriesSamples,
     ) -> Result<()> {
         let stretches = match self.stretches(ordinal) {
@@ -192,7 +191,7 @@ impl Part {
         };
         for stretch in stretches {
             let Some(range) = stretch.range.intersection(range) else { continue };
-            match self.read_up_to(ordinal, range, ends, into) {
+            match self.read(ordinal, range, into) {
                 Ok(()) | Err(StorageError::Corrupt { .. }) => {}
                 Err(other) => return Err(other),
             }
