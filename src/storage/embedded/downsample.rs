@@ -18,8 +18,8 @@
 //!   if it comes later, and then all of it, for what was put together cannot be taken apart.
 //! * What is written later into a gap stays a sample of its own, in the same part or another, and the gap stays as it is:
 //!   who reads counts both. Where as many samples come as were put together they are taken for the same, and the gap goes
-//!   ([`settle_gaps`](super::merge::settle_gaps)); the day is then put together anew. All of a gap's time is looked at for that, wherever
-//!   the range of a query ends: a part says how wide its gaps are.
+//!   ([`settle_gaps`](super::merge::settle_gaps)); the day is then put together anew. All of a gap's time is looked at for
+//!   that, wherever the range of a query ends: a part says how wide its gaps are.
 
 mod thin;
 

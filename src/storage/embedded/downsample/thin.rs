@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(thin(&mut samples, FIVE, &[]), 36);
         // The end of a window is in it.
         assert_eq!(kept(&samples), [0, 15_000, 300_000, 315_000, 600_000]);
-        let gap = samples.gaps[1].gap;
+        let gap = samples.gaps[0].gap;
         let sum: i32 = (2..20).sum();
         let expect =
             Gap { count: 18, sum: f64::from(sum), min: 1.0, max: 20.0, lost: 0.0, resets: 0, changes: 19 };
