@@ -425,7 +425,7 @@ fn fewer_samples_take_less_room() {
         });
         let per_sample = bytes as f64 / samples as f64;
         println!("{minutes:2} minutes: {bytes} bytes, {per_sample:.3} a sample; a query of a day {asked:?}");
-        let (fewer, of) = (if minutes == 60 { 20 } else { 3 }, before.unwrap_or(u64::MAX));
+        let (fewer, of) = (if minutes == 60 { 8 } else { 2 }, before.unwrap_or(u64::MAX));
         assert!(bytes * fewer < of || minutes == 0, "{bytes} of {of}");
         before = before.or(Some(bytes));
         runtime.block_on(store.close()).unwrap();
