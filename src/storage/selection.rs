@@ -33,6 +33,8 @@ pub struct SelectRequest {
     /// Whether [gaps](SeriesSamples::gaps) are wanted, and with one that the range cuts the samples on both sides of it. If
     /// not, samples that were downsampled come as those that are kept, and no others.
     pub gaps: bool,
+    /// Whether values are wanted. If not, a store may give any other float for one that is no stale marker.
+    pub values: bool,
     /// More series than this is an error; none is without bound.
     pub max_series: Option<usize>,
     /// Series whose labels take more bytes than this are an error; none is without bound.
@@ -52,6 +54,7 @@ impl SelectRequest {
             lookback: Millis(0),
             start_timestamps: true,
             gaps: false,
+            values: true,
             max_series: None,
             max_label_bytes: None,
             offer: Offer::default(),

@@ -64,6 +64,7 @@ pub fn plan(
     }
     let mut plan = Plan { nodes, selections: builder.selections, steps };
     plan.stream_into_aggregations();
+    plan.leave_out_values();
     Ok(plan)
 }
 
@@ -392,6 +393,7 @@ impl Builder<'_> {
             lookback: Millis(reach.before),
             start_timestamps: starts || self.options.start_timestamps,
             gaps: true,
+            values: true,
             max_series: None,
             max_label_bytes: None,
             offer: Offer::default(),

@@ -73,6 +73,8 @@ struct Selection {
     range: TimeRange,
     /// What of that is wanted, and the gaps with it; none is all of it, without gaps.
     with_gaps: Option<TimeRange>,
+    /// Whether values are wanted.
+    values: bool,
     /// When each series is hidden; empty if nothing is.
     hidden: Vec<Vec<TimeRange>>,
     /// Whether something was met that does not read back.
@@ -109,7 +111,8 @@ impl Sight<'_> {
         };
         let damaged = AtomicBool::new(false);
         let with_gaps = (gap > 0).then_some(wanted);
-        let selection = Selection { sources, places, range, with_gaps, hidden, damaged };
+        let values = request.values || request.start_timestamps;
+        let selection = Selection { sources, places, range, with_gaps, values, hidden, damaged };
         let runs = Runs::SeriesMajor(Arc::new(selection));
         Ok(Selected { series, runs, taken: 0, warnings: self.warnings() })
     }
@@ -147,8 +150,15 @@ impl Sight<'_> {
                     _ => hidden_or_too_old(self.tombstones, self.kept, range, labels),
                 })
                 .collect();
-            let damaged = AtomicBool::new(self.damaged);
-            let selection = Selection { sources, places, range, with_gaps: None, hidden, damaged };
+            let selection = Selection {
+                sources,
+                places,
+                range,
+                with_gaps: None,
+                values: false,
+                hidden,
+                damaged: AtomicBool::new(self.damaged),
+            };
             let mut samples = SeriesSamples::default();
             let mut visible = Vec::with_capacity(series.len());
             let mut seen = 0;
@@ -570,7 +580,8 @@ impl Selection {
     /// One without series.
     fn of_nothing(range: TimeRange) -> Self {
         let (sources, places, hidden) = (Vec::new(), Vec::new(), Vec::new());
-        Self { sources, places, range, with_gaps: None, hidden, damaged: AtomicBool::new(false) }
+        let damaged = AtomicBool::new(false);
+        Self { sources, places, range, with_gaps: None, values: true, hidden, damaged }
     }
 
     fn read_source(&self, at: At, into: &mut SeriesSamples) -> Result<()> {
@@ -579,13 +590,19 @@ impl Selection {
                 head.read(at.1, self.range, into);
                 Ok(())
             }
-            Source::Sealed(sealed) => match sealed.noting(sealed.part.read(at.1, self.range, into)) {
-                Err(StorageError::Corrupt { .. }) => {
-                    self.damaged.store(true, Relaxed);
-                    sealed.part.read_around(at.1, self.range, into)
+            Source::Sealed(sealed) => {
+                let read = match self.values {
+                    true => sealed.part.read(at.1, self.range, into),
+                    false => sealed.part.read_times(at.1, self.range, into),
+                };
+                match sealed.noting(read) {
+                    Err(StorageError::Corrupt { .. }) => {
+                        self.damaged.store(true, Relaxed);
+                        sealed.part.read_around(at.1, self.range, into)
+                    }
+                    outcome => outcome,
                 }
-                outcome => outcome,
-            },
+            }
         }
     }
 }
