@@ -232,7 +232,8 @@ mod tests {
 
     #[test]
     fn nothing_is_put_together_across_what_was_taken_out() {
-        let all: Vec<(i64, f64)> = (1..=60).map(|i| (i * MINUTE, f64::from(i as i32))).collect();
+        let all: Vec<(i64, f64)> =
+            (1..=60).map(|i| (i * MINUTE, f64::from(i32::try_from(i).unwrap()))).collect();
         let hour = Millis(60 * MINUTE);
         let range = |from: i64, to: i64| TimeRange::new(Timestamp(from), Timestamp(to)).unwrap();
         // Some samples, and a moment between two.

@@ -186,7 +186,11 @@ fn nothing_is_put_together_that_is_in_memory_too() {
     append_now(&engine, batch(&[series(1)], &again)).unwrap();
     let expected = summed(&all(&engine, 1));
     tidied(&engine);
-    assert_eq!(all(&engine, 1).timestamps.len(), PER_DAY as usize, "they could not be told apart afterwards");
+    assert_eq!(
+        all(&engine, 1).timestamps.len(),
+        usize::try_from(PER_DAY).unwrap(),
+        "they could not be told apart afterwards"
+    );
     engine.flush_head().unwrap();
     hand.advance(days(2));
     engine.merge_days(Haste::Now);
