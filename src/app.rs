@@ -12,6 +12,7 @@
 //!
 //! This is the one place that names a backend; everybody else holds an `Arc<dyn Storage>`.
 
+pub mod allocator;
 pub mod archive;
 mod auth;
 pub mod backup;
@@ -72,6 +73,7 @@ use crate::{
     telemetry::{self, Telemetry},
 };
 
+use allocator::GivingBack;
 use limits::Limits;
 use listeners::Listeners;
 use signals::Signals;
@@ -116,6 +118,7 @@ pub async fn run(
     let listeners = Listeners::bind(&config, open_files::raise_limit()).await?;
     let (address, admin_address) = (listeners.public(), listeners.admin());
     let store = card::Store::of(&config.storage);
+    let _giving_back = GivingBack::start().context("cannot start the thread that gives memory back")?;
 
     let opened = tokio::select! {
         opened = open_store(&config.storage, memory(&config), seeds.storage, Arc::clone(&clock)) => opened?,

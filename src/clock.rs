@@ -18,6 +18,10 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 
     /// Time since some fixed moment, which never goes back: for durations and deadlines.
     fn elapsed(&self) -> Duration;
+
+    /// The time that a processor has spent on this thread: for what something costs. That of one thread tells nothing of
+    /// another's.
+    fn computed(&self) -> Duration;
 }
 
 /// The operating system's clocks.
@@ -43,6 +47,11 @@ impl Clock for SystemClock {
 
     fn elapsed(&self) -> Duration {
         self.since.elapsed()
+    }
+
+    fn computed(&self) -> Duration {
+        let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::try_from(spent).unwrap_or_default()
     }
 }
 
@@ -73,5 +82,10 @@ impl Clock for HandClock {
     fn elapsed(&self) -> Duration {
         let millis = self.millis.load(Ordering::SeqCst).saturating_sub(self.start);
         Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+    }
+
+    /// Whoever works while the clock is turned works all the time.
+    fn computed(&self) -> Duration {
+        self.elapsed()
     }
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 /// Measured lower CPU and memory on the ingest path than the system's allocator.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: luminate::app::allocator::Allocator = luminate::app::allocator::Allocator;
 
 fn main() -> ExitCode {
     luminate::cli::run()

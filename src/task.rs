@@ -1,5 +1,7 @@
-//! Starts tasks, so that every one of them has a name in the logs; and [`shares`] out what they have room in.
+//! Starts tasks, so that every one of them has a name in the logs; [`shares`] out what they have room in, and lowers the
+//! [`priority`] of threads.
 
+pub mod priority;
 pub mod shares;
 
 use std::future::Future;

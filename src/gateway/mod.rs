@@ -15,6 +15,7 @@
 //! * [`deadline`]: how long a request may take.
 //! * [`limit`]: how much a tenant may use; [`redis`](mod@redis): what several gateways share.
 //! * [`reload`]: what is read again while we run; [`health`]: whether requests are wanted.
+//! * [`portions`]: large answers leave others their time.
 //! * [`running`]: what is told of the process itself.
 //! * [`metrics_format`]: how our own metrics are written.
 //! * [`late`]: what still comes while we are on our way out.
@@ -40,6 +41,7 @@ pub mod listener;
 pub mod metrics_format;
 pub mod narrow;
 pub mod peer;
+pub mod portions;
 pub mod redis;
 pub mod reload;
 pub mod request;

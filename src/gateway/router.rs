@@ -26,7 +26,7 @@ use super::{
     in_flight::{self, InFlight},
     late,
     limit::{self, door::Cost},
-    narrow, request,
+    narrow, portions, request,
     routes::{Door, ROUTES},
     unread::{self, Unread},
     wire,
@@ -73,6 +73,8 @@ pub fn router(state: Arc<State>, door: Door) -> Router {
     router
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        // 7. They go out in portions, and are compressed in portions.
+        .layer(from_fn(portions::portion_out))
         // 6. Large answers are compressed, if the caller can read that.
         .layer(
             CompressionLayer::new()

@@ -18,6 +18,7 @@ use std::{
     fmt, io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -27,17 +28,10 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::oneshot;
 
 use super::parse::STACK_BYTES;
+use crate::task::priority;
 
 /// How long a thread waits for something to do before it ends.
 const IDLE: Duration = Duration::from_secs(10);
-
-/// What is added to the niceness of a thread that is lowered: it gets about a tenth of what others do who want all.
-#[cfg(target_os = "linux")]
-const NICER: i32 = 10;
-
-/// How long a thread that is lowered goes on when another wakes up, in nanoseconds; by default that is some milliseconds.
-#[cfg(target_os = "linux")]
-const SLICE_NANOS: u64 = 100_000;
 
 thread_local! {
     /// Which priority this thread has; none if it is not one of these.
@@ -164,7 +158,7 @@ impl Own {
         }
         drop(waiting);
         let shared = Arc::clone(own);
-        let thread = std::thread::Builder::new().name("promql".to_owned()).stack_size(STACK_BYTES);
+        let thread = thread::Builder::new().name("promql".to_owned()).stack_size(STACK_BYTES);
         thread.spawn(move || shared.serve(priority, job)).map(drop)
     }
 
@@ -208,35 +202,19 @@ pub fn lower() {
         return;
     }
     PRIORITY.set(Some(Priority::Low));
-    #[cfg(target_os = "linux")]
-    if let Err(error) = make_nicer() {
+    if let Err(error) = priority::lower() {
         tracing::debug!(%error, "the priority of a thread cannot be lowered");
     }
 }
 
-/// Makes this thread nicer, and has the system look after a shorter time whether others want its processor.
-#[cfg(target_os = "linux")]
-fn make_nicer() -> io::Result<()> {
-    let nice = rustix::process::getpriority_process(None)?;
-    let size = size_of::<libc::sched_attr>();
-    let attributes = libc::sched_attr {
-        size: u32::try_from(size).map_err(io::Error::other)?,
-        sched_policy: libc::SCHED_OTHER.cast_unsigned(),
-        sched_flags: 0,
-        sched_nice: nice + NICER,
-        sched_priority: 0,
-        // Systems that cannot do that do not look at it.
-        sched_runtime: SLICE_NANOS,
-        sched_deadline: 0,
-        sched_period: 0,
-    };
-    #[expect(
-        unsafe_code,
-        reason = "the system reads as many bytes of the attributes as their size says, and nothing else is touched; \
-                  0 is the thread that calls"
-    )]
-    let done = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+/// Lets others have this thread's processor if its priority is low.
+///
+/// Systems that preempt lazily take it from a thread that computes only with their next tick, milliseconds later.
+#[inline]
+pub fn give_way() {
+    if PRIORITY.get() == Some(Priority::Low) {
+        thread::yield_now();
+    }
 }
 
 impl fmt::Debug for Threads {
@@ -250,9 +228,11 @@ impl fmt::Debug for Threads {
 
 #[cfg(test)]
 mod tests {
-    use std::thread::{self, ThreadId};
+    use std::thread::ThreadId;
 
     use super::*;
+    #[cfg(target_os = "linux")]
+    use crate::task::priority::NICER;
 
     fn idle(threads: &Threads, priority: Priority) -> usize {
         threads.own.lane(priority).waiting.lock().idle

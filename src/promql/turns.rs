@@ -16,7 +16,8 @@
 //!               b: q3          ████
 //! ```
 //!
-//! What has been computed is forgotten by half each [`HALF`]. Looking costs an atomic load as long as nobody wants in.
+//! What has been computed is what processors have spent on it, for waiting is no fault of who waits; it is forgotten by half
+//! each [`HALF`]. Looking costs an atomic load as long as nobody wants in.
 //! The threads of who has computed much have a [lower priority](super::threads) as soon as another tenant has computed
 //! something of late: turns are left every few milliseconds at best, and other work than queries has none.
 
@@ -27,6 +28,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    thread::{self, ThreadId},
     time::Duration,
 };
 
@@ -125,7 +127,8 @@ struct Has {
     weight: Weight,
     /// Since when.
     since: Duration,
-    /// Until when it is in the books.
+    /// The thread, and what it had computed when that was last put into the books.
+    thread: ThreadId,
     counted: Duration,
 }
 
@@ -142,7 +145,8 @@ pub struct Helper<'t> {
     turn: &'t Turn,
     weight: Weight,
     priority: Priority,
-    since: Duration,
+    /// What its thread had computed when it began.
+    since: Option<Duration>,
 }
 
 impl Turns {
@@ -346,9 +350,10 @@ impl Turn {
         inner.call(&mut books);
     }
 
-    /// Leaves the turn if it is somebody else's, and waits for the next one. Only a query's own thread does.
+    /// Lets others compute whose turn it is. A query's own thread leaves its turn for that, and waits for the next one.
     #[inline]
     pub fn check(&self, is_over: impl Fn() -> bool) {
+        threads::give_way();
         if self.turns.0.wanted.load(Relaxed) && rayon::current_thread_index().is_none() && self.must_leave() {
             self.end();
             self.begin(is_over);
@@ -379,7 +384,7 @@ impl Turn {
         *books.of(weight) += 1;
         inner.call(&mut books);
         let priority = inner.priority(&books, &self.tenant, weight);
-        Some(Helper { turn: self, weight, priority, since: inner.clock.elapsed() })
+        Some(Helper { turn: self, weight, priority, since: None })
     }
 
     fn has(&self, books: &Books, weight: Weight) {
@@ -387,18 +392,22 @@ impl Turn {
         if inner.priority(books, &self.tenant, weight) == Priority::Low {
             threads::lower();
         }
-        let now = inner.clock.elapsed();
-        self.mine.lock().has = Some(Has { weight, since: now, counted: now });
+        let (since, counted) = (inner.clock.elapsed(), inner.clock.computed());
+        self.mine.lock().has = Some(Has { weight, since, thread: thread::current().id(), counted });
     }
 
     /// Puts into the books what was computed since the last time.
     fn count(&self, books: &mut Books, has: Has) -> Has {
         let inner = &*self.turns.0;
-        let now = inner.clock.elapsed();
-        let computed = now.saturating_sub(has.counted);
+        if has.thread != thread::current().id() {
+            // Who gives up somebody else's turn cannot tell what that thread has computed since.
+            return has;
+        }
+        let counted = inner.clock.computed();
+        let computed = counted.saturating_sub(has.counted);
         inner.charge(books, &self.tenant, computed);
         self.mine.lock().computed += computed;
-        Has { counted: now, ..has }
+        Has { counted, ..has }
     }
 
     fn must_leave(&self) -> bool {
@@ -423,7 +432,7 @@ impl Turn {
         if books.light + books.heavy > inner.places {
             return true;
         }
-        if has.counted.saturating_sub(has.since) < SLICE {
+        if inner.clock.elapsed().saturating_sub(has.since) < SLICE {
             return false;
         }
         let own = inner.past(&books, &self.tenant);
@@ -441,6 +450,11 @@ impl Drop for Turn {
 }
 
 impl Helper<'_> {
+    /// To be called by the thread that helps, as it begins.
+    pub fn begin(&mut self) {
+        self.since = Some(self.turn.turns.0.clock.computed());
+    }
+
     /// Whether somebody else wants the turn.
     pub fn is_wanted(&self) -> bool {
         self.turn.turns.0.wanted.load(Relaxed)
@@ -451,8 +465,9 @@ impl Drop for Helper<'_> {
     fn drop(&mut self) {
         let inner = &*self.turn.turns.0;
         let mut books = inner.books.lock();
-        let computed = inner.clock.elapsed().saturating_sub(self.since);
-        inner.charge(&mut books, &self.turn.tenant, computed);
+        if let Some(since) = self.since {
+            inner.charge(&mut books, &self.turn.tenant, inner.clock.computed().saturating_sub(since));
+        }
         *books.of(self.weight) -= 1;
         inner.call(&mut books);
     }

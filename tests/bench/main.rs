@@ -128,6 +128,7 @@ fn measure(target: &Target, (first, rest): &(Load, Load), series: usize) -> Figu
     let sent = load::send(rest, port, CONNECTIONS);
     let samples = (first.samples + rest.samples) as f64;
     let million = samples / 1e6;
+    add("RSS without data (MB)", empty, 0);
     add("requests refused", (begun.refused + sent.refused) as f64, 0);
     add("new series/s (thousand)", series as f64 / 1e3 / begun.elapsed.as_secs_f64(), 0);
     add("samples/s (million)", million / (begun.elapsed + sent.elapsed).as_secs_f64(), 3);

@@ -265,7 +265,11 @@ const CASES: &[Case] = &[
         ],
     ),
     (50, "paths that mean others", &[(HTTP, "a_path_is_taken_as_it_is_written")]),
-    (51, "pages of other origins", &[("src/gateway/tests.rs", "pages_of_configured_origins_may_read")]),
+    (
+        51,
+        "pages of other origins",
+        &[("src/gateway/tests/manners.rs", "pages_of_configured_origins_may_read")],
+    ),
     (52, "what browsers make of answers", &[(ANSWERS, "every_answer_tells_browsers_and_caches_to_keep_out")]),
     (53, "scripts in errors", &[(ANSWERS, "every_answer_tells_browsers_and_caches_to_keep_out")]),
     (54, "redirects", &[(ANSWERS, "every_answer_tells_browsers_and_caches_to_keep_out")]),

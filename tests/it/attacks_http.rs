@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use crate::server::{Options, Server, free_port};
+use crate::{
+    patience::wait_for,
+    server::{Options, Server, free_port},
+};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -335,11 +338,7 @@ fn one_client_cannot_take_all_connections() {
     assert!((35..=36).contains(&closed), "{closed}");
     drop(all);
     // Their places come back.
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while !server.try_get("/-/healthy").is_ok_and(|(status, _)| status == 200) {
-        assert!(std::time::Instant::now() < deadline, "places do not come back");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_for("places to come back", || server.try_get("/-/healthy").is_ok_and(|(status, _)| status == 200));
 }
 
 fn is_closed(stream: &mut TcpStream) -> bool {
@@ -362,11 +361,9 @@ fn start_behind_proxy() -> (Server, tempfile::TempDir) {
     let server = Server::spawn(dir.path(), &options);
     let port: u16 = admin.rsplit(':').next().unwrap().parse().unwrap();
     // The other listener takes no such header.
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while TcpStream::connect(("127.0.0.1", port)).is_err() || get(port, "/-/ready") != 200 {
-        assert!(std::time::Instant::now() < deadline, "not ready after a minute");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_for("the server to be ready", || {
+        TcpStream::connect(("127.0.0.1", port)).is_ok() && get(port, "/-/ready") == 200
+    });
     (server, dir)
 }
 

@@ -15,7 +15,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::{
     keys,
-    prometheus::wait_for,
+    patience::wait_for,
     server::{Options, Server, free_port, luminate},
     token::{self, claims, sign, with},
 };

@@ -6,12 +6,15 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
 
-use crate::server::{Options, Server, free_port, luminate, now_ms, remote_write};
+use crate::{
+    patience::wait_for,
+    server::{Options, Server, free_port, luminate, now_ms, remote_write},
+};
 
 /// Where backups go, and how they are reached.
 struct Place {
@@ -79,12 +82,10 @@ impl Store {
             .spawn()
             .unwrap();
         let store = Self { child, port };
-        let deadline = Instant::now() + Duration::from_secs(120);
         let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-        while agent.put(store.url("/backups")).send_empty().map_or(true, |answer| answer.status() != 200) {
-            assert!(Instant::now() < deadline, "the S3-compatible store does not answer");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        wait_for("the S3-compatible store to answer", || {
+            agent.put(store.url("/backups")).send_empty().is_ok_and(|answer| answer.status() == 200)
+        });
         Some(store)
     }
 

@@ -1,12 +1,11 @@
 //! The commands, as they are typed, against a server.
 
-use std::{
-    io::Read,
-    process::Stdio,
-    time::{Duration, Instant},
-};
+use std::{io::Read, process::Stdio, time::Duration};
 
-use crate::server::{Options, Server, luminate, now_ms, remote_write};
+use crate::{
+    patience::{wait_for, wait_for_end},
+    server::{Options, Server, luminate, now_ms, remote_write},
+};
 
 /// Exit code, standard output and standard error of a command, which has a minute.
 fn run(server: Option<&Server>, arguments: &[&str]) -> (i32, String, String) {
@@ -24,17 +23,7 @@ fn run(server: Option<&Server>, arguments: &[&str]) -> (i32, String, String) {
         let mut text = String::new();
         err.read_to_string(&mut text).map(|_| text).unwrap()
     });
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        if Instant::now() > deadline {
-            child.kill().unwrap();
-            panic!("luminate {arguments:?} still runs after a minute");
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
+    let status = wait_for_end(&format!("luminate {arguments:?}"), &mut child);
     (status.code().unwrap(), read_out.join().unwrap(), read_err.join().unwrap())
 }
 
@@ -114,15 +103,10 @@ fn a_server_scrapes_itself_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options::default().env("LUMINATE_SELF_SCRAPE__ENABLED", "true");
     let server = Server::start(dir.path(), &options);
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
+    wait_for("the server to be up by its own account", || {
         let up = server.api("/api/v1/query", &[("query", "up{job=\"luminate\"}")]);
-        if up["result"][0]["value"][1] == "1" {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{up}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+        up["result"][0]["value"][1] == "1"
+    });
     let (status, metrics) = server.get("/metrics");
     assert_eq!(status, 200);
     for name in [

@@ -10,7 +10,8 @@ use crate::{
     certificates::{Authority, Client, with_tls},
     grafana::{self, Times, Verdict},
     keys,
-    prometheus::{Prometheus, wait_for},
+    patience::wait_for,
+    prometheus::Prometheus,
     server::{Server, have, now_ms},
     token,
 };

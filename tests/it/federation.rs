@@ -17,7 +17,8 @@ use prost::Message as _;
 use serde_json::Value;
 
 use crate::{
-    prometheus::{Prometheus, wait_for},
+    patience::wait_for,
+    prometheus::Prometheus,
     server::{Server, api, api_as, have, now_ms, remote_write},
     token,
 };

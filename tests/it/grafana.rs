@@ -18,7 +18,8 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    prometheus::{Prometheus, phases, wait_for},
+    patience::wait_for,
+    prometheus::{Prometheus, phases},
     server::{Options, Server, agent, api, have, now_ms},
 };
 

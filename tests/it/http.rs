@@ -9,7 +9,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    prometheus::wait_for,
+    patience::wait_for,
     server::{Options, Series, Server, field, now_ms, remote_write, varint},
 };
 

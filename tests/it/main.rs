@@ -37,6 +37,7 @@ mod moving;
 mod nginx;
 mod openapi;
 mod overrides;
+mod patience;
 mod prometheus;
 mod promql_scripts;
 mod promtool;

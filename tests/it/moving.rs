@@ -5,7 +5,6 @@ use std::{
     os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
 };
 
 use luminate::{
@@ -17,22 +16,12 @@ use serde_json::Value;
 
 use crate::{
     clickhouse::front::Front,
+    patience::wait_for,
     server::{Options, Server, api, free_port, have, luminate, now_ms, text},
 };
 
 /// Every series.
 const ALL: &str = "match[]=%7B__name__%21%3D%22%22%7D";
-
-/// How long a condition is waited for.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
 
 fn post(url: &str, body: &str) -> (u16, String) {
     let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();

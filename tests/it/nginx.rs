@@ -9,7 +9,8 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    clickhouse::witness::{get, wait_for},
+    clickhouse::witness::get,
+    patience::wait_for,
     server::{self, free_port},
 };
 

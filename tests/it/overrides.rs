@@ -4,22 +4,14 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Output, Stdio},
-    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 
-use crate::server::{Options, Server, luminate};
-
-/// Waits until something is so.
-#[track_caller]
-fn until(what: &str, so: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !so() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
+use crate::{
+    patience::wait_for,
+    server::{Options, Server, luminate},
+};
 
 fn overrides_file(folder: &Path, text: &str) -> PathBuf {
     let path = folder.join("overrides.yaml");
@@ -78,7 +70,7 @@ fn the_overrides_file_is_read_again_when_it_changes_and_when_somebody_asks() {
 
     overrides_file(folder.path(), "overrides: {a: {samples_per_second: 3}, '*': {queries_burst: 4}}");
     server.hang_up();
-    until("SIGHUP is heard", || samples(&server, "a")["value"] == 3);
+    wait_for("SIGHUP is heard", || samples(&server, "a")["value"] == 3);
     assert_eq!(limit(&server, "b", "queries_burst"), json!({"value": 4, "source": "override"}));
 
     overrides_file(
@@ -114,12 +106,12 @@ fn a_change_of_the_file_is_found() {
     let server = Server::start(&folder.path().join("data"), &options(&file, "1s"));
     assert_eq!(samples(&server, "a")["source"], "hard");
     overrides_file(folder.path(), "overrides: {a: {samples_per_second: 2}}");
-    until("the change is found", || samples(&server, "a")["value"] == 2);
+    wait_for("the change is found", || samples(&server, "a")["value"] == 2);
     fs::write(&file, "overrides: {a: {samp").unwrap();
-    until("the mistake is found", || metric(&server, SUCCESSFUL) == 0.0);
+    wait_for("the mistake is found", || metric(&server, SUCCESSFUL) == 0.0);
     assert_eq!(samples(&server, "a")["value"], 2);
     overrides_file(folder.path(), "overrides: {a: {samples_per_second: 3}}");
-    until("it is over", || metric(&server, SUCCESSFUL) == 1.0);
+    wait_for("it is over", || metric(&server, SUCCESSFUL) == 1.0);
     assert_eq!(samples(&server, "a")["value"], 3);
 }
 

@@ -14,12 +14,15 @@ use std::{
     fs,
     path::Path,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::Value;
 
-use crate::server::{Options, Server, api, free_port, have, now_ms, text};
+use crate::{
+    patience::wait_for,
+    server::{Options, Server, api, free_port, have, now_ms, text},
+};
 
 /// How long Prometheus writes before the questions are asked.
 const WRITING: Duration = Duration::from_secs(75);
@@ -90,14 +93,6 @@ impl Drop for Prometheus {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited a minute for {what}");
-        std::thread::sleep(Duration::from_millis(100));
     }
 }
 

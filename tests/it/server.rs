@@ -11,6 +11,8 @@ use std::{
 
 use serde_json::Value;
 
+use crate::patience::wait_for;
+
 /// A port that nobody listens on now.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -104,14 +106,9 @@ impl Server {
     }
 
     pub fn wait_ready(&self) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        loop {
-            if self.try_get("/-/ready").is_ok_and(|(status, _)| status == 200) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "the server is not ready after a minute");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait_for("the server to be ready", || {
+            self.try_get("/-/ready").is_ok_and(|(status, _)| status == 200)
+        });
     }
 
     pub fn url(&self, path: &str) -> String {

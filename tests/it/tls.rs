@@ -5,7 +5,7 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     path::Path,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustls::version::{TLS12, TLS13};
@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::{
     certificates::{Authority, Client, with_tls},
+    patience::wait_for,
     server::{Options, Server, free_port, luminate, now_ms, remote_write},
 };
 
@@ -38,17 +39,10 @@ fn start(client_auth: &str, more: &[(&str, &str)]) -> Secure {
     options.quiet = true;
     let server = Server::spawn(&dir.path().join("data"), &options);
     let client = Client::new(&authority, None);
-    wait_until("ready", || client.get(admin, "/-/ready").is_ok_and(|(status, _)| status == 200));
+    wait_for("the server to be ready", || {
+        client.get(admin, "/-/ready").is_ok_and(|(status, _)| status == 200)
+    });
     Secure { server, admin, authority, dir }
-}
-
-#[track_caller]
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !done() {
-        assert!(Instant::now() < deadline, "not {what} after a minute");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn metric(secure: &Secure, name: &str) -> f64 {
@@ -162,7 +156,9 @@ fn new_certificates_are_taken_up_when_their_files_change() {
     replace(&newer, secure.dir.path());
     let client = Client::new(&newer, None);
     let port = secure.server.port;
-    wait_until("reloaded", || client.get(port, "/-/healthy").is_ok_and(|(status, _)| status == 200));
+    wait_for("the files to be read again", || {
+        client.get(port, "/-/healthy").is_ok_and(|(status, _)| status == 200)
+    });
     assert!(Client::new(&secure.authority, None).get(port, "/-/healthy").is_err());
 }
 
@@ -170,7 +166,7 @@ fn new_certificates_are_taken_up_when_their_files_change() {
 fn a_signal_has_certificates_read_again_at_once() {
     let secure = start("off", &[]);
     secure.server.hang_up();
-    wait_until("reloaded", || metric(&secure, "luminate_tls_reloads_total") > 0.0);
+    wait_for("the files to be read again", || metric(&secure, "luminate_tls_reloads_total") > 0.0);
 }
 
 #[test]
@@ -187,16 +183,18 @@ fn a_certificate_that_will_not_do_leaves_the_old_one_in_force() {
         [b"".to_vec(), b"hello".to_vec(), stranger.cert.into_bytes(), good[..good.len() / 2].to_vec()]
     {
         fs::write(&pem, &broken).unwrap();
-        wait_until("refused", || metric(&secure, "luminate_tls_reload_failures_total") > failures);
+        wait_for("the files to be refused", || {
+            metric(&secure, "luminate_tls_reload_failures_total") > failures
+        });
         failures = metric(&secure, "luminate_tls_reload_failures_total");
         assert_eq!(client.get(port, "/-/healthy").unwrap().0, 200);
     }
     fs::remove_file(&pem).unwrap();
-    wait_until("refused", || metric(&secure, "luminate_tls_reload_failures_total") > failures);
+    wait_for("the files to be refused", || metric(&secure, "luminate_tls_reload_failures_total") > failures);
     assert_eq!(client.get(port, "/-/healthy").unwrap().0, 200);
     // And then it is there again.
     fs::write(&pem, &good).unwrap();
-    wait_until("taken up", || metric(&secure, "luminate_tls_reloads_total") > 0.0);
+    wait_for("the files to be taken up", || metric(&secure, "luminate_tls_reloads_total") > 0.0);
 }
 
 /// Puts another authority's certificate in the place of the one there, each file at once.

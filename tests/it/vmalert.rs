@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    prometheus::wait_for,
+    patience::wait_for,
     server::{Options, Server, free_port, have, now_ms, remote_write, text},
 };
 

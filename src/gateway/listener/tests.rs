@@ -108,7 +108,7 @@ async fn a_taken_port_is_named_with_the_flag_that_changes_it() {
 
 #[tokio::test]
 async fn a_connection_carries_many_requests_and_may_be_silent_between_them() {
-    let server = start(limits()).await;
+    let server = start(ListenerLimits { idle_timeout: Duration::from_secs(60), ..limits() }).await;
     let mut stream = connect(&server).await;
     for _ in 0..3 {
         ask(&mut stream, "/quick").await;
@@ -222,13 +222,19 @@ async fn who_is_connected_when_a_shutdown_begins_is_answered_still() {
     assert_eq!(ended.unwrap().unwrap(), Drained { cut: 0 });
 }
 
-#[tokio::test]
-async fn who_comes_while_a_request_takes_long_comes_too_late() {
-    let server = start(ListenerLimits { grace: Duration::from_secs(60), ..limits() }).await;
-    let mut busy = connect(&server).await;
+/// A request that is begun and lacks `lf`.
+async fn begin_echo(server: &Server) -> TcpStream {
+    let mut busy = connect(server).await;
     busy.write_all(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nha").await.unwrap();
     // It is begun once others are answered after it.
     assert!(!is_late(server.address).await);
+    busy
+}
+
+#[tokio::test]
+async fn who_comes_while_a_request_takes_long_comes_too_late() {
+    let server = start(ListenerLimits { grace: Duration::from_secs(60), ..limits() }).await;
+    let mut busy = begin_echo(&server).await;
     server.stop.send(()).unwrap();
     while !is_late(server.address).await {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -242,9 +248,7 @@ async fn who_comes_while_a_request_takes_long_comes_too_late() {
 #[tokio::test]
 async fn what_does_not_finish_within_the_grace_is_cut() {
     let server = start(ListenerLimits { grace: Duration::from_millis(20), ..limits() }).await;
-    let mut busy = connect(&server).await;
-    ask(&mut busy, "/slow").await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut busy = begin_echo(&server).await;
     server.stop.send(()).unwrap();
     assert_eq!(server.ended.await.unwrap(), Drained { cut: 1 });
     assert_eq!(read_to_end(&mut busy).await, "");

@@ -90,7 +90,7 @@ async fn a_disabled_tenant_is_refused_on_every_route_and_nobody_else_is() {
 
 #[tokio::test]
 async fn an_order_is_kept_even_if_its_caller_leaves() {
-    let (app, lines) = audited(TestApp::start().await);
+    let (app, lines) = audited(TestApp::start().await.unhurried());
     let ordered = [("x-scope-orgid", "a"), ("x-request-id", "order-1")];
     assert_eq!(
         app.call("POST", "/api/v1/admin/tsdb/delete_series?match[]=up", &ordered, "").await.status,

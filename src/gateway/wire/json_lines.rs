@@ -20,7 +20,7 @@
 //! In histograms and exemplars a NaN is its bits, `"0x7ff8000000000001"`. The last line tells that
 //! nothing is missing.
 
-use super::json::{push_comma, push_integer, push_labels, push_list, push_text, write_to};
+use super::tokens::{push_comma, push_integer, push_labels, push_list, push_text, write_to};
 use crate::{
     model::{
         Digest, Exemplar, Histogram, Labels, Metadata, SeriesId,

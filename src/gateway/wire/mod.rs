@@ -7,4 +7,5 @@ pub mod json;
 pub mod json_lines;
 pub mod remote_read;
 pub mod search;
+mod tokens;
 pub mod tree;

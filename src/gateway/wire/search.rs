@@ -1,6 +1,6 @@
 //! Lines of names, as Prometheus' search writes them.
 
-use super::json::{push_comma, push_list, push_text, write_to};
+use super::tokens::{push_comma, push_list, push_text, write_to};
 use crate::query::Hit;
 
 /// What they are.

@@ -159,8 +159,11 @@ impl Context {
         if let Some(first) = helpers.first() {
             let run = &run;
             self.turn.helpers(first).in_place_scope(|scope| {
-                for helper in helpers {
-                    scope.spawn(move |_| run(&|| helper.is_wanted()));
+                for mut helper in helpers {
+                    scope.spawn(move |_| {
+                        helper.begin();
+                        run(&|| helper.is_wanted());
+                    });
                 }
                 run(&|| false);
             });
@@ -310,7 +313,7 @@ impl Budget {
         let count = u64::try_from(labels.len()).unwrap_or(u64::MAX);
         let series = self.series.fetch_add(count, Ordering::Relaxed).saturating_add(count);
         if let Some(most) = self.costs.series.filter(|most| series > *most) {
-            return Err(over(Limit::QuerySeries, most, series));
+            return Err(one_too_many(Limit::QuerySeries, most));
         }
         if self.costs.bytes.is_some() || self.share.is_some() {
             let bytes: u64 = labels.iter().map(label_bytes).sum();
@@ -335,13 +338,13 @@ impl Budget {
     /// What the caller is told whose selection was stopped by a bound on its series.
     pub fn too_many_series(&self) -> Option<QueryError> {
         let most = self.costs.series?;
-        Some(over(Limit::QuerySeries, most, most.saturating_add(1)))
+        Some(one_too_many(Limit::QuerySeries, most))
     }
 
     /// What the caller is told whose selection was stopped by a bound on its labels.
     pub fn too_many_bytes(&self) -> Option<QueryError> {
         let most = self.costs.bytes?;
-        Some(over(Limit::QueryBytes, most, most.saturating_add(1)))
+        Some(one_too_many(Limit::QueryBytes, most))
     }
 
     /// Fails if `rows` of `places` would not fit by themselves.
@@ -400,6 +403,11 @@ impl Budget {
 /// A limit of the caller's that a query does not keep, and never will.
 pub fn over(limit: Limit, allowed: u64, asked: u64) -> QueryError {
     QueryError::OverLimit(OverLimit { limit, allowed, asked, retry_after: None, for_good: true })
+}
+
+/// The same where counting stopped at the limit: what it is in all, depends on who came to it first.
+fn one_too_many(limit: Limit, allowed: u64) -> QueryError {
+    over(limit, allowed, allowed.saturating_add(1))
 }
 
 /// What a row counts as: its values, but at least half its places, because an empty place takes half

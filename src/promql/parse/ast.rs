@@ -417,22 +417,6 @@ impl BinaryOp {
 }
 
 impl AggregateOp {
-    /// Whether it makes one value of each group, whose series have no part in what else there is.
-    pub fn folds(self) -> bool {
-        match self {
-            Self::Sum
-            | Self::Avg
-            | Self::Count
-            | Self::Min
-            | Self::Max
-            | Self::Group
-            | Self::Stddev
-            | Self::Stdvar
-            | Self::Quantile => true,
-            Self::Topk | Self::Bottomk | Self::Limitk | Self::LimitRatio | Self::CountValues => false,
-        }
-    }
-
     /// All of them.
     pub const ALL: [Self; 14] = [
         Self::Sum,
@@ -450,6 +434,22 @@ impl AggregateOp {
         Self::Limitk,
         Self::LimitRatio,
     ];
+
+    /// Whether it makes one value of each group, whose series have no part in what else there is.
+    pub fn folds(self) -> bool {
+        match self {
+            Self::Sum
+            | Self::Avg
+            | Self::Count
+            | Self::Min
+            | Self::Max
+            | Self::Group
+            | Self::Stddev
+            | Self::Stdvar
+            | Self::Quantile => true,
+            Self::Topk | Self::Bottomk | Self::Limitk | Self::LimitRatio | Self::CountValues => false,
+        }
+    }
 
     /// Whether it is behind Prometheus' `promql-experimental-functions`.
     pub fn is_experimental(self) -> bool {

@@ -4,7 +4,11 @@ use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
 
 use parking_lot::Mutex;
 
-use super::{Subject, ago, floats, histogram_examples, histograms, labels, matcher, range, read_selected};
+use super::{
+    Subject, ago, floats,
+    histograms::{histogram_examples, histograms},
+    labels, matcher, range, read_selected,
+};
 use crate::{
     model::{Labels, MatchOp, Matcher, TenantId, TimeRange},
     storage::{LabelsRequest, SelectRequest, Sift, View, selection::label_bytes},

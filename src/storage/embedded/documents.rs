@@ -16,7 +16,7 @@ use super::{
         Damaged,
         bytes::{Reader, put_length},
     },
-    disk::{Disk, replace},
+    disk::{Disk, contents, replace},
 };
 use crate::{
     model::TenantId,
@@ -97,16 +97,8 @@ pub(super) fn damage(disk: &dyn Disk, path: &Path) -> Result<Vec<String>> {
 
 /// Reads what there is of a file, and tells what of it does not read back.
 pub(super) fn read(disk: &dyn Disk, path: &Path) -> Result<(Texts, Vec<String>)> {
-    let context = |e| StorageError::io("reading the documents", e);
-    let file = match disk.open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
-        Err(e) => return Err(context(e)),
-    };
-    let length = usize::try_from(file.len().map_err(context)?)
-        .map_err(|_| context(io::ErrorKind::FileTooLarge.into()))?;
-    let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, 0).map_err(context)?;
+    let bytes = contents(disk, path).map_err(|e| StorageError::io("reading the documents", e))?;
+    let Some(bytes) = bytes else { return Ok(Default::default()) };
     let (texts, damage) = decode(&bytes);
     let told = |(offset, what): (usize, &str)| format!("{DOCUMENTS} is damaged at byte {offset}: {what}");
     Ok((texts, damage.into_iter().map(told).collect()))

@@ -24,6 +24,8 @@ pub(crate) struct FaultyDisk {
 pub(crate) struct Switches {
     /// There is no space: nothing is created or reserved, nothing grows.
     pub(crate) full: AtomicBool,
+    /// After so many more calls that may need space there is none, not even to rename or sync; 0 is never.
+    pub(crate) room: AtomicU64,
     /// So many of the next syncs fail.
     pub(crate) fail_syncs: AtomicU64,
     /// Every write and sync fails.
@@ -66,13 +68,26 @@ impl Switches {
         }
     }
 
+    fn take_room(&self) -> io::Result<()> {
+        match self.room.load(SeqCst) {
+            0 => Ok(()),
+            1 => Err(io::ErrorKind::StorageFull.into()),
+            n => {
+                self.room.store(n - 1, SeqCst);
+                Ok(())
+            }
+        }
+    }
+
     fn grow(&self) -> io::Result<()> {
         self.change()?;
+        self.take_room()?;
         if self.full.load(SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
     fn sync(&self) -> io::Result<()> {
         self.change()?;
+        self.take_room()?;
         let left = self.fail_syncs.load(SeqCst);
         if left > 0 {
             self.fail_syncs.store(left - 1, SeqCst);
@@ -113,6 +128,7 @@ impl Disk for FaultyDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.switches.change()?;
+        self.switches.take_room()?;
         self.inner.rename(from, to)
     }
 

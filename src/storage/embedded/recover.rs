@@ -96,7 +96,7 @@ impl Engine {
         let oldest = super::wal::segments(disk.as_ref(), &wal_dir)?.first().copied();
         let is_tail = oldest.is_some_and(|oldest| oldest <= flushed);
         let (replayed, restored) = restore(&head, &register, &exemplars, is_tail, |each| {
-            replay(disk.as_ref(), &wal_dir, &dir.join("quarantine"), 0, each)
+            replay(disk.as_ref(), &wal_dir, &dir.join("quarantine"), each)
         })?;
         head.count_active();
         add(&counters.replay_samples, restored.samples);

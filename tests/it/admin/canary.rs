@@ -1,13 +1,12 @@
 //! Known samples, for ever.
 
-use std::{
-    process::Child,
-    thread::sleep,
-    time::{Duration, Instant},
-};
+use std::process::Child;
 
-use super::{run, start, wait};
-use crate::server::{Options, Server, free_port, text};
+use super::{run, start};
+use crate::{
+    patience::{wait_for_end, wait_for_some},
+    server::{Options, Server, free_port, text},
+};
 
 /// A canary that sings ten times a second; killed when dropped.
 struct Canary {
@@ -33,14 +32,7 @@ impl Canary {
 
     #[track_caller]
     fn until(&self, name: &str, wanted: impl Fn(f64) -> bool) -> f64 {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        loop {
-            match self.metric(name) {
-                Some(value) if wanted(value) => return value,
-                last => assert!(Instant::now() < deadline, "{name} is {last:?} after a minute"),
-            }
-            sleep(Duration::from_millis(20));
-        }
+        wait_for_some(name, || self.metric(name).filter(|value| wanted(*value)))
     }
 
     /// How many rounds are over, once some more are.
@@ -54,7 +46,7 @@ impl Canary {
     fn stop(mut self) -> i32 {
         let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        wait(&mut self.child)
+        wait_for_end("the canary", &mut self.child).code().unwrap()
     }
 }
 

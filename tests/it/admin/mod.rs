@@ -10,10 +10,10 @@ use std::{
     net::{TcpListener, TcpStream},
     process::{Child, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use crate::server::luminate;
+use crate::{patience::wait_for_end, server::luminate};
 
 /// What a command ended with.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
     let mut child = start(arguments, environment);
     let out = read_all(child.stdout.take().unwrap());
     let err = read_all(child.stderr.take().unwrap());
-    let code = wait(&mut child);
+    let code = wait_for_end("luminate", &mut child).code().unwrap();
     Ended { code, out: out.join().unwrap(), err: err.join().unwrap() }
 }
 
@@ -44,20 +44,6 @@ fn read_all(mut from: impl Read + Send + 'static) -> thread::JoinHandle<String> 
         from.read_to_string(&mut text).unwrap();
         text
     })
-}
-
-fn wait(child: &mut Child) -> i32 {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status.code().unwrap();
-        }
-        if Instant::now() > deadline {
-            child.kill().unwrap();
-            panic!("it still runs after a minute");
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Something that listens, says the same to everybody, and is no server of ours; it ends with the test.

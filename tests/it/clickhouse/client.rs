@@ -15,6 +15,7 @@ use luminate::{
 use tokio::runtime::Runtime;
 
 use super::front::Front;
+use crate::patience::wait_for;
 
 fn config(front: &Front) -> ClickHouseConfig {
     ClickHouseConfig { database: front.database.clone(), ..ClickHouseConfig::new(&front.url) }
@@ -124,13 +125,7 @@ fn a_read_that_is_dropped_ends_on_the_server() {
         count(&front, what)
     };
     let until = |expected: &str| {
-        for _ in 0..300 {
-            if running() == expected {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(100));
-        }
-        panic!("{} are running after 30 s, not {expected}", running());
+        wait_for(&format!("{expected} reads to be running"), || running() == expected);
     };
     let reading = runtime.spawn(async move { servers.rows(&statement).await });
     until("1");

@@ -23,9 +23,12 @@ use super::{
     front::Front,
     proxy::{Cut, Fault, Mode, Proxy},
     schema,
-    witness::{self, Witness, wait_for},
+    witness::{self, Witness},
 };
-use crate::server::{Options, Server, now_ms, remote_write};
+use crate::{
+    patience::wait_for,
+    server::{Options, Server, now_ms, remote_write},
+};
 
 /// How long a trouble lasts.
 fn outage() -> Duration {

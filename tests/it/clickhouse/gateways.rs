@@ -23,10 +23,11 @@ use super::{
     faults::{NO_DIRECTORY, gateway_options},
     front::Front,
     schema,
-    witness::{get, wait_for},
+    witness::get,
 };
 use crate::{
     nginx::{self, Nginx},
+    patience::wait_for,
     prometheus::Prometheus,
     server::{Server, api, free_port, have, now_ms},
 };

@@ -14,6 +14,7 @@ use luminate::{
 use tokio::runtime::Runtime;
 
 use super::front::Front;
+use crate::patience::wait_for;
 
 /// 2026-01-10 00:00:00 UTC.
 const NOW: i64 = 1_768_003_200_000;
@@ -72,13 +73,7 @@ impl Subject {
 
     /// Waits for something that happens in the background.
     pub(super) fn until(&self, what: &str, happened: impl Fn(&Self) -> bool) {
-        for _ in 0..3000 {
-            if happened(self) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        panic!("{what} does not happen");
+        wait_for(what, || happened(self));
     }
 }
 

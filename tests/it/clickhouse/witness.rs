@@ -16,7 +16,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::server::{api_as, now_ms, remote_write};
+use crate::{
+    patience::{PATIENCE, wait_for},
+    server::{api_as, now_ms, remote_write},
+};
 
 const WRITERS: usize = 4;
 const SERIES: usize = 5;
@@ -25,8 +28,6 @@ const BATCH: i64 = 10;
 const STEP_MS: i64 = 1000;
 /// Covers all that is written.
 const RANGE: &str = "80h";
-/// How long anything may take to come right before the test gives up.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What the writers and readers have seen.
 #[derive(Debug)]
@@ -295,15 +296,6 @@ struct StopWhenDropped<'a>(&'a AtomicBool);
 impl Drop for StopWhenDropped<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::SeqCst);
-    }
-}
-
-/// Waits for a condition, with patience.
-pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

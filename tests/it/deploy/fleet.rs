@@ -17,13 +17,8 @@ use std::{
 
 use super::manifest::Manifest;
 use crate::{
-    clickhouse::{
-        faults::NO_DIRECTORY,
-        front::Front,
-        proxy::Proxy,
-        schema,
-        witness::{get, wait_for},
-    },
+    clickhouse::{faults::NO_DIRECTORY, front::Front, proxy::Proxy, schema, witness::get},
+    patience::wait_for,
     server::{Options, Server, free_port, luminate},
     token,
 };

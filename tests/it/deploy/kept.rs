@@ -16,7 +16,7 @@ use std::{
 };
 
 use crate::{
-    clickhouse::witness::wait_for,
+    patience::wait_for,
     server::{Series, api_as, now_ms, remote_write},
 };
 

@@ -10,9 +10,10 @@ use super::{fleet::Fleet, kept::Kept};
 use crate::{
     clickhouse::{
         proxy::Mode,
-        witness::{Witness, get_as, wait_for},
+        witness::{Witness, get_as},
     },
     nginx::{self, Nginx},
+    patience::wait_for,
     token::token,
 };
 

@@ -22,7 +22,10 @@ use luminate::{
 use redis::{Connection, FromRedisValue};
 use tempfile::TempDir;
 
-use crate::server::{free_port, have};
+use crate::{
+    patience::{PATIENCE, wait_for},
+    server::{free_port, have},
+};
 
 /// A `redis-server` on a port and in a directory of its own; killed when dropped.
 pub struct RedisServer {
@@ -50,11 +53,7 @@ impl RedisServer {
     }
 
     fn wait(&self) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(Instant::now() < deadline, "redis-server does not listen");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait_for("redis-server to listen", || std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok());
     }
 
     pub fn url(&self) -> String {
@@ -186,9 +185,9 @@ impl Gateway {
 
 /// Waits for something to become true, for longer than it could ever take.
 pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + PATIENCE;
     while !holds().await {
-        assert!(Instant::now() < deadline, "not within a minute: {what}");
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

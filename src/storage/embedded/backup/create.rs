@@ -6,22 +6,19 @@ use std::{
     sync::Arc,
 };
 
-use aws_lc_rs::digest::{Context, SHA256};
-use bytes::Bytes;
-
 use super::{
     super::{
         catalog::ledger::LEDGER,
-        disk::{Disk, ReadFile},
+        disk::Disk,
         documents::DOCUMENTS,
         part::{Part, Seal},
     },
     BackupError, Progress, Result, Told,
     claim::{Claim, Work},
-    hex,
     manifest::{BackedFile, BackedPart, BackupName, FORMAT, Manifest, OBJECTS, object},
+    pieces::Pieces,
     snapshot::{LastBackup, Taken},
-    target::{PIECE, Target},
+    target::Target,
 };
 use crate::clock::Clock;
 
@@ -205,73 +202,37 @@ impl Copy<'_, '_> {
 
     /// The SHA-256 of a file, and the CRC32C of its first `covered` bytes.
     fn checksums(&mut self, path: &Path, bytes: u64, covered: u64) -> Result<(String, u32)> {
-        let mut pieces = Pieces::open(self.disk.as_ref(), path, bytes)?;
-        let (mut sha256, mut crc, mut at) = (Context::new(&SHA256), 0, 0_u64);
+        let mut pieces = Pieces::of_file(self.disk.as_ref(), path, bytes)?;
+        let (mut crc, mut at) = (0, 0_u64);
         while let Some(piece) = pieces.next()? {
             self.claim.renew()?;
-            sha256.update(&piece);
             let left = usize::try_from(covered.saturating_sub(at)).unwrap_or(usize::MAX);
             crc = crc32c::crc32c_append(crc, &piece[..piece.len().min(left)]);
             at += piece.len() as u64;
         }
-        Ok((hex(sha256.finish().as_ref()), crc))
+        Ok((pieces.sha256(), crc))
     }
 
     /// Copies a file, if it still reads as it did.
     fn copy(&mut self, snapshot: &Path, file: &BackedFile) -> Result<()> {
         let path = snapshot.join(&file.path);
-        let mut pieces = Pieces::open(self.disk.as_ref(), &path, file.bytes)?;
-        let mut sha256 = Some(Context::new(&SHA256));
+        let mut pieces = Pieces::of_file(self.disk.as_ref(), &path, file.bytes)?;
         let claim = &mut self.claim;
         self.target.put(&object(&file.sha256), file.bytes, &mut || {
             claim.renew()?;
-            if let Some(piece) = pieces.next()? {
-                if let Some(sha256) = &mut sha256 {
-                    sha256.update(&piece);
-                }
-                return Ok(Some(piece));
-            }
-            let finished = sha256.take().map(|sha256| hex(sha256.finish().as_ref()));
-            match finished {
-                Some(read) if read != file.sha256 => Err(BackupError::Damaged {
+            let piece = pieces.next()?;
+            if piece.is_none() && pieces.sha256() != file.sha256 {
+                return Err(BackupError::Damaged {
                     place: snapshot.display().to_string(),
                     name: file.path.clone(),
                     why: "it reads differently each time".to_owned(),
-                }),
-                Some(_) | None => Ok(None),
+                });
             }
+            Ok(piece)
         })?;
         self.copied.0 += 1;
         self.copied.1 += file.bytes;
         Ok(())
-    }
-}
-
-/// A file of this machine, piece by piece.
-struct Pieces {
-    file: Arc<dyn ReadFile>,
-    path: PathBuf,
-    at: u64,
-    end: u64,
-}
-
-impl Pieces {
-    fn open(disk: &dyn Disk, path: &Path, bytes: u64) -> Result<Self> {
-        let file = disk.open(path).map_err(BackupError::local(format!("opening {}", path.display())))?;
-        Ok(Self { file, path: path.to_owned(), at: 0, end: bytes })
-    }
-
-    fn next(&mut self) -> Result<Option<Bytes>> {
-        let length = usize::try_from(PIECE.min(self.end - self.at)).unwrap_or(usize::MAX);
-        if length == 0 {
-            return Ok(None);
-        }
-        let mut piece = vec![0; length];
-        self.file
-            .read_exact_at(&mut piece, self.at)
-            .map_err(BackupError::local(format!("reading {}", self.path.display())))?;
-        self.at += length as u64;
-        Ok(Some(piece.into()))
     }
 }
 

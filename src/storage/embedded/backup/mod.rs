@@ -33,6 +33,7 @@ mod create;
 mod directory;
 mod drill;
 mod manifest;
+mod pieces;
 mod prune;
 mod remote;
 mod restore;

@@ -11,18 +11,16 @@ use std::{
     sync::Arc,
 };
 
-use aws_lc_rs::digest::{Context, SHA256};
-
 use super::{
     super::{
-        disk::{Disk, replace},
+        disk::{Disk, contents, replace},
         lock::Lock,
         part::{Part, TEMPORARY_SUFFIX},
     },
-    BackupError, Finding, Progress, Result, Told, hex,
+    BackupError, Finding, Progress, Result, Told,
     manifest::{BackedFile, BackupName, Manifest},
-    target::{PIECE, Target},
-    verify::each_piece,
+    pieces::Pieces,
+    target::Target,
 };
 use crate::storage::StorageError;
 
@@ -96,11 +94,8 @@ fn is_fresh(disk: &dyn Disk, into: &Path, manifest: &Manifest) -> Result<bool> {
         !["LOCK", "lost+found"].contains(&name) && name != format!("{RESTORING}{TEMPORARY_SUFFIX}")
     };
     if entries.iter().any(|entry| entry.name == RESTORING) {
-        let file = disk.open(&into.join(RESTORING)).map_err(BackupError::local(reading()))?;
-        let length = file.len().map_err(BackupError::local(reading()))?;
-        let mut text = vec![0; usize::try_from(length.min(1 << 16)).unwrap_or(0)];
-        file.read_exact_at(&mut text, 0).map_err(BackupError::local(reading()))?;
-        if text == mark(manifest).as_bytes() {
+        let text = contents(disk, &into.join(RESTORING)).map_err(BackupError::local(reading()))?;
+        if text.as_deref() == Some(mark(manifest).as_bytes()) {
             return Ok(false);
         }
         return Err(BackupError::Refused(format!(
@@ -190,22 +185,12 @@ impl Work<'_> {
 
     /// Whether a file is there as it should be, from a try before.
     fn is_there(&self, file: &BackedFile) -> bool {
-        let Ok(there) = self.disk.open(&self.into.join(&file.path)) else { return false };
-        if there.len().ok() != Some(file.bytes) {
+        let path = self.into.join(&file.path);
+        if self.disk.open(&path).and_then(|there| there.len()).ok() != Some(file.bytes) {
             return false;
         }
-        let mut sha256 = Context::new(&SHA256);
-        let mut at = 0;
-        while at < file.bytes {
-            let length = PIECE.min(file.bytes - at);
-            let mut piece = vec![0; usize::try_from(length).unwrap_or(0)];
-            if there.read_exact_at(&mut piece, at).is_err() {
-                return false;
-            }
-            sha256.update(&piece);
-            at += length;
-        }
-        hex(sha256.finish().as_ref()) == file.sha256
+        let pieces = Pieces::of_file(self.disk.as_ref(), &path, file.bytes);
+        pieces.and_then(Pieces::sha256_of_all).is_ok_and(|sha256| sha256 == file.sha256)
     }
 
     /// Writes a file beside its place, checks it, and gives it its name.
@@ -236,14 +221,12 @@ impl Work<'_> {
         failed: &impl Fn() -> F,
     ) -> Result<()> {
         let mut writes = self.disk.create(path).map_err(failed())?;
-        let (mut sha256, mut at) = (Context::new(&SHA256), 0);
-        each_piece(self.target, file, &mut |piece| {
-            sha256.update(piece);
-            writes.write_all_at(piece, at).map_err(failed())?;
+        let (mut pieces, mut at) = (Pieces::of_backed(self.target, file), 0);
+        while let Some(piece) = pieces.next()? {
+            writes.write_all_at(&piece, at).map_err(failed())?;
             at += piece.len() as u64;
-            Ok(())
-        })?;
-        if hex(sha256.finish().as_ref()) != file.sha256 {
+        }
+        if pieces.sha256() != file.sha256 {
             return Err(self.damaged(file, "its bytes are not those that were written"));
         }
         writes.sync_all().map_err(failed())

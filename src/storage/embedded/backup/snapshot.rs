@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     super::{
         config::EmbeddedConfig,
-        disk::{Disk, replace},
+        disk::{Disk, contents, replace},
         engine::Engine,
         lock::Lock,
         snapshot::SNAPSHOTS,
@@ -45,9 +45,7 @@ pub struct LastBackup {
 impl LastBackup {
     /// What a data directory tells of its last backup, if there was one.
     pub fn read(disk: &dyn Disk, data_dir: &Path) -> Option<Self> {
-        let file = disk.open(&data_dir.join(LAST)).ok()?;
-        let mut bytes = vec![0; usize::try_from(file.len().ok()?.min(1 << 16)).ok()?];
-        file.read_exact_at(&mut bytes, 0).ok()?;
+        let bytes = contents(disk, &data_dir.join(LAST)).ok()??;
         serde_json::from_slice(&bytes).ok()
     }
 

@@ -2,8 +2,6 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use aws_lc_rs::digest::{Context, SHA256};
-
 use super::{
     super::{
         catalog::ledger::{self, LEDGER},
@@ -11,10 +9,11 @@ use super::{
         documents::{self, DOCUMENTS},
         part::Part,
     },
-    BackupError, Progress, Result, Told, hex,
+    BackupError, Progress, Result, Told,
     manifest::{BackedFile, BackupName, Manifest, OBJECTS},
+    pieces::Pieces,
     remote::Remote,
-    target::{PIECE, Target},
+    target::Target,
 };
 
 /// What was found of a backup.
@@ -71,20 +70,13 @@ fn wrong(
         }
         Some(_) => {}
     }
-    let mut sha256 = Context::new(&SHA256);
-    let read = each_piece(target, file, &mut |piece| {
-        sha256.update(piece);
-        Ok(())
-    });
-    match read {
-        Ok(()) => {}
+    match Pieces::of_backed(target, file).sha256_of_all() {
+        Ok(sha256) if sha256 == file.sha256 => {}
+        Ok(_) => return Ok(Some("its bytes are not those that were written".to_owned())),
         Err(error @ (BackupError::Missing { .. } | BackupError::Damaged { .. })) => {
             return Ok(Some(error.to_string()));
         }
         Err(error) => return Err(error),
-    }
-    if hex(sha256.finish().as_ref()) != file.sha256 {
-        return Ok(Some("its bytes are not those that were written".to_owned()));
     }
     let path = Path::new(&file.path);
     let damage = match &*file.path {
@@ -102,20 +94,4 @@ fn wrong(
     let known = file.part.as_ref().is_some_and(|part| part.damaged);
     let known = known.then(|| "it was damaged already in the store that it was copied from".to_owned());
     Ok(damage.or(known))
-}
-
-/// Reads a file of a backup piece by piece.
-pub(super) fn each_piece(
-    target: &dyn Target,
-    file: &BackedFile,
-    with: &mut dyn FnMut(&[u8]) -> Result<()>,
-) -> Result<()> {
-    let object = file.object();
-    let mut at = 0;
-    while at < file.bytes {
-        let length = PIECE.min(file.bytes - at);
-        with(&target.read(&object, at, length)?)?;
-        at += length;
-    }
-    Ok(())
 }

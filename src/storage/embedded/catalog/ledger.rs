@@ -13,7 +13,7 @@ use super::{
             Damaged,
             bytes::{Reader, put_length},
         },
-        disk::{Disk, replace},
+        disk::{Disk, contents, replace},
     },
     rows::{Cursor, ExemplarRow, MetadataRow, Row, TenantRow, Tombstone},
 };
@@ -62,17 +62,8 @@ pub fn write(disk: &Arc<dyn Disk>, path: &Path, ledger: &Ledger) -> Result<u64> 
 
 /// Reads the ledger; none if there is no file.
 pub fn read(disk: &Arc<dyn Disk>, path: &Path) -> Result<Option<LedgerRead>> {
-    let context = |e| StorageError::io("reading the ledger", e);
-    let file = match disk.open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(context(e)),
-    };
-    let length = usize::try_from(file.len().map_err(context)?)
-        .map_err(|_| context(io::ErrorKind::FileTooLarge.into()))?;
-    let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, 0).map_err(context)?;
-    Ok(Some(decode(path, &bytes)))
+    let bytes = contents(disk.as_ref(), path).map_err(|e| StorageError::io("reading the ledger", e))?;
+    Ok(bytes.map(|bytes| decode(path, &bytes)))
 }
 
 fn encode(ledger: &Ledger) -> Result<Vec<u8>> {

@@ -18,7 +18,7 @@ use crate::storage::{
             ledger::{self, LEDGER},
             superblock::Superblock,
         },
-        disk::{Disk, SystemDisk, size_of_dir},
+        disk::{Disk, SystemDisk, contents, size_of_dir},
         documents::{self, DOCUMENTS},
     },
 };
@@ -110,10 +110,8 @@ impl Copy {
                 Ok(()) => {
                     let copy = Self(path);
                     copy_dir(&data_dir.join(CATALOG), &copy.0.join(CATALOG))?;
-                    match contents(disk, &data_dir.join(SUPERBLOCK)) {
-                        Ok(superblock) => fs::write(copy.0.join(SUPERBLOCK), superblock)?,
-                        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                        Err(e) => return Err(e),
+                    if let Some(superblock) = contents(disk.as_ref(), &data_dir.join(SUPERBLOCK))? {
+                        fs::write(copy.0.join(SUPERBLOCK), superblock)?;
                     }
                     return Ok(copy);
                 }
@@ -123,14 +121,6 @@ impl Copy {
         }
         Err(io::ErrorKind::AlreadyExists.into())
     }
-}
-
-fn contents(disk: &Arc<dyn Disk>, path: &Path) -> io::Result<Vec<u8>> {
-    let file = disk.open(path)?;
-    let length = usize::try_from(file.len()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
-    let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, 0)?;
-    Ok(bytes)
 }
 
 impl Drop for Copy {

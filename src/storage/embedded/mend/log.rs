@@ -12,23 +12,16 @@ use crate::{
     storage::{
         Result, StorageError,
         embedded::{
-            disk::{Disk, ReadFile},
+            disk::Disk,
             wal::{
-                frame::{Found, SEGMENT_START, Scan, SegmentHeader},
+                frame::{Found, SegmentHeader},
                 record::{Record, decode},
+                segment::Segment,
                 segment_path, segments,
             },
         },
     },
 };
-
-/// A segment, open.
-struct Segment {
-    seq: u64,
-    file: Arc<dyn ReadFile>,
-    length: u64,
-    header: Option<SegmentHeader>,
-}
 
 /// What is known of the numbers of series of an epoch, and the time that was met last.
 #[derive(Default)]
@@ -53,8 +46,12 @@ pub(super) fn look(
     let dir = data_dir.join("wal");
     let mut all = Vec::new();
     for seq in segments(disk.as_ref(), &dir)? {
-        match open(disk.as_ref(), &dir, seq) {
-            Ok(segment) => all.push(segment),
+        match Segment::open(disk.as_ref(), &dir, seq) {
+            Ok(mut segment) => {
+                // One whose front cannot be read has no header, and that it cannot be read is told below.
+                let _ = segment.read_header();
+                all.push(segment);
+            }
             // A flush has let it go.
             Err(e) if live && e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(StorageError::io(format!("opening log segment {seq:016x}"), e)),
@@ -69,26 +66,18 @@ pub(super) fn look(
         report.files += 1;
         report.bytes += segment.length;
         missing(segment, next, covered, &file, report);
-        let must_reach = next.and_then(|next| {
-            let header = next.header.filter(|_| next.seq == segment.seq + 1)?;
-            usize::try_from(header.previous_end).ok()
-        });
-        let bytes = match segment.read(must_reach) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                report.find(&file, None, format!("it cannot be read: {error}"), Lost::unknown());
-                continue;
-            }
+        let read = match segment.header {
+            Some(header) => reading.walk(segment, header, next, &file, report),
+            None => segment.had_something(next).map(|had| {
+                if had {
+                    let what = "it has no header that reads back".to_owned();
+                    report.find(&file, Some(0), what, Lost::unknown());
+                }
+            }),
         };
-        let Some(header) = segment.header else {
-            let written = bytes.get(SEGMENT_START..).is_some_and(|rest| rest.iter().any(|b| *b != 0));
-            // The last segment may have been torn while it was begun; then nothing was in it.
-            if written || next.is_some_and(|_| must_reach != Some(SEGMENT_START)) {
-                report.find(&file, Some(0), "it has no header that reads back".to_owned(), Lost::unknown());
-            }
-            continue;
-        };
-        reading.scan(&bytes, header, must_reach, &file, report);
+        if let Err(error) = read {
+            report.find(&file, None, format!("it cannot be read: {error}"), Lost::unknown());
+        }
     }
     Ok(())
 }
@@ -105,49 +94,48 @@ fn missing(segment: &Segment, next: Option<&Segment>, covered: u64, file: &str, 
 }
 
 impl Reading {
-    fn scan(
+    fn walk(
         &mut self,
-        bytes: &[u8],
+        segment: &Segment,
         header: SegmentHeader,
-        must_reach: Option<usize>,
+        next: Option<&Segment>,
         file: &str,
         report: &mut Report,
-    ) {
+    ) -> io::Result<()> {
         if header.epoch != self.epoch {
             (self.epoch, self.known) = (header.epoch, HashSet::new());
         }
         let before = report.findings.len();
-        for found in Scan::new(bytes, header.salt, SEGMENT_START, must_reach) {
-            match found {
-                Found::Frame { at, kind, payload } => match decode(kind, payload) {
-                    Some(record) => {
-                        // Between the last time before a hole and the first one behind it lies what was in it.
-                        let waiting = self.last;
-                        let next = self.record(record, report);
-                        let span = waiting.zip(next).and_then(|(a, b)| between(a, b));
-                        for finding in &mut report.findings[before..] {
-                            if finding.lost.range.is_none() {
-                                finding.lost.range = span;
-                            }
+        let walked = segment.walk(header, next, |found| match found {
+            Found::Frame { at, kind, payload } => match decode(kind, payload) {
+                Some(record) => {
+                    // Between the last time before a hole and the first one behind it lies what was in it.
+                    let waiting = self.last;
+                    let met = self.record(record, report);
+                    let span = waiting.zip(met).and_then(|(a, b)| between(a, b));
+                    for finding in &mut report.findings[before..] {
+                        if finding.lost.range.is_none() {
+                            finding.lost.range = span;
                         }
-                        self.last = next.or(self.last);
                     }
-                    None => {
-                        let what = "a record is not readable".to_owned();
-                        report.find(file, Some(at as u64), what, Lost::unknown());
-                    }
-                },
-                Found::Hole { from, to } => {
-                    let what = format!("{} bytes of the log do not read back", to.saturating_sub(from));
-                    report.find(file, Some(from as u64), what, Lost::unknown());
+                    self.last = met.or(self.last);
                 }
+                None => {
+                    let what = "a record is not readable".to_owned();
+                    report.find(file, Some(at as u64), what, Lost::unknown());
+                }
+            },
+            Found::Hole { from, to } => {
+                let what = format!("{} bytes of the log do not read back", to.saturating_sub(from));
+                report.find(file, Some(from as u64), what, Lost::unknown());
             }
-        }
+        });
         let homeless = std::mem::take(&mut self.homeless);
         if homeless.samples > 0 {
             let what = "samples belong to series whose record does not read back".to_owned();
             report.find(file, None, what, homeless);
         }
+        walked.map(|_| ())
     }
 
     /// Counts a record in: the last time in it.
@@ -184,26 +172,6 @@ impl Reading {
 
 fn between(a: i64, b: i64) -> Option<TimeRange> {
     TimeRange::new(Timestamp(a.min(b)), Timestamp(a.max(b)))
-}
-
-fn open(disk: &dyn Disk, dir: &Path, seq: u64) -> io::Result<Segment> {
-    let file = disk.open(&segment_path(dir, seq))?;
-    let length = file.len()?;
-    let mut head = [0; SEGMENT_START];
-    let there = usize::try_from(length).unwrap_or(SEGMENT_START).min(SEGMENT_START);
-    // One whose front cannot be read has no header.
-    let read = file.read_exact_at(&mut head[..there], 0);
-    let header = read.ok().and_then(|()| SegmentHeader::decode(&head)).filter(|header| header.seq == seq);
-    Ok(Segment { seq, file, length, header })
-}
-
-impl Segment {
-    fn read(&self, must_reach: Option<usize>) -> io::Result<Vec<u8>> {
-        let length = usize::try_from(self.length).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; must_reach.unwrap_or(length).min(length)];
-        self.file.read_exact_at(&mut bytes, 0)?;
-        Ok(bytes)
-    }
 }
 
 impl Finding {

@@ -86,16 +86,6 @@ impl Part {
         Ok(found)
     }
 
-    /// The values that label `name` has on a tenant's series, sorted.
-    pub fn label_values(&self, tenant: &TenantId, name: &str) -> Result<Vec<String>> {
-        let mut values = Vec::new();
-        self.each_label_value(tenant, name, None, |value| {
-            values.push(value.to_owned());
-            ControlFlow::Continue(())
-        })?;
-        Ok(values)
-    }
-
     /// The values that label `name` has on these series of a tenant, sorted.
     pub fn label_values_of(
         &self,

@@ -423,66 +423,6 @@ impl Part {
         Ok(())
     }
 
-    /// Walks over all series, in order. After an error the walk goes on with the next series.
-    pub fn iter(&self) -> impl Iterator<Item = Result<PartSeries>> + '_ {
-        self.footer.meta.tenants.iter().flat_map(move |tenant| {
-            (tenant.first..tenant.first.saturating_add(tenant.series)).map(move |ordinal| {
-                Ok(PartSeries { tenant: tenant.tenant.clone(), ordinal, labels: self.labels(ordinal)? })
-            })
-        })
-    }
-
-    /// Reads and decodes everything; the first thing that is wrong is the error.
-    pub fn verify(&self) -> Result<()> {
-        let end = self.footer.meta.bytes - TRAILER as u64;
-        let (mut at, mut crc, mut buffer) = (0_u64, 0_u32, vec![0_u8; 1 << 20]);
-        while at < end {
-            let length = usize::try_from(end - at).map_or(buffer.len(), |left| left.min(buffer.len()));
-            self.file.read_exact_at(&mut buffer[..length], at).map_err(|e| self.io(e))?;
-            crc = crc32c::crc32c_append(crc, &buffer[..length]);
-            at += length as u64;
-        }
-        for page in 0..self.page_count() {
-            self.load_page(page)?;
-        }
-        let mut last: Option<PartSeries> = None;
-        let mut samples = SeriesSamples::default();
-        let (mut count, mut floats, mut histograms) = (0_u32, 0_u64, 0_u64);
-        for series in self.iter() {
-            let series = series?;
-            if let Some(last) = &last
-                && (&last.tenant, &last.labels) >= (&series.tenant, &series.labels)
-            {
-                return Err(self.index_corrupt(Section::Labels, Damaged("series are not in order")));
-            }
-            samples.clear();
-            self.read(series.ordinal, TimeRange::ALL, &mut samples)?;
-            let ascending = samples.timestamps.windows(2).all(|pair| pair[0] < pair[1])
-                && samples.histograms.windows(2).all(|pair| pair[0].timestamp < pair[1].timestamp);
-            if !ascending {
-                return Err(self.index_corrupt(Section::Series, Damaged("samples are not in order")));
-            }
-            floats += samples.timestamps.len() as u64;
-            histograms += samples.histograms.len() as u64;
-            count += 1;
-            last = Some(series);
-        }
-        let meta = &self.footer.meta;
-        if (count, floats, histograms) != (meta.series, meta.samples, meta.histograms) {
-            return Err(self.index_corrupt(Section::Series, Damaged("counts differ from the footer's")));
-        }
-        for tenant in &meta.tenants {
-            let all = self.find(&tenant.tenant, &[])?;
-            for name in self.label_names(&tenant.tenant)? {
-                self.label_values_of(&tenant.tenant, &name, &all)?;
-            }
-        }
-        if crc != self.total_crc {
-            return Err(self.corrupt(0, "file's checksum is wrong"));
-        }
-        Ok(())
-    }
-
     /// The bytes of an index section.
     pub(super) fn section(&self, section: Section) -> &[u8] {
         let at = self.footer.sections[section as usize];

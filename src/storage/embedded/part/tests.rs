@@ -1,17 +1,18 @@
 use std::{
     collections::BTreeMap,
-    fs, io,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    fs,
+    ops::ControlFlow,
+    sync::{Arc, atomic::Ordering},
 };
 
 use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::{
-    super::disk::{Disk, Entry, Mapped, ReadFile, SystemDisk, WriteFile},
+    super::{
+        disk::{Disk, SystemDisk},
+        faults::FaultyDisk,
+    },
     *,
 };
 use crate::{
@@ -82,7 +83,7 @@ pub(super) fn same(a: &SeriesSamples, b: &SeriesSamples) -> bool {
 
 /// All that a part holds is what the model holds, found by every way there is.
 pub(super) fn check(part: &Part, model: &Model) {
-    let series: Vec<PartSeries> = part.iter().collect::<Result<_, _>>().unwrap();
+    let series: Vec<PartSeries> = series(part).map(Result::unwrap).collect();
     let keys: Vec<_> = series.iter().map(|s| (s.tenant.clone(), s.labels.clone())).collect();
     assert_eq!(keys, model.keys().cloned().collect::<Vec<_>>());
     for (series, samples) in series.iter().zip(model.values()) {
@@ -91,7 +92,23 @@ pub(super) fn check(part: &Part, model: &Model) {
         assert!(same(&back, samples), "{series:?}");
         assert_eq!(part.labels(series.ordinal).unwrap(), series.labels);
     }
-    part.verify().unwrap();
+    assert_eq!(part.examine(|_, _, _| Ok(())).unwrap(), []);
+}
+
+/// All series of a part, in order.
+fn series(part: &Part) -> impl Iterator<Item = Result<PartSeries, StorageError>> + '_ {
+    (0..part.meta().series).map(|ordinal| Ok(part.series(ordinal)?.expect("it is within the count")))
+}
+
+/// The values that a label has on all series of a tenant.
+fn values(part: &Part, tenant_name: &str, name: &str) -> Vec<String> {
+    let mut values = Vec::new();
+    let each = |value: &str| {
+        values.push(value.to_owned());
+        ControlFlow::Continue(())
+    };
+    part.each_label_value(&tenant(tenant_name), name, None, each).unwrap();
+    values
 }
 
 fn sample_model() -> Model {
@@ -142,7 +159,7 @@ fn a_range_is_cut_out_exactly() {
     let model = sample_model();
     let (path, _) = write(&dir, &model);
     let part = Part::open(&system(), &path).unwrap();
-    for (series, samples) in part.iter().zip(model.values()) {
+    for (series, samples) in series(&part).zip(model.values()) {
         let ordinal = series.unwrap().ordinal;
         assert_eq!(
             part.series_range(ordinal).unwrap().start().0,
@@ -231,7 +248,7 @@ fn many_values_are_scanned_by_their_index() {
     assert_eq!(found(MatchOp::NotMatches, ".*7"), 450);
     assert_eq!(found(MatchOp::Matches, "(.*7)?"), 50);
     assert_eq!(found(MatchOp::NotMatches, "pod-001|pod-002"), 498);
-    assert_eq!(part.label_values(&tenant("t"), "pod").unwrap().len(), 500);
+    assert_eq!(values(&part, "t", "pod").len(), 500);
     let one = part.find(&tenant("t"), &[Matcher::equal("pod", "pod-009")]).unwrap();
     assert_eq!(part.label_values_of(&tenant("t"), "pod", &one).unwrap(), ["pod-009"]);
     assert_eq!(part.label_values_of(&tenant("t"), "__name__", &one).unwrap(), ["down", "up"]);
@@ -244,9 +261,9 @@ fn label_names_and_values_are_the_tenants_own() {
     let part = Part::open(&system(), &path).unwrap();
     assert_eq!(part.label_names(&tenant("team-a")).unwrap(), ["__name__", "job", "pod"]);
     assert_eq!(part.label_names(&tenant("team-b")).unwrap(), ["__name__", "job", "pod", "ünï"]);
-    assert_eq!(part.label_values(&tenant("team-a"), "__name__").unwrap(), ["http_requests_total", "up"]);
-    assert_eq!(part.label_values(&tenant("team-a"), "absent").unwrap(), [""; 0]);
-    assert_eq!(part.label_values(&tenant("nobody"), "__name__").unwrap(), [""; 0]);
+    assert_eq!(values(&part, "team-a", "__name__"), ["http_requests_total", "up"]);
+    assert_eq!(values(&part, "team-a", "absent"), [""; 0]);
+    assert_eq!(values(&part, "nobody", "__name__"), [""; 0]);
     let mixed = part.find(&tenant("team-b"), &[Matcher::equal("__name__", "mixed")]).unwrap();
     assert_eq!(part.label_names_of(&tenant("team-b"), &mixed).unwrap(), ["__name__", "ünï"]);
 }
@@ -326,8 +343,9 @@ fn every_flipped_byte_is_noticed_and_costs_only_its_neighbours() {
         match Part::open(&system(), &path) {
             Ok(part) => {
                 opened += 1;
-                assert!(part.verify().is_err(), "byte {at} is flipped and nobody sees it");
-                for (series, samples) in part.iter().zip(model.values()) {
+                let damage = part.examine(|_, _, _| Ok(())).unwrap();
+                assert!(!damage.is_empty(), "byte {at} is flipped and nobody sees it");
+                for (series, samples) in series(&part).zip(model.values()) {
                     let mut back = SeriesSamples::default();
                     match part.read(series.unwrap().ordinal, TimeRange::ALL, &mut back) {
                         Ok(()) => assert!(same(&back, samples)),
@@ -489,7 +507,7 @@ proptest! {
         let part = Part::open(&system(), &path).unwrap();
         check(&part, &model);
         let range = TimeRange::new(Timestamp(start), Timestamp(start + length)).unwrap();
-        for (series, samples) in part.iter().zip(model.values()) {
+        for (series, samples) in series(&part).zip(model.values()) {
             let mut back = SeriesSamples::default();
             part.read(series.unwrap().ordinal, range, &mut back).unwrap();
             let inside = samples.timestamps.iter().filter(|t| range.contains(Timestamp(**t))).count();
@@ -499,110 +517,15 @@ proptest! {
     }
 }
 
-/// The real disk, which is full after some calls that need room.
-#[derive(Debug)]
-struct FullDisk {
-    left: Arc<AtomicUsize>,
-}
-
-#[derive(Debug)]
-struct FullFile {
-    file: Box<dyn WriteFile>,
-    left: Arc<AtomicUsize>,
-}
-
-fn take_one(left: &AtomicUsize) -> io::Result<()> {
-    let taken = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-    taken.map(|_| ()).map_err(|_| io::ErrorKind::StorageFull.into())
-}
-
-impl Disk for FullDisk {
-    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        take_one(&self.left)?;
-        Ok(Box::new(FullFile { file: SystemDisk.create(path)?, left: Arc::clone(&self.left) }))
-    }
-
-    fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        SystemDisk.open_write(path)
-    }
-
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadFile>> {
-        SystemDisk.open(path)
-    }
-
-    fn map(&self, path: &Path, offset: u64, length: usize) -> io::Result<Mapped> {
-        SystemDisk.map(path, offset, length)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        take_one(&self.left)?;
-        SystemDisk.rename(from, to)
-    }
-
-    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        SystemDisk.hard_link(from, to)
-    }
-
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        SystemDisk.remove_file(path)
-    }
-
-    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        SystemDisk.remove_dir_all(path)
-    }
-
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        SystemDisk.create_dir_all(path)
-    }
-
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        SystemDisk.sync_dir(path)
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
-        SystemDisk.list(path)
-    }
-
-    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
-        SystemDisk.free_bytes(path)
-    }
-}
-
-impl WriteFile for FullFile {
-    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        take_one(&self.left)?;
-        self.file.write_all_at(bytes, offset)
-    }
-
-    fn preallocate(&mut self, length: u64) -> io::Result<()> {
-        self.file.preallocate(length)
-    }
-
-    fn truncate(&mut self, length: u64) -> io::Result<()> {
-        self.file.truncate(length)
-    }
-
-    fn sync_data(&mut self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
-    fn sync_all(&mut self) -> io::Result<()> {
-        take_one(&self.left)?;
-        self.file.sync_all()
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-}
-
 #[test]
 fn a_full_disk_leaves_a_whole_part_or_none() {
     let dir = TempDir::new().unwrap();
     let model = sample_model();
     let path = FACTS.id.path(dir.path(), Timestamp(0));
-    let write = |room: usize| -> Result<PartMeta, StorageError> {
-        let disk: Arc<dyn Disk> = Arc::new(FullDisk { left: Arc::new(AtomicUsize::new(room)) });
+    let write = |room: u64| -> Result<PartMeta, StorageError> {
+        let full = FaultyDisk::over(system());
+        full.room.store(room + 1, Ordering::SeqCst);
+        let disk: Arc<dyn Disk> = full;
         let mut writer = PartWriter::create(&disk, &path)?;
         for ((tenant, labels), samples) in &model {
             writer.add(tenant, labels, samples)?;

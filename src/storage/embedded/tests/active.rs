@@ -5,7 +5,7 @@ use crate::{
     model::Limit,
     storage::{
         Appended, RejectReason,
-        conformance::{Bounds, bounded},
+        conformance::bounds::{Bounds, bounded},
         room::Allowance,
     },
 };

@@ -258,6 +258,17 @@ async fn what_was_never_synced_may_be_lost_and_nothing_acknowledged_is() {
     assert!(survived_all, "the last cut is after everything");
 }
 
+/// Waits until the log has found out by itself that the disk works again.
+async fn becomes_ready(store: &EmbeddedStore) {
+    for _ in 0..6_000 {
+        if store.health() == Health::Ready {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("after a minute it is {:?}", store.health());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_writes_answers_reads_and_recovers() {
     let dir = tempfile::tempdir().unwrap();
@@ -280,13 +291,7 @@ async fn a_full_disk_refuses_writes_answers_reads_and_recovers() {
     assert!(store.flush().await.is_err());
     assert!(everything(&store).await[0].1.len() >= acked, "a failed flush hides nothing");
     disk.full.store(false, SeqCst);
-    for _ in 0..500 {
-        if store.health() == Health::Ready {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert_eq!(store.health(), Health::Ready);
+    becomes_ready(&store).await;
     // What was refused is in the frozen head, and in no log: it lasts from the flush on.
     store.flush().await.unwrap();
     write(&store, &series(2), &[(at(0), 1.0)]).await.unwrap();
@@ -313,12 +318,7 @@ async fn a_broken_disk_refuses_writes_and_recovers() {
     assert!(matches!(store.health(), Health::ReadOnly { .. }));
     assert!(store.flush().await.is_err());
     disk.broken.store(false, SeqCst);
-    for _ in 0..500 {
-        if store.health() == Health::Ready {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    becomes_ready(&store).await;
     // Sent again after an error, it is a duplicate in the head: and must be durable all the same.
     write(&store, &series(1), &[(at(1), 0.0)]).await.unwrap();
     let copy = tempfile::tempdir().unwrap();
@@ -349,7 +349,7 @@ async fn what_was_cleaned_stays_gone_whatever_failed_before() {
         failed += u64::from(!survived);
         let sets = vec![vec![crate::model::Matcher::equal("i", "02")]];
         let mut deleted = store.delete(&tenant(), sets.clone(), TimeRange::ALL).await;
-        for _ in 0..500 {
+        for _ in 0..6_000 {
             if deleted.is_ok() {
                 break;
             }

@@ -12,10 +12,6 @@ use crate::storage::{
     },
 };
 
-fn system() -> Arc<dyn Disk> {
-    Arc::new(SystemDisk)
-}
-
 fn looked(dir: &Path) -> Report {
     look(&system(), dir, Access::Alone).unwrap()
 }
@@ -33,7 +29,7 @@ fn mended(dir: &Path) -> Repair {
     repair
 }
 
-/// Waits until a store that was dropped has let go of its directory.
+/// A copy of a directory as it is now.
 fn copied(from: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     copy_dir(from, copy.path());
@@ -289,11 +285,7 @@ async fn the_power_may_go_at_any_change_of_a_repair() {
         let faulty = FaultyDisk::over(Arc::clone(&disk));
         faulty.power.store(cut, SeqCst);
         let faulty_disk: Arc<dyn Disk> = Arc::<FaultyDisk>::clone(&faulty);
-        let mut outcome = mend_on(&faulty_disk, dir.path());
-        while matches!(&outcome, Err(e) if e.to_string().contains("in use")) {
-            std::thread::sleep(Duration::from_millis(5));
-            outcome = mend_on(&faulty_disk, dir.path());
-        }
+        let outcome = once_free(|| mend_on(&faulty_disk, dir.path()));
         survived = faulty.power.load(SeqCst) > 1;
         assert!(outcome.is_ok() || !survived, "{outcome:?}");
         memory.lose_power();

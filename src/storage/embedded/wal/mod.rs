@@ -23,6 +23,7 @@
 pub(crate) mod frame;
 pub(crate) mod record;
 pub(crate) mod replay;
+pub(crate) mod segment;
 mod writer;
 
 use std::{

@@ -46,7 +46,7 @@ impl Log {
     }
 
     fn replay(&self, each: impl FnMut(u64, Record<'_>)) -> Replayed {
-        replay(self.disk.as_ref(), &self.wal_dir(), &self.dir.path().join("quarantine"), 0, each).unwrap()
+        replay(self.disk.as_ref(), &self.wal_dir(), &self.dir.path().join("quarantine"), each).unwrap()
     }
 
     fn values(&self) -> (Vec<i64>, Replayed) {
