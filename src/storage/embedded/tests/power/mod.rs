@@ -17,6 +17,7 @@ mod vault;
 mod writes;
 
 use std::{
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
@@ -42,14 +43,18 @@ use crate::{
     },
 };
 
-/// The seed of a workload that is cut in every way at every step; without it there is one that is cut in one.
+/// The seed of a workload that is cut in every way at every step; without it there is a shorter one, of which
+/// some steps are cut in one way each.
 const SEED: &str = "LUMINATE_TEST_POWER_SEED";
 /// sled that was opened on files that are not the newest is never closed, which takes files and memory: so only
 /// two steps in so many are tried that way.
 const OLD_ONCE_IN: usize = 64;
+/// Without a seed, one step in so many is cut; all kinds are among them, since they take turns by a number that has no
+/// divisor in common with this one.
+const SAMPLE: usize = 5;
 
 /// What sled's files are like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kv {
     Newest,
     OneBefore,
@@ -88,6 +93,10 @@ struct Past<'a> {
 #[derive(Debug, Default)]
 struct Tally {
     points: AtomicUsize,
+    /// What sled's files were like.
+    kvs: Mutex<BTreeMap<Kv, usize>>,
+    /// Lives that went on after a cut.
+    lives: AtomicUsize,
     /// How often damage was told where nothing is missing, as of a write to the log that was torn in its middle.
     told: AtomicUsize,
     lost: Mutex<Vec<String>>,
@@ -132,7 +141,10 @@ fn the_power_may_go_at_any_step_and_leave_anything_that_was_not_durable() {
     let (lost, failed) = (tally.lost.into_inner(), tally.failed.into_inner());
     tell("power cuts", tally.points.into_inner(), lost.len(), failed.len(), clock.elapsed());
     say(&format!(
-        "torture-note\tpower cuts: damage told of what was never whole: {}",
+        "torture-note\tpower cuts: {} steps; {} times life went on after a cut; the catalog was {:?}; damage told of what was never whole: {}",
+        history.steps.len(),
+        tally.lives.into_inner(),
+        tally.kvs.into_inner(),
         tally.told.into_inner()
     ));
     failed.iter().chain(&lost).take(40).for_each(|fault| say(fault));
@@ -205,6 +217,30 @@ fn the_log_is_let_go_from_its_beginning_one_segment_after_the_other() {
     }
 }
 
+#[test]
+fn a_snapshot_that_is_removed_loses_its_name_before_anything_in_it() {
+    let (runtime, dir) = (runtime(), directory());
+    let book = Book { clock: vec![(0, NOW)], ..Book::default() };
+    let mut life = Life::begin(&runtime, (dir.path(), None), Tree::default(), book, (1, 1)).unwrap();
+    life.write();
+    life.back_up();
+    let (history, book) = life.end();
+    let (steps, name) = (&history.steps, &book.snapshots[0].name);
+    let unnamed = |step: &Step| match step {
+        Step::Move { from, to } if from.name == *name => Some(to.clone()),
+        _ => None,
+    };
+    let (at, left) = steps.iter().enumerate().find_map(|(i, s)| Some((i, unnamed(s)?))).unwrap();
+    assert_eq!(left.name, format!("{name}.tmp"));
+    assert!(matches!(steps[at + 1], Step::SyncDir(dir) if dir == left.dir));
+    let removes = |step: &Step| match step {
+        Step::Remove(place) => place.name.ends_with(".part") || *place == left,
+        _ => false,
+    };
+    assert!(!steps[..at].iter().any(removes), "parts go first");
+    assert!(steps[at..].iter().filter(|step| removes(step)).count() > 1, "the parts and the snapshot go");
+}
+
 impl Past<'_> {
     /// Cuts the power at every step that no other thread has taken.
     fn cut_everywhere(&self, next: &AtomicUsize, all: Option<u64>, tally: &Tally) {
@@ -214,6 +250,9 @@ impl Past<'_> {
             let Some(passed) = self.history.steps.get(at..step) else { return };
             passed.iter().for_each(|step| tree.take(step));
             at = step;
+            if all.is_none() && !step.is_multiple_of(SAMPLE) {
+                continue;
+            }
             let kinds = if all.is_some() { &KINDS[..] } else { &KINDS[step % KINDS.len()..][..1] };
             for (number, (stays, kv)) in kinds.iter().enumerate() {
                 let seed = all.unwrap_or(1) << 32 | (step * KINDS.len() + number) as u64;
@@ -252,6 +291,8 @@ impl Past<'_> {
     fn cut(&self, tree: &Tree, cut: PowerCut, tally: &Tally) {
         tally.points.fetch_add(1, SeqCst);
         let (left, dir) = self.left(tree, cut);
+        let kv = if dir.path().join(CATALOG).is_dir() { cut.kv } else { Kv::Absent };
+        *tally.kvs.lock().entry(kv).or_default() += 1;
         let disk = MemoryDisk::holding(left, dir.path(), CATALOG, None);
         let moment = Moment::at(cut.step);
         let told = self.open_and_compare("", &disk, dir.path(), cut, moment, tally);
@@ -322,6 +363,7 @@ impl Past<'_> {
                 return;
             }
         };
+        tally.lives.fetch_add(1, SeqCst);
         let torn = cut.stays == Stays::Some;
         let past = Past { runtime: self.runtime, history: &history, book: &book, torn };
         let mut random = Random::new(cut.seed);
