@@ -31,6 +31,8 @@ use crate::{
 pub(super) const DAY: i64 = 86_400_000;
 /// So far the clock is turned at a time.
 const TURN: Duration = Duration::from_secs(3 * 86_400);
+/// Whoever lost the power while it worked on the backups has a claim on them for an hour.
+const CLAIMED: Duration = Duration::from_secs(2 * 3600);
 
 /// What is kept, of most series, of those of one tenant, and of one series of each group.
 const KEEP: Duration = Duration::from_secs(30 * 86_400);
@@ -233,6 +235,7 @@ impl<'a> Life<'a> {
 
     /// Sends again what was not acknowledged, and some writes and flushes.
     pub(super) fn live_shortly(&mut self) {
+        self.turn_the_clock(CLAIMED);
         self.send_again();
         AFTERWARDS.into_iter().for_each(|deed| self.act(deed));
     }
