@@ -96,8 +96,7 @@ async fn a_part_whose_index_is_damaged_stands_for_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_stands_for_a_part_is_durable_before_that_goes() {
-    let mut survived = false;
-    for cut in 2_u64..200 {
+    until_survived(async |cut| {
         let dir = tempfile::tempdir().unwrap();
         let memory = MemoryDisk::new(dir.path(), super::super::catalog::CATALOG);
         let plain = FaultyDisk::over(Arc::<MemoryDisk>::clone(&memory) as Arc<dyn Disk>);
@@ -115,7 +114,7 @@ async fn what_stands_for_a_part_is_durable_before_that_goes() {
         let faulty = FaultyDisk::over(Arc::clone(&disk));
         faulty.power.store(cut, SeqCst);
         let written = stand_in(&(Arc::<FaultyDisk>::clone(&faulty) as _), dir.path(), &part, PartId(9), 0);
-        survived = faulty.power.load(SeqCst) > 1;
+        let survived = faulty.power.load(SeqCst) > 1;
         assert!(written.is_ok() || !survived, "{written:?}");
         // The next start finds it by its name, which the power takes.
         drop(open_on(dir.path(), &plain).unwrap());
@@ -123,11 +122,9 @@ async fn what_stands_for_a_part_is_durable_before_that_goes() {
         let store = open_on(dir.path(), &plain).unwrap_or_else(|e| panic!("cut at {cut}: {e}"));
         assert!(everything(&store).await == whole, "cut at {cut}");
         store.close().await.unwrap();
-        if survived {
-            break;
-        }
-    }
-    assert!(survived, "the last cut is after everything");
+        survived
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
