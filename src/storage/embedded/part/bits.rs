@@ -191,6 +191,10 @@ impl Disk for SetRight {
         self.inner.hard_link(from, to)
     }
 
+    fn is_one_file(&self, path: &Path, other: &Path) -> io::Result<bool> {
+        self.inner.is_one_file(path, other)
+    }
+
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.inner.remove_file(path)
     }

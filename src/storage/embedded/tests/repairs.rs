@@ -80,6 +80,44 @@ async fn a_replaced_part_goes_also_when_it_does_not_open() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_replaced_and_cannot_be_marked_keeps_nobody_from_opening() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = furnished(dir.path()).await;
+    let copy = copied(dir.path());
+    let part = parts(copy.path()).remove(0);
+    stand_in(&system(), copy.path(), &part, PartId(99), at(0)).unwrap();
+    let aside = copy.path().join("quarantine").join(part.file_name().unwrap());
+    std::fs::create_dir(aside.parent().unwrap()).unwrap();
+    std::fs::copy(&part, &aside).unwrap();
+    let disk = FaultyDisk::over(system());
+    disk.fail_links.store(true, SeqCst);
+    let store = open_on(copy.path(), &disk).unwrap();
+    assert!(everything(&store).await == whole);
+    assert_eq!(store.status().await.unwrap().quarantined, [""; 0]);
+    write(&store, &labels(&[("__name__", "more")]), &[(at(1), 1.0)]).await.unwrap();
+    let refused = store.flush().await.unwrap_err();
+    assert!(refused.to_string().contains("removing replaced parts"), "{refused}");
+    tokio::task::block_in_place(|| {
+        let engine = store.engine();
+        for sealed in &engine.view.load_full().parts {
+            let alone = std::slice::from_ref(sealed);
+            assert!(engine.rewrite(&mut engine.rewrites.lock(), alone, Haste::Now).is_err());
+        }
+    });
+    assert!(part.exists() && aside.exists(), "what goes first has not gone");
+    disk.fail_links.store(false, SeqCst);
+    store.flush().await.unwrap();
+    assert!(!part.exists() && !aside.exists());
+    let marked = format!("{}.replaced", part.file_name().unwrap().to_string_lossy());
+    assert!(copy.path().join("quarantine").join(marked).exists());
+    let more = everything(&store).await;
+    store.close().await.unwrap();
+    drop(store);
+    rewrite_all(copy.path());
+    assert!(served(copy.path()).await == (more, vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_part_whose_index_is_damaged_stands_for_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let whole = furnished(dir.path()).await;
