@@ -166,6 +166,21 @@ async fn what_stands_for_a_part_is_durable_before_that_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_is_brought_back_whose_index_has_more_than_one_bad_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = furnished(dir.path()).await;
+    let copy = copied(dir.path());
+    let part = parts(copy.path()).remove(0);
+    let index = usize::try_from(Part::open(&system(), &part).unwrap().index_at()).unwrap();
+    // Where its pages lie.
+    change(&part, index, |byte| byte ^ 1, 2);
+    assert!(samples(&served(copy.path()).await.0) < samples(&whole));
+    let repair = mended(copy.path());
+    assert!(repair.before.findings.iter().all(|finding| finding.lost.is_nothing()), "{repair:#?}");
+    assert!(served(copy.path()).await == (whole, vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_damaged_ledger_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     furnished(dir.path()).await;
