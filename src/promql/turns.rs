@@ -16,6 +16,9 @@
 //!               b: q3          ████
 //! ```
 //!
+//! * **The heavy leave one turn free** for as long as somebody is light who has computed of late: who comes often finds a
+//!   processor that computes for nobody, and need not wait until another is taken from it.
+//!
 //! What has been computed is what processors have spent on it, for waiting is no fault of who waits; it is forgotten by half
 //! each [`HALF`]. Looking costs an atomic load as long as nobody wants in.
 //! The threads of who has computed much have a [lower priority](super::threads) as soon as another tenant has computed
@@ -34,7 +37,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 use futures_util::future::BoxFuture;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::threads::{self, Priority, Threads};
 use crate::{clock::Clock, model::TenantId};
@@ -192,9 +195,14 @@ impl TenantThreads {
 
 impl Inner {
     fn weight(&self, books: &Books, tenant: &TenantId) -> Weight {
+        if self.past(books, tenant) < self.light() { Weight::Light } else { Weight::Heavy }
+    }
+
+    /// The seconds from which on a tenant is heavy who has computed so much of late.
+    fn light(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "there are few processors")]
-        let light = LIGHT * self.places as f64;
-        if self.past(books, tenant) < light { Weight::Light } else { Weight::Heavy }
+        let places = self.places as f64;
+        LIGHT * places
     }
 
     fn past(&self, books: &Books, tenant: &TenantId) -> f64 {
@@ -209,6 +217,19 @@ impl Inner {
             Weight::Heavy if others.any(|(_, past)| past.seen_at(now) > NOTABLE) => Priority::Low,
             Weight::Heavy | Weight::Light => Priority::Normal,
         }
+    }
+
+    /// How many turns the heavy may have.
+    fn room(&self, books: &Books) -> usize {
+        let now = self.clock.elapsed();
+        let is_light_and_comes = |past: &Past| (NOTABLE..self.light()).contains(&past.seen_at(now));
+        let is_kept = self.places > 1 && books.tenants.values().any(is_light_and_comes);
+        self.places - usize::from(is_kept)
+    }
+
+    /// Whether there is a turn for one more who is heavy.
+    fn has_room(&self, books: &Books) -> bool {
+        books.light + books.heavy < self.places && books.heavy < self.room(books)
     }
 
     fn charge(&self, books: &mut Books, tenant: &TenantId, computed: Duration) {
@@ -227,8 +248,8 @@ impl Inner {
     /// light again has one though none is free, like all who are light.
     fn call(&self, books: &mut Books) {
         loop {
-            let is_free = books.light + books.heavy < self.places;
-            if !is_free && books.light >= self.places {
+            let has_room = self.has_room(books);
+            if !has_room && books.light >= self.places {
                 break;
             }
             let next = (0..books.waiting.len()).min_by(|a, b| {
@@ -238,7 +259,7 @@ impl Inner {
             });
             let Some(next) = next else { break };
             let weight = self.weight(books, &books.waiting[next].tenant);
-            if !is_free && weight == Weight::Heavy {
+            if !has_room && weight == Weight::Heavy {
                 break;
             }
             *books.of(weight) += 1;
@@ -246,7 +267,8 @@ impl Inner {
             *waiting.bell.called.lock() = Some(weight);
             waiting.bell.rung.notify_one();
         }
-        let crowded = books.light + books.heavy > self.places && books.heavy > 0;
+        let crowded = books.heavy > 0 && books.light + books.heavy > self.places
+            || books.heavy > 1 && books.heavy > self.room(books);
         self.wanted.store(crowded || !books.waiting.is_empty(), Relaxed);
     }
 }
@@ -304,7 +326,10 @@ impl Turn {
         };
         let mut called = bell.called.lock();
         while called.is_none() && !is_over() {
-            bell.rung.wait_for(&mut called, LOOK);
+            if bell.rung.wait_for(&mut called, LOOK).timed_out() {
+                // Nobody calls when the turn that was kept is not kept any more.
+                MutexGuard::unlocked(&mut called, || inner.call(&mut inner.books.lock()));
+            }
         }
         let mut weight = *called;
         drop(called);
@@ -330,7 +355,7 @@ impl Turn {
         let weight = inner.weight(books, &self.tenant);
         let may = match weight {
             Weight::Light => books.light < inner.places,
-            Weight::Heavy => books.light + books.heavy < inner.places,
+            Weight::Heavy => inner.has_room(books),
         };
         if may {
             *books.of(weight) += 1;
@@ -376,7 +401,7 @@ impl Turn {
         let may = match weight {
             // The heavy will leave theirs.
             Weight::Light => books.light < inner.places,
-            Weight::Heavy => books.light + books.heavy < inner.places && books.waiting.is_empty(),
+            Weight::Heavy => inner.has_room(&books) && books.waiting.is_empty(),
         };
         if !may {
             return None;
@@ -429,7 +454,7 @@ impl Turn {
         if inner.priority(&books, &self.tenant, has.weight) == Priority::Low {
             threads::lower();
         }
-        if books.light + books.heavy > inner.places {
+        if books.light + books.heavy > inner.places || books.heavy > inner.room(&books) {
             return true;
         }
         if inner.clock.elapsed().saturating_sub(has.since) < SLICE {
@@ -532,6 +557,31 @@ mod tests {
         assert!(!begins(&heavy), "it waits as long as the light one computes");
         drop(light);
         assert!(begins(&heavy));
+    }
+
+    #[test]
+    fn one_turn_is_kept_for_who_is_light_and_comes_often() {
+        let (turns, clock) = turns(2);
+        turns.note(&tenant("h"), Duration::from_secs(100));
+        let [first, second] = [(); 2].map(|()| turns.of(&tenant("h")));
+        assert!(begins(&first) && begins(&second));
+        assert!(!first.must_leave());
+        turns.note(&tenant("b"), Duration::from_millis(5));
+        assert!(second.must_leave());
+        second.end();
+        assert!(!first.must_leave() && !begins(&second) && first.helper().is_none());
+        let light = turns.of(&tenant("b"));
+        assert!(begins(&light));
+        drop(light);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| second.begin(|| false));
+            while counts(&turns).2 < 1 {
+                std::thread::yield_now();
+            }
+            clock.advance(Duration::from_secs(4));
+            waiting.join().unwrap();
+        });
+        assert_eq!(counts(&turns), (0, 2, 0));
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct SelectRequest {
     pub lookback: Millis,
     /// Whether start timestamps are wanted.
     pub start_timestamps: bool,
+    /// Whether values are wanted. If not, a store may give any other float for one that is no stale marker.
+    pub values: bool,
     /// More series than this is an error; none is without bound.
     pub max_series: Option<usize>,
     /// Series whose labels take more bytes than this are an error; none is without bound.
@@ -48,6 +50,7 @@ impl SelectRequest {
             grid: None,
             lookback: Millis(0),
             start_timestamps: true,
+            values: true,
             max_series: None,
             max_label_bytes: None,
             offer: Offer::default(),

@@ -64,6 +64,7 @@ pub fn plan(
     }
     let mut plan = Plan { nodes, selections: builder.selections, steps };
     plan.stream_into_aggregations();
+    plan.leave_out_values();
     Ok(plan)
 }
 
@@ -391,6 +392,7 @@ impl Builder<'_> {
             grid: Some(Grid { start: Timestamp(first), end: Timestamp(last), step: Millis(step) }),
             lookback: Millis(reach.before),
             start_timestamps: starts || self.options.start_timestamps,
+            values: true,
             max_series: None,
             max_label_bytes: None,
             offer: Offer::default(),

@@ -13,7 +13,8 @@
 //! 4. Equal nodes become one node, equal selections one [`Selection`] ([`build`]).
 //! 5. An aggregation that is the only reader of a selector or range function takes it over
 //!    ([`Node::streamed`]): it is handed the series chunk by chunk, and they are never all held.
-//! 6. Selections say what of this the store may do instead ([`offers`]).
+//! 6. Selections whose values nobody looks at ask for none ([`presence`]).
+//! 7. Selections say what of this the store may do instead ([`offers`]).
 
 pub mod build;
 pub mod duration;
@@ -21,6 +22,7 @@ pub mod footing;
 pub mod invariant;
 pub mod narrow;
 pub mod offers;
+pub mod presence;
 
 use std::sync::Arc;
 

@@ -71,6 +71,8 @@ struct Selection {
     /// Where each series is, from the oldest source to the newest.
     places: Vec<SmallVec<[At; 2]>>,
     range: TimeRange,
+    /// Whether values are wanted.
+    values: bool,
     /// When each series is hidden; empty if nothing is.
     hidden: Vec<Vec<TimeRange>>,
     /// Whether something was met that does not read back.
@@ -100,7 +102,8 @@ impl Sight<'_> {
             series.iter().map(hidden).collect()
         };
         let damaged = AtomicBool::new(false);
-        let runs = Runs::SeriesMajor(Arc::new(Selection { sources, places, range, hidden, damaged }));
+        let values = request.values || request.start_timestamps;
+        let runs = Runs::SeriesMajor(Arc::new(Selection { sources, places, range, values, hidden, damaged }));
         let warnings = if self.damaged { vec![DAMAGED.to_owned()] } else { Vec::new() };
         Ok(Selected { series, runs, taken: 0, warnings })
     }
@@ -127,8 +130,14 @@ impl Sight<'_> {
                     _ => hidden_or_too_old(self.tombstones, self.kept, range, labels),
                 })
                 .collect();
-            let selection =
-                Selection { sources, places, range, hidden, damaged: AtomicBool::new(self.damaged) };
+            let selection = Selection {
+                sources,
+                places,
+                range,
+                values: false,
+                hidden,
+                damaged: AtomicBool::new(self.damaged),
+            };
             let mut samples = SeriesSamples::default();
             let mut visible = Vec::with_capacity(series.len());
             let mut seen = 0;
@@ -536,13 +545,19 @@ impl Selection {
                 head.read(at.1, self.range, into);
                 Ok(())
             }
-            Source::Sealed(sealed) => match sealed.noting(sealed.part.read(at.1, self.range, into)) {
-                Err(StorageError::Corrupt { .. }) => {
-                    self.damaged.store(true, Relaxed);
-                    sealed.part.read_around(at.1, self.range, into)
+            Source::Sealed(sealed) => {
+                let read = match self.values {
+                    true => sealed.part.read(at.1, self.range, into),
+                    false => sealed.part.read_times(at.1, self.range, into),
+                };
+                match sealed.noting(read) {
+                    Err(StorageError::Corrupt { .. }) => {
+                        self.damaged.store(true, Relaxed);
+                        sealed.part.read_around(at.1, self.range, into)
+                    }
+                    outcome => outcome,
                 }
-                outcome => outcome,
-            },
+            }
         }
     }
 }

@@ -365,8 +365,23 @@ impl Part {
     ///
     /// After an error `into` is as before.
     pub fn read(&self, ordinal: u32, range: TimeRange, into: &mut SeriesSamples) -> Result<()> {
+        self.read_or_nothing(ordinal, range, true, into)
+    }
+
+    /// The same, with 0 for each value of a chunk that has no stale marker: it is not decoded.
+    pub(crate) fn read_times(&self, ordinal: u32, range: TimeRange, into: &mut SeriesSamples) -> Result<()> {
+        self.read_or_nothing(ordinal, range, false, into)
+    }
+
+    fn read_or_nothing(
+        &self,
+        ordinal: u32,
+        range: TimeRange,
+        values: bool,
+        into: &mut SeriesSamples,
+    ) -> Result<()> {
         let (floats, starts, histograms) = (into.timestamps.len(), into.starts.len(), into.histograms.len());
-        let read = self.read_chunks(ordinal, range, into);
+        let read = self.read_chunks(ordinal, range, values, into);
         if read.is_err() {
             into.timestamps.truncate(floats);
             into.values.truncate(floats);
@@ -376,10 +391,27 @@ impl Part {
         read
     }
 
-    fn read_chunks(&self, ordinal: u32, range: TimeRange, into: &mut SeriesSamples) -> Result<()> {
+    fn read_chunks(
+        &self,
+        ordinal: u32,
+        range: TimeRange,
+        values: bool,
+        into: &mut SeriesSamples,
+    ) -> Result<()> {
         for chunk in self.chunks(ordinal)? {
             let times = self.times(chunk.times)?;
             if !times.overlaps(range) {
+                continue;
+            }
+            if !values && chunk.stats.is_some_and(|stats| stats.stale == 0) {
+                let before = into.timestamps.len();
+                self.decode_times(chunk.times, times, &mut into.timestamps)?;
+                let inside = within(&into.timestamps[before..], range);
+                keep(&mut into.timestamps, before, &inside);
+                into.values.resize(into.timestamps.len(), 0.0);
+                if !into.starts.is_empty() {
+                    into.starts.resize(into.timestamps.len(), 0);
+                }
                 continue;
             }
             let wrong = |e| self.page_corrupt(chunk.page, chunk.offset, e);

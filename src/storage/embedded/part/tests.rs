@@ -19,7 +19,7 @@ use crate::{
     model::{
         Histogram, Labels, MatchOp, Matcher,
         histogram::{Counts, ResetHint, Span},
-        stale_nan,
+        is_stale, stale_nan,
     },
     storage::{HistogramSample, SeriesSamples, StorageError},
 };
@@ -90,6 +90,11 @@ pub(super) fn check(part: &Part, model: &Model) {
         let mut back = SeriesSamples::default();
         part.read(series.ordinal, TimeRange::ALL, &mut back).unwrap();
         assert!(same(&back, samples), "{series:?}");
+        let mut times = SeriesSamples::default();
+        part.read_times(series.ordinal, TimeRange::ALL, &mut times).unwrap();
+        let stale = |of: &SeriesSamples| of.values.iter().map(|value| is_stale(*value)).collect::<Vec<_>>();
+        assert_eq!((&times.timestamps, stale(&times)), (&samples.timestamps, stale(samples)), "{series:?}");
+        assert_eq!(times.histograms, samples.histograms);
         assert_eq!(part.labels(series.ordinal).unwrap(), series.labels);
     }
     assert_eq!(part.examine(|_, _, _| Ok(())).unwrap(), []);
