@@ -10,14 +10,14 @@ use super::{
 use crate::model::{TenantId, TimeRange, Timestamp};
 
 /// The first bytes of a part: magic, format, zero.
-pub(super) const HEADER: [u8; 16] = *b"LUMIPART\x02\0\0\0\0\0\0\0";
+pub(super) const HEADER: [u8; 16] = *b"LUMIPART\x03\0\0\0\0\0\0\0";
 
 /// The length of the trailer.
 pub(super) const TRAILER: usize = 48;
 
 /// The last bytes of a part.
 pub(super) const MAGIC: &[u8; 8] = b"LUMIPEND";
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// What is said of a part that is whole, and of a version that is not ours.
 pub(super) const UNKNOWN_FORMAT: Damaged = Damaged("part is of a format this version does not know");
@@ -31,6 +31,8 @@ pub(super) enum Section {
     Labels = 3,
     Names = 4,
     Postings = 5,
+    /// Checksums of the pieces of those before it.
+    Checks = 6,
 }
 
 /// How many sections there are.
@@ -38,8 +40,8 @@ pub(super) const SECTIONS: usize = Section::ALL.len();
 
 impl Section {
     /// In their order.
-    pub(super) const ALL: [Self; 6] =
-        [Self::Pages, Self::Times, Self::Series, Self::Labels, Self::Names, Self::Postings];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Pages, Self::Times, Self::Series, Self::Labels, Self::Names, Self::Postings, Self::Checks];
 }
 
 /// Where a section lies in the file.
