@@ -11,6 +11,8 @@
 //!
 //! A change is noted after it can be seen and before it is acknowledged. So who sees only half of it, or none, has noted
 //! a `now` before it, and who finds it not yet noted answers as if they had asked a moment earlier.
+//!
+//! Memory is bounded: where there is too much, changes are joined or forgotten, and more counts as changed than has.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -31,6 +33,9 @@ const MOST_STRETCHES: usize = 1_024;
 
 /// Wide changes kept apart; of more, all are one.
 const MOST_WIDE: usize = 64;
+
+/// Changes kept of all tenants. Of more, those whose last change is the oldest are forgotten.
+const MOST_OF_ALL: usize = 1 << 18;
 
 /// What has changed of a tenant's samples.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,6 +88,10 @@ struct Log {
     tenants: HashMap<TenantId, Stretches, RandomState>,
     /// What concerns every tenant.
     all: Vec<Changed>,
+    /// What is kept of tenants: each counts for one, and each of its changes.
+    held: usize,
+    /// The last change of those that were forgotten: whoever is not there may have changed up to it, at any time.
+    forgotten: u64,
 }
 
 #[derive(Debug, Default)]
@@ -90,6 +99,8 @@ struct Stretches {
     /// The first moment of each, its last, and the number of its last change; they do not overlap.
     fine: BTreeMap<i64, (i64, u64)>,
     wide: Vec<Changed>,
+    /// The number of the last change of all.
+    last: u64,
 }
 
 /// The minutes that a batch's samples are of.
@@ -132,13 +143,7 @@ impl ChangeLog {
         let log = &mut *self.0.lock();
         log.last += 1;
         let at = log.last;
-        if let Some(stretches) = log.tenants.get_mut(tenant) {
-            stretches.touch(touched, at);
-        } else {
-            let mut stretches = Stretches::default();
-            stretches.touch(touched, at);
-            log.tenants.insert(tenant.clone(), stretches);
-        }
+        log.note(tenant, |stretches| stretches.touch(touched, at));
     }
 
     /// Notes that any of a tenant's samples in a range may have gone or come.
@@ -146,7 +151,7 @@ impl ChangeLog {
         let log = &mut *self.0.lock();
         log.last += 1;
         let change = Changed { range, at: log.last };
-        push_wide(&mut log.tenants.entry(tenant.clone()).or_default().wide, change);
+        log.note(tenant, |stretches| push_wide(&mut stretches.wide, change));
     }
 
     /// Notes that any sample of any tenant in a range may have gone or come.
@@ -165,12 +170,61 @@ impl ChangeLog {
         if let Some(stretches) = log.tenants.get(tenant) {
             changed.extend(stretches.wide.iter().filter(touches));
             changed.extend(stretches.within(range));
+        } else {
+            changed.extend(log.of_the_forgotten());
         }
         Changes { now: log.last, changed, ..Changes::default() }
     }
 }
 
+impl Log {
+    /// Notes a change of a tenant.
+    fn note(&mut self, tenant: &TenantId, change: impl FnOnce(&mut Stretches)) {
+        let stretches = match self.tenants.get_mut(tenant) {
+            Some(stretches) => stretches,
+            None => {
+                let wide = self.of_the_forgotten().into_iter().collect();
+                let new = Stretches { wide, ..Stretches::default() };
+                self.held += new.held();
+                self.tenants.entry(tenant.clone()).or_insert(new)
+            }
+        };
+        let before = stretches.held();
+        change(stretches);
+        stretches.last = self.last;
+        self.held = self.held - before + stretches.held();
+        if self.held > MOST_OF_ALL {
+            self.forget();
+        }
+    }
+
+    /// Forgets tenants whose last change is the oldest, until half of what may be held is left; but not the last one.
+    fn forget(&mut self) {
+        let mut all: Vec<(u64, TenantId)> =
+            self.tenants.iter().map(|(tenant, stretches)| (stretches.last, tenant.clone())).collect();
+        all.sort_unstable_by_key(|(last, _)| *last);
+        all.pop();
+        for (last, tenant) in all {
+            if self.held <= MOST_OF_ALL / 2 {
+                break;
+            }
+            self.held -= self.tenants.remove(&tenant).map_or(0, |stretches| stretches.held());
+            self.forgotten = last;
+        }
+    }
+
+    /// What has to be said of a tenant that is not there.
+    fn of_the_forgotten(&self) -> Option<Changed> {
+        (self.forgotten > 0).then_some(Changed { range: TimeRange::ALL, at: self.forgotten })
+    }
+}
+
 impl Stretches {
+    /// What it counts for.
+    fn held(&self) -> usize {
+        1 + self.fine.len() + self.wide.len()
+    }
+
     fn touch(&mut self, touched: &Touched, at: u64) {
         for start in &touched.0 {
             let there = self.fine.range_mut(..=*start).next_back();
@@ -280,6 +334,36 @@ mod tests {
         assert!(stretches.len() <= MOST_STRETCHES, "{}", stretches.len());
         assert!(stretches.is_sorted_by_key(|c| c.range.start()));
         assert!(stretches.windows(2).all(|w| w[0].range.end() < w[1].range.start()));
+    }
+
+    #[test]
+    fn of_tenants_that_are_forgotten_all_has_changed() {
+        let log = ChangeLog::default();
+        let name = |i: usize| TenantId::new(&format!("t{i}")).unwrap();
+        let minutes = Touched((0..1000).map(|minute| minute * STRETCH).collect());
+        let count = 4 * MOST_OF_ALL / 1000;
+        for i in 0..count {
+            log.wrote(&name(i), &minutes);
+            let inner = log.0.lock();
+            let held: usize = inner.tenants.values().map(Stretches::held).sum();
+            assert!(inner.held == held && held <= MOST_OF_ALL, "{held}");
+        }
+        let now = log.of(&a(), TimeRange::ALL).now;
+        let changed_since = |i: usize, since: u64| {
+            let changes = log.of(&name(i), range(5, 5));
+            changes.changed.iter().filter(|change| change.at > since).count()
+        };
+        for i in 0..count {
+            // Each was written once, by the change of its number and one.
+            assert!(changed_since(i, i as u64) > 0, "{i}");
+            assert_eq!(changed_since(i, now), 0, "{i}");
+        }
+        let forgotten = log.0.lock().forgotten;
+        assert!(forgotten > 0 && changed_since(count - 1, forgotten) == 1);
+        // Whoever comes back has not changed less.
+        log.wrote(&name(0), &Touched(vec![50 * STRETCH]));
+        assert_eq!(changed_since(0, forgotten - 1), 1);
+        assert_eq!(changed_since(0, now), 0, "its other minutes stay as they are");
     }
 
     #[test]

@@ -129,7 +129,17 @@ impl Server {
 
     /// Sends a remote-write 1.0 body, already compressed.
     pub fn try_write(&self, body: &[u8], tenant: Option<&str>) -> Result<(u16, String), ureq::Error> {
-        let mut request = agent()
+        self.try_write_over(&agent(), body, tenant)
+    }
+
+    /// The same over the connections that an agent has already.
+    pub fn try_write_over(
+        &self,
+        agent: &ureq::Agent,
+        body: &[u8],
+        tenant: Option<&str>,
+    ) -> Result<(u16, String), ureq::Error> {
+        let mut request = agent
             .post(self.url("/api/v1/write"))
             .header("Content-Type", "application/x-protobuf")
             .header("Content-Encoding", "snappy")

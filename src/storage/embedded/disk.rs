@@ -7,7 +7,7 @@
 use std::{
     fmt, fs, io,
     ops::Deref,
-    os::unix::fs::{DirBuilderExt, FileExt},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -33,6 +33,9 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
 
     /// Gives a file a second name.
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Whether two names are of one file.
+    fn is_one_file(&self, path: &Path, other: &Path) -> io::Result<bool>;
 
     /// Removes a file.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
@@ -174,6 +177,11 @@ impl Disk for SystemDisk {
 
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::hard_link(from, to)
+    }
+
+    fn is_one_file(&self, path: &Path, other: &Path) -> io::Result<bool> {
+        let (one, other) = (fs::metadata(path)?, fs::metadata(other)?);
+        Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {

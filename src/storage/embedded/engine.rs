@@ -38,6 +38,7 @@ use super::{
     lock::Lock,
     part::PageCache,
     register::{MOST_TOMBSTONES, Register, hidden},
+    replaced::Replaced,
     retention::Retention,
     rewrite::Rewrites,
     select::{Sight, find_in_head, wanted},
@@ -118,6 +119,8 @@ pub(crate) struct Upkeep {
     pub(crate) covers: u64,
     /// Segments up to this one are to be removed.
     pub(crate) spent: Option<u64>,
+    /// What the start could not do away with, and must be gone before anything else is.
+    pub(crate) replaced: Replaced,
     /// Files that no longer count, to be removed: what is deleted is gone only when they are.
     pub(crate) waste: BTreeSet<PathBuf>,
 }

@@ -36,6 +36,8 @@ pub(crate) struct Switches {
     pub(crate) has_waited: AtomicBool,
     /// After so many more changes to the disk, nothing changes any more, as if the power had gone; 0 is never.
     pub(crate) power: AtomicU64,
+    /// No file gets a second name.
+    pub(crate) fail_links: AtomicBool,
     /// Of the next times that something is opened or read, this one fails in passing; 0 is none.
     pub(crate) fail_read: AtomicU64,
 }
@@ -173,7 +175,14 @@ impl Disk for FaultyDisk {
 
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.switches.change()?;
+        if self.switches.fail_links.load(SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.inner.hard_link(from, to)
+    }
+
+    fn is_one_file(&self, path: &Path, other: &Path) -> io::Result<bool> {
+        self.inner.is_one_file(path, other)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {

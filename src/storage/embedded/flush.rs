@@ -154,16 +154,18 @@ impl Engine {
 
     /// Removes what no longer counts; what cannot be removed now is tried again by whoever sweeps next.
     pub(crate) fn sweep(&self, upkeep: &mut Upkeep) -> Result<()> {
-        self.remove_waste(upkeep)?;
+        let removed = self.remove_waste(upkeep);
+        // The log goes whatever becomes of the rest, or it would fill the disk.
         if let Some(seq) = upkeep.spent {
             self.wal.release(seq)?;
             upkeep.spent = None;
         }
-        Ok(())
+        removed
     }
 
     /// Removes the files that no longer count.
     pub(crate) fn remove_waste(&self, upkeep: &mut Upkeep) -> Result<()> {
+        upkeep.replaced.remove(self.disk.as_ref(), &self.config.data_dir)?;
         remove_files(self.disk.as_ref(), upkeep.waste.iter().map(PathBuf::as_path))?;
         upkeep.waste.clear();
         Ok(())

@@ -196,6 +196,11 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
+    fn is_one_file(&self, path: &Path, other: &Path) -> io::Result<bool> {
+        let tree = &self.state.lock().tree;
+        Ok(self.find(tree, path)? == self.find(tree, other)?)
+    }
+
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         if self.real(path) {
             return SystemDisk.remove_file(path);

@@ -51,6 +51,7 @@ pub mod part;
 mod quarantine;
 mod recover;
 mod register;
+mod replaced;
 mod restore;
 mod retention;
 mod rewrite;

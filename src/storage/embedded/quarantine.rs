@@ -71,8 +71,12 @@ fn link(disk: &dyn Disk, data_dir: &Path, path: &Path, end: &str) -> io::Result<
     disk.sync_dir(data_dir)
 }
 
-/// Whether two files have the same bytes.
+/// Whether two names are of one file, or of files with the same bytes. What cannot be read is another: it may be damaged.
 fn is_same(disk: &dyn Disk, one: &Path, other: &Path) -> io::Result<bool> {
+    Ok(disk.is_one_file(one, other)? || has_same_bytes(disk, one, other).unwrap_or(false))
+}
+
+fn has_same_bytes(disk: &dyn Disk, one: &Path, other: &Path) -> io::Result<bool> {
     let (one, other) = (disk.open(one)?, disk.open(other)?);
     let length = one.len()?;
     if length != other.len()? {
@@ -94,10 +98,10 @@ fn is_same(disk: &dyn Disk, one: &Path, other: &Path) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, sync::atomic::Ordering::SeqCst};
 
     use super::*;
-    use crate::storage::embedded::disk::SystemDisk;
+    use crate::storage::embedded::{disk::SystemDisk, faults::FaultyDisk};
 
     #[test]
     fn what_is_here_is_never_replaced_and_never_there_twice() {
@@ -114,6 +118,25 @@ mod tests {
         assert_eq!(fs::read_to_string(kept.join("LEDGER.2")).unwrap(), "two");
         set_aside(&SystemDisk, dir.path(), &file).unwrap();
         assert!(!file.exists() && fs::read_dir(&kept).unwrap().count() == 3);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_kept_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = FaultyDisk::over(std::sync::Arc::new(SystemDisk));
+        let (file, kept) = (dir.path().join("LEDGER"), dir.path().join(QUARANTINE));
+        for (bytes, names) in [("one", 1), ("one", 1), ("two", 2)] {
+            if names == 2 {
+                fs::remove_file(&file).unwrap();
+            }
+            fs::write(&file, bytes).unwrap();
+            for _ in 0..2 {
+                // Nothing is read of what is one file.
+                disk.fail_read.store(1, SeqCst);
+                keep(&*disk, dir.path(), &file).unwrap();
+                assert_eq!(fs::read_dir(&kept).unwrap().count(), names, "{bytes}");
+            }
+        }
     }
 
     #[test]

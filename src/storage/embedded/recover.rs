@@ -36,6 +36,7 @@ use super::{
     part::{PageCache, Part, PartId, TEMPORARY_SUFFIX},
     quarantine::{self, QUARANTINE},
     register::Register,
+    replaced::Replaced,
     restore::restore,
     retention::Retention,
     view::{Sealed, View},
@@ -54,6 +55,8 @@ struct Shelf {
     seen: HashSet<PartId>,
     /// Parts that do not serve and might again, and why.
     damage: Vec<String>,
+    /// What could not be removed yet.
+    replaced: Replaced,
 }
 
 impl Engine {
@@ -160,6 +163,7 @@ impl Engine {
                 ledger: None,
                 covers: covered,
                 spent: None,
+                replaced: shelf.replaced,
                 waste: BTreeSet::new(),
             }),
             budget: Budget::new(config.memory_bytes, config.page_cache_bytes),
@@ -218,7 +222,10 @@ fn shelve(disk: &Arc<dyn Disk>, dir: &Path, cache: &Arc<PageCache>, told: &Told)
         }
     }
     let replaced = replaced(&mut shelf);
-    remove_replaced(disk, dir, &mut shelf, &mut closed, &replaced)?;
+    shelf.replaced = take_replaced(&mut shelf, &mut closed, &replaced);
+    if let Err(error) = shelf.replaced.remove(disk.as_ref(), dir) {
+        tracing::warn!(%error, "parts that others stand for are removed later");
+    }
     for Closed { id, path, error } in closed {
         if matches!(error, StorageError::Corrupt { .. }) {
             shelf.damage.push(format!("part {id} was set aside: {error}"));
@@ -232,7 +239,9 @@ fn shelve(disk: &Arc<dyn Disk>, dir: &Path, cache: &Arc<PageCache>, told: &Told)
     }
     let aside = quarantine::parts(disk.as_ref(), dir)
         .map_err(|e| StorageError::io(format!("listing {}", dir.join(QUARANTINE).display()), e))?;
-    for id in aside.into_iter().filter(|id| shelf.seen.insert(*id)) {
+    // What could not be marked is no damage.
+    let aside = aside.into_iter().filter(|id| !replaced.contains(id));
+    for id in aside.filter(|id| shelf.seen.insert(*id)) {
         shelf.damage.push(format!("part {id} is in quarantine"));
     }
     let missing = told.parts.iter().filter(|id| !shelf.seen.contains(*id) && !replaced.contains(*id));
@@ -267,44 +276,22 @@ struct Closed {
     error: StorageError,
 }
 
-/// Does away, for good, with the parts that others stand for, whether they open or not: those have all of them, or all
-/// that could be read.
-///
-/// Invariant: whenever parts are merged, nothing is left of what their inputs stand for. Their footers say what that is,
-/// and go with them.
-fn remove_replaced(
-    disk: &Arc<dyn Disk>,
-    dir: &Path,
-    shelf: &mut Shelf,
-    closed: &mut Vec<Closed>,
-    replaced: &HashSet<PartId>,
-) -> Result<()> {
-    let io = |what: &Path, e| StorageError::io(format!("removing replaced parts in {}", what.display()), e);
+/// Takes out of the shelf the parts that others stand for, whether they open or not: those have all of them, or all that
+/// could be read.
+fn take_replaced(shelf: &mut Shelf, closed: &mut Vec<Closed>, ids: &HashSet<PartId>) -> Replaced {
     // Whoever wrote what stands for them may have ended before its name was durable.
     let standing = shelf.parts.iter().filter(|p| !p.part.meta().replaces.is_empty());
-    let days: BTreeSet<PathBuf> = standing.filter_map(|p| p.path().parent().map(Path::to_owned)).collect();
-    if days.is_empty() {
-        return Ok(());
-    }
+    let days = standing.filter_map(|p| p.path().parent().map(Path::to_owned)).collect();
     let (gone, kept): (Vec<_>, Vec<_>) =
-        std::mem::take(&mut shelf.parts).into_iter().partition(|p| replaced.contains(&p.part.id()));
+        std::mem::take(&mut shelf.parts).into_iter().partition(|p| ids.contains(&p.part.id()));
     shelf.parts = kept;
-    let of_closed = |c: &mut Closed| replaced.contains(&c.id);
-    let waste: Vec<PathBuf> = gone
+    let of_closed = |c: &mut Closed| ids.contains(&c.id);
+    let files = gone
         .iter()
         .map(|part| part.path().to_owned())
         .chain(closed.extract_if(.., of_closed).map(|c| c.path))
         .collect();
-    let aside = dir.join(QUARANTINE);
-    let mut marked = quarantine::parts(disk.as_ref(), dir).map_err(|e| io(&aside, e))?;
-    marked.retain(|id| replaced.contains(id));
-    if !waste.is_empty() || !marked.is_empty() {
-        for day in days.iter().map(PathBuf::as_path).chain([dir.join("parts").as_path(), dir]) {
-            disk.sync_dir(day).map_err(|e| io(day, e))?;
-        }
-    }
-    quarantine::mark_replaced(disk.as_ref(), dir, &marked).map_err(|e| io(&aside, e))?;
-    super::flush::remove_files(disk.as_ref(), waste.iter().map(PathBuf::as_path))
+    Replaced { days, files, ids: ids.clone() }
 }
 
 fn remove_waste(disk: &dyn Disk, dir: &Path) -> Result<()> {

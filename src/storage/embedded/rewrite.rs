@@ -68,7 +68,8 @@ impl Engine {
             let view = self.view.load_full();
             let Some(run) = self.next_run(rewrites, &view) else { break };
             let inputs: Vec<Arc<Sealed>> = run.places.iter().map(|at| Arc::clone(&view.parts[*at])).collect();
-            let Some(inputs) = self.that_fit(rewrites, inputs) else { break };
+            let Some(inputs) = self.that_fit(rewrites, &inputs) else { break };
+            let whole = inputs.len() == run.places.len();
             if !self.has_room(&inputs) {
                 tracing::warn!(parts = inputs.len(), "there is no room on the disk to merge parts");
                 rewrites.failed = Some(now);
@@ -77,7 +78,10 @@ impl Engine {
             match self.rewrite(rewrites, &inputs, haste) {
                 Ok(true) => {
                     rewrites.failed = None;
-                    rewrites.days.insert(run.day, self.clock.elapsed());
+                    // What there was no room for does not wait until the day has rested.
+                    if whole {
+                        rewrites.days.insert(run.day, self.clock.elapsed());
+                    }
                     add(&self.counters.merges, 1);
                 }
                 // An input has gone: there is something else to do, if anything.
@@ -108,18 +112,19 @@ impl Engine {
         tiers::choose(&pieces, self.config.merge_at, self.clock.now(), rested)
     }
 
-    /// As many of the inputs as memory has room for; none if it is better to wait. After [`PATIENCE`] two are merged all the
-    /// same: the more parts there are, the more each query takes.
-    fn that_fit(&self, rewrites: &mut Rewrites, mut inputs: Vec<Arc<Sealed>>) -> Option<Vec<Arc<Sealed>>> {
+    /// As many neighbours of the inputs as memory has room for; none if it is better to wait. After [`PATIENCE`] the two
+    /// that take least are merged all the same: the more parts there are, the more each query takes.
+    fn that_fit(&self, rewrites: &mut Rewrites, inputs: &[Arc<Sealed>]) -> Option<Vec<Arc<Sealed>>> {
         let heads: u64 = self.view.load().heads.iter().map(|head| head.bytes()).sum();
         let fit = |inputs: &[Arc<Sealed>]| self.budget.has_room_for(bytes_to_merge(inputs), heads);
-        while inputs.len() > 2 && !fit(&inputs) {
-            inputs.pop();
-        }
+        // A large part among them must not keep the small ones beside it from being merged.
+        let least = |length| inputs.windows(length).min_by_key(|inputs| bytes_to_merge(inputs));
+        let lengths = (2..=inputs.len()).rev();
+        let inputs = lengths.filter_map(least).find(|inputs| fit(inputs)).or_else(|| least(2))?;
         let now = self.clock.elapsed();
-        if fit(&inputs) || rewrites.short_since.is_some_and(|since| now.saturating_sub(since) >= PATIENCE) {
+        if fit(inputs) || rewrites.short_since.is_some_and(|since| now.saturating_sub(since) >= PATIENCE) {
             rewrites.short_since = None;
-            return Some(inputs);
+            return Some(inputs.to_vec());
         }
         if rewrites.short_since.is_none() {
             tracing::info!(parts = inputs.len(), "memory is short, parts are merged later");

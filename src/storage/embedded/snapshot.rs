@@ -145,6 +145,16 @@ fn name(disk: &dyn Disk, all: &Path, now: Timestamp, number: u64) -> Result<Stri
     })
 }
 
+/// Removes a snapshot: first its name, so that a crash leaves nothing that looks like a whole one.
+pub(super) fn remove(disk: &dyn Disk, snapshot: &Path) -> io::Result<()> {
+    let mut unfinished = snapshot.as_os_str().to_owned();
+    unfinished.push(TEMPORARY_SUFFIX);
+    let unfinished = PathBuf::from(unfinished);
+    disk.rename(snapshot, &unfinished)?;
+    snapshot.parent().map_or(Ok(()), |all| disk.sync_dir(all))?;
+    disk.remove_dir_all(&unfinished)
+}
+
 /// Removes what a crash has left unfinished.
 pub(super) fn remove_unfinished(disk: &Arc<dyn Disk>, data_dir: &Path) -> Result<()> {
     let all = data_dir.join(SNAPSHOTS);

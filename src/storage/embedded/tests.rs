@@ -78,6 +78,17 @@ fn once_free<T>(mut act: impl FnMut() -> Result<T>) -> Result<T> {
     act()
 }
 
+/// Does something again and again, and each time the power goes, or the disk fails, one change later, until it gets through:
+/// `life` is told after how many changes (2 is before the first), and says whether it did.
+async fn until_survived(mut life: impl AsyncFnMut(u64) -> bool) {
+    for cut in 2..400 {
+        if life(cut).await {
+            return;
+        }
+    }
+    panic!("the last cut is after everything");
+}
+
 /// One line of the table of `make torture`: what was tried how often, what was lost, and what did not open.
 #[expect(clippy::print_stdout, reason = "tests/torture reads it")]
 fn tell(test: &str, tried: usize, lost: usize, failed: usize, took: Duration) {

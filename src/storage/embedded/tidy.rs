@@ -223,7 +223,8 @@ impl Engine {
     fn let_go(&self, known: &mut Known, tenant: &TenantId, idle: &[Tombstone]) -> Result<()> {
         let Some(up_to) = idle.iter().map(|tombstone| tombstone.id).max() else { return Ok(()) };
         let upkeep = self.upkeep.lock();
-        let on_its_way = upkeep.frozen.is_some() || upkeep.spent.is_some() || !upkeep.waste.is_empty();
+        let removed = upkeep.waste.is_empty() && upkeep.replaced.is_done();
+        let on_its_way = upkeep.frozen.is_some() || upkeep.spent.is_some() || !removed;
         if on_its_way || self.is_damaged(&self.view.load()) {
             return Ok(());
         }

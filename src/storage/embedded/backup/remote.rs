@@ -98,6 +98,10 @@ impl Disk for Remote {
         read_only()
     }
 
+    fn is_one_file(&self, path: &Path, other: &Path) -> io::Result<bool> {
+        Ok(path == other)
+    }
+
     fn remove_file(&self, _: &Path) -> io::Result<()> {
         read_only()
     }

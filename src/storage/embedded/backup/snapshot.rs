@@ -18,7 +18,8 @@ use super::{
         disk::{Disk, contents, replace},
         engine::Engine,
         lock::{Lock, refuse_foreign},
-        snapshot::SNAPSHOTS,
+        part::TEMPORARY_SUFFIX,
+        snapshot::{self, SNAPSHOTS},
     },
     BackupError, Result,
 };
@@ -111,7 +112,7 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        if let Err(error) = self.disk.remove_dir_all(&self.dir) {
+        if let Err(error) = snapshot::remove(self.disk.as_ref(), &self.dir) {
             tracing::warn!(%error, dir = %self.dir.display(), "a snapshot could not be removed; the next backup tries again");
         }
     }
@@ -151,9 +152,15 @@ fn remove_left(disk: &Arc<dyn Disk>, all: &Path) {
     for entry in entries.iter().filter(|entry| entry.is_dir) {
         let dir = all.join(&entry.name);
         let Ok(file) = File::open(dir.join(HELD)) else { continue };
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
-            && let Err(error) = disk.remove_dir_all(&dir)
-        {
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            continue;
+        }
+        let removed = if entry.name.ends_with(TEMPORARY_SUFFIX) {
+            disk.remove_dir_all(&dir)
+        } else {
+            snapshot::remove(disk.as_ref(), &dir)
+        };
+        if let Err(error) = removed {
             tracing::warn!(%error, dir = %dir.display(), "what an earlier backup left could not be removed");
         }
     }

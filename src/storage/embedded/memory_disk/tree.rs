@@ -34,10 +34,10 @@ pub(crate) enum Step {
     Sync(Node),
 }
 
-/// All files and directories.
+/// All files and directories. Copies share what none of them has changed since.
 #[derive(Clone, Debug)]
 pub(crate) struct Tree {
-    nodes: Vec<Content>,
+    nodes: Vec<Arc<Content>>,
     /// Changes of names that are not durable, from the oldest on; each holds as a whole until it is in part.
     pending: Vec<Vec<(Place, Option<Node>)>>,
 }
@@ -50,8 +50,8 @@ enum Content {
 
 #[derive(Clone, Debug, Default)]
 struct File {
-    now: Vec<u8>,
-    durable: Vec<u8>,
+    now: Arc<Vec<u8>>,
+    durable: Arc<Vec<u8>>,
     /// What happened since.
     unsynced: Vec<Touch>,
 }
@@ -72,7 +72,7 @@ struct Dir {
 
 impl Default for Tree {
     fn default() -> Self {
-        Self { nodes: vec![Content::Dir(Dir::default())], pending: Vec::new() }
+        Self { nodes: vec![Arc::new(Content::Dir(Dir::default()))], pending: Vec::new() }
     }
 }
 
@@ -81,11 +81,11 @@ impl Tree {
     pub(crate) fn take(&mut self, step: &Step) {
         match step {
             Step::MakeFile(place) => {
-                self.nodes.push(Content::File(File::default()));
+                self.nodes.push(Arc::new(Content::File(File::default())));
                 self.rename(vec![(place.clone(), Some(self.nodes.len() - 1))]);
             }
             Step::MakeDir(place) => {
-                self.nodes.push(Content::Dir(Dir::default()));
+                self.nodes.push(Arc::new(Content::Dir(Dir::default())));
                 self.rename(vec![(place.clone(), Some(self.nodes.len() - 1))]);
             }
             Step::Link(node, place) => self.rename(vec![(place.clone(), Some(*node))]),
@@ -97,18 +97,18 @@ impl Tree {
             Step::SyncDir(dir) => self.sync_dir(*dir),
             Step::Write { file, at, bytes } => {
                 let file = self.file_mut(*file);
-                put(&mut file.now, *at, bytes);
+                put(Arc::make_mut(&mut file.now), *at, bytes);
                 file.unsynced.push(Touch::Write { at: *at, bytes: Arc::clone(bytes) });
             }
             Step::Resize { file, length } => {
                 let file = self.file_mut(*file);
-                file.now.resize(*length, 0);
+                Arc::make_mut(&mut file.now).resize(*length, 0);
                 file.unsynced.push(Touch::Resize(*length));
             }
             Step::Sync(file) => {
                 let file = self.file_mut(*file);
                 if !file.unsynced.is_empty() {
-                    file.durable.clone_from(&file.now);
+                    file.durable = Arc::clone(&file.now);
                     file.unsynced.clear();
                 }
             }
@@ -122,7 +122,7 @@ impl Tree {
 
     /// The names in a directory, if it is one.
     pub(crate) fn names(&self, dir: Node) -> Option<&Names> {
-        match self.nodes.get(dir)? {
+        match &**self.nodes.get(dir)? {
             Content::Dir(dir) => Some(&dir.now),
             Content::File(_) => None,
         }
@@ -130,7 +130,7 @@ impl Tree {
 
     /// The bytes of a file, if it is one.
     pub(crate) fn bytes(&self, file: Node) -> Option<&[u8]> {
-        match self.nodes.get(file)? {
+        match &**self.nodes.get(file)? {
             Content::File(file) => Some(&file.now),
             Content::Dir(_) => None,
         }
@@ -153,12 +153,12 @@ impl Tree {
                     .for_each(|(place, node)| set(&mut left.dir_mut(place.dir).durable, place, node));
             }
         }
-        for content in &mut left.nodes {
-            match content {
+        for content in left.nodes.iter_mut().filter(|content| content.has_changed()) {
+            match Arc::make_mut(content) {
                 Content::Dir(dir) => dir.now = dir.durable.clone(),
                 Content::File(file) => {
-                    file.now = file.torn(how);
-                    file.durable.clone_from(&file.now);
+                    file.now = Arc::new(file.torn(how));
+                    file.durable = Arc::clone(&file.now);
                     file.unsynced.clear();
                 }
             }
@@ -184,23 +184,33 @@ impl Tree {
     }
 
     fn file_mut(&mut self, node: Node) -> &mut File {
-        match &mut self.nodes[node] {
+        match Arc::make_mut(&mut self.nodes[node]) {
             Content::File(file) => file,
             Content::Dir(_) => panic!("node {node} is a directory"),
         }
     }
 
     fn dir_mut(&mut self, node: Node) -> &mut Dir {
-        match &mut self.nodes[node] {
+        match Arc::make_mut(&mut self.nodes[node]) {
             Content::Dir(dir) => dir,
             Content::File(_) => panic!("node {node} is a file"),
         }
     }
 }
 
+impl Content {
+    /// Whether there is anything that is not durable.
+    fn has_changed(&self) -> bool {
+        match self {
+            Self::File(file) => !file.unsynced.is_empty(),
+            Self::Dir(dir) => dir.now != dir.durable,
+        }
+    }
+}
+
 impl File {
     fn torn(&self, how: &mut Cut) -> Vec<u8> {
-        let mut bytes = self.durable.clone();
+        let mut bytes = Vec::clone(&self.durable);
         let mut length = bytes.len();
         for touch in &self.unsynced {
             match touch {

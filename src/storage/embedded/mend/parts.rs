@@ -73,7 +73,7 @@ pub(super) fn look(
 /// Looks whether a part in quarantine could serve.
 fn look_aside(disk: &Arc<dyn Disk>, data_dir: &Path, id: PartId, looked: &mut Looked) -> Result<()> {
     let path = data_dir.join(QUARANTINE).join(id.file_name());
-    let Mended { part, damage, .. } = match mended(disk, &path) {
+    let Mended { part, damage, samples: left, .. } = match mended(disk, &path) {
         Ok(mended) => mended,
         Err(StorageError::Io { source, .. }) => {
             looked.report.not_read(&relative(data_dir, &path), &source);
@@ -84,7 +84,6 @@ fn look_aside(disk: &Arc<dyn Disk>, data_dir: &Path, id: PartId, looked: &mut Lo
     };
     let meta = part.meta();
     let lost: u64 = damage.iter().map(|damage| damage.samples).sum();
-    let left = (meta.samples + meta.histograms).saturating_sub(lost);
     if left > 0 {
         let file = relative(data_dir, &path);
         let what = format!("it was set aside, and {left} samples of it read back");
@@ -138,14 +137,13 @@ fn part(
     report.parts += 1;
     let opened = mended(disk, path);
     let (offset, what) = match opened {
-        Ok(Mended { part, bits, damage, .. }) => {
+        Ok(Mended { part, bits, damage, samples, .. }) => {
             for bit in bits {
                 let what = "a bit is turned; it can be set right".to_owned();
                 report.find(&file, Some(bit.offset), what, Lost::default());
             }
-            let lost: u64 = damage.iter().map(|damage| damage.samples).sum();
             let meta = part.meta().clone();
-            report.samples += (meta.samples + meta.histograms).saturating_sub(lost);
+            report.samples += samples;
             for damage in damage {
                 report.find(&file, Some(damage.offset), damage.what.clone(), damage.into());
             }

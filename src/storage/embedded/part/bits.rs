@@ -6,7 +6,7 @@
 //! and where [`mended`] then still finds something that does not decode, it takes the bit back.
 //!
 //! ```text
-//! trailer ─▶ footer ─▶ index sections ─▶ data pages      each has its checksum in the one before, or beside it
+//! trailer ─▶ footer ─▶ checks, index ─▶ data pages      each has its checksum in the one before, or beside it
 //! ```
 
 use std::{
@@ -23,7 +23,8 @@ use super::{
         disk::{Disk, Entry, Mapped, ReadFile, WriteFile},
     },
     Damage, Part,
-    footer::{Footer, HEADER, MAGIC, SECTIONS, Section, TRAILER, Trailer},
+    checks::{self, PIECE},
+    footer::{Footer, HEADER, MAGIC, Section, TRAILER, Trailer},
     pages::PAGE_HEADER,
 };
 use crate::{
@@ -191,6 +192,10 @@ impl Disk for SetRight {
         self.inner.hard_link(from, to)
     }
 
+    fn is_one_file(&self, path: &Path, other: &Path) -> io::Result<bool> {
+        self.inner.is_one_file(path, other)
+    }
+
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.inner.remove_file(path)
     }
@@ -225,6 +230,8 @@ pub(crate) struct Mended {
     pub(crate) bits: Vec<TurnedBit>,
     /// What does not read back all the same.
     pub(crate) damage: Vec<Damage>,
+    /// How many samples do.
+    pub(crate) samples: u64,
     unread: Arc<Unread>,
 }
 
@@ -250,16 +257,20 @@ pub(crate) fn mended(disk: &Arc<dyn Disk>, path: &Path) -> Result<Mended> {
         Arc::new(SetRight { inner: Arc::clone(disk), path: path.to_owned(), bits, unread })
     };
     let open = |bits: &[TurnedBit]| {
-        let opened = Part::open(&with(bits), path).and_then(|part| {
-            let damage = part.examine(|_, _, _| Ok(()))?;
-            Ok((part, damage))
+        let opened = Part::open_for_facts(&with(bits), path).and_then(|part| {
+            let mut count = 0_u64;
+            let damage = part.examine(|_, _, samples| {
+                count += (samples.timestamps.len() + samples.histograms.len()) as u64;
+                Ok(())
+            })?;
+            Ok((part, damage, count))
         });
         unread.check(path)?;
         opened
     };
     match open(&[]) {
-        Ok((part, damage)) if damage.is_empty() => {
-            return Ok(Mended { part, bits: Vec::new(), damage, unread });
+        Ok((part, damage, samples)) if damage.is_empty() => {
+            return Ok(Mended { part, bits: Vec::new(), damage, samples, unread });
         }
         Ok(_) | Err(StorageError::Corrupt { .. }) => {}
         Err(other) => return Err(other),
@@ -268,17 +279,21 @@ pub(crate) fn mended(disk: &Arc<dyn Disk>, path: &Path) -> Result<Mended> {
     unread.check(path)?;
     let mut bits = found?;
     loop {
-        let (part, damage) = open(&bits)?;
-        // Where more than a bit is wrong, the bit was not it; what the index says is about all chunks.
-        let about_chunks = damage.iter().any(|damage| !part.begins_a_page(damage.offset));
-        let doubtful = |bit: &TurnedBit| {
-            let of_index = bit.stretch.start >= part.index_at();
-            of_index && about_chunks || damage.iter().any(|damage| bit.stretch.contains(&damage.offset))
+        let (part, damage, samples) = open(&bits)?;
+        // Where more than a bit is wrong, the bit was not it; what the index says is about all chunks. Without a footer
+        // there is nothing.
+        let known = |offset| part.begins_a_page(offset) || part.begins_a_bad_section(offset);
+        let about_chunks = damage.iter().any(|damage| !known(damage.offset));
+        let doubtful = |bit: &TurnedBit| match bit.stretch.start {
+            0 => false,
+            at if at >= part.footer_at() => false,
+            at if at >= part.index_at() => about_chunks,
+            _ => damage.iter().any(|damage| bit.stretch.contains(&damage.offset)),
         };
         let before = bits.len();
         bits.retain(|bit| !doubtful(bit));
         if bits.len() == before {
-            return Ok(Mended { part, bits, damage, unread });
+            return Ok(Mended { part, bits, damage, samples, unread });
         }
     }
 }
@@ -315,20 +330,37 @@ fn turned_bits(disk: &Arc<dyn Disk>, path: &Path) -> Result<Vec<TurnedBit>> {
     let all = 0..footer.len();
     note(&mut bits, &mut footer, all, (trailer.footer, None), trailer.footer_crc);
     let Ok(footer) = Footer::decode(&footer, length) else { return Ok(bits) };
-    let mut pages = Vec::new();
-    for number in 0..SECTIONS {
-        let at = footer.sections[number];
-        if at.offset.checked_add(at.length).is_none_or(|section_end| section_end > end) {
+    let (pages, checks) =
+        (footer.sections[Section::Pages as usize], footer.sections[Section::Checks as usize]);
+    let mut next = trailer.index;
+    for at in &footer.sections {
+        if at.offset != next || at.length > trailer.footer - next {
             return Ok(bits);
         }
-        let Some(mut section) = read(at.offset, at.length) else { continue };
-        let all = 0..section.len();
-        note(&mut bits, &mut section, all, (at.offset, None), at.crc);
-        if number == Section::Pages as usize {
-            pages = section;
+        next += at.length;
+    }
+    let Some(mut sums) = read(checks.offset, checks.length) else { return Ok(bits) };
+    let all = 0..sums.len();
+    note(&mut bits, &mut sums, all, (checks.offset, None), checks.crc);
+    let Some(mut index) = read(trailer.index, checks.offset - trailer.index) else { return Ok(bits) };
+    let length = index.len();
+    let sums = (crc32c::crc32c(&sums) == checks.crc).then(|| checks::sums(&sums, length)).flatten();
+    if let Some(sums) = sums {
+        for ((at, piece), sum) in (trailer.index..).step_by(PIECE).zip(index.chunks_mut(PIECE)).zip(sums) {
+            let all = 0..piece.len();
+            note(&mut bits, piece, all, (at, None), sum);
+        }
+    } else {
+        for at in &footer.sections[..Section::Checks as usize] {
+            let start = usize::try_from(at.offset - trailer.index).unwrap_or(length);
+            let end = start + usize::try_from(at.length).unwrap_or(length - start);
+            let section = &mut index[start..end];
+            let all = 0..section.len();
+            note(&mut bits, section, all, (at.offset, None), at.crc);
         }
     }
-    for entry in pages.chunks_exact(12) {
+    let pages = &index[..usize::try_from(pages.length).unwrap_or(0)];
+    for (number, entry) in (0_u32..).zip(pages.chunks_exact(12)) {
         let mut reader = Reader::new(entry);
         let (Ok(at), Ok(payload)) = (reader.u64(), reader.u32()) else { continue };
         let whole = PAGE_HEADER as u64 + u64::from(payload);
@@ -337,7 +369,7 @@ fn turned_bits(disk: &Arc<dyn Disk>, path: &Path) -> Result<Vec<TurnedBit>> {
         }
         let Some(page) = read(at, whole) else { continue };
         // Without its checksum, which stands between the two things that it is of.
-        let mut sealed = [&page[..4], &page[PAGE_HEADER..]].concat();
+        let sealed = [&page[..4], &page[PAGE_HEADER..], &number.to_le_bytes()].concat();
         let checked = page[4..PAGE_HEADER].try_into().map_or(0, u32::from_le_bytes);
         let difference = crc32c::crc32c(&sealed) ^ checked;
         let found = match difference {
@@ -347,9 +379,9 @@ fn turned_bits(disk: &Arc<dyn Disk>, path: &Path) -> Result<Vec<TurnedBit>> {
                 u8::try_from(one >> (byte * 8)).ok().map(|mask| (4 + byte as usize, mask))
             }
             _ => turned_bit(sealed.len(), difference)
-                .map(|(place, mask)| if place < 4 { (place, mask) } else { (place + 4, mask) }),
+                .map(|(place, mask)| if place < 4 { (place, mask) } else { (place + 4, mask) })
+                .filter(|(place, _)| *place < page.len()),
         };
-        sealed.clear();
         bits.extend(found.map(|(place, mask)| TurnedBit {
             offset: at + place as u64,
             mask,

@@ -181,6 +181,20 @@ impl Part {
         Ok(())
     }
 
+    /// Shows all values of a label, with the series that have them.
+    pub(super) fn each_posting(
+        &self,
+        entry: &NameEntry<'_>,
+        mut each: impl FnMut(&str, Postings) -> Result<()>,
+    ) -> Result<()> {
+        let values = self.values(entry)?;
+        let mut stream = values.stream();
+        while let Some((value, code)) = stream.next() {
+            each(self.text(value)?, self.checked(Postings::decode(code))?)?;
+        }
+        Ok(())
+    }
+
     /// The values that a label has on a few series, by their labels.
     fn values_of_few(&self, name: &str, series: &RoaringBitmap) -> Result<BTreeSet<String>> {
         let mut found = BTreeSet::new();

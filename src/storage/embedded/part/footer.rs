@@ -31,6 +31,8 @@ pub(super) enum Section {
     Labels = 3,
     Names = 4,
     Postings = 5,
+    /// Checksums of the pieces of those before it.
+    Checks = 6,
 }
 
 /// How many sections there are.
@@ -38,8 +40,8 @@ pub(super) const SECTIONS: usize = Section::ALL.len();
 
 impl Section {
     /// In their order.
-    pub(super) const ALL: [Self; 6] =
-        [Self::Pages, Self::Times, Self::Series, Self::Labels, Self::Names, Self::Postings];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Pages, Self::Times, Self::Series, Self::Labels, Self::Names, Self::Postings, Self::Checks];
 }
 
 /// Where a section lies in the file.

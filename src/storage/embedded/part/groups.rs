@@ -3,7 +3,12 @@
 //! Entries are written in groups of a fixed count, and the section ends with the offset of each group. So
 //! an entry costs a fraction of an offset, and finding it walks at most one group.
 
-use super::super::chunk::{Damaged, bytes::Reader};
+use std::ops::Range;
+
+use super::{
+    super::chunk::{Damaged, bytes::Reader},
+    checks::{WRONG, touches},
+};
 
 /// Writes a grouped section.
 ///
@@ -73,16 +78,26 @@ impl GroupWriter {
     }
 }
 
-/// Reads a grouped section.
+/// Reads a grouped section, around what of it does not read back.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Groups<'a>(pub(super) &'a [u8]);
+pub(super) struct Groups<'a> {
+    pub(super) bytes: &'a [u8],
+    /// What does not read back, by its place.
+    pub(super) bad: &'a [Range<usize>],
+    /// How many groups there are, if that is known from elsewhere.
+    pub(super) count: Option<u32>,
+}
 
 impl<'a> Groups<'a> {
     /// The bytes of group number `group`.
     pub(super) fn group(&self, group: u32) -> Result<&'a [u8], Damaged> {
         const MISSING: Damaged = Damaged("group lies outside its section");
-        let at_count = self.0.len().checked_sub(4).ok_or(MISSING)?;
-        let groups = Reader::new(&self.0[at_count..]).u32()?;
+        let at_count = self.bytes.len().checked_sub(4).ok_or(MISSING)?;
+        let groups = match (self.sound(at_count..self.bytes.len()), self.count) {
+            (Ok(count), _) => Reader::new(count).u32()?,
+            (Err(_), Some(count)) => count,
+            (Err(damaged), None) => return Err(damaged),
+        };
         let table = usize::try_from(groups).ok().and_then(|n| n.checked_mul(8)).ok_or(MISSING)?;
         let table = at_count.checked_sub(table).ok_or(MISSING)?;
         if group >= groups {
@@ -93,9 +108,17 @@ impl<'a> Groups<'a> {
                 return Ok(table);
             }
             let at = table + group as usize * 8;
-            usize::try_from(Reader::new(&self.0[at..]).u64()?).map_err(|_| MISSING)
+            usize::try_from(Reader::new(self.sound(at..at + 8)?).u64()?).map_err(|_| MISSING)
         };
         let (start, end) = (offset(group)?, offset(group + 1)?);
-        self.0[..table].get(start..end).ok_or(MISSING)
+        if start > end || end > table {
+            return Err(MISSING);
+        }
+        self.sound(start..end)
+    }
+
+    /// A piece of the section, if it reads back.
+    fn sound(&self, at: Range<usize>) -> Result<&'a [u8], Damaged> {
+        if touches(self.bad, &at) { Err(WRONG) } else { Ok(&self.bytes[at]) }
     }
 }

@@ -4,8 +4,8 @@
 //! their labels and samples by series. The format is drawn in `schema/disk/part.md`.
 //!
 //! ```text
-//! pages of samples │ pages, times, series, labels, names, postings │ footer │ trailer
-//! └─ read by need ─┘ └── mapped, each checked when it is first used ─┘ └ checked at open ┘
+//! pages of samples │ pages, times, series, labels, names, postings, checks │ footer │ trailer
+//! └─ read by need ─┘ └────── mapped, each checked when it is first used ────┘ └ checked at open ┘
 //! ```
 //!
 //! * Series are sorted by tenant and labels and numbered in that order, so that neighbours compress, a
@@ -13,18 +13,21 @@
 //! * A time column is stored once per part however many series share it, and so are values that are the same.
 //! * A bucket of a histogram is what it counts more than another one (`families`), which is read with it (`bases`).
 //! * Samples that were downsampled have a second chunk, which says what lay between them.
-//! * Every byte is under a checksum. A damaged page costs the series that lie on it or stand on what does, nothing else.
+//! * Every byte is under a checksum. A damaged page costs the series that lie on it or stand on what does, a damaged piece of
+//!   the index (`checks`) those that it tells of, nothing else.
 //! * The footer says what the part covers and replaces: the catalog can be rebuilt from it.
 //!
 //! What is written is `<path>.tmp` until it is durable, so a file with a part's name is a whole part.
 
 mod bases;
 mod bits;
+mod checks;
 mod copies;
 mod families;
 mod find;
 mod footer;
 mod groups;
+mod inverse;
 mod matched;
 mod names;
 mod pages;
@@ -161,6 +164,8 @@ pub struct PartFacts {
 
 #[cfg(test)]
 mod bucket_tests;
+#[cfg(test)]
+mod index_tests;
 #[cfg(test)]
 mod open_tests;
 #[cfg(test)]

@@ -64,7 +64,7 @@ fn a_section_is_checked_when_it_is_first_used_and_costs_what_needs_it() {
                 Section::Labels => (false, false, true),
                 Section::Names => (false, true, false),
                 // Each pod has one series.
-                Section::Postings => (false, false, false),
+                Section::Postings | Section::Checks => (false, false, false),
             };
             assert_eq!((read, found, labelled), expect, "{section:?}");
         }

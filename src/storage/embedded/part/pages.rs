@@ -23,9 +23,14 @@ pub(super) const PAGE_HEADER: usize = 8;
 /// The greatest payload, unless a single body is longer.
 const MAX_PAYLOAD: usize = 64 * 1024 - PAGE_HEADER;
 
-/// The checksum of a page: over its length's bytes and its payload.
-pub(super) fn page_crc(length: [u8; 4], payload: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&length), payload)
+/// The checksum of a page: over its length's bytes, its payload and its number.
+pub(super) fn page_crc(length: [u8; 4], payload: &[u8], number: u32) -> u32 {
+    numbered(crc32c::crc32c_append(crc32c::crc32c(&length), payload), number)
+}
+
+/// The checksum of a page, of that of all but its number.
+pub(super) fn numbered(crc: u32, number: u32) -> u32 {
+    crc32c::crc32c_append(crc, &number.to_le_bytes())
 }
 
 /// A file that grows at its end, with the checksum of all of it.
@@ -113,7 +118,7 @@ impl PageWriter {
             return Ok(());
         }
         let length = u32::try_from(self.page.len() - PAGE_HEADER).map_err(|_| too_large("a page"))?;
-        let crc = page_crc(length.to_le_bytes(), &self.page[PAGE_HEADER..]);
+        let crc = page_crc(length.to_le_bytes(), &self.page[PAGE_HEADER..], self.number);
         self.page[..4].copy_from_slice(&length.to_le_bytes());
         self.page[4..8].copy_from_slice(&crc.to_le_bytes());
         table[self.number as usize] = PageAt { offset: tail.length, length };

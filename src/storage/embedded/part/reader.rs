@@ -25,10 +25,11 @@ use super::{
         head::series::unpacked_histograms,
     },
     PartId, PartMeta,
+    checks::{self, WRONG},
     footer::{Footer, HEADER, SECTIONS, Section, TRAILER, Trailer, UNKNOWN_FORMAT},
     groups::Groups,
     names::Postings,
-    pages::{PAGE_HEADER, PageCache, page_crc},
+    pages::{PAGE_HEADER, PageAt, PageCache, page_crc},
 };
 use crate::{
     model::{Labels, TenantId, TimeRange, Timestamp},
@@ -72,8 +73,10 @@ pub struct Part {
     /// Where the index starts in the file.
     index_at: u64,
     footer: Footer,
-    /// Whether the checksum of each section is right, once somebody needed to know.
-    checked: [OnceLock<bool>; SECTIONS],
+    /// What of each section does not read back, by its place in it, once somebody needed to know.
+    bad: [OnceLock<Vec<Range<usize>>>; SECTIONS],
+    /// Where pages lie of which the index does not say so, once somebody looked for them.
+    found: OnceLock<HashMap<u32, PageAt>>,
     total_crc: u32,
     pub(super) cache: Arc<PageCache>,
     pub(super) owner: u64,
@@ -260,7 +263,8 @@ impl Part {
             index,
             index_at: trailer.index,
             footer,
-            checked: Default::default(),
+            bad: Default::default(),
+            found: OnceLock::new(),
             total_crc: trailer.total_crc,
             cache: Arc::clone(cache),
             owner,
@@ -513,12 +517,47 @@ impl Part {
 
     /// The bytes of an index section, if its checksum is right.
     pub(super) fn section(&self, section: Section) -> Result<&[u8]> {
+        if self.bad(section).is_empty() {
+            Ok(self.bytes_of(section))
+        } else {
+            Err(self.index_corrupt(section, WRONG))
+        }
+    }
+
+    /// What of an index section does not read back, by its place in it.
+    fn bad(&self, section: Section) -> &[Range<usize>] {
+        self.bad[section as usize].get_or_init(|| {
+            let bytes = self.bytes_of(section);
+            if crc32c::crc32c(bytes) == self.footer.sections[section as usize].crc {
+                return Vec::new();
+            }
+            let checks = (section != Section::Checks).then(|| self.section(Section::Checks).ok()).flatten();
+            let before_checks = self.place_of(Section::Checks).start;
+            checks::bad_pieces(&self.index[..before_checks], checks, &self.place_of(section))
+        })
+    }
+
+    /// Where a section lies in the index.
+    fn place_of(&self, section: Section) -> Range<usize> {
         let at = self.footer.sections[section as usize];
         let start = usize::try_from(at.offset - self.index_at).expect("the index was mapped");
-        let length = usize::try_from(at.length).expect("the index was mapped");
-        let bytes = &self.index[start..start + length];
-        let good = *self.checked[section as usize].get_or_init(|| crc32c::crc32c(bytes) == at.crc);
-        if good { Ok(bytes) } else { Err(self.corrupt(at.offset, "section's checksum is wrong")) }
+        start..start + usize::try_from(at.length).expect("the index was mapped")
+    }
+
+    /// The bytes of an index section, right or wrong.
+    fn bytes_of(&self, section: Section) -> &[u8] {
+        &self.index[self.place_of(section)]
+    }
+
+    /// A section of groups, around what of it does not read back.
+    fn groups(&self, section: Section) -> Groups<'_> {
+        let series = self.footer.meta.series;
+        let count = match section {
+            Section::Series => Some(series.div_ceil(SERIES_PER_GROUP)),
+            Section::Labels => Some(series.div_ceil(LABELS_PER_GROUP)),
+            Section::Pages | Section::Times | Section::Names | Section::Postings | Section::Checks => None,
+        };
+        Groups { bytes: self.bytes_of(section), bad: self.bad(section), count }
     }
 
     /// The footer.
@@ -550,7 +589,8 @@ impl Part {
     }
 
     pub(super) fn page_corrupt(&self, page: u32, offset: u32, damaged: Damaged) -> StorageError {
-        let at = self.page_at(page).map_or(0, |(at, _)| at + PAGE_HEADER as u64 + u64::from(offset));
+        let at = self.page_at(page);
+        let at = at.map_or(0, |at| at.offset.saturating_add(PAGE_HEADER as u64 + u64::from(offset)));
         self.corrupt(at, damaged.0)
     }
 
@@ -575,7 +615,7 @@ impl Part {
         {
             return Ok(Arc::clone(group));
         }
-        let unpacked = unpack_labels(Groups(self.section(Section::Labels)?), number)
+        let unpacked = unpack_labels(self.groups(Section::Labels), number)
             .map_err(|e| self.index_corrupt(Section::Labels, e))?;
         let unpacked = Arc::new(unpacked);
         *self.labels_group.lock() = Some(Arc::clone(&unpacked));
@@ -583,7 +623,7 @@ impl Part {
     }
 
     pub(super) fn chunks(&self, ordinal: u32) -> Result<Chunks> {
-        let groups = Groups(self.section(Section::Series)?);
+        let groups = self.groups(Section::Series);
         let group = (self.serial, ordinal / SERIES_PER_GROUP);
         let place = (ordinal % SERIES_PER_GROUP) as usize;
         RECENT.with_borrow_mut(|recent| {
@@ -607,8 +647,8 @@ impl Part {
         if let Some(entry) = known {
             return Ok(entry);
         }
-        let groups = Groups(self.section(Section::Times)?);
-        let entry = times_entry(groups, number).map_err(|e| self.index_corrupt(Section::Times, e))?;
+        let entry = times_entry(self.groups(Section::Times), number)
+            .map_err(|e| self.index_corrupt(Section::Times, e))?;
         RECENT.with_borrow_mut(|recent| {
             recent.column = Some((self.serial, number));
             recent.entry = entry;
@@ -650,12 +690,17 @@ impl Part {
         u32::try_from(section.length / 12).unwrap_or(u32::MAX)
     }
 
-    fn page_at(&self, page: u32) -> Result<(u64, u32)> {
-        let section = self.section(Section::Pages)?;
-        let at = (page as usize).saturating_mul(12).min(section.len());
-        let mut reader = Reader::new(&section[at..]);
+    pub(super) fn page_at(&self, page: u32) -> Result<PageAt> {
+        let (bytes, bad) = (self.bytes_of(Section::Pages), self.bad(Section::Pages));
+        let start = (page as usize).saturating_mul(12).min(bytes.len());
+        let entry = start..(start + 12).min(bytes.len());
+        if checks::touches(bad, &entry) {
+            let found = self.found.get().and_then(|found| found.get(&page));
+            return found.copied().ok_or_else(|| self.index_corrupt(Section::Pages, WRONG));
+        }
+        let mut reader = Reader::new(&bytes[entry]);
         let wrong = |e| self.index_corrupt(Section::Pages, e);
-        Ok((reader.u64().map_err(wrong)?, reader.u32().map_err(wrong)?))
+        Ok(PageAt { offset: reader.u64().map_err(wrong)?, length: reader.u32().map_err(wrong)? })
     }
 
     pub(super) fn page(&self, page: u32) -> Result<Arc<[u8]>> {
@@ -667,9 +712,14 @@ impl Part {
         Ok(loaded)
     }
 
+    /// Reads bytes of the file.
+    pub(super) fn read_raw(&self, into: &mut [u8], at: u64) -> Result<()> {
+        self.file.read_exact_at(into, at).map_err(|e| self.io(e))
+    }
+
     /// Reads a page and checks it.
     fn load_page(&self, page: u32) -> Result<Arc<[u8]>> {
-        let (at, length) = self.page_at(page)?;
+        let PageAt { offset: at, length } = self.page_at(page)?;
         let whole = PAGE_HEADER + length as usize;
         if at.checked_add(whole as u64).is_none_or(|end| end > self.index_at) {
             return Err(self.index_corrupt(Section::Pages, Damaged("page lies outside the file")));
@@ -678,7 +728,7 @@ impl Part {
         self.file.read_exact_at(&mut bytes, at).map_err(|e| self.unread(at, e))?;
         let (header, payload) = bytes.split_at(PAGE_HEADER);
         if header[..4] != length.to_le_bytes()
-            || header[4..] != page_crc(length.to_le_bytes(), payload).to_le_bytes()
+            || header[4..] != page_crc(length.to_le_bytes(), payload, page).to_le_bytes()
         {
             return Err(self.corrupt(at, "page's checksum is wrong"));
         }

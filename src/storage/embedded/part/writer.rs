@@ -17,9 +17,10 @@ use super::{
         disk::Disk,
     },
     PartFacts, PartMeta, TEMPORARY_SUFFIX, TenantMeta,
+    checks::ChecksWriter,
     copies::{Copies, Fingerprint},
     families::{Families, Footing},
-    footer::{Footer, HEADER, NamesAt, SECTIONS, SectionAt, Trailer},
+    footer::{Footer, HEADER, NamesAt, SECTIONS, Section, SectionAt, Trailer},
     groups::GroupWriter,
     names::{MAX_SERIES, NamesWriter},
     pages::{PageTable, PageWriter, Tail, too_large},
@@ -370,15 +371,21 @@ impl PartWriter {
             vec![std::mem::take(&mut self.names.postings)],
         ];
         let mut sections = [SectionAt::default(); SECTIONS];
+        let mut checks = ChecksWriter::default();
         for (section, pieces) in sections.iter_mut().zip(written) {
             let offset = self.tail.length;
             let mut crc = 0;
             for piece in pieces {
                 crc = crc32c::crc32c_append(crc, &piece);
+                checks.add(&piece);
                 self.tail.append(&piece)?;
             }
             *section = SectionAt { offset, length: self.tail.length - offset, crc };
         }
+        let checks = checks.finish();
+        sections[Section::Checks as usize] =
+            SectionAt { offset: self.tail.length, length: checks.len() as u64, crc: crc32c::crc32c(&checks) };
+        self.tail.append(&checks)?;
         let tenants = std::mem::take(&mut self.tenants);
         let mut meta = PartMeta {
             id: facts.id,

@@ -153,8 +153,7 @@ async fn a_lost_or_old_catalog_costs_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_power_may_go_at_any_change_of_the_disk() {
-    let mut survived_all = false;
-    for cut in 2_u64..400 {
+    until_survived(async |cut| {
         let dir = tempfile::tempdir().unwrap();
         let disk = FaultyDisk::over(Arc::new(SystemDisk));
         let mut acked = Vec::new();
@@ -174,7 +173,7 @@ async fn the_power_may_go_at_any_change_of_the_disk() {
             }
             drop(store);
         }
-        survived_all = disk.power.load(SeqCst) > 1;
+        let survived_all = disk.power.load(SeqCst) > 1;
         let store = open(dir.path()).unwrap_or_else(|e| panic!("power cut at {cut}: {e}"));
         let all = everything(&store).await;
         for (labels, t) in &acked {
@@ -187,17 +186,15 @@ async fn the_power_may_go_at_any_change_of_the_disk() {
         write(&store, &series(7), &[(at(500), 1.0)]).await.unwrap();
         store.flush().await.unwrap();
         assert_eq!(everything(&store).await.len(), all.len() + 1);
-        if survived_all {
-            break;
-        }
-    }
-    assert!(survived_all, "the last cut is after everything");
+        survived_all
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_never_synced_may_be_lost_and_nothing_acknowledged_is() {
-    let mut survived_all = false;
-    for cut in 2_u64..400 {
+    until_survived(async |cut| {
+        let mut survived_all = false;
         let dir = tempfile::tempdir().unwrap();
         let memory = MemoryDisk::new(dir.path(), super::super::catalog::CATALOG);
         let (mut acked, mut deleted) = (Vec::new(), false);
@@ -251,11 +248,9 @@ async fn what_was_never_synced_may_be_lost_and_nothing_acknowledged_is() {
             assert!(all.iter().all(|(l, _)| *l != series(2)), "power cut at {cut}: a delete is undone");
         }
         assert_eq!(store.status().await.unwrap().quarantined, Vec::<String>::new(), "power cut at {cut}");
-        if survived_all {
-            break;
-        }
-    }
-    assert!(survived_all, "the last cut is after everything");
+        survived_all
+    })
+    .await;
 }
 
 /// Waits until the log has found out by itself that the disk works again.

@@ -258,8 +258,7 @@ async fn without_room_nothing_is_mended_and_nothing_is_lost() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_power_may_go_at_any_change_of_a_repair() {
-    let mut survived = false;
-    for cut in 2_u64..200 {
+    until_survived(async |cut| {
         let dir = tempfile::tempdir().unwrap();
         let memory = MemoryDisk::new(dir.path(), super::super::catalog::CATALOG);
         let plain = FaultyDisk::over(Arc::<MemoryDisk>::clone(&memory) as Arc<dyn Disk>);
@@ -287,7 +286,7 @@ async fn the_power_may_go_at_any_change_of_a_repair() {
         faulty.power.store(cut, SeqCst);
         let faulty_disk: Arc<dyn Disk> = Arc::<FaultyDisk>::clone(&faulty);
         let outcome = once_free(|| mend_on(&faulty_disk, dir.path()));
-        survived = faulty.power.load(SeqCst) > 1;
+        let survived = faulty.power.load(SeqCst) > 1;
         assert!(outcome.is_ok() || !survived, "{outcome:?}");
         memory.lose_power();
         // A start after the cut has everything, and so has a second repair.
@@ -302,11 +301,9 @@ async fn the_power_may_go_at_any_change_of_a_repair() {
         let store = open_on(dir.path(), &plain).unwrap();
         assert!(everything(&store).await == whole, "cut at {cut}");
         store.close().await.unwrap();
-        if survived {
-            break;
-        }
-    }
-    assert!(survived, "the last cut is after everything");
+        survived
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

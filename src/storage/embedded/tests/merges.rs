@@ -169,6 +169,37 @@ fn a_merge_waits_for_memory_and_goes_by_small_steps_where_there_never_is_any() {
     engine.close().unwrap();
 }
 
+#[test]
+fn small_parts_are_merged_where_there_is_no_room_for_the_large_one_beside_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let hand = HandClock::at(NOW);
+    let clock: Arc<dyn Clock> = Arc::<HandClock>::clone(&hand);
+    let engine = Engine::open_at(small(dir.path()), Arc::new(SystemDisk), clock).unwrap();
+    let large: Vec<_> = (0..40_000).map(|i| (0, then(i), (i as f64).sqrt())).collect();
+    append_now(&engine, batch(&[series(0)], &large)).unwrap();
+    engine.flush_head().unwrap();
+    for i in 0..4 {
+        put(&engine, 1, then(i), 1.0).unwrap();
+        engine.flush_head().unwrap();
+    }
+    let before = seen(&engine);
+    let held = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let asked = Arc::clone(&held);
+    engine.budget.share(Arc::new(move || asked.load(SeqCst)));
+    let heads: u64 = engine.view.load().heads.iter().map(|head| head.bytes()).sum();
+    held.store(engine.budget.room() - heads * 2 - 200_000, SeqCst);
+    for _ in 0..2 {
+        engine.merge_days(Haste::Now);
+        let samples: Vec<u64> = parts(&engine).iter().map(|part| part.samples()).collect();
+        assert_eq!(samples, [40_000, 4], "the large one waits");
+    }
+    hand.advance(Duration::from_secs(60));
+    engine.merge_days(Haste::Now);
+    assert_eq!(parts(&engine).len(), 1);
+    assert_eq!(seen(&engine), before);
+    engine.close().unwrap();
+}
+
 /// Writes a part as a flush does while the log is not durable: all of those have the same place in the log.
 fn sealed(dir: &Path, id: u64, samples: &[(i64, f64)]) {
     let disk: Arc<dyn Disk> = Arc::new(SystemDisk);

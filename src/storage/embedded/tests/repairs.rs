@@ -80,6 +80,44 @@ async fn a_replaced_part_goes_also_when_it_does_not_open() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_replaced_and_cannot_be_marked_keeps_nobody_from_opening() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = furnished(dir.path()).await;
+    let copy = copied(dir.path());
+    let part = parts(copy.path()).remove(0);
+    stand_in(&system(), copy.path(), &part, PartId(99), at(0)).unwrap();
+    let aside = copy.path().join("quarantine").join(part.file_name().unwrap());
+    std::fs::create_dir(aside.parent().unwrap()).unwrap();
+    std::fs::copy(&part, &aside).unwrap();
+    let disk = FaultyDisk::over(system());
+    disk.fail_links.store(true, SeqCst);
+    let store = open_on(copy.path(), &disk).unwrap();
+    assert!(everything(&store).await == whole);
+    assert_eq!(store.status().await.unwrap().quarantined, [""; 0]);
+    write(&store, &labels(&[("__name__", "more")]), &[(at(1), 1.0)]).await.unwrap();
+    let refused = store.flush().await.unwrap_err();
+    assert!(refused.to_string().contains("removing replaced parts"), "{refused}");
+    tokio::task::block_in_place(|| {
+        let engine = store.engine();
+        for sealed in &engine.view.load_full().parts {
+            let alone = std::slice::from_ref(sealed);
+            assert!(engine.rewrite(&mut engine.rewrites.lock(), alone, Haste::Now).is_err());
+        }
+    });
+    assert!(part.exists() && aside.exists(), "what goes first has not gone");
+    disk.fail_links.store(false, SeqCst);
+    store.flush().await.unwrap();
+    assert!(!part.exists() && !aside.exists());
+    let marked = format!("{}.replaced", part.file_name().unwrap().to_string_lossy());
+    assert!(copy.path().join("quarantine").join(marked).exists());
+    let more = everything(&store).await;
+    store.close().await.unwrap();
+    drop(store);
+    rewrite_all(copy.path());
+    assert!(served(copy.path()).await == (more, vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_part_whose_index_is_damaged_stands_for_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let whole = furnished(dir.path()).await;
@@ -96,8 +134,7 @@ async fn a_part_whose_index_is_damaged_stands_for_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_stands_for_a_part_is_durable_before_that_goes() {
-    let mut survived = false;
-    for cut in 2_u64..200 {
+    until_survived(async |cut| {
         let dir = tempfile::tempdir().unwrap();
         let memory = MemoryDisk::new(dir.path(), super::super::catalog::CATALOG);
         let plain = FaultyDisk::over(Arc::<MemoryDisk>::clone(&memory) as Arc<dyn Disk>);
@@ -115,7 +152,7 @@ async fn what_stands_for_a_part_is_durable_before_that_goes() {
         let faulty = FaultyDisk::over(Arc::clone(&disk));
         faulty.power.store(cut, SeqCst);
         let written = stand_in(&(Arc::<FaultyDisk>::clone(&faulty) as _), dir.path(), &part, PartId(9), 0);
-        survived = faulty.power.load(SeqCst) > 1;
+        let survived = faulty.power.load(SeqCst) > 1;
         assert!(written.is_ok() || !survived, "{written:?}");
         // The next start finds it by its name, which the power takes.
         drop(open_on(dir.path(), &plain).unwrap());
@@ -123,11 +160,24 @@ async fn what_stands_for_a_part_is_durable_before_that_goes() {
         let store = open_on(dir.path(), &plain).unwrap_or_else(|e| panic!("cut at {cut}: {e}"));
         assert!(everything(&store).await == whole, "cut at {cut}");
         store.close().await.unwrap();
-        if survived {
-            break;
-        }
-    }
-    assert!(survived, "the last cut is after everything");
+        survived
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_is_brought_back_whose_index_has_more_than_one_bad_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = furnished(dir.path()).await;
+    let copy = copied(dir.path());
+    let part = parts(copy.path()).remove(0);
+    let index = usize::try_from(Part::open(&system(), &part).unwrap().index_at()).unwrap();
+    // Where its pages lie.
+    change(&part, index, |byte| byte ^ 1, 2);
+    assert!(samples(&served(copy.path()).await.0) < samples(&whole));
+    let repair = mended(copy.path());
+    assert!(repair.before.findings.iter().all(|finding| finding.lost.is_nothing()), "{repair:#?}");
+    assert!(served(copy.path()).await == (whole, vec![]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

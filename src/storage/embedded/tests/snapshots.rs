@@ -152,8 +152,7 @@ async fn what_was_acknowledged_before_is_in_a_snapshot_while_others_write() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_that_is_cut_off_leaves_no_half_of_it() {
-    let mut survived = false;
-    for cut in 2_u64..200 {
+    until_survived(async |cut| {
         let dir = tempfile::tempdir().unwrap();
         let disk = FaultyDisk::over(Arc::new(SystemDisk));
         let store = open_on(dir.path(), &disk).unwrap();
@@ -161,7 +160,7 @@ async fn a_snapshot_that_is_cut_off_leaves_no_half_of_it() {
         let all = everything(&store).await;
         disk.power.store(cut, SeqCst);
         let made = store.snapshot(false).await;
-        survived = disk.power.load(SeqCst) > 1;
+        let survived = disk.power.load(SeqCst) > 1;
         disk.power.store(1, SeqCst);
         drop(store);
         let store = open(dir.path()).unwrap_or_else(|e| panic!("cut at {cut}: {e}"));
@@ -175,17 +174,14 @@ async fn a_snapshot_that_is_cut_off_leaves_no_half_of_it() {
             copy.close().await.unwrap();
         }
         store.close().await.unwrap();
-        if survived {
-            break;
-        }
-    }
-    assert!(survived, "the last cut is after everything");
+        survived
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_that_has_its_name_survives_a_power_cut_whole() {
-    let mut survived = false;
-    for cut in 2_u64..200 {
+    until_survived(async |cut| {
         let dir = tempfile::tempdir().unwrap();
         let memory = MemoryDisk::new(dir.path(), super::super::catalog::CATALOG);
         let disk = FaultyDisk::over(Arc::<MemoryDisk>::clone(&memory) as Arc<dyn Disk>);
@@ -193,7 +189,7 @@ async fn a_snapshot_that_has_its_name_survives_a_power_cut_whole() {
         furnish(&store).await;
         disk.power.store(cut, SeqCst);
         let made = store.snapshot(false).await;
-        survived = disk.power.load(SeqCst) > 1;
+        let survived = disk.power.load(SeqCst) > 1;
         disk.power.store(1, SeqCst);
         drop(store);
         memory.lose_power();
@@ -219,11 +215,9 @@ async fn a_snapshot_that_has_its_name_survives_a_power_cut_whole() {
             assert!(read.damage.is_empty() && read.ledger.tombstones.len() == 1, "cut at {cut}");
         }
         store.close().await.unwrap();
-        if survived {
-            break;
-        }
-    }
-    assert!(survived, "the last cut is after everything");
+        survived
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

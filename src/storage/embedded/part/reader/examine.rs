@@ -1,12 +1,12 @@
 //! Reads all of a part, goes on behind what does not read back, and says what lay there.
 //!
-//! A series is read in stretches of time that no chunk of it crosses, so that a page that is damaged costs the chunks on it
+//! What the index does not say any more is looked for elsewhere (`inverse`). A series is read in stretches of time that no chunk of it crosses, so that a page that is damaged costs the chunks on it
 //! and not the series. What is read is held against everything that the index says of it: its count, its first and
 //! last time, the statistics of its values, and whether the names of labels lead to it.
 
 use std::collections::BTreeMap;
 
-use super::{Part, Section, TRAILER, ValueStats};
+use super::{super::inverse::LabelsByNames, Part, Section, TRAILER, ValueStats};
 use crate::{
     model::{Labels, Matcher, TenantId, TimeRange, Timestamp},
     storage::{Result, SeriesSamples, StorageError},
@@ -56,6 +56,7 @@ struct Places {
 }
 
 /// What is lost of a series.
+#[derive(Clone, Copy)]
 struct Loss<'a> {
     ordinal: u32,
     tenant: &'a TenantId,
@@ -103,6 +104,13 @@ impl Part {
         let mut places = Places::default();
         let whole = self.checks_as_a_whole()?;
         if !whole {
+            for section in Section::ALL {
+                self.section(section).map(drop).or_else(|error| places.add(error, None))?;
+            }
+            if !self.bad(Section::Pages).is_empty() && self.found.get().is_none() {
+                // Two who look find the same.
+                let _ = self.found.set(self.look_for_pages(self.page_count())?);
+            }
             for page in 0..self.page_count() {
                 if let Err(error) = self.load_page(page) {
                     places.add(error, None)?;
@@ -112,9 +120,14 @@ impl Part {
         let (mut floats, mut histograms) = (0_u64, 0_u64);
         for tenant in &self.footer.meta.tenants {
             let mut last: Option<Labels> = None;
+            let mut by_names: Option<Result<LabelsByNames>> = None;
             for ordinal in tenant.first..tenant.first.saturating_add(tenant.series) {
                 let all = Loss { ordinal, tenant: &tenant.tenant, labels: None, samples: 0, range: None };
-                let labels = match self.labels(ordinal) {
+                let labels = self.labels(ordinal).or_else(|error| {
+                    let by_names = by_names.get_or_insert_with(|| self.labels_by_names(&tenant.tenant));
+                    by_names.as_ref().ok().and_then(|known| known.of(ordinal)).ok_or(error)
+                });
+                let labels = match labels {
                     Ok(labels) => labels,
                     Err(error) => {
                         places.add(error, Some(all))?;
@@ -150,14 +163,16 @@ impl Part {
 
     /// Reads what of a series reads back.
     fn read_stretches(&self, into: &mut SeriesSamples, places: &mut Places, all: Loss<'_>) -> Result<()> {
-        let stretches = match self.stretches(all.ordinal) {
-            Ok(stretches) if stretches.is_empty() => Err(self.wrong(Section::Series, "series has no chunks")),
+        let (stretches, without_times) = match self.stretches(all.ordinal) {
+            Ok((stretches, None)) if stretches.is_empty() => {
+                Err(self.wrong(Section::Series, "series has no chunks"))
+            }
             other => other,
-        };
-        let stretches = match stretches {
-            Ok(stretches) => stretches,
-            Err(error) => return places.add(error, Some(all)),
-        };
+        }
+        .or_else(|error| places.add(error, Some(all)).map(|()| (Vec::new(), None)))?;
+        if let Some(error) = without_times {
+            places.add(error, Some(all))?;
+        }
         for stretch in stretches {
             let loss =
                 Loss { samples: stretch.samples, range: Some(stretch.range), labels: all.labels, ..all };
@@ -186,8 +201,9 @@ impl Part {
         into: &mut SeriesSamples,
     ) -> Result<()> {
         let stretches = match self.stretches(ordinal) {
+            Ok((stretches, None | Some(StorageError::Corrupt { .. }))) => stretches,
             Err(StorageError::Corrupt { .. }) => return Ok(()),
-            other => other?,
+            Err(other) | Ok((_, Some(other))) => return Err(other),
         };
         for stretch in stretches {
             let Some(range) = stretch.range.intersection(range) else { continue };
@@ -248,11 +264,18 @@ impl Part {
         }
     }
 
-    /// The stretches of time that a series' chunks lie in.
-    fn stretches(&self, ordinal: u32) -> Result<Vec<Stretch>> {
+    /// The stretches of time that a series' chunks lie in; and an error, if there are chunks of which that is not known.
+    fn stretches(&self, ordinal: u32) -> Result<(Vec<Stretch>, Option<StorageError>)> {
         let mut stretches: Vec<Stretch> = Vec::new();
+        let mut without_times = None;
         for chunk in self.chunks(ordinal)?.into_iter().filter(|chunk| !chunk.gaps) {
-            let times = self.times(chunk.times)?;
+            let times = match self.times(chunk.times) {
+                Ok(times) => times,
+                Err(error) => {
+                    without_times = Some(error);
+                    continue;
+                }
+            };
             let range = TimeRange::new(Timestamp(times.start), Timestamp(times.end));
             let range =
                 range.ok_or_else(|| self.wrong(Section::Times, "time column ends before it starts"))?;
@@ -273,7 +296,7 @@ impl Part {
                 Some(_) | None => apart.push(next),
             }
         }
-        Ok(apart)
+        Ok((apart, without_times))
     }
 
     /// Looks whether names and values of labels read back, and lead to the series that have them.
@@ -297,7 +320,18 @@ impl Part {
 
     /// Whether a page begins here: damage at this place is a page whose checksum is wrong.
     pub(in super::super) fn begins_a_page(&self, offset: u64) -> bool {
-        (0..self.page_count()).any(|page| self.page_at(page).is_ok_and(|(at, _)| at == offset))
+        (0..self.page_count()).any(|page| self.page_at(page).is_ok_and(|at| at.offset == offset))
+    }
+
+    /// Whether a section begins here that is known to be damaged: that says nothing about the others.
+    pub(in super::super) fn begins_a_bad_section(&self, offset: u64) -> bool {
+        let begins = |section: &Section| self.footer.sections[*section as usize].offset == offset;
+        Section::ALL.iter().any(|section| begins(section) && !self.bad(*section).is_empty())
+    }
+
+    /// Where the footer begins.
+    pub(in super::super) fn footer_at(&self) -> u64 {
+        self.index_at + self.place_of(Section::Checks).end as u64
     }
 
     /// Where the index begins.

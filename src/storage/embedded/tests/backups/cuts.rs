@@ -5,21 +5,20 @@ use crate::storage::embedded::{memory_disk::MemoryDisk, part::Part};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_that_is_cut_off_is_none_and_the_next_one_goes_on_from_it() {
-    let mut survived = false;
     let bench = Bench::new();
     let store = open(&bench.data).unwrap();
     furnish(&store, 0).await;
     let all = everything(&store).await;
     let whole = directory(&system(), &bench.beside("whole"));
     let whole = of_running(whole.as_ref(), &store, &bench.data, "x").unwrap();
-    for cut in 2_u64..200 {
+    until_survived(async |cut| {
         let kept = bench.beside(format!("kept-{cut}"));
         let faulty = FaultyDisk::over(system());
         let disk: Arc<dyn Disk> = Arc::<FaultyDisk>::clone(&faulty);
         let target = directory(&disk, &kept);
         faulty.power.store(cut, SeqCst);
         let made = of_running(target.as_ref(), &store, &bench.data, "one");
-        survived = faulty.power.load(SeqCst) > 1;
+        let survived = faulty.power.load(SeqCst) > 1;
         // Somebody else comes, to whom what was cut off looks like somebody at work.
         let target = directory(&system(), &kept);
         let there = list(target.as_ref()).unwrap();
@@ -41,22 +40,19 @@ async fn a_backup_that_is_cut_off_is_none_and_the_next_one_goes_on_from_it() {
         assert_eq!(content(&into).await, all, "cut at {cut}");
         std::fs::remove_dir_all(&kept).unwrap();
         std::fs::remove_dir_all(&into).unwrap();
-        if survived {
-            break;
-        }
-    }
-    assert!(survived, "the last cut is after everything");
+        survived
+    })
+    .await;
     assert_eq!(everything(&store).await, all, "the store is as it was");
     store.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_that_can_be_seen_survives_a_power_cut_whole() {
-    let mut survived = false;
     let bench = Bench::new();
     let store = open(&bench.data).unwrap();
     furnish(&store, 0).await;
-    for cut in 2_u64..200 {
+    until_survived(async |cut| {
         let dir = tempfile::tempdir().unwrap();
         let memory = MemoryDisk::new(dir.path(), "nothing");
         let faulty = FaultyDisk::over(Arc::<MemoryDisk>::clone(&memory) as Arc<dyn Disk>);
@@ -64,7 +60,7 @@ async fn a_backup_that_can_be_seen_survives_a_power_cut_whole() {
         let target = directory(&disk, &dir.path().join("kept"));
         faulty.power.store(cut, SeqCst);
         let made = of_running(target.as_ref(), &store, &bench.data, "one");
-        survived = faulty.power.load(SeqCst) > 1;
+        let survived = faulty.power.load(SeqCst) > 1;
         memory.lose_power();
         let disk: Arc<dyn Disk> = Arc::<MemoryDisk>::clone(&memory);
         let target = directory(&disk, &dir.path().join("kept"));
@@ -73,27 +69,24 @@ async fn a_backup_that_can_be_seen_survives_a_power_cut_whole() {
         for one in &there {
             assert_eq!(findings(&target, Some(&one.name.to_string())), [], "cut at {cut}");
         }
-        if survived {
-            break;
-        }
-    }
-    assert!(survived, "the last cut is after everything");
+        survived
+    })
+    .await;
     store.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_half_restored_is_never_opened_and_can_be_finished() {
-    let mut survived = false;
     let bench = Bench::furnished().await;
     let all = content(&bench.data).await;
     bench.make("one").unwrap();
-    for cut in 2_u64..200 {
+    until_survived(async |cut| {
         let into = bench.beside(format!("into-{cut}"));
         let faulty = FaultyDisk::over(system());
         let disk: Arc<dyn Disk> = Arc::<FaultyDisk>::clone(&faulty);
         faulty.power.store(cut, SeqCst);
         let tried = restore_to(&disk, bench.target.as_ref(), None, &into);
-        survived = faulty.power.load(SeqCst) > 1;
+        let survived = faulty.power.load(SeqCst) > 1;
         if tried.is_err() && into.join("parts").exists() {
             match open(&into) {
                 Ok(store) => {
@@ -110,19 +103,16 @@ async fn what_is_half_restored_is_never_opened_and_can_be_finished() {
         }
         assert_eq!(content(&into).await, all, "cut at {cut}");
         std::fs::remove_dir_all(&into).unwrap();
-        if survived {
-            break;
-        }
-    }
-    assert!(survived, "the last cut is after everything");
+        survived
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_restored_survives_a_power_cut() {
-    let mut survived = false;
     let bench = Bench::furnished().await;
     let made = bench.make("one").unwrap();
-    for cut in 2_u64..200 {
+    until_survived(async |cut| {
         let dir = tempfile::tempdir().unwrap();
         let into = dir.path().join("into");
         // The lock is a file of the real disk.
@@ -132,7 +122,7 @@ async fn what_is_restored_survives_a_power_cut() {
         let disk: Arc<dyn Disk> = Arc::<FaultyDisk>::clone(&faulty);
         faulty.power.store(cut, SeqCst);
         let tried = restore_to(&disk, bench.target.as_ref(), None, &into);
-        survived = faulty.power.load(SeqCst) > 1;
+        let survived = faulty.power.load(SeqCst) > 1;
         memory.lose_power();
         let disk: Arc<dyn Disk> = Arc::<MemoryDisk>::clone(&memory);
         let entries = disk.list(&into).unwrap();
@@ -147,10 +137,8 @@ async fn what_is_restored_survives_a_power_cut() {
                 assert_eq!(damage, [], "cut at {cut}");
             }
         }
-        if survived {
-            assert!(!unfinished && !entries.is_empty(), "{entries:?}");
-            break;
-        }
-    }
-    assert!(survived, "the last cut is after everything");
+        assert!(!survived || !unfinished && !entries.is_empty(), "{entries:?}");
+        survived
+    })
+    .await;
 }

@@ -77,6 +77,41 @@ impl<T: Clone + PartialEq> Replacing<T> {
 /// A series of a tenant, and a time.
 pub(super) type Key = (TenantId, Labels, i64);
 
+/// A copy of all that there was at a time.
+#[derive(Clone, Debug)]
+pub(super) struct Copied {
+    pub(super) name: String,
+    pub(super) begun: usize,
+    pub(super) acked: usize,
+    /// From which step on it may have gone.
+    pub(super) may_go: Option<usize>,
+}
+
+impl Copied {
+    /// What it must have, and what it may have.
+    pub(super) fn moment(&self) -> Moment {
+        Moment { kept: self.begun, begun: self.acked }
+    }
+
+    /// Whether it must be there after so many steps.
+    pub(super) fn stays(&self, step: usize) -> bool {
+        self.acked <= step && self.may_go.is_none_or(|from| step < from)
+    }
+}
+
+/// A backup that was restored.
+#[derive(Clone, Debug)]
+pub(super) struct Restored {
+    /// The directory's name.
+    pub(super) dir: String,
+    pub(super) of: Copied,
+    pub(super) begun: usize,
+    pub(super) acked: usize,
+}
+
+/// Since when the samples of a series are kept when the clock shows some time.
+pub(super) type Oldest<'a> = &'a dyn Fn(&TenantId, &Labels) -> Timestamp;
+
 /// All that was asked of a store.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Book {
@@ -87,8 +122,11 @@ pub(super) struct Book {
     pub(super) deleted: BTreeMap<String, Replacing<()>>,
     pub(super) document: Replacing<String>,
     pub(super) help: Replacing<String>,
-    /// Snapshots that were made: what they are called, and when they were begun and acknowledged.
-    pub(super) snapshots: Vec<(String, usize, usize)>,
+    /// Snapshots and backups that were made.
+    pub(super) snapshots: Vec<Copied>,
+    pub(super) backups: Vec<Copied>,
+    /// Directories that backups were restored into.
+    pub(super) restored: Vec<Restored>,
     /// What the clock showed from which step on.
     pub(super) clock: Vec<(usize, Timestamp)>,
 }
@@ -117,8 +155,8 @@ impl Book {
             deleted: settled(&self.deleted, step),
             document: self.document.as_of(step),
             help: self.help.as_of(step),
-            snapshots: Vec::new(),
             clock: vec![(0, self.now(step))],
+            ..Self::default()
         }
     }
 
@@ -129,8 +167,8 @@ impl Book {
         open.filter(|(key, _)| !deleted(key)).map(|(key, bits)| (key.clone(), bits)).collect()
     }
 
-    /// What is wrong with what is shown; what is before `oldest` may have gone.
-    pub(super) fn faults(&self, shown: &Shown, moment: Moment, oldest: Timestamp) -> Vec<String> {
+    /// What is wrong with what is shown; what is before `oldest` must have gone.
+    pub(super) fn faults(&self, shown: &Shown, moment: Moment, oldest: Oldest<'_>) -> Vec<String> {
         let mut faults = self.faults_of("sample", &self.samples, &shown.samples, moment, oldest);
         faults.extend(self.faults_of("exemplar", &self.exemplars, &shown.exemplars, moment, oldest));
         if !self.document.allows(shown.document.as_ref(), moment) {
@@ -148,17 +186,21 @@ impl Book {
         said: &BTreeMap<Key, Replacing<T>>,
         shown: &BTreeMap<Key, T>,
         moment: Moment,
-        oldest: Timestamp,
+        oldest: Oldest<'_>,
     ) -> Vec<String> {
         let mut faults = Vec::new();
         for (key, said) in said {
-            let (_, labels, at) = key;
+            let (tenant, labels, at) = key;
             let found = shown.get(key);
             let (must_go, may_go) = self.gone(labels, moment);
+            let too_old = *at < oldest(tenant, labels).0;
             if must_go && found.is_some() {
                 faults.push(format!("the {what} of {labels} at {at} was deleted and is there"));
             }
-            let excused = found.is_none() && (may_go || *at < oldest.0);
+            if too_old && found.is_some() {
+                faults.push(format!("the {what} of {labels} at {at} is too old and is there"));
+            }
+            let excused = found.is_none() && (may_go || too_old);
             if !must_go && !excused && !said.allows(found, moment) {
                 faults.push(format!("the {what} of {labels} at {at} is {found:?}, of {said:?}"));
             }

@@ -1,50 +1,67 @@
 //! A store that is made to do everything it can do, on a disk that notes each step.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use tokio::runtime::Runtime;
 
 use super::{
-    super::{labels, small},
-    book::{Book, GROUP, Key, Shown},
+    super::small,
+    book::{Book, Copied, GROUP, Shown},
 };
 use crate::{
     clock::{Clock, HandClock},
-    model::{
-        Exemplar, Histogram, Labels, Matcher, Metadata, MetricType, TenantId, TimeRange, Timestamp,
-        histogram::{Counts, ResetHint},
-    },
+    model::{Labels, Matcher, TenantId, TimeRange, Timestamp},
     storage::{
-        BatchExemplar, BatchHistogram, BatchSample, DocumentKind, SelectRequest, Storage, WriteBatch,
+        DocumentKind, SelectRequest, Storage,
         conformance::read_all,
         embedded::{
             EmbeddedConfig, EmbeddedStore,
             catalog::CATALOG,
+            config::KeepRule,
             disk::Disk,
             memory_disk::{
                 History, MemoryDisk,
                 tree::{Random, Tree},
             },
+            pace::Haste,
         },
     },
 };
 
-const DAY: i64 = 86_400_000;
-/// Samples are written so far back at most, and so far the clock is turned later; the retention lies between.
-const FAR: i64 = 28 * DAY;
+pub(super) const DAY: i64 = 86_400_000;
+/// So far the clock is turned at a time.
 const TURN: Duration = Duration::from_secs(3 * 86_400);
-const SERIES: u32 = 6;
+/// Whoever lost the power while it worked on the backups has a claim on them for an hour.
+const CLAIMED: Duration = Duration::from_secs(2 * 3600);
+
+/// What is kept, of most series, of those of one tenant, and of one series of each group.
+const KEEP: Duration = Duration::from_secs(30 * 86_400);
+const KEEP_OTHER: Duration = Duration::from_secs(29 * 86_400);
+const KEEP_SHORT: Duration = Duration::from_secs(4 * 86_400);
+const SHORT: (&str, &str) = ("i", "1");
 
 /// A store so small that everything happens soon.
 pub(super) fn config(dir: &Path) -> EmbeddedConfig {
-    EmbeddedConfig { segment_bytes: 2048, ballast_bytes: 4096, ..small(dir) }
+    let [_, other] = tenants();
+    let matchers = vec![Matcher::equal(SHORT.0, SHORT.1)];
+    EmbeddedConfig {
+        segment_bytes: 2048,
+        ballast_bytes: 4096,
+        retention: Some(KEEP),
+        tenant_retention: vec![(other, Some(KEEP_OTHER))],
+        retention_rules: vec![KeepRule { tenant: None, matchers, keep: Some(KEEP_SHORT) }],
+        ..small(dir)
+    }
 }
 
-/// What is older than this when the clock shows `now` may have gone.
-pub(super) fn oldest(now: Timestamp) -> Timestamp {
-    let keep =
-        small(Path::new("")).retention.map_or(i64::MAX, |keep| i64::try_from(keep.as_millis()).unwrap());
-    Timestamp(now.0.saturating_sub(keep))
+/// What is older than this of a series has gone when the clock shows `now`.
+pub(super) fn oldest(now: Timestamp, tenant: &TenantId, labels: &Labels) -> Timestamp {
+    let keep = match labels.get(SHORT.0) {
+        Some(value) if value == SHORT.1 => KEEP_SHORT,
+        _ if *tenant == TenantId::anonymous() => KEEP,
+        _ => KEEP_OTHER,
+    };
+    Timestamp(now.0 - i64::try_from(keep.as_millis()).unwrap())
 }
 
 pub(super) fn tenants() -> [TenantId; 2] {
@@ -71,17 +88,95 @@ pub(super) fn open(
     once()
 }
 
+/// Something that is done with a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Deed {
+    Write,
+    Together,
+    BesideFlush,
+    /// And merges what is to be merged.
+    Flush,
+    Delete,
+    Clean,
+    /// Takes out of parts what is hidden, by itself.
+    Tidy,
+    Document,
+    Snapshot,
+    BackUp,
+    Restore,
+    Prune,
+    /// Time passes, and what is too old goes.
+    Age,
+    Close,
+    Die,
+}
+
+/// Everything that can be done, so that each finds something to do.
+const EACH: [Deed; 17] = [
+    Deed::Flush,
+    Deed::Delete,
+    Deed::Clean,
+    Deed::Document,
+    Deed::Snapshot,
+    Deed::BackUp,
+    Deed::Flush,
+    Deed::Delete,
+    Deed::Tidy,
+    Deed::Age,
+    Deed::Restore,
+    Deed::BackUp,
+    Deed::Close,
+    Deed::Prune,
+    Deed::Flush,
+    Deed::Tidy,
+    Deed::Die,
+];
+
+/// What is done at random, each as often as it is here.
+const OFTEN: [Deed; 24] = [
+    Deed::Flush,
+    Deed::Flush,
+    Deed::Delete,
+    Deed::Clean,
+    Deed::Tidy,
+    Deed::Document,
+    Deed::Snapshot,
+    Deed::BackUp,
+    Deed::Restore,
+    Deed::Prune,
+    Deed::Age,
+    Deed::Close,
+    Deed::Die,
+    Deed::BesideFlush,
+    Deed::BesideFlush,
+    Deed::Together,
+    Deed::Together,
+    Deed::Write,
+    Deed::Write,
+    Deed::Write,
+    Deed::Write,
+    Deed::Write,
+    Deed::Write,
+    Deed::Write,
+];
+
+/// What is done after the power has gone.
+const AFTERWARDS: [Deed; 7] =
+    [Deed::Write, Deed::Flush, Deed::BesideFlush, Deed::Document, Deed::BackUp, Deed::Write, Deed::Die];
+
 /// One life of a process.
 pub(super) struct Life<'a> {
-    runtime: &'a Runtime,
-    dir: &'a Path,
-    disk: Arc<MemoryDisk>,
-    clock: Arc<HandClock>,
+    pub(super) runtime: &'a Runtime,
+    pub(super) dir: &'a Path,
+    pub(super) disk: Arc<MemoryDisk>,
+    pub(super) clock: Arc<HandClock>,
     store: Option<Arc<EmbeddedStore>>,
-    random: Random,
-    book: Book,
+    pub(super) random: Random,
+    pub(super) book: Book,
+    /// How often the store has done what it does by itself.
+    done: BTreeMap<&'static str, u64>,
     /// Groups that are not deleted begin here.
-    group: u32,
+    pub(super) group: u32,
     next: u32,
 }
 
@@ -100,10 +195,10 @@ impl<'a> Life<'a> {
         let random = Random::new(seed);
         book.clock.truncate(1);
         let (group, next) = (number * 100, number * 10_000);
-        Ok(Self { runtime, dir, disk, clock, store, random, book, group, next })
+        Ok(Self { runtime, dir, disk, clock, store, random, book, done: BTreeMap::new(), group, next })
     }
 
-    fn store(&self) -> Arc<EmbeddedStore> {
+    pub(super) fn store(&self) -> Arc<EmbeddedStore> {
         Arc::clone(self.store.as_ref().expect("it is open"))
     }
 
@@ -113,41 +208,60 @@ impl<'a> Life<'a> {
         (self.disk.history(), self.book)
     }
 
+    /// How often the store has done what it does by itself: merged, rewritten, let go.
+    pub(super) fn done(&mut self) -> BTreeMap<&'static str, u64> {
+        self.count();
+        std::mem::take(&mut self.done)
+    }
+
+    fn count(&mut self) {
+        for (name, count) in self.store().counters().all() {
+            *self.done.entry(name).or_default() += count;
+        }
+    }
+
     /// Does everything at least once, and so many things more in any order.
     pub(super) fn live(&mut self, more: u32) {
-        for what in 0..10 {
+        for (i, deed) in EACH.into_iter().enumerate() {
             self.write();
-            self.write_together(what % 2 == 0);
-            self.act(what);
+            self.write_together(i % 2 == 0);
+            self.act(deed);
         }
         for _ in 0..more {
-            let what = self.random.below(24);
-            self.act(what);
+            let which = self.random.below(u32::try_from(OFTEN.len()).unwrap());
+            self.act(OFTEN[which as usize]);
         }
     }
 
     /// Sends again what was not acknowledged, and some writes and flushes.
     pub(super) fn live_shortly(&mut self) {
+        self.turn_the_clock(CLAIMED);
         self.send_again();
-        for what in [10, 0, 11, 3, 10, 8] {
-            self.act(what);
+        AFTERWARDS.into_iter().for_each(|deed| self.act(deed));
+    }
+
+    fn act(&mut self, deed: Deed) {
+        match deed {
+            Deed::Write => self.write(),
+            Deed::Together => self.write_together(false),
+            Deed::BesideFlush => self.write_together(true),
+            Deed::Flush => self.flush(),
+            Deed::Delete => self.delete(),
+            Deed::Clean => self.clean(),
+            Deed::Tidy => self.store().engine().tidy(Haste::Now).unwrap(),
+            Deed::Document => self.put_document(),
+            Deed::Snapshot => self.snapshot(),
+            Deed::BackUp => self.back_up(),
+            Deed::Restore => self.restore(),
+            Deed::Prune => self.prune(),
+            Deed::Age => self.age(),
+            Deed::Close => self.restart(true),
+            Deed::Die => self.restart(false),
         }
     }
 
-    fn act(&mut self, what: u32) {
-        match what {
-            0 | 5 => self.runtime.block_on(self.store().flush()).unwrap(),
-            1 => self.delete(),
-            2 => self.clean(),
-            3 => self.put_document(),
-            4 => self.snapshot(),
-            6 => self.turn_the_clock(),
-            7 => self.restart(true),
-            8 => self.restart(false),
-            9 | 11 => self.write_together(true),
-            12 | 13 => self.write_together(false),
-            _ => self.write(),
-        }
+    pub(super) fn flush(&self) {
+        self.runtime.block_on(self.store().flush()).unwrap();
     }
 
     fn delete(&mut self) {
@@ -176,19 +290,33 @@ impl<'a> Life<'a> {
     }
 
     fn snapshot(&mut self) {
+        self.pass_a_second();
         let begun = self.disk.steps();
         let name = self.runtime.block_on(self.store().snapshot(false)).unwrap();
-        self.book.snapshots.push((name, begun, self.disk.steps()));
+        self.book.snapshots.push(Copied { name, begun, acked: self.disk.steps(), may_go: None });
     }
 
-    fn turn_the_clock(&mut self) {
-        self.clock.advance(TURN);
+    /// So that what is called by the time has a name of its own.
+    pub(super) fn pass_a_second(&mut self) {
+        self.turn_the_clock(Duration::from_secs(1));
+    }
+
+    fn turn_the_clock(&mut self, by: Duration) {
+        self.clock.advance(by);
         // Before anything that the new time leads to.
         self.book.clock.push((self.disk.steps(), self.clock.now()));
+    }
+
+    fn age(&mut self) {
+        self.turn_the_clock(TURN);
+        let before = self.store().engine().view.load().parts.len();
         self.runtime.block_on(self.store().enforce_retention()).unwrap();
+        let gone = before - self.store().engine().view.load().parts.len();
+        *self.done.entry("parts_outlived").or_default() += gone as u64;
     }
 
     fn restart(&mut self, in_order: bool) {
+        self.count();
         if in_order {
             self.runtime.block_on(self.store().close()).unwrap();
         }
@@ -196,157 +324,9 @@ impl<'a> Life<'a> {
         self.store = Some(open(self.dir, &self.disk, &self.clock).expect("a store that was closed opens"));
     }
 
-    fn number(&mut self) -> u32 {
+    pub(super) fn number(&mut self) -> u32 {
         self.next += 1;
         self.next
-    }
-
-    /// One write by itself.
-    pub(super) fn write(&mut self) {
-        let asked = self.ask(true);
-        self.append_one_by_one(vec![asked]);
-    }
-
-    fn append_one_by_one(&mut self, asked: Vec<(TenantId, WriteBatch)>) {
-        self.acknowledged(asked, |life, batches| {
-            for (tenant, batch) in batches {
-                life.runtime.block_on(life.store().append(&tenant, batch)).unwrap();
-            }
-        });
-    }
-
-    fn send_again(&mut self) {
-        let histograms = (SERIES - 1).to_string();
-        for ((tenant, labels, at), bits) in self.book.unacknowledged() {
-            if labels.get("i") != Some(histograms.as_str()) && at >= oldest(self.clock.now()).0 {
-                let mut batch = WriteBatch::over(vec![labels]);
-                let (timestamp, value) = (Timestamp(at), f64::from_bits(bits));
-                batch.samples.push(BatchSample { series: 0, timestamp, value, start: 0 });
-                self.append_one_by_one(vec![(tenant, batch)]);
-            }
-        }
-    }
-
-    /// Several writes at the same time, which share a sync; beside a flush, if asked for.
-    fn write_together(&mut self, beside_flush: bool) {
-        let asked: Vec<_> = (0..3).map(|_| self.ask(false)).collect();
-        self.acknowledged(asked, |life, mut batches| {
-            let store = life.store();
-            let mut write = || {
-                let (tenant, batch) = batches.pop().expect("there are three");
-                let store = Arc::clone(&store);
-                async move { store.append(&tenant, batch).await.map(|_| ()) }
-            };
-            let (a, b, c) = (write(), write(), write());
-            let flush = async { if beside_flush { store.flush().await } else { Ok(()) } };
-            let all = life.runtime.block_on(async { tokio::join!(a, flush, b, c) });
-            assert!(all.0.is_ok() && all.1.is_ok() && all.2.is_ok() && all.3.is_ok(), "{all:?}");
-        });
-    }
-
-    /// Notes what is asked for, asks for it, and notes that it was acknowledged.
-    fn acknowledged(
-        &mut self,
-        asked: Vec<(TenantId, WriteBatch)>,
-        ask: impl FnOnce(&Self, Vec<(TenantId, WriteBatch)>),
-    ) {
-        let begun = self.disk.steps();
-        let (mut samples, mut exemplars, mut helps) = (Vec::new(), Vec::new(), 0);
-        for (tenant, batch) in &asked {
-            let key =
-                |series: u32, at: i64| -> Key { (tenant.clone(), batch.labels.labels(series as usize), at) };
-            let floats = batch.samples.iter().map(|s| (key(s.series, s.timestamp.0), s.value.to_bits()));
-            let histograms =
-                batch.histograms.iter().map(|h| (key(h.series, h.timestamp.0), h.histogram.sum.to_bits()));
-            samples.extend(floats.chain(histograms));
-            exemplars.extend(batch.exemplars.iter().map(|e| key(e.series, e.exemplar.timestamp.0)));
-            for metadata in &batch.metadata {
-                self.book.help.begin(metadata.help.clone(), begun);
-                helps += 1;
-            }
-        }
-        for (key, bits) in &samples {
-            self.book.samples.entry(key.clone()).or_default().begin(*bits, begun);
-        }
-        for key in &exemplars {
-            self.book.exemplars.entry(key.clone()).or_default().begin((), begun);
-        }
-        ask(self, asked);
-        let acked = self.disk.steps();
-        samples.iter().for_each(|(key, _)| self.book.samples.entry(key.clone()).or_default().end(acked));
-        exemplars.iter().for_each(|key| self.book.exemplars.entry(key.clone()).or_default().end(acked));
-        if helps > 0 {
-            self.book.help.end(acked);
-        }
-    }
-
-    /// Samples at times of their own, or, of one write at a time, other values at times that have one; never of
-    /// a group that was deleted.
-    fn ask(&mut self, alone: bool) -> (TenantId, WriteBatch) {
-        let tenant = tenants()[self.random.below(2) as usize].clone();
-        let group = (self.group + self.random.below(2)).to_string();
-        let series: Vec<Labels> = (0..SERIES)
-            .map(|i| labels(&[("__name__", "m"), ("i", &i.to_string()), (GROUP, &group)]))
-            .collect();
-        let mut batch = WriteBatch::over(series);
-        let now = self.clock.now();
-        for series in 0..1 + self.random.below(SERIES - 1) {
-            let far = [0, 0, 0, DAY, 2 * DAY, FAR][self.random.below(6) as usize];
-            for _ in 0..1 + self.random.below(8) {
-                let number = self.number();
-                let timestamp = Timestamp(now.0 - far - i64::from(number));
-                let value = f64::from(number) / 8.0;
-                let again = alone && self.random.below(4) == 0;
-                let timestamp =
-                    if again { self.known(&tenant, &batch, series).unwrap_or(timestamp) } else { timestamp };
-                if batch.samples.iter().any(|s| s.series == series && s.timestamp == timestamp) {
-                    continue;
-                }
-                batch.samples.push(BatchSample { series, timestamp, value, start: 0 });
-            }
-        }
-        let (number, at) = (self.number(), |n: u32| Timestamp(now.0 - i64::from(n)));
-        let histogram = Arc::new(histogram(f64::from(number)));
-        let in_last = SERIES - 1;
-        batch.histograms.push(BatchHistogram { series: in_last, timestamp: at(number), histogram, start: 0 });
-        let number = self.number();
-        let exemplar = Exemplar {
-            labels: labels(&[("trace_id", &number.to_string())]),
-            value: 1.0,
-            timestamp: at(number),
-        };
-        batch.exemplars.push(BatchExemplar { series: 0, exemplar });
-        if alone && tenant == TenantId::anonymous() {
-            let help = self.number().to_string();
-            let (metric, unit) = ("m".to_owned(), String::new());
-            batch.metadata.push(Metadata { metric, kind: MetricType::Gauge, help, unit });
-        }
-        (tenant, batch)
-    }
-
-    /// A time at which the series has a sample.
-    fn known(&mut self, tenant: &TenantId, batch: &WriteBatch, series: u32) -> Option<Timestamp> {
-        let labels = batch.labels.labels(series as usize);
-        let first: Key = (tenant.clone(), labels.clone(), i64::MIN);
-        let last: Key = (tenant.clone(), labels, i64::MAX);
-        let recent = oldest(self.clock.now()).0;
-        let times: Vec<i64> =
-            self.book.samples.range(first..=last).map(|(key, _)| key.2).filter(|at| *at > recent).collect();
-        let which = self.random.below(u32::try_from(times.len().max(1)).unwrap());
-        times.get(which as usize).map(|at| Timestamp(*at))
-    }
-}
-
-fn histogram(sum: f64) -> Histogram {
-    Histogram {
-        schema: 0,
-        zero_threshold: 0.001,
-        sum,
-        reset_hint: ResetHint::Unknown,
-        positive_spans: Vec::new(),
-        negative_spans: Vec::new(),
-        counts: Counts::Integer { count: 3, zero_count: 3, positive: Vec::new(), negative: Vec::new() },
-        custom_values: Vec::new(),
     }
 }
 
