@@ -20,6 +20,8 @@
 //!   who reads counts both. Where as many samples come as were put together they are taken for the same, and the gap goes
 //!   ([`settle_gaps`](super::merge::settle_gaps)); the day is then put together anew. All of a gap's time is looked at for
 //!   that, wherever the range of a query ends: a part says how wide its gaps are.
+//! * A sample at an end of a gap that is written again with other bits takes the gap with it
+//!   ([`overlay`](super::merge::overlay)): what the gap says of the way between its ends is not so any more.
 
 mod thin;
 
@@ -36,7 +38,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{
     config::{DownsampleRule, texts_of},
     counters::add,
-    engine::Engine,
+    engine::{Engine, Upkeep},
     pace::Haste,
     part::PartMeta,
     view::Sealed,
@@ -164,16 +166,18 @@ impl Engine {
     /// What is to be done with the samples of parts that are rewritten together; none where they are of several days, or
     /// something else has samples among theirs: they could be the same ones, which would count twice.
     pub(crate) fn due(&self, inputs: &[Arc<Sealed>]) -> Option<Due<'_>> {
+        self.due_now(&self.upkeep.lock(), inputs)
+    }
+
+    /// The same while nobody else changes the parts.
+    pub(crate) fn due_now(&self, upkeep: &Upkeep, inputs: &[Arc<Sealed>]) -> Option<Due<'_>> {
         let range = inputs.iter().filter_map(|part| part.range()).reduce(TimeRange::union)?;
         let day = range.start().day();
         if range.end().day() != day {
             return None;
         }
         let due = self.downsampling.of_day(day, self.clock.now())?;
-        let logged = {
-            let upkeep = self.upkeep.lock();
-            upkeep.frozen.is_some() || upkeep.spent.is_some()
-        };
+        let logged = upkeep.frozen.is_some() || upkeep.spent.is_some();
         let is_input = |part: &Arc<Sealed>| inputs.iter().any(|input| Arc::ptr_eq(part, input));
         let view = self.view.load();
         let mut others = view.parts.iter().filter(|part| !is_input(part));

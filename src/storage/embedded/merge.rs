@@ -5,15 +5,17 @@ use crate::{
     storage::{Between, SeriesSamples},
 };
 
-/// Lays newer samples over older ones: at the same time the newer stays, whatever its kind.
-pub(crate) fn overlay(older: &mut SeriesSamples, newer: &mut SeriesSamples) {
+/// Lays newer samples over older ones: at the same time the newer stays, whatever its kind; how many gaps went because a
+/// sample at an end of them became another.
+pub(crate) fn overlay(older: &mut SeriesSamples, newer: &mut SeriesSamples) -> u64 {
     if newer.is_empty() {
-        return;
+        return 0;
     }
     if older.is_empty() {
         std::mem::swap(older, newer);
-        return;
+        return 0;
     }
+    let gone = leave_changed_ends(older, newer);
     if !newer.histograms.is_empty() {
         let hidden = |at| newer.histograms.binary_search_by_key(&at, |h| h.timestamp).is_ok();
         retain_floats(older, |at| !hidden(at));
@@ -24,6 +26,22 @@ pub(crate) fn overlay(older: &mut SeriesSamples, newer: &mut SeriesSamples) {
     overlay_floats(older, newer);
     overlay_gaps(&mut older.gaps, &mut newer.gaps);
     overlay_histograms(older, newer);
+    gone
+}
+
+/// Takes out the older gaps of which a sample at an end gets other bits, or a histogram in its place: what they say of the
+/// way from the one end to the other is not so any more. How many that are.
+fn leave_changed_ends(older: &mut SeriesSamples, newer: &SeriesSamples) -> u64 {
+    let SeriesSamples { timestamps, values, gaps, .. } = older;
+    let before = gaps.len();
+    let changed = |at: i64| {
+        let bits = |times: &[i64], values: &[f64]| times.binary_search(&at).ok().map(|i| values[i].to_bits());
+        let new = bits(&newer.timestamps, &newer.values);
+        new.is_some() && new != bits(timestamps, values)
+            || newer.histograms.binary_search_by_key(&at, |h| h.timestamp).is_ok()
+    };
+    gaps.retain(|between| !changed(between.from) && !changed(between.to));
+    (before - gaps.len()) as u64
 }
 
 fn overlay_floats(older: &mut SeriesSamples, newer: &SeriesSamples) {

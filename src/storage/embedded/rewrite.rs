@@ -11,8 +11,8 @@
 //! ```
 //!
 //! If the process ends after the rename, the next start finds the new part, and removes its inputs. If an input has gone
-//! in the meantime, the new part is removed: what is left of its inputs serves on. A rewrite that is interrupted
-//! leaves a `.tmp` file at most.
+//! in the meantime, or samples came among those that it puts together, the new part is removed: its inputs, what is left
+//! of them, serve on. A rewrite that is interrupted leaves a `.tmp` file at most.
 
 use std::{
     collections::BTreeMap,
@@ -84,7 +84,7 @@ impl Engine {
                     }
                     add(&self.counters.merges, 1);
                 }
-                // An input has gone: there is something else to do, if anything.
+                // An input has gone, or something came: there is something else to do, if anything.
                 Ok(false) => {}
                 Err(error) => {
                     // Nothing is lost by not merging; a full disk or a bad page are told where they matter.
@@ -145,7 +145,8 @@ impl Engine {
         self.view.load().parts.iter().any(|p| Arc::ptr_eq(p, sealed))
     }
 
-    /// Puts one part, or none if nothing is left, in the place of several; not if one of them has gone by then.
+    /// Puts one part, or none if nothing is left, in the place of several; not if one of them has gone by then, nor if
+    /// samples were put together and others of their time came meanwhile.
     pub(crate) fn rewrite(&self, _: &mut Rewrites, inputs: &[Arc<Sealed>], haste: Haste) -> Result<bool> {
         let inputs = &self.with_equals(inputs)[..];
         let _share = self.budget.hold(bytes_to_merge(inputs));
@@ -188,7 +189,9 @@ impl Engine {
             None => None,
         };
         let upkeep = &mut *self.upkeep.lock();
-        if !inputs.iter().all(|input| self.serves(input)) {
+        // What came meanwhile may be the same samples again: put together they could not be told apart.
+        let came = put_together > 0 && self.due_now(upkeep, inputs).is_none();
+        if came || !inputs.iter().all(|input| self.serves(input)) {
             if new.is_some() {
                 self.discard(upkeep, [path]);
             }
@@ -271,6 +274,13 @@ impl Engine {
             }
             written |= !samples.is_empty();
             writer.add(&series.tenant, &series.labels, &samples)?;
+        }
+        if weave.gaps_gone() > 0 {
+            tracing::warn!(
+                gaps = weave.gaps_gone(),
+                part = %path.display(),
+                "samples beside others that had been put together were written again with other values, which took those"
+            );
         }
         Ok((written.then_some(writer), put_together))
     }

@@ -111,7 +111,8 @@ impl Sight<'_> {
         };
         let damaged = AtomicBool::new(false);
         let with_gaps = (gap > 0).then_some(wanted);
-        let values = request.values || request.start_timestamps;
+        // Whether a gap stands is told by the values at its ends.
+        let values = request.values || request.start_timestamps || gap > 0;
         let selection = Selection { sources, places, range, with_gaps, values, hidden, damaged };
         let runs = Runs::SeriesMajor(Arc::new(selection));
         Ok(Selected { series, runs, taken: 0, warnings: self.warnings() })
@@ -140,8 +141,15 @@ impl Sight<'_> {
         let most = if limit == 0 { usize::MAX } else { limit };
         // Where something is hidden nobody knows how many have to be looked at.
         let each_most = if self.tombstones.is_empty() { most } else { usize::MAX };
+        let wanted = range;
+        let gap = if self.tombstones.is_empty() { 0 } else { self.widest_gap(wanted) };
+        // Where samples are looked at, a gap that the range is within is one more.
+        let range = wanted.widened(gap);
         let (sources, found) = self.gather(sets, range, &Meter::unbounded(), each_most)?;
-        let (mut series, places) = grouped(found);
+        let (mut series, mut places) = grouped(found);
+        if gap > 0 {
+            retain_both(&mut series, &mut places, |at| is_of(&sources[at.0 as usize], at.1, wanted));
+        }
         if !self.tombstones.is_empty() {
             let hidden: Vec<Vec<TimeRange>> = series
                 .iter()
@@ -154,8 +162,8 @@ impl Sight<'_> {
                 sources,
                 places,
                 range,
-                with_gaps: None,
-                values: false,
+                with_gaps: (gap > 0).then_some(wanted),
+                values: gap > 0,
                 hidden,
                 damaged: AtomicBool::new(self.damaged),
             };

@@ -55,6 +55,7 @@ pub(crate) fn bytes_to_merge(parts: &[Arc<Sealed>]) -> u64 {
 pub(crate) struct Weave<'a> {
     /// From the oldest to the newest.
     inputs: Vec<Input<'a>>,
+    gaps_gone: u64,
 }
 
 #[derive(Debug)]
@@ -76,7 +77,7 @@ impl<'a> Weave<'a> {
             input.read_ahead()?;
             inputs.push(input);
         }
-        Ok(Self { inputs })
+        Ok(Self { inputs, gaps_gone: 0 })
     }
 
     /// The next series, and what newer parts leave of the samples of older ones.
@@ -89,13 +90,18 @@ impl<'a> Weave<'a> {
             if input.ahead.front().is_some_and(|(series, _)| order(series, &least).is_eq())
                 && let Some((_, mut samples)) = input.ahead.pop_front()
             {
-                overlay(&mut all, &mut samples);
+                self.gaps_gone += overlay(&mut all, &mut samples);
                 if input.ahead.is_empty() {
                     input.read_ahead()?;
                 }
             }
         }
         Ok(Some((least, all)))
+    }
+
+    /// How many gaps have gone so far because a sample at an end of them became another.
+    pub(crate) fn gaps_gone(&self) -> u64 {
+        self.gaps_gone
     }
 }
 

@@ -75,8 +75,12 @@ fn tidied(engine: &Engine) {
 /// What a series has in a range, as those see it who know of gaps, or as others do.
 fn seen(engine: &Engine, of: u32, range: TimeRange, gaps: bool) -> SeriesSamples {
     let matchers = vec![Matcher::equal("i", &of.to_string())];
-    let request = SelectRequest { gaps, ..SelectRequest::new(matchers, range) };
-    let selected = engine.select(&tenant(), &request, &|| false).unwrap();
+    read_first(engine, &SelectRequest { gaps, ..SelectRequest::new(matchers, range) })
+}
+
+/// The samples of the first series that a request is for.
+fn read_first(engine: &Engine, request: &SelectRequest) -> SeriesSamples {
+    let selected = engine.select(&tenant(), request, &|| false).unwrap();
     let crate::storage::Runs::SeriesMajor(reader) = selected.runs else { panic!("series major") };
     let mut samples = SeriesSamples::default();
     if !selected.series.is_empty() {

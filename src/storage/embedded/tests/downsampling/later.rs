@@ -5,9 +5,10 @@ use crate::{
     model::{
         Histogram,
         histogram::{Counts, ResetHint},
+        stale_nan,
     },
     storage::{
-        Gap, HistogramSample,
+        Gap, HistogramSample, LabelsRequest,
         embedded::merge::{overlay, settle_gaps},
     },
 };
@@ -110,9 +111,129 @@ fn a_gap_of_which_an_end_became_a_histogram_goes_and_parts_are_merged() {
     };
     let mut newer = SeriesSamples::default();
     newer.histograms.push(HistogramSample { timestamp: 1, start: 0, histogram: Arc::new(empty) });
-    overlay(&mut older, &mut newer);
+    assert_eq!(overlay(&mut older, &mut newer), 1);
     settle_gaps(&mut older);
     assert_eq!(older.gaps, [Between { from: 6, to: 9, gap }]);
+}
+
+#[test]
+fn a_gap_goes_with_an_end_that_gets_another_value() {
+    let dir = tempfile::tempdir().unwrap();
+    let hand = HandClock::at(NOW);
+    let engine = open_stepped(dir.path(), Arc::new(SystemDisk), &hand).unwrap();
+    let day: Vec<(u32, i64, f64)> = (0..PER_DAY).map(|i| (0, then(i), 100.0 + i as f64)).collect();
+    append_now(&engine, batch(&[series(4)], &day)).unwrap();
+    put_day(&engine);
+    hand.advance(days(10));
+    tidied(&engine);
+    // Windows of ten samples: the end of the first, the beginning of the third, both of the fifth and sixth.
+    let again = [(10, 50.0), (21, 5000.0), (41, 141.0), (50, 150.0), (51, 151.0), (60, stale_nan())];
+    let again: Vec<(u32, i64, f64)> = again.iter().map(|(i, value)| (0, then(*i), *value)).collect();
+    append_now(&engine, batch(&[series(4)], &again)).unwrap();
+    let check = |engine: &Engine| {
+        let samples = all(engine, 4);
+        assert_eq!(counted(&samples), PER_DAY as u64 - 3 * 8, "and those whose ends stay as they are stay");
+        let value = |at| samples.values[samples.timestamps.binary_search(&at).unwrap()];
+        for Between { from, to, gap } in &samples.gaps {
+            assert!(![1, 21, 51].map(then).contains(from), "{from}");
+            // It counts one by one.
+            let expected = (to - from) as f64 / APART as f64;
+            assert_eq!(gap.growth(value(*from), value(*to)), expected, "{from}");
+        }
+        assert_eq!(summed(&all(engine, 1)), whole_day(1));
+    };
+    check(&engine);
+    engine.flush_head().unwrap();
+    check(&engine);
+    hand.advance(days(2));
+    engine.merge_days(Haste::Now);
+    tidied(&engine);
+    assert_eq!(engine.view.load().parts.len(), 1);
+    check(&engine);
+    engine.close().unwrap();
+    drop(engine);
+    let engine = open_stepped(dir.path(), Arc::new(SystemDisk), &hand).unwrap();
+    check(&engine);
+    engine.close().unwrap();
+}
+
+#[test]
+fn a_gap_stays_between_the_same_samples_also_where_nobody_looks_at_values() {
+    let dir = tempfile::tempdir().unwrap();
+    let hand = HandClock::at(NOW);
+    let engine = thinned(dir.path(), &hand);
+    put(&engine, &[1], 30..32).unwrap();
+    engine.flush_head().unwrap();
+    let request = SelectRequest {
+        gaps: true,
+        values: false,
+        ..SelectRequest::new(vec![Matcher::equal("i", "1")], TimeRange::ALL)
+    };
+    assert_eq!(counted(&read_first(&engine, &request)), PER_DAY as u64);
+    engine.close().unwrap();
+}
+
+#[test]
+fn a_series_is_listed_where_a_gap_is_all_that_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let hand = HandClock::at(NOW);
+    let engine = thinned(dir.path(), &hand);
+    let range = TimeRange::new(Timestamp(then(105) + 1), Timestamp(then(106) - 1)).unwrap();
+    let listed = |limit: usize| {
+        let request = LabelsRequest { matchers: vec![vec![Matcher::equal("__name__", "m")]], range, limit };
+        let series = engine.series(&tenant(), &request).unwrap();
+        let values = engine.label_values(&tenant(), "i", &request).unwrap();
+        let of_series: Vec<_> = series.iter().map(|labels| labels.get("i").unwrap().to_owned()).collect();
+        assert_eq!(of_series, values);
+        values
+    };
+    assert_eq!(listed(0), ["1", "2", "3"]);
+    // Somewhere else: now it is looked at what there is.
+    delete(&engine, 1, then(500), then(501));
+    assert_eq!(listed(0), ["1", "2", "3"]);
+    assert_eq!(listed(2), ["1", "2"]);
+    delete(&engine, 1, then(108) + 1, then(108) + 2);
+    assert_eq!(listed(0), ["2", "3"], "what is deleted in a gap takes all of it");
+    assert_eq!(listed(1), ["2"]);
+    engine.close().unwrap();
+}
+
+#[test]
+fn what_comes_while_a_day_is_put_together_counts_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let hand = HandClock::at(NOW);
+    let disk = FaultyDisk::over(Arc::new(SystemDisk));
+    let engine = open_stepped(dir.path(), Arc::<FaultyDisk>::clone(&disk) as Arc<dyn Disk>, &hand).unwrap();
+    put_day(&engine);
+    hand.advance(days(10));
+    engine.tidy(Haste::Now).unwrap();
+    let again: Vec<(u32, i64, f64)> = (103..108).map(|i| (0, then(i), -1.0)).collect();
+    disk.has_waited.store(false, SeqCst);
+    disk.hold.store(true, SeqCst);
+    std::thread::scope(|scope| {
+        let rewriting = scope.spawn(|| engine.downsample_next(Haste::Now).unwrap());
+        while !disk.has_waited.load(SeqCst) {
+            std::thread::yield_now();
+        }
+        // It knows what is to be done, and is about to write.
+        let (_, written, _) = engine.append(&tenant(), batch(&[series(1)], &again), Begin::All).unwrap();
+        disk.hold.store(false, SeqCst);
+        written.block().unwrap();
+        assert!(rewriting.join().unwrap());
+    });
+    let missing: f64 = (103..108).map(|i| value(1, i) + 1.0).sum();
+    let expected = (PER_DAY as u64, whole_day(1).1 - missing);
+    assert_eq!(summed(&all(&engine, 1)), expected);
+    assert_eq!(engine.counters.parts_downsampled.load(SeqCst), 0, "that day is given up");
+    assert!(!engine.downsample_next(Haste::Now).unwrap());
+    engine.flush_head().unwrap();
+    hand.advance(days(2));
+    engine.merge_days(Haste::Now);
+    tidied(&engine);
+    assert_eq!(engine.view.load().parts.len(), 1);
+    assert_eq!(summed(&all(&engine, 1)), expected);
+    assert!(all(&engine, 1).timestamps.len() < 600, "and done later");
+    engine.close().unwrap();
 }
 
 #[test]
