@@ -9,7 +9,8 @@
 //!   steps of one rule; of the rules that match a series the first holds.
 //! * It is done a day at a time, by rewrites that are looked for every hour, with merges between them, and by the merges of a
 //!   day ([`Due`]): once no other part, no head and no log has samples between those of what is rewritten. What comes late
-//!   waits until the day is one part again.
+//!   waits until the day is one part again. A part of several days, as a flush of many old days at once writes them, stays
+//!   as it is, and the log says so.
 //! * A part says by a mark in its footer which steps have been taken. Where the rules ask for others it is written again.
 //! * [`thin()`] keeps real samples, so that whoever knows nothing of gaps sees fewer samples and none that is made up; and
 //!   whatever a gap cannot say is kept as it is: stale markers and both samples beside them, holes that are longer than
@@ -41,6 +42,7 @@ use super::{
     engine::{Engine, Upkeep},
     pace::Haste,
     part::PartMeta,
+    rewrite::Rewrites,
     view::Sealed,
 };
 use crate::{
@@ -205,6 +207,7 @@ impl Engine {
         let view = self.view.load_full();
         let mut parts: Vec<&Arc<Sealed>> = view.parts.iter().filter(|part| part.damage().is_none()).collect();
         parts.sort_by_key(|part| part.range().map(TimeRange::start));
+        self.tell_of_long_parts(rewrites, &parts);
         let room = |part: &Arc<Sealed>| self.has_room(std::slice::from_ref(part));
         let Some(next) = parts.into_iter().find(|part| self.is_due(part) && room(part)) else {
             return Ok(false);
@@ -213,6 +216,21 @@ impl Engine {
             add(&self.counters.parts_downsampled, 1);
         }
         Ok(true)
+    }
+
+    /// Tells once of parts that stay as they are because they are of several days.
+    fn tell_of_long_parts(&self, rewrites: &mut Rewrites, parts: &[&Arc<Sealed>]) {
+        let is_old = |day: i64| self.downsampling.of_day(day, self.clock.now()).is_some();
+        let is_long =
+            |range: TimeRange| range.start().day() < range.end().day() && is_old(range.start().day());
+        let long = parts.iter().filter(|part| part.range().is_some_and(is_long)).count();
+        if long > 0 && !rewrites.told_of_long_parts {
+            rewrites.told_of_long_parts = true;
+            tracing::info!(
+                parts = long,
+                "parts of several days are not downsampled, nor is what lies among them"
+            );
+        }
     }
 }
 

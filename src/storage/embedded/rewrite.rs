@@ -52,6 +52,8 @@ pub(crate) struct Rewrites {
     failed: Option<Duration>,
     /// Since when there has been no room in memory.
     short_since: Option<Duration>,
+    /// Whether it was told that some parts cannot be downsampled.
+    pub(crate) told_of_long_parts: bool,
     /// Which parts have something that a tombstone hides.
     pub(crate) known: Known,
 }

@@ -342,6 +342,27 @@ fn one_day_is_put_together_at_a_time() {
 }
 
 #[test]
+fn parts_of_several_days_stay_as_they_are_and_that_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let hand = HandClock::at(NOW);
+    let engine = open_stepped(dir.path(), Arc::new(SystemDisk), &hand).unwrap();
+    put_day(&engine);
+    hand.advance(days(15));
+    assert!(engine.downsample_next(Haste::Now).unwrap());
+    assert!(!engine.rewrites.lock().told_of_long_parts);
+    // Two days in each of the parts that a flush writes at most.
+    let old: Vec<(u32, i64, f64)> =
+        (1..=128).flat_map(|day| (0..20).map(move |i| (0, then(i) - day * DAY, 1.0))).collect();
+    append_now(&engine, batch(&[series(1)], &old)).unwrap();
+    engine.flush_head().unwrap();
+    let expected = summed(&all(&engine, 1));
+    assert!(!engine.downsample_next(Haste::Now).unwrap());
+    assert!(engine.rewrites.lock().told_of_long_parts);
+    assert_eq!(summed(&all(&engine, 1)), expected);
+    engine.close().unwrap();
+}
+
+#[test]
 fn who_keeps_answers_is_told_of_all_of_a_gap() {
     let dir = tempfile::tempdir().unwrap();
     let hand = HandClock::at(NOW);
