@@ -178,7 +178,7 @@ impl Part {
                 Loss { samples: stretch.samples, range: Some(stretch.range), labels: all.labels, ..all };
             let (floats, starts, histograms) =
                 (into.timestamps.len(), into.starts.len(), into.histograms.len());
-            let read = self.read(all.ordinal, stretch.range, into);
+            let read = self.read_dated(all.ordinal, stretch.range, into);
             let read = read.and_then(|()| self.hold_against(&stretch, into, floats, histograms));
             if let Err(error) = read {
                 into.timestamps.truncate(floats);
@@ -205,7 +205,7 @@ impl Part {
         };
         for stretch in stretches {
             let Some(range) = stretch.range.intersection(range) else { continue };
-            match self.read(ordinal, range, into) {
+            match self.read_dated(ordinal, range, into) {
                 Ok(()) | Err(StorageError::Corrupt { .. }) => {}
                 Err(other) => return Err(other),
             }
