@@ -114,25 +114,29 @@ impl Engine {
         tiers::choose(&pieces, self.config.merge_at, self.clock.now(), rested)
     }
 
-    /// As many neighbours of the inputs as memory has room for; none if it is better to wait. After [`PATIENCE`] the two
-    /// that take least are merged all the same: the more parts there are, the more each query takes.
+    /// As many neighbours of the inputs as memory has room for; none if it is better to wait. Of those that do not all fit
+    /// some are merged each [`PATIENCE`], be it the two that take least: the more parts there are, the more each query
+    /// takes, and the oftener some are merged beside a large one, the oftener the same samples are written.
     fn that_fit(&self, rewrites: &mut Rewrites, inputs: &[Arc<Sealed>]) -> Option<Vec<Arc<Sealed>>> {
         let heads: u64 = self.view.load().heads.iter().map(|head| head.bytes()).sum();
         let fit = |inputs: &[Arc<Sealed>]| self.budget.has_room_for(bytes_to_merge(inputs), heads);
-        // A large part among them must not keep the small ones beside it from being merged.
-        let least = |length| inputs.windows(length).min_by_key(|inputs| bytes_to_merge(inputs));
-        let lengths = (2..=inputs.len()).rev();
-        let inputs = lengths.filter_map(least).find(|inputs| fit(inputs)).or_else(|| least(2))?;
-        let now = self.clock.elapsed();
-        if fit(inputs) || rewrites.short_since.is_some_and(|since| now.saturating_sub(since) >= PATIENCE) {
+        if fit(inputs) {
             rewrites.short_since = None;
             return Some(inputs.to_vec());
         }
-        if rewrites.short_since.is_none() {
-            tracing::info!(parts = inputs.len(), "memory is short, parts are merged later");
-            rewrites.short_since = Some(now);
+        let now = self.clock.elapsed();
+        let waited = rewrites.short_since.map(|since| now.saturating_sub(since) >= PATIENCE);
+        if waited == Some(false) {
+            return None;
         }
-        None
+        if waited.is_none() {
+            tracing::info!(parts = inputs.len(), "memory is short, not all parts are merged");
+        }
+        rewrites.short_since = Some(now);
+        // A large part among them must not keep the small ones beside it from being merged.
+        let least = |length| inputs.windows(length).min_by_key(|inputs| bytes_to_merge(inputs));
+        let most = (2..inputs.len()).rev().filter_map(least).find(|inputs| fit(inputs));
+        most.or_else(|| least(2).filter(|_| waited == Some(true))).map(<[_]>::to_vec)
     }
 
     /// Whether there is room on the disk for what a rewrite of these parts may take, and for some log besides.

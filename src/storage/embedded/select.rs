@@ -454,12 +454,11 @@ fn series_of(
     let ordinals = find_any(sealed, tenant, sets)?;
     let mut found = Vec::new();
     for ordinal in ordinals {
-        if whole || sealed.part.series_range(ordinal)?.overlaps(range) {
-            let labels = sealed.part.labels(ordinal)?;
+        if whole || has_some(sealed, ordinal, range)? {
+            let Some(labels) = unless_unknown(sealed, sealed.part.labels(ordinal))? else { continue };
             if kept.all_since > range.start() {
-                let left = kept.of(&labels, range);
-                let has = sealed.part.series_range(ordinal)?;
-                if !left.is_some_and(|left| has.overlaps(left)) {
+                let left = kept.of(&labels, range).map(|left| has_some(sealed, ordinal, left));
+                if !left.transpose()?.unwrap_or(false) {
                     continue;
                 }
             }
@@ -485,12 +484,29 @@ fn estimate_of(
     let whole = sealed.range().is_some_and(|r| r.intersection(range) == Some(r));
     let mut counted = HashMap::new();
     for ordinal in find_any(sealed, tenant, sets)? {
-        if whole || sealed.part.series_range(ordinal)?.overlaps(range) {
-            let of_series = sealed.part.estimate(ordinal, range, &mut counted)?;
-            count(&sealed.part.labels(ordinal)?, of_series);
+        if whole || has_some(sealed, ordinal, range)? {
+            let of_series = sealed.part.estimate(ordinal, range, &mut counted);
+            let Some(of_series) = unless_unknown(sealed, of_series)? else { continue };
+            let Some(labels) = unless_unknown(sealed, sealed.part.labels(ordinal))? else { continue };
+            count(&labels, of_series);
         }
     }
     Ok(())
+}
+
+/// What the index says of a series; none, and the part is known to be damaged, if that does not read back.
+fn unless_unknown<T>(sealed: &Sealed, said: Result<T>) -> Result<Option<T>> {
+    match sealed.noting(said) {
+        Ok(said) => Ok(Some(said)),
+        Err(StorageError::Corrupt { .. }) => Ok(None),
+        Err(other) => Err(other),
+    }
+}
+
+/// Whether a series may have samples in a range.
+fn has_some(sealed: &Sealed, ordinal: u32, range: TimeRange) -> Result<bool> {
+    let has = unless_unknown(sealed, sealed.part.series_range(ordinal))?;
+    Ok(has.is_none_or(|has| has.overlaps(range)))
 }
 
 /// Shows the values of a label of a part's series that pass, in order, until that is enough.

@@ -24,7 +24,7 @@ pub(super) const UNKNOWN_FORMAT: Damaged = Damaged("part is of a format this ver
 
 /// The index sections, in the order they lie in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Section {
+pub(in super::super) enum Section {
     Pages = 0,
     Times = 1,
     Series = 2,

@@ -53,8 +53,7 @@ impl Written {
 
     fn place(&self, section: Section) -> Range<usize> {
         fs::write(&self.path, &self.good).unwrap();
-        let at = Part::open(&system(), &self.path).unwrap().footer().sections[section as usize];
-        usize::try_from(at.offset).unwrap()..usize::try_from(at.offset + at.length).unwrap()
+        Part::open(&system(), &self.path).unwrap().place(section)
     }
 
     /// What reads back of a part that is wrong in some places: how many series have lost something of those that tell so,
@@ -158,4 +157,39 @@ fn what_lies_beside_damage_of_the_index_serves() {
         assert!(section == Section::Pages || served > written.model.len() / 2, "{section:?}: {served}");
         assert!(matches!(Part::open(&system(), &written.path), Err(StorageError::Corrupt { .. })));
     }
+}
+
+#[test]
+fn of_a_series_with_lost_times_the_chunks_whose_times_are_known_are_shown() {
+    let mut model = Model::new();
+    for i in 0..100_i64 {
+        let mut samples = SeriesSamples::default();
+        for k in 0..2500_i64 {
+            samples.push(i * 977 + k * 15_000 + i * k % 13, f64::from(i32::try_from(k % 100).unwrap()), 0);
+        }
+        model.insert((tenant("t"), labels(&[("a", &format!("{i:03}"))])), samples);
+    }
+    let dir = TempDir::new().unwrap();
+    let (path, _) = write(&dir, &model);
+    let place = Part::open(&system(), &path).unwrap().place(Section::Times);
+    assert!(place.len() > 3 * PIECE);
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = place.start + place.len() / 2;
+    bytes[middle] ^= 1;
+    bytes[middle + 3] ^= 4;
+    fs::write(&path, bytes).unwrap();
+    let part = Part::open_with_cache(&system(), &path, &PageCache::new(1 << 20)).unwrap();
+    let mut shown = Vec::new();
+    for (ordinal, samples) in (0..).zip(model.values()) {
+        let mut back = SeriesSamples::default();
+        part.read_around(ordinal, TimeRange::ALL, &mut back).unwrap();
+        let from = |at| samples.timestamps.binary_search(at).map(|at| samples.values[at]);
+        assert!(back.timestamps.iter().zip(&back.values).all(|(at, value)| from(at) == Ok(*value)));
+        shown.push(back.timestamps.len());
+    }
+    assert!(shown.contains(&2500) && shown.iter().any(|count| (1..2500).contains(count)), "{shown:?}");
+    let examined = mended(&system(), &path).unwrap();
+    let mut rescued = Vec::new();
+    examined.examine(|_, _, samples| Ok(rescued.push(samples.timestamps.len()))).unwrap();
+    assert_eq!(rescued, shown);
 }

@@ -83,13 +83,16 @@ impl Part {
             }
         }
         taken.sort_unstable();
-        let (mut found, mut at) = (HashMap::new(), HEADER.len() as u64);
+        let (mut found, mut next, mut at) = (HashMap::new(), 0, HEADER.len() as u64);
         for (start, end) in taken.into_iter().chain([(self.index_at(), self.index_at())]) {
             // Where one is damaged, its length may be right all the same.
             while let Some((length, crc, without_number)) = self.page_between(at, start)? {
-                let is = |page: &&u32| numbered(without_number, **page) == crc && !found.contains_key(*page);
-                if let Some(page) = lost.iter().find(is) {
-                    found.insert(*page, PageAt { offset: at, length });
+                let is =
+                    |i: &usize| numbered(without_number, lost[*i]) == crc && !found.contains_key(&lost[*i]);
+                // They lie in order.
+                if let Some(i) = (next..lost.len()).chain(0..next).find(is) {
+                    found.insert(lost[i], PageAt { offset: at, length });
+                    next = i + 1;
                 }
                 at += PAGE_HEADER as u64 + u64::from(length);
             }

@@ -43,6 +43,8 @@ use std::{
 use crate::model::{Millis, TenantId, TimeRange, Timestamp};
 
 pub(crate) use bits::{Mended, mended};
+#[cfg(test)]
+pub(super) use footer::Section;
 pub use pages::PageCache;
 pub use reader::{Damage, Part, PartSeries};
 pub use seal::Seal;

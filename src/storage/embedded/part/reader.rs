@@ -183,6 +183,17 @@ impl Drop for Part {
     }
 }
 
+/// What of a series is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// Every chunk.
+    All,
+    /// No values where they cannot be stale markers.
+    Times,
+    /// Every chunk whose times the index still tells.
+    Dated,
+}
+
 impl Part {
     /// Opens a part with a small page cache of its own, and checks its index.
     pub fn open(disk: &Arc<dyn Disk>, path: &Path) -> Result<Self> {
@@ -400,24 +411,29 @@ impl Part {
     ///
     /// After an error `into` is as before.
     pub fn read(&self, ordinal: u32, range: TimeRange, into: &mut SeriesSamples) -> Result<()> {
-        self.read_or_nothing(ordinal, range, true, into)
+        self.read_or_nothing(ordinal, range, Extent::All, into)
     }
 
     /// The same, with 0 for each value of a chunk that has no stale marker and no gaps: it is not decoded.
     pub(crate) fn read_times(&self, ordinal: u32, range: TimeRange, into: &mut SeriesSamples) -> Result<()> {
-        self.read_or_nothing(ordinal, range, false, into)
+        self.read_or_nothing(ordinal, range, Extent::Times, into)
+    }
+
+    /// The same as [`read`](Self::read) without chunks of which the index does not say any more when they are.
+    pub(super) fn read_dated(&self, ordinal: u32, range: TimeRange, into: &mut SeriesSamples) -> Result<()> {
+        self.read_or_nothing(ordinal, range, Extent::Dated, into)
     }
 
     fn read_or_nothing(
         &self,
         ordinal: u32,
         range: TimeRange,
-        values: bool,
+        extent: Extent,
         into: &mut SeriesSamples,
     ) -> Result<()> {
         let (floats, starts, histograms) = (into.timestamps.len(), into.starts.len(), into.histograms.len());
         let gaps = into.gaps.len();
-        let read = self.read_chunks(ordinal, range, values, into);
+        let read = self.read_chunks(ordinal, range, extent, into);
         if read.is_err() {
             into.timestamps.truncate(floats);
             into.values.truncate(floats);
@@ -432,7 +448,7 @@ impl Part {
         &self,
         ordinal: u32,
         range: TimeRange,
-        values: bool,
+        extent: Extent,
         into: &mut SeriesSamples,
     ) -> Result<()> {
         let chunks = self.chunks(ordinal)?;
@@ -442,11 +458,15 @@ impl Part {
                 continue;
             }
             let gaps = chunks.get(place + 1).filter(|next| next.gaps);
-            let times = self.times(chunk.times)?;
+            let times = match self.times(chunk.times) {
+                Err(StorageError::Corrupt { .. }) if extent == Extent::Dated => continue,
+                times => times?,
+            };
             if !times.overlaps(range) {
                 continue;
             }
-            if !values && gaps.is_none() && chunk.stats.is_some_and(|stats| stats.stale == 0) {
+            let no_stale = gaps.is_none() && chunk.stats.is_some_and(|stats| stats.stale == 0);
+            if extent == Extent::Times && no_stale {
                 let before = into.timestamps.len();
                 self.decode_times(chunk.times, times, &mut into.timestamps)?;
                 let inside = within(&into.timestamps[before..], range);
@@ -558,6 +578,13 @@ impl Part {
             Section::Pages | Section::Times | Section::Names | Section::Postings | Section::Checks => None,
         };
         Groups { bytes: self.bytes_of(section), bad: self.bad(section), count }
+    }
+
+    /// Where a section of the index lies in the file.
+    #[cfg(test)]
+    pub(in super::super) fn place(&self, section: Section) -> Range<usize> {
+        let at = self.footer.sections[section as usize];
+        usize::try_from(at.offset).unwrap()..usize::try_from(at.offset + at.length).unwrap()
     }
 
     /// The footer.

@@ -7,10 +7,16 @@ use super::{
     mending::{change, copied, looked, mended, parts, samples, served},
     *,
 };
-use crate::storage::embedded::{
-    memory_disk::MemoryDisk,
-    pace::Haste,
-    part::{Part, PartFacts, PartId, PartWriter},
+use crate::{
+    model::Matcher,
+    storage::{
+        Runs, SeriesSamples,
+        embedded::{
+            memory_disk::MemoryDisk,
+            pace::Haste,
+            part::{Part, PartFacts, PartId, PartWriter, Section},
+        },
+    },
 };
 
 /// Writes every part anew, alone, as a merge does.
@@ -178,6 +184,53 @@ async fn a_part_is_brought_back_whose_index_has_more_than_one_bad_bit() {
     let repair = mended(copy.path());
     assert!(repair.before.findings.iter().all(|finding| finding.lost.is_nothing()), "{repair:#?}");
     assert!(served(copy.path()).await == (whole, vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn queries_of_any_range_go_around_damage_of_the_index() {
+    const SERIES: u32 = 1500;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    let series: Vec<Labels> = (0..u64::from(SERIES))
+        .map(|i| {
+            let pod = format!("{:016x}", (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            labels(&[("__name__", "m"), ("pod", &pod)])
+        })
+        .collect();
+    // Times of their own, so that there is much to be told of them.
+    let samples: Vec<(u32, i64, f64)> = (0..SERIES)
+        .flat_map(|i| (0..3_u32).map(move |k| (i, at(i64::from(k) * 60) + i64::from(i * 7 + k * i), 1.0)))
+        .collect();
+    store.append(&tenant(), batch(&series, &samples)).await.unwrap();
+    store.flush().await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    for section in [Section::Labels, Section::Times, Section::Series] {
+        let copy = copied(dir.path());
+        let path = parts(copy.path()).remove(0);
+        let place = Part::open(&system(), &path).unwrap().place(section);
+        change(&path, place.start + place.len() / 2, |byte| byte ^ 5, 2);
+        let store = open(copy.path()).unwrap();
+        let whole = TimeRange::ALL;
+        for range in [whole, TimeRange::new(Timestamp(at(0)), Timestamp(at(60))).unwrap()] {
+            let mut request = SelectRequest::new(vec![Matcher::equal("__name__", "m")], range);
+            request.values = range != whole;
+            let estimate = store.estimate(&tenant(), request.clone()).await.unwrap();
+            let selected = store.select(&tenant(), request).await.unwrap();
+            let Runs::SeriesMajor(reader) = &selected.runs else { panic!("{:?}", selected.runs) };
+            let mut shown = 0;
+            for ordinal in 0..selected.series.len() {
+                let mut samples = SeriesSamples::default();
+                reader.read(ordinal, &mut samples).unwrap();
+                shown += u32::from(!samples.is_empty());
+            }
+            let told = [selected.warnings, reader.warnings()].concat();
+            assert!(!told.is_empty(), "{section:?} {range:?}");
+            assert!((SERIES / 2..SERIES).contains(&shown), "{section:?} {range:?}: {shown}");
+            assert!(estimate.series > u64::from(SERIES / 2), "{section:?} {range:?}: {estimate:?}");
+        }
+        store.close().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

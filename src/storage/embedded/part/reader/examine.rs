@@ -179,7 +179,7 @@ impl Part {
             let (floats, starts, histograms) =
                 (into.timestamps.len(), into.starts.len(), into.histograms.len());
             let gaps = into.gaps.len();
-            let read = self.read(all.ordinal, stretch.range, into);
+            let read = self.read_dated(all.ordinal, stretch.range, into);
             let read = read.and_then(|()| self.hold_against(&stretch, into, floats, histograms));
             if let Err(error) = read {
                 into.timestamps.truncate(floats);
@@ -207,7 +207,7 @@ impl Part {
         };
         for stretch in stretches {
             let Some(range) = stretch.range.intersection(range) else { continue };
-            match self.read(ordinal, range, into) {
+            match self.read_dated(ordinal, range, into) {
                 Ok(()) | Err(StorageError::Corrupt { .. }) => {}
                 Err(other) => return Err(other),
             }
