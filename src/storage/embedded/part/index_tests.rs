@@ -190,6 +190,10 @@ fn of_a_series_with_lost_times_the_chunks_whose_times_are_known_are_shown() {
     assert!(shown.contains(&2500) && shown.iter().any(|count| (1..2500).contains(count)), "{shown:?}");
     let examined = mended(&system(), &path).unwrap();
     let mut rescued = Vec::new();
-    examined.examine(|_, _, samples| Ok(rescued.push(samples.timestamps.len()))).unwrap();
+    let note = |_: &TenantId, _: &Labels, samples: &SeriesSamples| {
+        rescued.push(samples.timestamps.len());
+        Ok(())
+    };
+    examined.examine(note).unwrap();
     assert_eq!(rescued, shown);
 }
